@@ -1,0 +1,377 @@
+"""What people write in TOML: targets, profiles and the `model.toml` beside a checkpoint.
+
+Each class is the schema of one kind of file (`extra="forbid"`); a wrong file is reported with file, key and line.
+"""
+
+# Pydantic is this module's whole purpose, and everything that imports it is about to read a TOML file.
+# ruff: noqa: TID253
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Settings")
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- targets -------------------------------------------------------------------------------------------------
+
+
+class Fact(Settings, Generic[T]):
+    """A value and where it is known from: a document, a measurement, or the choice of whoever wrote the file."""
+
+    value: T
+    source: str = Field(min_length=8)
+
+
+class Target(Settings):
+    """A device: what runs there, what it can do, and the limits a model must keep on it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    description: str
+    machine: Fact[Literal["aarch64", "x86_64", "any"]]
+    """`platform.machine()` of the device; "any" makes every host the target."""
+    board: Fact[str] | None = None
+    """Text that /proc/device-tree/model contains on this device; it tells the device from its neighbours."""
+    runtime: Fact[Literal["onnxruntime", "tensorrt"]]
+    providers: Fact[tuple[str, ...]]
+    """onnxruntime execution providers to ask for on the device, best first."""
+    opset: Fact[Annotated[int, Field(ge=13, le=25)]]
+    """ONNX operator set of the exported file."""
+    precisions: Fact[tuple[Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8", "fp4"], ...]]
+    sparse: Fact[Literal["none", "2:4"]]
+    """The zero pattern that the device's kernels can skip."""
+    memory_gib: Fact[Positive] | None = None
+    compute_capability: Fact[str] | None = None
+    stack: Fact[str] | None = None
+    """System software, for people: "JetPack 6.x: CUDA 12.6, TensorRT 10.3, Python 3.10"."""
+    max_p99_ms: Fact[Positive] | None = None
+    """Gate: 99th percentile of single-stream latency on the device."""
+    max_file_mb: Fact[Positive] | None = None
+    """Gate: size of the exported file, in 10^6 bytes."""
+    max_memory_mb: Fact[Positive] | None = None
+    """Gate: peak memory that loading and running the model adds, in 10^6 bytes, on the device."""
+
+
+# --- profiles ------------------------------------------------------------------------------------------------
+
+
+class Synthesis(Settings):
+    """How images are dreamt from the teacher: DeepInversion (Yin et al. 2020, arXiv 1912.08795).
+
+    loss = class_weight · class term + bn_weight · BN term + tv_weight · TV + l2_weight · mean square.
+    """
+
+    num_train: Count
+    num_calibration: Count
+    num_held_back: Count
+    batch_size: Count
+    num_steps: Count
+    """Adam steps per batch of images."""
+    lr: Positive
+    betas: tuple[Fraction, Fraction]
+    class_term: Literal["target", "entropy"]
+    """`target`: cross entropy to balanced class targets; `entropy`: low entropy of the teacher's output, no target."""
+    class_weight: NonNegative
+    bn_weight: NonNegative
+    bn_distance: Literal["l2", "normalized"] = "l2"
+    """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂, as published. `normalized`: the mean over layers and
+    channels of the squared differences in units of the teacher's own standard deviation, which weighs layers alike."""
+    tv_weight: NonNegative
+    tv_reduction: Literal["mean", "sum"] = "mean"
+    """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""
+    l2_weight: NonNegative = 0.0
+    jitter_fraction: Fraction
+    """Largest random roll per step as a fraction of the image's side."""
+    flip: bool
+    """Mirror half of the steps horizontally. Wrong for digits and text."""
+    start: Literal["low-frequency", "noise"]
+    clamp: Literal["pixel-range"] | Positive
+    """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
+
+
+class Recovery(Settings):
+    """How the student is brought back: statistics repair, then distillation under the mask."""
+
+    repair_statistics: bool
+    num_steps: NonNegative
+    """Distillation steps; 0 leaves distillation out."""
+    batch_size: Count
+    optimizer: Literal["adam", "sgd"]
+    lr: Positive
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["cosine", "constant"]
+    temperature: Positive
+    scale_by_temperature_squared: bool
+    """Multiply the KL term by T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the rate."""
+    kd_weight: NonNegative = 1.0
+    feature_weight: NonNegative
+    """Weight of the block outputs' squared error relative to the teacher's mean square."""
+    bn: Literal["adapt", "frozen"]
+    """`adapt`: BN normalises with batch statistics while distilling; `frozen`: with the stored ones."""
+    flip: bool
+    crop_fraction: Fraction
+    """Random shift with zero padding, as a fraction of the image's side."""
+    mixup_alpha: NonNegative
+    """Beta(α, α) mixing of pairs of images (Zhang et al. 2018); 0 leaves it out."""
+
+
+class ProfileGates(Settings):
+    """The least that a recovered, exported model must show."""
+
+    min_agreement: Fraction
+    """Exported file against the teacher on held-back synthetic images, top-1."""
+    min_parity_top1: Fraction
+    """Exported file against PyTorch, same decision, on the same images."""
+    max_parity_relative: Positive
+    """Largest logit difference between them, as a fraction of the logits' standard deviation."""
+    max_accuracy_drop_points: NonNegative
+    """With --eval-data only: exported below teacher, in percentage points."""
+
+
+class LatencySettings(Settings):
+    """How latency is measured: until both minima are met (as MLPerf loadgen does), warm-up kept apart."""
+
+    num_warmup: Count
+    min_queries: Count
+    min_duration_s: NonNegative
+
+
+class Profile(Settings):
+    """A recipe and its gates, named by intent."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    description: str
+    synthesis: Synthesis
+    recovery: Recovery
+    gates: ProfileGates
+    latency: LatencySettings
+
+
+# --- model.toml ----------------------------------------------------------------------------------------------
+
+
+class ModelFileInput(Settings):
+    """`[input]` of model.toml."""
+
+    shape: tuple[Count, Count, Count]
+    """C, H, W."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest pixel before mean and std; [0, 255] for networks that take raw bytes."""
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"range must ascend, found {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> ModelFileInput:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.shape[0]:
+                raise ValueError(f"{name} has {len(values)} values for {self.shape[0]} channels")
+        return self
+
+    def to_spec(self) -> InputSpec:
+        """The value that stages use; no mean means 0, no std means 1."""
+        channels = self.shape[0]
+        return InputSpec(
+            self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range
+        )
+
+
+class ModelFile(Settings):
+    """`model.toml` beside a checkpoint: what would otherwise be flags."""
+
+    architecture: str | None = None
+    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
+    teacher: str | None = None
+    """Path of the dense checkpoint, relative to this file."""
+    classes: tuple[str, ...] | None = None
+    input: ModelFileInput | None = None
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file.
+
+    Raises:
+        BadInputError: it cannot be read or is not TOML; the message gives the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInputError(f"{path}: is not valid TOML: {error}") from error
+
+
+def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
+    """Check `data`, read from `path`, against a schema.
+
+    Raises:
+        BadInputError: names file, line, key, what was found, and for an unknown key the nearest known one.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        lines = [_describe(kind, problem, path) for problem in error.errors()]
+        raise BadInputError(
+            "\n".join(lines), hint=f"the keys of this file are described in docs/reference/{_reference(kind)}.md"
+        ) from error
+
+
+def _reference(kind: type[Settings]) -> str:
+    return {"Target": "targets", "Profile": "profiles", "ModelFile": "model-toml"}[kind.__name__]
+
+
+def _describe(kind: type[Settings], problem: Any, path: Path) -> str:
+    keys = [key for key in problem["loc"] if isinstance(key, str)]
+    line = _line_of(path, keys)
+    where = f"{path}:{line}" if line else str(path)
+    dotted = ".".join(str(key) for key in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(kind, keys[:-1])
+        near = difflib.get_close_matches(keys[-1], known, 1)
+        advice = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+        return f"{where}: unknown key {dotted!r}{advice}"
+    if problem["type"] == "missing":
+        return f"{where}: key {dotted!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {dotted or 'file'}: {message} (found {problem['input']!r})"[:400]
+
+
+def _known_keys(kind: Any, keys: list[str]) -> list[str]:
+    for key in keys:
+        field = kind.model_fields.get(key)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), None)
+        if kind is None:
+            return []
+    return sorted(kind.model_fields)
+
+
+def _line_of(path: Path, keys: list[str]) -> int | None:
+    """Line of a dotted key in a TOML file: tables are followed, inline tables count as their own line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    table: list[str] = []
+    best, best_depth = None, 0
+    for number, line in enumerate(lines, start=1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            found = table
+        elif entry := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
+            found = table + [part.strip("\"'") for part in entry[1].split(".")]
+        else:
+            continue
+        if keys[: len(found)] == found and len(found) > best_depth:
+            best, best_depth = number, len(found)
+    return best
+
+
+# --- finding targets and profiles ----------------------------------------------------------------------------
+
+
+def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
+    """Folder of the files that come with edgerecover: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_shipped" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def shipped_names(kind: Literal["targets", "profiles"]) -> list[str]:
+    """Names of all shipped targets or profiles, sorted."""
+    return sorted(path.stem for path in shipped_folder(kind).glob("*.toml"))
+
+
+def load_target(name_or_path: str) -> Target:
+    """Read a shipped target by name, or anyone's by path (it ends in .toml).
+
+    Raises:
+        BadInputError: no such target (names the nearest) or a wrong file.
+    """
+    path = _find("targets", name_or_path)
+    return parse(Target, read_toml(path), path)
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a shipped profile by name, or anyone's by path (it ends in .toml); `extends = "NAME"` is followed.
+
+    Raises:
+        BadInputError: no such profile (names the nearest), a wrong file, or profiles that extend each other.
+    """
+    path = _find("profiles", name_or_path)
+    return parse(Profile, _extended(path, seen=()), path)
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise BadInputError(f"{path}: profiles extend each other in a circle: {' → '.join(p.stem for p in seen)}")
+    data = read_toml(path)
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    if not isinstance(parent, str):
+        raise BadInputError(f"{path}:{_line_of(path, ['extends'])}: extends: a profile's name was expected")
+    return _merged(_extended(_find("profiles", parent, beside=path.parent), (*seen, path)), data)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both_tables else value
+    return result
+
+
+def _find(kind: Literal["targets", "profiles"], name_or_path: str, beside: Path | None = None) -> Path:
+    word = kind.removesuffix("s")
+    if name_or_path.endswith(".toml"):
+        path = (beside or Path()) / name_or_path
+        if not path.is_file():
+            raise BadInputError(f"{word} file {path} does not exist")
+        return path
+    names = shipped_names(kind)
+    if name_or_path in names:
+        return shipped_folder(kind) / f"{name_or_path}.toml"
+    near = difflib.get_close_matches(name_or_path, names, 1, cutoff=0.4)
+    raise BadInputError(
+        f"unknown {word} {name_or_path!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+        hint=f"`edgerecover {kind} list` shows all; a path ending in .toml names your own file",
+    )
