@@ -50,8 +50,7 @@ class InputSpec:
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Lowest and highest network input per channel."""
         low, high = (
-            tuple((edge - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
-            for edge in self.range
+            tuple((edge - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for edge in self.range
         )
         return low, high
 
@@ -219,6 +218,10 @@ class Accuracy:
     pruned: Proportion
     recovered: Proportion
     exported: Proportion
+    teacher_only: int
+    """Images that the teacher gets right and the exported file wrong;"""
+    exported_only: int
+    """and the other way round: the pairs that decide how certain the drop is."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ class Latency:
     def percentile_ms(self, percent: float) -> float:
         """Nearest-rank percentile of the raw samples."""
         ordered = sorted(self.samples_ms)
-        rank = max(1, math.ceil(percent / 100 * len(ordered)))
+        rank = max(1, math.ceil(percent * len(ordered) / 100))
         return ordered[rank - 1]
 
     def percentile_interval_ms(self, percent: float, z: float = 1.959964) -> tuple[float, float]:
@@ -383,6 +386,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, where)
     if isinstance(kind, type) and issubclass(kind, Enum):
+        if data not in [member.value for member in kind]:
+            raise ValueError(f"{where}: {data!r} is not one of {', '.join(repr(m.value) for m in kind)}")
         return kind(data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)

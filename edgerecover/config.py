@@ -93,6 +93,7 @@ class Synthesis(Settings):
     num_steps: Count
     """Adam steps per batch of images."""
     lr: Positive
+    schedule: Literal["cosine", "constant"]
     betas: tuple[Fraction, Fraction]
     class_term: Literal["target", "entropy"]
     """`target`: cross entropy to balanced class targets; `entropy`: low entropy of the teacher's output, no target."""
@@ -118,7 +119,7 @@ class Recovery(Settings):
     """How the student is brought back: statistics repair, then distillation under the mask."""
 
     repair_statistics: bool
-    num_steps: NonNegative
+    num_steps: Annotated[int, Field(ge=0)]
     """Distillation steps; 0 leaves distillation out."""
     batch_size: Count
     optimizer: Literal["adam", "sgd"]
@@ -204,9 +205,7 @@ class ModelFileInput(Settings):
     def to_spec(self) -> InputSpec:
         """The value that stages use; no mean means 0, no std means 1."""
         channels = self.shape[0]
-        return InputSpec(
-            self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range
-        )
+        return InputSpec(self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range)
 
 
 class ModelFile(Settings):
@@ -250,7 +249,8 @@ def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
     except ValidationError as error:
         lines = [_describe(kind, problem, path) for problem in error.errors()]
         raise BadInputError(
-            "\n".join(lines), hint=f"the keys of this file are described in docs/reference/{_reference(kind)}.md"
+            "\n".join(lines),
+            hint=f"the keys of this file are described in docs/reference/{_reference(kind)}.md",
         ) from error
 
 

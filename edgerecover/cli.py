@@ -1,0 +1,435 @@
+"""The command line: parse, one call, render, exit code. The only place that prints or exits.
+
+stdout is for results, stderr for progress and messages. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from edgerecover import __version__
+from edgerecover.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    BadInputError,
+    EdgeRecoverError,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgerecover.artifacts import InputSpec
+    from edgerecover.pipeline import Request
+    from edgerecover.progress import Progress
+
+app = typer.Typer(
+    name="edgerecover",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.",
+)
+bundle_app = typer.Typer(no_args_is_help=True, help="Check and show bundles.")
+targets_app = typer.Typer(no_args_is_help=True, help="Devices that edgerecover knows.")
+profiles_app = typer.Typer(no_args_is_help=True, help="Recipes and their gates.")
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(targets_app, name="targets")
+app.add_typer(profiles_app, name="profiles")
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint: state_dict or safetensors.")]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory or torchvision:NAME.")
+]
+ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input, e.g. 3,224,224.")]
+MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g. 0.485,0.456,0.406.")]
+StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
+RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
+TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+
+
+def main() -> None:
+    """Run the command line, and turn whatever goes wrong into a message and an exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except EdgeRecoverError as error:
+        _show_error(error)
+        if debug:
+            raise
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_INTERNAL)
+    except Exception as error:
+        if debug:
+            raise
+        internal = EdgeRecoverError(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="this is a fault of edgerecover; run again with --debug and report the trace",
+        )
+        _show_error(internal)
+        sys.exit(EXIT_INTERNAL)
+
+
+def _show_error(error: EdgeRecoverError) -> None:
+    console = _stderr()
+    console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full trace of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"edgerecover {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    model: ModelArgument,
+    target: Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")],
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
+    arch: ArchOption = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [MODEL.TARGET.bundle]")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside the bundle]"),
+    ] = None,
+    pattern: Annotated[
+        Literal["unstructured"] | None, typer.Option("--pattern", help="Prune a dense MODEL to this pattern.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option("--sparsity", help="Fraction of weights to prune, e.g. 0.75.")
+    ] = None,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
+    ] = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
+    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")] = "auto",
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
+    from edgerecover.config import load_profile, load_target
+
+    loaded_target, loaded_profile = load_target(target), load_profile(profile)
+    input = _input_spec(input_shape, mean, std, pixel_range)
+    _require_file(model)
+    pruned_to = _pruned_to(pattern, sparsity)
+    bundle = out or model.parent / f"{model.stem}.{loaded_target.name}.bundle"
+    from edgerecover.pipeline import Request
+
+    request = Request(
+        model_path=model,
+        target=loaded_target,
+        profile=loaded_profile,
+        out=bundle,
+        work=work or bundle.absolute().parent / ".edgerecover",
+        arch=arch,
+        teacher=teacher,
+        input=input,
+        sparsity=pruned_to,
+        eval_data=eval_data,
+        seed=seed,
+        device=device,
+        batch=batch or None,
+        trust_code=trust_code,
+    )
+    _run_and_show(request, as_json)
+
+
+def _run_and_show(request: Request, as_json: bool) -> None:
+    from edgerecover.artifacts import to_json
+    from edgerecover.pipeline import run
+    from edgerecover.report.terminal import print_report
+    from edgerecover.validate.gates import exit_code
+
+    progress = _progress()
+    try:
+        report = run(request, progress)
+    except KeyboardInterrupt:
+        progress.note(f"interrupted; finished dreams are kept in {request.work}, the same command goes on from there")
+        raise
+    if as_json:
+        _print_json({"bundle": str(request.out), "verdict": report.verdict.value, **to_json(report)})
+    else:
+        print_report(_stdout(), report, str(request.out))
+    raise typer.Exit(exit_code(report.verdict))
+
+
+def _progress() -> Progress:
+    from edgerecover.report.live import LiveProgress
+
+    return LiveProgress(_stderr())
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
+
+
+def _pruned_to(pattern: str | None, sparsity: float | None) -> float | None:
+    if pattern and sparsity is None:
+        raise BadInputError(f"--pattern {pattern} needs --sparsity", hint="for example --sparsity 0.75")
+    if sparsity is not None and not 0 < sparsity < 1:
+        raise BadInputError(f"--sparsity {sparsity:g} is not between 0 and 1", hint="0.75 prunes three weights of four")
+    return sparsity
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BadInputError(
+            f"{flag} {text!r} is not a list of numbers", hint=f"for example {flag} 0.5,0.5,0.5"
+        ) from error
+
+
+def _input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:
+    """The flags about preprocessing as one value; None when none was given."""
+    given = {
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "range": _numbers("--pixel-range", pixel_range),
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    sides = _numbers("--input-shape", shape)
+    if sides is None:
+        if given:
+            raise BadInputError(
+                "--mean, --std and --pixel-range need --input-shape",
+                hint="for example --input-shape 3,224,224",
+            )
+        return None
+    from pydantic import ValidationError
+
+    from edgerecover.config import ModelFileInput
+
+    try:
+        return ModelFileInput.model_validate({"shape": sides, **given}).to_spec()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "--" + str(problem["loc"][0]) if problem["loc"] else "--mean/--std"
+        raise BadInputError(
+            f"input flags: {where}: {problem['msg'].removeprefix('Value error, ')}",
+            hint="for example --input-shape 3,224,224",
+        ) from error
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    arch: ArchOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a checkpoint holds: format, architecture, sparsity per layer, and whether the teacher is inside."""
+    _require_file(model)
+    from edgerecover.artifacts import to_json
+    from edgerecover.models.networks import inspect as inspect_model
+    from edgerecover.report.terminal import print_facts
+
+    input = _input_spec(input_shape, mean, std, pixel_range)
+    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code)
+    if as_json:
+        _print_json(to_json(facts))
+    else:
+        print_facts(_stdout(), facts)
+
+
+@app.command()
+def prune(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the pruned checkpoint (.safetensors).")],
+    sparsity: Annotated[float, typer.Option("--sparsity", help="Fraction of weights to prune, e.g. 0.75.")],
+    pattern: Annotated[Literal["unstructured"], typer.Option("--pattern", help="Which weights go.")] = "unstructured",
+    arch: ArchOption = None,
+    trust_code: TrustOption = False,
+) -> None:
+    """Prune a dense MODEL by global magnitude over Conv and Linear weights; nothing is trained."""
+    _require_file(model)
+    _pruned_to(pattern, sparsity)
+    from edgerecover.pipeline import prune_file
+
+    measured = prune_file(model, out, sparsity, arch=arch, trust_code=trust_code)
+    typer.echo(
+        f"{out}: {measured.num_zeros:,} of {measured.num_weights:,} weights are zero ({100 * measured.sparsity:.2f} %)"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.")] = Path(
+        "edgerecover-demo"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
+    from edgerecover.demo import DATA_CREDIT
+    from edgerecover.demo.example import demo_request
+
+    request = demo_request(out, seed)
+    if not as_json:
+        console = _stderr()
+        console.print(
+            "A digit classifier that lost its accuracy to pruning. No training image is used.",
+            highlight=False,
+        )
+        console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
+    _run_and_show(request, as_json)
+
+
+@app.command()
+def trust(
+    folder: Annotated[Path, typer.Argument(help="Folder whose model.toml and Python files you have read.")],
+) -> None:
+    """Allow the Python code that a model.toml in FOLDER names, as long as its files stay as they are now."""
+    from edgerecover.models.trust import trust as trust_folder
+
+    record = trust_folder(folder)
+    typer.echo(f"trusted {len(record.files)} files in {record.folder}; a changed or new one needs `trust` again")
+
+
+@bundle_app.command("verify")
+def bundle_verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of BUNDLE against its manifest."""
+    from edgerecover.bundle.verify import verify_bundle
+
+    manifest = verify_bundle(bundle)
+    if as_json:
+        _print_json({"verified": True, "files": sorted(manifest.files)})
+    else:
+        typer.echo(f"{bundle}: {len(manifest.files)} files are what the manifest says")
+
+
+@bundle_app.command("show")
+def bundle_show(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Verify BUNDLE and show the report inside it."""
+    from edgerecover.artifacts import Report, from_json
+    from edgerecover.bundle.verify import verify_bundle
+
+    verify_bundle(bundle)
+    try:
+        data = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+        report = from_json(Report, data)
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"{bundle}/report.json cannot be read: {error}", hint="was it written by another version?"
+        ) from error
+    if as_json:
+        _print_json(data)
+        return
+    from edgerecover.report.terminal import print_report
+
+    print_report(_stdout(), report, str(bundle))
+
+
+@targets_app.command("list")
+def targets_list(as_json: JsonOption = False) -> None:
+    """List the shipped targets."""
+    from edgerecover.config import load_target, shipped_names
+
+    _print_list({name: load_target(name).description for name in shipped_names("targets")}, as_json)
+
+
+@targets_app.command("show")
+def targets_show(name: Annotated[str, typer.Argument(help="Name or .toml file.")], as_json: JsonOption = False) -> None:
+    """Show every fact of a target with its source."""
+    from edgerecover.config import load_target
+
+    _print_settings(load_target(name).model_dump(mode="json", exclude_none=True), as_json)
+
+
+@profiles_app.command("list")
+def profiles_list(as_json: JsonOption = False) -> None:
+    """List the shipped profiles."""
+    from edgerecover.config import load_profile, shipped_names
+
+    _print_list({name: load_profile(name).description for name in shipped_names("profiles")}, as_json)
+
+
+@profiles_app.command("show")
+def profiles_show(
+    name: Annotated[str, typer.Argument(help="Name or .toml file.")], as_json: JsonOption = False
+) -> None:
+    """Show every setting of a profile, inherited ones included."""
+    from edgerecover.config import load_profile
+
+    _print_settings(load_profile(name).model_dump(mode="json"), as_json)
+
+
+def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
+    from edgerecover.report.terminal import print_pairs
+
+    if as_json:
+        _print_json(descriptions)
+    else:
+        print_pairs(_stdout(), descriptions)
+
+
+def _print_settings(data: dict[str, Any], as_json: bool) -> None:
+    from edgerecover.report.terminal import print_settings
+
+    if as_json:
+        _print_json(data)
+    else:
+        print_settings(_stdout(), data)

@@ -1,0 +1,49 @@
+"""Where tensors are computed: the device, its mixed precision and its memory format, chosen once per run."""
+
+# ruff: noqa: TID253 - the vocabulary of torch devices; the CLI's help never imports it
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from edgerecover.errors import MissingError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and how to use it."""
+
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    """Mixed precision; None computes in float32."""
+    memory_format: torch.memory_format
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The block in which the network's forward runs in mixed precision."""
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+    def __str__(self) -> str:
+        if self.device.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self.device)})"
+        return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def choose_compute(device: str) -> Compute:
+    """`auto` takes CUDA when it is there. Channels-last everywhere (a tenth faster on CPUs too), bf16 on CUDA.
+
+    Raises:
+        MissingError: CUDA was asked for by name and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MissingError(
+            "--device cuda: this PyTorch finds no CUDA device",
+            hint="check `nvidia-smi`, or use --device cpu (slower, same result up to rounding)",
+        )
+    if device == "cpu" or not torch.cuda.is_available():
+        return Compute(torch.device("cpu"), None, torch.channels_last)
+    return Compute(torch.device("cuda"), torch.bfloat16, torch.channels_last)

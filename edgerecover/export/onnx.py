@@ -1,0 +1,228 @@
+"""PyTorch → ONNX: one self-contained file, the same bytes every time, no traces of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import Exported, InputSpec, sha256_of
+from edgerecover.errors import BadInputError, StageError
+from edgerecover.silence import silence
+
+if TYPE_CHECKING:
+    import numpy
+    import onnx
+    from torch import Tensor, nn
+
+MAX_FILE_BYTES = 2**31 - 1
+"""What a protobuf, and so a single-file ONNX model, can hold."""
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+
+
+def export(student: nn.Module, input: InputSpec, path: Path, *, opset: int, batch: int | None = 1) -> Exported:
+    """Write `student` (any device, left as it is) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K).
+
+    The dynamo exporter is tried first. Where it fails, or cannot reach `opset`, the TorchScript exporter
+    writes the file and `Exported.exporter` gives the reason. `batch=None` leaves N open.
+
+    Raises:
+        BadInputError: neither exporter can express the network at this opset, it does not turn one image
+            tensor into one logits tensor, or the file would pass 2 GB.
+        StageError: onnx.checker refuses what the exporter made, or the file cannot be written.
+    """
+    network = copy.deepcopy(student).cpu().float().eval()
+    # Traced with two images when N is open: torch.export would take a 1 for a constant.
+    images_NCHW = _zeros(2 if batch is None else batch, input)
+    with silence():
+        model, exporter = _convert(network, images_NCHW, opset, dynamic_batch=batch is None)
+    _strip(model)
+    _write(_checked(model), path)
+    num_weights, num_nonzero = count_weights(model)
+    return Exported(
+        path=str(path),
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        opset=_opset_of(model),
+        exporter=exporter,
+        batch=batch,
+        num_weights=num_weights,
+        num_nonzero=num_nonzero,
+    )
+
+
+def _zeros(batch: int, input: InputSpec) -> Tensor:
+    import torch
+
+    return torch.zeros(batch, *input.shape)
+
+
+# --- conversion ---------------------------------------------------------------------------------------------
+
+
+def _convert(
+    network: nn.Module, images_NCHW: Tensor, opset: int, *, dynamic_batch: bool
+) -> tuple[onnx.ModelProto, str]:
+    exporters: tuple[tuple[str, Callable[..., onnx.ModelProto]], ...] = (
+        ("dynamo", _by_dynamo),
+        ("torchscript", _by_torchscript),
+    )
+    failures: list[str] = []
+    for name, convert in exporters:
+        try:
+            model = convert(network, images_NCHW, opset, dynamic_batch)
+        except Exception as error:  # exporters let through whatever their many layers raise
+            failures.append(f"{name} failed: {_reason(error)}")
+            continue
+        if _opset_of(model) == opset:
+            return model, f"{name} ({failures[0]})" if failures else name
+        failures.append(f"{name} failed: wrote opset {_opset_of(model)}, {opset} was asked")
+    raise BadInputError(
+        f"the network cannot be exported to ONNX opset {opset}: {'; '.join(failures)}",
+        hint="another opset in the target (18 is native to the exporter), or other operators in the network",
+    )
+
+
+def _by_dynamo(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+    import torch
+
+    program = torch.onnx.export(
+        network,
+        (images_NCHW,),
+        dynamo=True,
+        verbose=False,
+        opset_version=opset,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+    )
+    assert program is not None, "torch.onnx.export(dynamo=True) always returns a program"
+    return program.model_proto
+
+
+def _by_torchscript(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+    import onnx
+    import torch
+
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network,
+        (images_NCHW,),
+        # The annotation names paths only; this exporter documents and accepts a buffer.
+        buffer,  # type: ignore[arg-type]
+        dynamo=False,
+        opset_version=opset,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}} if dynamic_batch else None,
+    )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _reason(error: BaseException) -> str:
+    """First line of the error at the root of the chain: the wrappers only say which step failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def _opset_of(model: onnx.ModelProto) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out doc strings and metadata: they carry source paths and stack traces of this machine."""
+    parts: list[Any] = [model]
+    for graph in _graphs(model.graph):
+        parts += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for function in model.functions:
+        parts += [function, *function.node, *function.value_info]
+    for part in parts:
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those nested in its nodes (the branches of If, the bodies of Loop)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            nested = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            for inner in nested:
+                yield from _graphs(inner)
+
+
+def _checked(model: onnx.ModelProto) -> bytes:
+    import onnx
+
+    size_bytes = model.ByteSize()
+    if size_bytes > MAX_FILE_BYTES:
+        raise BadInputError(
+            f"the exported file would take {size_bytes / 1e9:.1f} GB; one ONNX file holds at most 2 GB",
+            hint="a network of this size does not fit this tool's single-file bundles",
+        )
+    inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+        raise BadInputError(
+            f"the exported graph takes {len(inputs)} inputs and gives {len(outputs)} outputs",
+            hint="a classifier takes one image tensor and returns one tensor of logits in eval mode",
+        )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(f"onnx.checker refuses the exported file: {_reason(error)}") from error
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _write(content: bytes, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise StageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+# --- weights ------------------------------------------------------------------------------------------------
+
+
+def count_weights(model: onnx.ModelProto) -> tuple[int, int]:
+    """Weights that feed Conv, ConvTranspose, Gemm and MatMul, each tensor once; and how many are not zero."""
+    import numpy as np
+
+    weights = list(_weights(model.graph))
+    return sum(weight.size for weight in weights), sum(int(np.count_nonzero(weight)) for weight in weights)
+
+
+def _weights(graph: onnx.GraphProto) -> Iterable[numpy.ndarray[Any, Any]]:
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    # The TorchScript exporter shares and reorders weights through these.
+    passed_on = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type in ("Identity", "Transpose", "Reshape", "Cast")
+    }
+    found: dict[str, None] = {}
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            for name in node.input[:2]:
+                while name in passed_on:
+                    name = passed_on[name]
+                if name in tensors:
+                    found[name] = None
+    return (numpy_helper.to_array(tensors[name]) for name in found)

@@ -1,0 +1,316 @@
+"""The door for everything that needs networks: from paths and flags to a checked teacher and student.
+
+Shapes: N images, C channels, H×W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Sparsity
+from edgerecover.errors import BadInputError
+from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.load import Checkpoint, read_checkpoint
+from edgerecover.models.recognise import num_torchvision_classes, recognise, without_auxiliary_heads
+from edgerecover.models.sparsity import measure, prunable_weights
+from edgerecover.models.spec import ModelSpec, resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
+
+
+@dataclass(frozen=True)
+class Models:
+    """A teacher and a student that belong together, both float32, on the CPU and in eval mode."""
+
+    student: nn.Module
+    teacher: nn.Module
+    masks: dict[str, Tensor]
+    """bool, by parameter name, True where the student's weight is kept: the explicit masks, and where there is
+    none, every Conv or Linear weight that is not zero, for layers that have zeros."""
+    input: InputSpec
+    num_classes: int
+    classes: tuple[str, ...] | None
+    architecture: str
+    student_facts: ModelFacts
+    teacher_facts: ModelFacts
+    warnings: tuple[str, ...]
+    """What the user should know although the run can go on."""
+
+
+def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
+    """Find out what a checkpoint holds. Without a known architecture, its weights alone are looked at.
+
+    Raises:
+        BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
+    """
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    spec = _completed(said, checkpoint)
+    if spec.architecture is None:
+        return _facts(checkpoint, spec, None, num_classes=None)
+    checkpoint, student = _open_student(checkpoint, spec, spec.architecture)
+    num_classes = _checked_num_classes(student, spec.input, spec) if spec.input else None
+    return _facts(checkpoint, spec, student, num_classes=num_classes)
+
+
+def open_models(
+    model_path: Path,
+    *,
+    arch: str | None,
+    teacher: Path | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    will_prune: bool,
+) -> Models:
+    """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
+
+    Args:
+        model_path: the student's checkpoint.
+        arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
+        teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
+        input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
+        trust_code: Python that the TOML file names may run without a trust record.
+        will_prune: the caller prunes the student, so a dense model is its own teacher.
+
+    Raises:
+        BadInputError: anything about the files that keeps them from being recovered; the message says which.
+    """
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
+    spec = _completed(said, checkpoint)
+    architecture, input = _required(model_path, spec)
+    checkpoint, student = _open_student(checkpoint, spec, architecture)
+    num_classes = _checked_num_classes(student, input, spec)
+    student_facts = _facts(checkpoint, spec, student, num_classes=num_classes)
+    teacher_checkpoint = _teacher_checkpoint(checkpoint, spec, student_facts.sparsity, will_prune)
+    teacher_network = _open_teacher(teacher_checkpoint, student, architecture, num_classes)
+    teacher_facts = _facts(teacher_checkpoint, spec, teacher_network, num_classes=num_classes)
+    return Models(
+        student=student,
+        teacher=teacher_network,
+        masks=_masks(checkpoint, student),
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        architecture=architecture,
+        student_facts=student_facts,
+        teacher_facts=teacher_facts,
+        warnings=_warnings(teacher_facts),
+    )
+
+
+# --- architecture and input -----------------------------------------------------------------------------
+
+
+def _completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
+    if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
+    if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
+        spec = replace(spec, input=usual, input_source="torchvision's own weights")
+    return spec
+
+
+def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
+    if spec.architecture is None:
+        raise BadInputError(
+            f"{model_path}: no architecture is named for it, and it is none of torchvision's classifiers",
+            hint='name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"',
+        )
+    if spec.input is None:
+        raise BadInputError(
+            f"{model_path}: what the network's input looks like is not known",
+            hint="give --input-shape, or an [input] table with shape, mean and std in model.toml beside it",
+        )
+    return spec.architecture, spec.input
+
+
+def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> tuple[Checkpoint, nn.Module]:
+    """The network with the checkpoint's weights, and the checkpoint with its keys as that network spells them."""
+    guess = _guessed_num_classes(checkpoint, spec, architecture)
+    network = build(architecture, spec.base_dir, guess)
+    fitted = _fitted_keys(checkpoint, network, architecture)
+    if guess is not None and mismatch(network, fitted.tensors):
+        # The guess was wrong, or the factory's own default is right: let it be the judge.
+        default = build(architecture, spec.base_dir, None)
+        if not mismatch(default, fitted.tensors):
+            network = default
+    load_into(network, fitted.tensors, what=f"{checkpoint.path} ({architecture})")
+    return fitted, network.eval()
+
+
+def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
+    """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
+    if architecture.startswith("torchvision:"):
+        return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if spec.classes:
+        return len(spec.classes)
+    sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]
+    return int(sizes[-1]) if sizes else None
+
+
+def _fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
+    """Put back a prefix such as `model.` when it is the network's own, and drop heads only training uses."""
+    keys = network.state_dict().keys()
+    for start in range(len(checkpoint.prefixes)):
+        prefix = "".join(checkpoint.prefixes[start:])
+        if keys and all(key.startswith(prefix) for key in keys):
+            return checkpoint.with_prefix(prefix)
+    if architecture not in _WITH_AUXILIARY_HEADS:
+        return checkpoint
+    dense = checkpoint.dense_tensors
+    return replace(
+        checkpoint,
+        tensors=without_auxiliary_heads(checkpoint.tensors),
+        masks=without_auxiliary_heads(checkpoint.masks),
+        dense_tensors=without_auxiliary_heads(dense) if dense is not None else None,
+    )
+
+
+def _checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec) -> int:
+    """K, from the logits of two zero images.
+
+    Raises:
+        BadInputError: the forward pass fails, does not give finite (N, K) logits, or K is not the class names'.
+    """
+    import torch
+
+    what = f"{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    try:
+        with torch.no_grad():
+            logits_NK = network(torch.zeros(2, *input.shape))
+    except Exception as error:  # the user's network raises anything
+        raise BadInputError(
+            f"{what}: the forward pass failed with {type(error).__name__}: {error}",
+            hint="check the input's shape [C, H, W] (--input-shape or model.toml)",
+        ) from error
+    if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
+        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+        raise BadInputError(
+            f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
+            hint="name a factory whose network returns the logits alone in eval mode",
+        )
+    if not bool(logits_NK.isfinite().all()):
+        raise BadInputError(f"{what}: the logits of a black image are NaN or infinite")
+    num_classes = logits_NK.shape[1]
+    if spec.classes and len(spec.classes) != num_classes:
+        raise BadInputError(
+            f"{what}: {num_classes} classes come out, but model.toml names {len(spec.classes)}",
+            hint="correct `classes` in model.toml",
+        )
+    return num_classes
+
+
+# --- teacher --------------------------------------------------------------------------------------------
+
+
+def _teacher_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
+    path = spec.teacher_path
+    if path is not None and not _same_file(path, checkpoint.path):
+        if not path.exists():
+            raise BadInputError(f"teacher {path}: no such file", hint="correct --teacher, or teacher in model.toml")
+        return read_checkpoint(path)
+    if checkpoint.dense_tensors is not None:
+        return replace(checkpoint, tensors=checkpoint.dense_tensors, masks={}, dense_tensors=None)
+    is_dense = sparsity.pattern is Pattern.DENSE
+    if is_dense and will_prune:
+        return checkpoint
+    if is_dense:
+        raise BadInputError(
+            f"{checkpoint.path}: the model is dense and no teacher is given, so there is nothing to recover",
+            hint="--pattern unstructured --sparsity 0.75 prunes it first, with itself as the teacher",
+        )
+    raise BadInputError(
+        f"{checkpoint.path}: {sparsity.sparsity:.1%} of the weights are zero, no teacher is given, and the dense "
+        "weights are not inside",
+        hint="give the dense model with --teacher, or as teacher in model.toml",
+    )
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _open_teacher(checkpoint: Checkpoint, student: nn.Module, architecture: str, num_classes: int) -> nn.Module:
+    network = copy.deepcopy(student)
+    fitted = _fitted_keys(checkpoint, network, architecture)
+    if mismatch(network, fitted.tensors):
+        _refuse_other_teacher(fitted, student, architecture, num_classes)
+    load_into(network, fitted.tensors, what=f"teacher {checkpoint.path} ({architecture})")
+    return network.eval()
+
+
+def _refuse_other_teacher(teacher: Checkpoint, student: nn.Module, architecture: str, num_classes: int) -> None:
+    """Say in the field's words what the differing keys and shapes mean, where that can be told."""
+    teacher_classes = _other_num_classes(teacher.tensors, student.state_dict(), num_classes)
+    if teacher_classes is not None:
+        raise BadInputError(
+            f"teacher {teacher.path}: tells {teacher_classes} classes apart, the student {num_classes}",
+            hint="recovery needs the dense model that the student was pruned from",
+        )
+    raise BadInputError(
+        f"teacher {teacher.path}: is {recognise(teacher.tensors) or 'of another architecture'}, the student is "
+        f"{architecture}\n{mismatch(student, teacher.tensors)}",
+        hint="recovery needs the dense model that the student was pruned from",
+    )
+
+
+def _other_num_classes(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor], num_classes: int) -> int | None:
+    """Classes of a teacher that differs from the student in nothing but the output size of the last layer."""
+    differing = [key for key, tensor in student.items() if key in teacher and teacher[key].shape != tensor.shape]
+    sizes = {(student[key].shape[0], teacher[key].shape[0]) for key in differing}
+    same_otherwise = all(student[key].shape[1:] == teacher[key].shape[1:] for key in differing)
+    if same_otherwise and len(sizes) == 1:
+        student_size, teacher_size = sizes.pop()
+        return teacher_size if student_size == num_classes else None
+    return None
+
+
+def _warnings(teacher: ModelFacts) -> tuple[str, ...]:
+    if teacher.sparsity.pattern is Pattern.DENSE:
+        return ()
+    return (
+        f"the teacher {teacher.path} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
+        "recovery can only approach what it knows",
+    )
+
+
+# --- facts ----------------------------------------------------------------------------------------------
+
+
+def _masks(checkpoint: Checkpoint, student: nn.Module) -> dict[str, Tensor]:
+    masks = {name: weight != 0 for name, weight in prunable_weights(student).items() if bool((weight == 0).any())}
+    return masks | checkpoint.masks
+
+
+def _facts(
+    checkpoint: Checkpoint, spec: ModelSpec, network: nn.Module | None, *, num_classes: int | None
+) -> ModelFacts:
+    tensors = checkpoint.tensors
+    weights = {key: t for key, t in tensors.items() if t.dim() >= 2 and t.is_floating_point()}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    learned = [tensor for key, tensor in tensors.items() if not key.endswith(statistics)]
+    parameters = learned if network is None else list(network.parameters())
+    return ModelFacts(
+        path=str(checkpoint.path),
+        sha256=checkpoint.sha256,
+        size_bytes=checkpoint.size_bytes,
+        format=checkpoint.format,
+        architecture=spec.architecture,
+        architecture_source=spec.architecture_source,
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        num_batch_norms=sum(key.endswith("running_mean") for key in tensors),
+        num_classes=num_classes,
+        has_masks=bool(checkpoint.masks),
+        teacher_inside=checkpoint.dense_tensors is not None,
+        sparsity=measure(network if network is not None else weights),
+        input=spec.input,
+        input_source=spec.input_source,
+    )

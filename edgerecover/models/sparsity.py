@@ -1,0 +1,86 @@
+"""Where a network's zeros stand: per layer and in total, over Conv and Linear weights.
+
+Shapes of weights: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose,
+(out, in) for Linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import LayerSparsity, Pattern, Sparsity
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DENSE_MAX_SPARSITY = 0.01
+"""Up to this fraction of zeros counts as dense: trained weights hold a few by chance or by underflow."""
+
+
+def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Conv, ConvTranspose and Linear weights by state_dict key, in module order; a shared one comes once."""
+    return {name: weight for name, weight, _ in _layers(module)}
+
+
+def measure(weights: nn.Module | Mapping[str, Tensor]) -> Sparsity:
+    """Count zeros and tell their pattern, per layer and overall.
+
+    A layer is 2:4 when every four consecutive weights along its input channels hold at least two zeros, for
+    each output channel and kernel position, as TensorRT demands; a layer whose input channels are no multiple
+    of four cannot be. Overall: dense when all layers are, 2:4 when all that can be are, else unstructured.
+
+    Args:
+        weights: a network; or, when its architecture is not known, weights by name, read as Conv and Linear.
+    """
+    if isinstance(weights, Mapping):
+        layers = [(name, weight, 1) for name, weight in weights.items()]
+    else:
+        layers = list(_layers(weights))
+    eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
+    measured = tuple(_measure_layer(*layer) for layer in layers)
+    return Sparsity(measured, _overall([layer.pattern for layer in measured], eligible))
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
+    """Name, weight and input dimension of each prunable layer."""
+    from torch import nn
+
+    seen: set[int] = set()
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *transposed)
+    for name, layer in module.named_modules():
+        if isinstance(layer, kinds) and id(layer.weight) not in seen:
+            seen.add(id(layer.weight))
+            yield (
+                f"{name}.weight".removeprefix("."),
+                layer.weight.detach(),
+                0 if isinstance(layer, transposed) else 1,
+            )
+
+
+def _measure_layer(name: str, weight: Tensor, input_dim: int) -> LayerSparsity:
+    num_zeros = int((weight == 0).sum())
+    if num_zeros <= DENSE_MAX_SPARSITY * weight.numel():
+        pattern = Pattern.DENSE
+    elif _is_two_four(weight, input_dim):
+        pattern = Pattern.TWO_FOUR
+    else:
+        pattern = Pattern.UNSTRUCTURED
+    return LayerSparsity(name, tuple(weight.shape), weight.numel(), num_zeros, pattern)
+
+
+def _is_two_four(weight: Tensor, input_dim: int) -> bool:
+    if weight.shape[input_dim] % 4 != 0:
+        return False
+    zeros_per_group = (weight == 0).movedim(input_dim, -1).reshape(-1, 4).sum(dim=1)
+    return bool((zeros_per_group >= 2).all())
+
+
+def _overall(patterns: list[Pattern], eligible: list[bool]) -> Pattern:
+    if all(pattern is Pattern.DENSE for pattern in patterns):
+        return Pattern.DENSE
+    candidates = [pattern for pattern, can_be in zip(patterns, eligible, strict=True) if can_be]
+    if candidates and all(pattern is Pattern.TWO_FOUR for pattern in candidates):
+        return Pattern.TWO_FOUR
+    return Pattern.UNSTRUCTURED

@@ -1,0 +1,426 @@
+"""The stages in order: load, prune, synthesize, recover, export, validate, bundle.
+
+Straight-line code from frozen values to a frozen value. What is expensive (dreams, recoveries) is kept in the run
+directory under the digest of what it depends on, so the same command again, or one for another target, reuses it.
+"""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - the half that needs torch; the command line imports it when a run starts
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgerecover import __version__
+from edgerecover.artifacts import (
+    Accuracy,
+    Exported,
+    Fidelity,
+    InputSpec,
+    Latency,
+    Parity,
+    Pattern,
+    Proportion,
+    Report,
+    Sparsity,
+    StageTime,
+    SyntheticFacts,
+    to_json,
+)
+from edgerecover.bundle.write import check_writable, write_bundle
+from edgerecover.config import Profile, Target
+from edgerecover.device import Compute, choose_compute
+from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+from edgerecover.export.onnx import export
+from edgerecover.models.networks import Models, open_models
+from edgerecover.models.sparsity import measure
+from edgerecover.progress import SILENT, Progress
+from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.recover.stage import Recovered, logits_on, recover
+from edgerecover.recover.store import read_recovered, recovery_key, replace_file, weights_of, write_recovered
+from edgerecover.report.markdown import markdown
+from edgerecover.report.picture import contact_sheet
+from edgerecover.runtime.host import is_target, this_host
+from edgerecover.runtime.measure import measure_in_subprocess
+from edgerecover.runtime.session import open_session
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.validate.evaluation import EvalSet, read_eval_data
+from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.validate.gates import Measured, judge
+from edgerecover.validate.limits import limits_of
+from edgerecover.validate.parity import compare
+from edgerecover.validate.sparsity import sparsity_verdict
+
+_GOLDEN_IMAGES = 16
+_FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
+"""What judges the exported file on a machine that is not the target: every onnxruntime has it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a run; the command line's flags, resolved."""
+
+    model_path: Path
+    target: Target
+    profile: Profile
+    out: Path
+    work: Path
+    """Where dreams and recoveries are kept between runs."""
+    arch: str | None = None
+    teacher: Path | None = None
+    input: InputSpec | None = None
+    sparsity: float | None = None
+    """Fraction to prune a dense model to; None takes the model as it is."""
+    eval_data: Path | None = None
+    seed: int = 0
+    device: str = "auto"
+    batch: int | None = 1
+    """Static batch size of the exported file; None exports a dynamic one."""
+    trust_code: bool = False
+
+
+def run(request: Request, progress: Progress = SILENT) -> Report:
+    """Recover, export, judge and pack one model; the bundle is at `request.out` afterwards.
+
+    A failed gate is in the report, not an exception.
+
+    Raises:
+        EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
+    """
+    check_writable(request.out)
+    compute = choose_compute(request.device)
+    times: list[StageTime] = []
+
+    with _stage("load", times):
+        models = open_models(
+            request.model_path,
+            arch=request.arch,
+            teacher=request.teacher,
+            input_flags=request.input,
+            trust_code=request.trust_code,
+            will_prune=request.sparsity is not None,
+        )
+        eval_set = _eval_set(request, models)
+
+    if request.sparsity is not None:
+        with _stage("prune", times):
+            models = _pruned(models, request.sparsity)
+
+    with _stage("synthesize", times) as clock:
+        key = synthesis_key(
+            models.teacher,
+            models.input,
+            models.num_classes,
+            request.profile.synthesis,
+            request.seed,
+            compute.device.type,
+        )
+        sets, synthetic = synthesize(
+            models.teacher,
+            models.input,
+            models.num_classes,
+            request.profile.synthesis,
+            seed=request.seed,
+            folder=request.work / f"dreams-{key}",
+            compute=compute,
+            progress=progress,
+        )
+        clock.reused = synthetic.reused
+
+    with _stage("recover", times) as clock:
+        recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
+
+    with _stage("export", times):
+        onnx_path = request.work / f"export-{request.target.name}.onnx"
+        exported = export(
+            recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
+        )
+
+    with _stage("validate", times):
+        golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
+        fidelity, parity = _judged_on_dreams(models, recovered, sets.held_back, onnx_path)
+        accuracy = _judged_on_real_images(models, recovered, eval_set, onnx_path, request.eval_data)
+        latency = _latency(request, onnx_path, golden_NCHW)
+
+    report = _report(
+        request, compute, models, synthetic, recovered, exported, parity, fidelity, latency, accuracy, times
+    )
+    with _stage("bundle", times):
+        golden_outputs = _logits_of_file(onnx_path, [golden_NCHW])
+        report = replace(report, exported=replace(exported, path="model.onnx"))
+        files: dict[str, Path | bytes | str] = {
+            "model.onnx": onnx_path,
+            "recovered.safetensors": weights_of(recovered.student),
+            "golden/inputs.npy": _npy(golden_NCHW),
+            "golden/outputs.npy": _npy(golden_outputs),
+            "dreams.png": contact_sheet(sets.train),
+            "config.json": _json(_resolved_configuration(request, models)),
+            "report.json": _json(to_json(report)),
+            "report.md": markdown(report),
+        }
+        write_bundle(files, request.out, _manifest_fields(request, report))
+        onnx_path.unlink()
+    return report
+
+
+def prune_file(model_path: Path, out: Path, sparsity: float, *, arch: str | None, trust_code: bool) -> Sparsity:
+    """Prune a dense checkpoint by global magnitude and write it as safetensors; the masks are its zeros.
+
+    Raises:
+        BadInputError: the checkpoint cannot be opened, or `out` cannot be written.
+    """
+    models = open_models(model_path, arch=arch, teacher=None, input_flags=None, trust_code=trust_code, will_prune=True)
+    apply_masks(models.student, global_magnitude_masks(models.student, sparsity))
+    try:
+        replace_file(out, weights_of(models.student))
+    except OSError as error:
+        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+    return measure(models.student)
+
+
+@dataclass
+class _Clock:
+    """One stage under way; the stage says here when it found its result already done."""
+
+    reused: bool = False
+
+
+@contextmanager
+def _stage(name: str, times: list[StageTime]) -> Iterator[_Clock]:
+    """Time a stage, and let no failure leave it without its name and an exit code."""
+    started, clock = time.perf_counter(), _Clock()
+    try:
+        yield clock
+    except EdgeRecoverError:
+        raise
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise BadInputError(
+            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
+        ) from error
+    except Exception as error:
+        raise StageError(
+            f"stage {name} failed: {type(error).__name__}: {error}",
+            hint="run again with --debug for the full trace; what was finished is reused",
+        ) from error
+    times.append(StageTime(name, time.perf_counter() - started, clock.reused))
+
+
+def _eval_set(request: Request, models: Models) -> EvalSet | None:
+    if request.eval_data is None:
+        return None
+    return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes)
+
+
+def _pruned(models: Models, sparsity: float) -> Models:
+    """The student as global magnitude pruning leaves it; the dense network stays the teacher."""
+    masks = global_magnitude_masks(models.student, sparsity)
+    apply_masks(models.student, masks)
+    facts = replace(models.student_facts, sparsity=measure(models.student))
+    return replace(models, masks=masks, student_facts=facts)
+
+
+def _recovered(
+    request: Request, models: Models, sets: SyntheticSets, sets_key: str, compute: Compute, progress: Progress
+) -> tuple[Recovered, bool]:
+    settings = request.profile.recovery
+    key = recovery_key(models.student, models.masks, sets_key, settings, request.seed)
+    folder = request.work / f"recovered-{key}"
+    if found := read_recovered(folder, models.student):
+        return found, True
+    made = recover(
+        models.student, models.teacher, models.masks, sets, settings,
+        seed=request.seed, compute=compute, progress=progress,
+    )  # fmt: skip
+    write_recovered(folder, made)
+    return made, False
+
+
+def _judged_on_dreams(
+    models: Models, recovered: Recovered, held_back: ImageSet, onnx_path: Path
+) -> tuple[Fidelity, Parity]:
+    """Teacher, pruned, recovered and exported on the held-back set; all in float32 on the CPU."""
+    cpu = choose_compute("cpu")
+    teacher, pruned, ours = (
+        logits_on(network.cpu(), held_back, cpu).numpy()
+        for network in (models.teacher, models.student, recovered.student)
+    )
+    exported = _logits_of_file(onnx_path, held_back.batches(128))
+    fidelity = Fidelity(
+        pruned=agreement(pruned, teacher),
+        recovered=agreement(ours, teacher),
+        exported=agreement(exported, teacher),
+    )
+    return fidelity, compare(ours, exported)
+
+
+def _logits_of_file(onnx_path: Path, batches_NCHW: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
+    return np.concatenate([session.run(batch_NCHW) for batch_NCHW in batches_NCHW])
+
+
+@torch.no_grad()
+def _judged_on_real_images(
+    models: Models, recovered: Recovered, eval_set: EvalSet | None, onnx_path: Path, source: Path | None
+) -> Accuracy | None:
+    """Top-1 of all four on the same labelled images, streamed."""
+    if eval_set is None:
+        return None
+    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
+    networks = {"teacher": models.teacher, "pruned": models.student, "recovered": recovered.student}
+    right: dict[str, list[Any]] = {name: [] for name in (*networks, "exported")}
+    for images_NCHW, labels_N in eval_set.batches(128):
+        for name, network in networks.items():
+            right[name].append(correct(_forward(network, images_NCHW), labels_N))
+        right["exported"].append(correct(session.run(images_NCHW), labels_N))
+    hits = {name: np.concatenate(parts) for name, parts in right.items()}
+    total = len(eval_set)
+    return Accuracy(
+        source=source.name if source else "",
+        num_images=total,
+        **{name: Proportion(int(values.sum()), total) for name, values in hits.items()},
+        teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
+        exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
+    )
+
+
+def _forward(network: nn.Module, images_NCHW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    logits_NK: np.ndarray[Any, Any] = network(torch.from_numpy(images_NCHW)).numpy()
+    return logits_NK
+
+
+def _latency(request: Request, onnx_path: Path, golden_NCHW: np.ndarray[Any, Any]) -> Latency:
+    """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
+    target, settings = request.target, request.profile.latency
+    board = target.board.value if target.board else None
+    here = is_target(target.machine.value, board, this_host())
+    golden_path = onnx_path.with_suffix(".golden.npy")
+    golden_path.write_bytes(_npy(golden_NCHW))
+    try:
+        return measure_in_subprocess(
+            onnx_path,
+            golden_path,
+            target.providers.value if here else _FOREIGN_HOST_PROVIDERS,
+            num_warmup=settings.num_warmup,
+            min_queries=settings.min_queries,
+            min_duration_s=settings.min_duration_s,
+            machine=target.machine.value,
+            board=board,
+        )
+    finally:
+        golden_path.unlink()
+
+
+def _report(
+    request: Request,
+    compute: Compute,
+    models: Models,
+    synthetic: SyntheticFacts,
+    recovered: Recovered,
+    exported: Exported,
+    parity: Parity,
+    fidelity: Fidelity,
+    latency: Latency,
+    accuracy: Accuracy | None,
+    times: list[StageTime],
+) -> Report:
+    sparsity = measure(recovered.student)
+    violations = _num_mask_violations(models, recovered)
+    return Report(
+        edgerecover_version=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seed=request.seed,
+        device=str(compute),
+        data_used="eval-only" if accuracy else "none",
+        target=request.target.name,
+        target_description=request.target.description,
+        profile=request.profile.name,
+        student=models.student_facts,
+        teacher=models.teacher_facts,
+        recovered_sparsity=sparsity,
+        synthetic=synthetic,
+        rungs=recovered.rungs,
+        exported=exported,
+        parity=parity,
+        fidelity=fidelity,
+        latency=latency,
+        accuracy=accuracy,
+        sparsity_verdict=sparsity_verdict(
+            sparsity.pattern, sparsity.sparsity, request.target.sparse.value, request.target.runtime.value
+        ),
+        gates=judge(
+            limits_of(request.profile, request.target),
+            Measured(fidelity, parity, violations, exported, latency, accuracy),
+        ),
+        stages=tuple(times),
+        warnings=models.warnings,
+        tool_versions=_tool_versions(),
+    )
+
+
+def _num_mask_violations(models: Models, recovered: Recovered) -> int:
+    """Weights that the mask holds at zero and that are not zero after recovery."""
+    weights = dict(recovered.student.named_parameters())
+    return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
+
+
+def _tool_versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
+    """Everything that decided the result, with no path of the user's machine in it."""
+    return {
+        "model": request.model_path.name,
+        "architecture": models.student_facts.architecture,
+        "input": to_json(models.input),
+        "classes": list(models.classes) if models.classes else None,
+        "pruned_to": request.sparsity,
+        "pattern": Pattern.UNSTRUCTURED.value if request.sparsity is not None else None,
+        "seed": request.seed,
+        "batch": request.batch,
+        "target": request.target.model_dump(mode="json", exclude_none=True),
+        "profile": request.profile.model_dump(mode="json"),
+    }
+
+
+def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
+    return {
+        "edgerecover_version": report.edgerecover_version,
+        "created_utc": report.created_utc,
+        "target": report.target,
+        "profile": report.profile,
+        "seed": request.seed,
+        "data_used": report.data_used,
+        "verdict": report.verdict.value,
+        "student_sha256": report.student.sha256,
+        "teacher_sha256": report.teacher.sha256,
+        "tool_versions": report.tool_versions,
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,89 @@
+"""Choosing which weights to set to zero: global magnitude over all Conv and Linear weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.sparsity import prunable_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """Masks that remove the smallest weights of the whole network, by magnitude.
+
+    Exactly `round(sparsity * num_weights)` weights go. Of equal magnitudes, those of earlier layers and
+    positions go first, so the same weights always give the same masks.
+
+    Args:
+        module: its Conv, ConvTranspose and Linear weights are ranked together.
+        sparsity: fraction of zeros wanted, above 0 and below 1; zeros that are there already count.
+
+    Returns:
+        bool masks on the CPU by weight key, in the weights' shapes; True where a weight is kept.
+
+    Raises:
+        BadInputError: sparsity out of range, below what the network has already, or nothing to prune.
+    """
+    weights = prunable_weights(module)
+    num_weights = sum(weight.numel() for weight in weights.values())
+    num_pruned = _checked_count(weights, num_weights, sparsity)
+    if num_pruned == 0:
+        raise BadInputError(f"sparsity {sparsity:g} of {num_weights:,} weights prunes none", hint="ask for more")
+    threshold = _kth_smallest_magnitude(weights, num_pruned)
+    num_ties_pruned = num_pruned - sum(int((weight.abs() < threshold).sum()) for weight in weights.values())
+    masks = {}
+    for name, weight in weights.items():
+        magnitude = weight.abs().flatten().cpu()
+        mask = magnitude >= threshold
+        pruned_ties = (magnitude == threshold).nonzero().flatten()[:num_ties_pruned]
+        mask[pruned_ties] = False
+        num_ties_pruned -= len(pruned_ties)
+        masks[name] = mask.view(weight.shape)
+    return masks
+
+
+def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights to zero, in place, where their mask is False.
+
+    Args:
+        module: holds a parameter of each mask's name and shape.
+        masks: bool, by weight key, True where kept; on any device.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = module.get_parameter(name)
+            weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+
+def _checked_count(weights: Mapping[str, Tensor], num_weights: int, sparsity: float) -> int:
+    if not 0.0 < sparsity < 1.0:
+        raise BadInputError(
+            f"sparsity {sparsity:g} is out of range: a fraction above 0 and below 1 is needed",
+            hint="0.75 makes three of four weights zero",
+        )
+    if not num_weights:
+        raise BadInputError("the network has no Conv or Linear weights to prune")
+    num_pruned = round(sparsity * num_weights)
+    num_zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    if num_pruned < num_zeros:
+        raise BadInputError(
+            f"sparsity {sparsity:g} was asked for, but {num_zeros / num_weights:.4f} of the weights are zero",
+            hint="leave --pattern and --sparsity out to recover the network as it is, or ask for more",
+        )
+    return num_pruned
+
+
+def _kth_smallest_magnitude(weights: Mapping[str, Tensor], k: int) -> float:
+    """One float32 copy of the weights is partitioned in place, which large networks can afford."""
+    import numpy as np
+
+    magnitudes = np.concatenate([weight.cpu().numpy().ravel() for weight in weights.values()])
+    np.abs(magnitudes, out=magnitudes)
+    magnitudes.partition(k - 1)
+    return float(magnitudes[k - 1])

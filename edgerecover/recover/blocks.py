@@ -1,0 +1,64 @@
+"""Which activations teacher and student are compared at, found in any architecture."""
+
+# ruff: noqa: TID253 - works on modules throughout; only the recovery stage imports it
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+
+
+def block_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the modules whose outputs are worth matching, in the order of the network.
+
+    A block is an outermost module, not a plain container, whose class occurs more than once: BasicBlock of a ResNet,
+    InvertedResidual of a MobileNet, EncoderBlock of a ViT. A network without any (VGG, LeNet) is matched at its
+    normalisation layers, and failing those at its convolutions and linear layers but the last.
+    """
+    classes = Counter(type(m) for m in network.modules() if _is_compound(m))
+    if blocks := tuple(_outermost(network, "", classes)):
+        return blocks
+    if norms := tuple(name for name, m in network.named_modules() if isinstance(m, _NORMS)):
+        return norms
+    weighted = [n for n, m in network.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
+    return tuple(weighted[:-1])
+
+
+def _is_compound(module: nn.Module) -> bool:
+    return type(module) not in _CONTAINERS and any(True for child in module.children() for _ in child.parameters())
+
+
+def _outermost(module: nn.Module, prefix: str, classes: Counter[type[nn.Module]]) -> Iterator[str]:
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if _is_compound(child) and classes[type(child)] > 1:
+            yield path
+        else:
+            yield from _outermost(child, f"{path}.", classes)
+
+
+@contextmanager
+def captured(network: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Outputs of the named modules of every forward inside the block; each forward overwrites the last."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> object:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                outputs[name] = output
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

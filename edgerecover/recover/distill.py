@@ -1,0 +1,178 @@
+"""Distillation of the dense teacher into the pruned student, under its mask, on synthetic images.
+
+    loss = kd_weight · T² · KL(teacher ‖ student at temperature T)            Hinton et al. 2015, arXiv 1503.02531
+         + feature_weight · mean over blocks of ‖f_s - f_t‖² / ‖f_t‖²         FitNets' idea, Romero et al. 2015
+
+The teacher labels every view it is shown, so flips, shifts and mixtures of dreams are as good as dreams.
+"""
+
+# Shapes: N images in a batch, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - a training loop over tensors; only the recovery stage imports it
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgerecover.config import Recovery
+from edgerecover.device import Compute
+from edgerecover.errors import StageError
+from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.statistics import batch_norms_of
+from edgerecover.synthesize.image_set import ImageSet
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    masks: Mapping[str, Tensor],
+    images: ImageSet,
+    settings: Recovery,
+    *,
+    seed: int,
+    compute: Compute,
+    progress: Progress = SILENT,
+) -> None:
+    """Train the student in place; weights outside `masks` stay exactly zero.
+
+    Args:
+        student: on the device of `compute`, in eval mode; comes back in eval mode.
+        teacher: same architecture and device; not changed.
+        masks: weight name to kept positions, on the same device.
+        images: synthetic train set.
+        settings: steps, rate, temperature and weights.
+        seed: of the order of images and their augmentation.
+        compute: device and precision.
+        progress: where to report.
+
+    Raises:
+        StageError: the loss stopped being a number.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    names = block_names(student) if settings.feature_weight else ()
+    optimizer = _optimizer(student, settings)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
+    batch_size = min(settings.batch_size, len(images))
+    order: list[int] = []
+    student.requires_grad_(True)
+    for layer in batch_norms_of(student).values():
+        layer.train(settings.bn == "adapt")
+    with (
+        captured(student, names) as student_features,
+        captured(teacher, names) as teacher_features,
+        progress.task("distill", settings.num_steps, "steps") as task,
+    ):
+        for step in range(settings.num_steps):
+            if len(order) < batch_size:
+                order = rng.permutation(len(images)).tolist()
+            chosen, order = order[:batch_size], order[batch_size:]
+            batch = augment(torch.from_numpy(images.images_of(chosen)), settings, generator, rng)
+            batch = batch.to(compute.device, memory_format=compute.memory_format)
+            with torch.no_grad(), compute.autocast():
+                teacher_logits = teacher(batch)
+            with compute.autocast():
+                student_logits = student(batch)
+            kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
+            loss = settings.kd_weight * kd
+            if names:
+                loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            _mask_gradients(student, masks)
+            optimizer.step()
+            scheduler.step()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise StageError(
+                    f"distillation diverged at step {step}: the loss is {value}",
+                    hint="a lower recovery.lr in a profile of your own may help",
+                )
+            task.advance(1, loss=value)
+    student.eval().requires_grad_(False)
+    apply_masks(student, masks)
+
+
+def kd_loss(student_NK: Tensor, teacher_NK: Tensor, settings: Recovery) -> Tensor:
+    """KL(teacher ‖ student) of the softened logits, mean over images, in nats; times T² when the settings say so."""
+    t = settings.temperature
+    kl = F.kl_div(
+        F.log_softmax(student_NK / t, 1),
+        F.log_softmax(teacher_NK / t, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return kl * t * t if settings.scale_by_temperature_squared else kl
+
+
+def feature_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike."""
+    terms = [
+        F.mse_loss(student[name].float(), f_t.float()) / f_t.float().square().mean().clamp_min(1e-6)
+        for name, f_t in teacher.items()
+        if name in student
+    ]
+    return torch.stack(terms).mean()
+
+
+def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+    """Random flip and shift per image, then mixing of pairs, as the settings say."""
+    n, _, h, w = batch_NCHW.shape
+    if settings.flip:
+        flips = torch.rand(n, generator=generator) < 0.5
+        batch_NCHW = torch.where(flips.view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
+    if pad := round(min(h, w) * settings.crop_fraction):
+        padded = F.pad(batch_NCHW, (pad, pad, pad, pad))
+        tops, lefts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator).tolist()
+        batch_NCHW = torch.stack(
+            [
+                padded[i, :, top : top + h, left : left + w]
+                for i, (top, left) in enumerate(zip(tops, lefts, strict=True))
+            ]
+        )
+    if settings.mixup_alpha:
+        share = float(rng.beta(settings.mixup_alpha, settings.mixup_alpha))
+        batch_NCHW = share * batch_NCHW + (1 - share) * batch_NCHW[torch.randperm(n, generator=generator)]
+    return batch_NCHW
+
+
+@torch.no_grad()
+def apply_masks(student: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set every weight outside its mask to exactly zero."""
+    parameters = dict(student.named_parameters())
+    for name, mask in masks.items():
+        parameters[name].mul_(mask.to(parameters[name].device))
+
+
+def _mask_gradients(student: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    # With masked gradients the optimiser's state stays zero there too, so a zero weight never moves.
+    parameters = dict(student.named_parameters())
+    for name, mask in masks.items():
+        gradient = parameters[name].grad
+        if gradient is not None:
+            gradient.mul_(mask)
+
+
+def _optimizer(student: nn.Module, settings: Recovery) -> torch.optim.Optimizer:
+    parameters = list(student.parameters())
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _rate(step: int, settings: Recovery) -> float:
+    """Factor on the learning rate: constant, or a short linear warm-up and a cosine down to zero."""
+    if settings.schedule == "constant":
+        return 1.0
+    warmup = max(1, round(0.03 * settings.num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.num_steps - warmup)))

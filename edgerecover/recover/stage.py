@@ -1,0 +1,125 @@
+"""The recovery stage: a ladder of rungs, each measured on images no rung trains on, and the best of them handed back."""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - works on networks throughout; only the pipeline imports it
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgerecover.artifacts import Rung
+from edgerecover.config import Recovery
+from edgerecover.device import Compute
+from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.distill import apply_masks, distill
+from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+
+_EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The best student found, and what each rung was worth."""
+
+    student: nn.Module
+    """On the CPU, in eval mode, without gradients."""
+    rungs: tuple[Rung, ...]
+    """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
+
+
+def recover(
+    student: nn.Module,
+    teacher: nn.Module,
+    masks: Mapping[str, Tensor],
+    sets: SyntheticSets,
+    settings: Recovery,
+    *,
+    seed: int,
+    compute: Compute,
+    progress: Progress = SILENT,
+) -> Recovered:
+    """Repair statistics, distil, and keep the best of all rungs by agreement on the calibration set.
+
+    The student as it came is one of the candidates, so what comes back is never worse than it by that measure.
+
+    Args:
+        student: the pruned network; not changed.
+        teacher: dense network of the same architecture; not changed.
+        masks: weight name to kept positions; zeros outside stay exactly zero.
+        sets: train to learn from, calibration to choose by; held back is not touched.
+        settings: of the profile.
+        seed: of batch order and augmentation.
+        compute: device and precision.
+        progress: where to report.
+
+    Raises:
+        StageError: distillation diverged.
+    """
+    place = {"device": compute.device, "memory_format": compute.memory_format}
+    teacher = copy.deepcopy(teacher).to(**place).eval().requires_grad_(False)
+    current = copy.deepcopy(student).to(**place).eval().requires_grad_(False)
+    masks = {name: mask.to(compute.device) for name, mask in masks.items()}
+    ladder = _Ladder(teacher, sets.calibration, compute)
+    ladder.judge("pruned", current, 0.0)
+    if settings.repair_statistics and batch_norms_of(current):
+        started = time.perf_counter()
+        repair_statistics(current, teacher, sets.train, settings.batch_size, compute)
+        ladder.judge("statistics repair", current, time.perf_counter() - started)
+    if settings.num_steps:
+        started = time.perf_counter()
+        distill(current, teacher, masks, sets.train, settings, seed=seed, compute=compute, progress=progress)
+        ladder.judge("distillation", current, time.perf_counter() - started)
+    best = copy.deepcopy(student).cpu()
+    best.load_state_dict(ladder.best_state)
+    apply_masks(best, masks)
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs())
+
+
+class _Ladder:
+    """Judges candidates on one set and remembers the best one's weights."""
+
+    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
+        self._images, self._compute = images, compute
+        self._teacher_logits_NK = logits_on(teacher, images, compute)
+        self._rungs: list[Rung] = []
+        self._best = 0
+        self.best_state: dict[str, Tensor] = {}
+
+    def judge(self, name: str, candidate: nn.Module, seconds: float) -> None:
+        logits_NK = logits_on(candidate, self._images, self._compute)
+        # A row that is not a number has an argmax too, which may be right by chance: it decides nothing.
+        decides_N = logits_NK.isfinite().all(1)
+        agrees_N = (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & decides_N
+        agreement = float(agrees_N.float().mean())
+        log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
+        kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True).nan_to_num(nan=torch.inf))
+        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
+        best = self._rungs[self._best]
+        if len(self._rungs) == 1 or (agreement, -kl) > (best.agreement, -best.kl):
+            self._best = len(self._rungs) - 1
+            self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+
+    def rungs(self) -> tuple[Rung, ...]:
+        return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
+
+
+_LARGEST_KL = 1e9
+"""Stands for infinity, which JSON cannot hold."""
+
+
+@torch.no_grad()
+def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
+    """Logits (N, K) of all images of a set, float32 on the CPU; computed in float32 whatever the device."""
+    place = {"device": compute.device, "memory_format": compute.memory_format}
+    return torch.cat(
+        [network(torch.from_numpy(batch).to(**place)).float().cpu() for batch in images.batches(_EVALUATION_BATCH)]
+    )

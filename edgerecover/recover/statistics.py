@@ -1,0 +1,121 @@
+"""Statistics repair: a pruned network's batch norm layers still hold the dense network's means and variances.
+
+Re-estimated on synthetic images, and corrected for what those images are not: the teacher's own statistics on the
+same images are compared with its stored ones, which came from real data.
+
+    r      = stored var_t / var_t(synthetic)
+    var_s  ← var_s(synthetic) · r
+    mean_s ← mean_s(synthetic) + (stored mean_t - mean_t(synthetic)) · √(var_s(synthetic) / var_t(synthetic))
+
+So the gap between synthetic and real images, which the teacher makes visible, is taken over in units of each network's
+own standard deviation: a student's channel that pruning left with a tenth of its scale also moves by a tenth. (Moving
+it by the teacher's whole shift destroys the student; benchmarks/statistics_repair.py measures the variants.) All
+variances are taken with BN's eps, as BN divides by them: a teacher repaired against itself does not change.
+"""
+
+# ruff: noqa: TID253 - works on tensors throughout; only the recovery stage imports it
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgerecover.device import Compute
+from edgerecover.synthesize.deep_inversion import batch_statistics
+from edgerecover.synthesize.image_set import ImageSet
+
+_MAX_RATIO = 4.0
+"""Largest correction of a variance, either way: channels that are nearly dead on dreams would explode without it."""
+
+
+def batch_norms_of(network: nn.Module) -> dict[str, _BatchNorm]:
+    """All BN layers that hold running statistics, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def repair_statistics(
+    student: nn.Module, teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute
+) -> None:
+    """Give the student's BN layers the statistics of what they really see, in place.
+
+    Args:
+        student: on the device of `compute`; only its BN running statistics change.
+        teacher: same architecture, same device, unchanged.
+        images: synthetic train set.
+        batch_size: images per forward; batches weigh alike, so a short last one is left out.
+        compute: device and precision.
+    """
+    student_statistics = _statistics_on(student, images, batch_size, compute)
+    teacher_statistics = _statistics_on(teacher, images, batch_size, compute)
+    stored_by_name = batch_norms_of(teacher)
+    for name, layer in batch_norms_of(student).items():
+        stored = stored_by_name[name]
+        if name not in student_statistics or name not in teacher_statistics:
+            continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        assert stored.running_mean is not None
+        assert stored.running_var is not None
+        (mean_s, var_s), (mean_t, var_t) = student_statistics[name], teacher_statistics[name]
+        eps = layer.eps
+        ratio = ((stored.running_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
+        scale = ((var_s + eps) / (var_t + eps)).sqrt()
+        layer.running_mean.copy_(mean_s + (stored.running_mean - mean_t) * scale)
+        layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
+
+
+@torch.no_grad()
+def _statistics_on(
+    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(name: str, inputs: tuple[Tensor, ...]) -> None:
+        mean_C, var_C = batch_statistics(inputs[0])
+        first_C, second_C = moments.get(name, (torch.zeros_like(mean_C), torch.zeros_like(var_C)))
+        moments[name] = first_C + mean_C, second_C + var_C + mean_C.square()
+
+    batch_size = min(batch_size, len(images))
+    starts = range(0, len(images) - batch_size + 1, batch_size)
+    with _normalising_by_batch(network, add):
+        for start in starts:
+            batch = torch.from_numpy(images.images_of(range(start, start + batch_size)))
+            with compute.autocast():
+                network(batch.to(device=compute.device, memory_format=compute.memory_format))
+    n = len(starts)
+    return {
+        name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))
+        for name, (first_C, second_C) in moments.items()
+    }
+
+
+@contextmanager
+def _normalising_by_batch(network: nn.Module, watch: Callable[[str, tuple[Tensor, ...]], None]) -> Iterator[None]:
+    """BN layers use batch statistics and store nothing; `watch` gets each one's name and input."""
+    layers = batch_norms_of(network)
+    before = {name: (layer.momentum, layer.training) for name, layer in layers.items()}
+    hooks = {name: (lambda _layer, inputs, name=name: watch(name, inputs)) for name in layers}
+    handles = [layer.register_forward_pre_hook(hooks[name]) for name, layer in layers.items()]
+    counts = {name: layer.num_batches_tracked for name, layer in layers.items()}
+    try:
+        for layer in layers.values():
+            layer.momentum = 0.0
+            layer.num_batches_tracked = None
+            layer.train()
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, layer in layers.items():
+            layer.momentum, training = before[name]
+            layer.num_batches_tracked = counts[name]
+            layer.train(training)

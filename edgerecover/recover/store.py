@@ -1,0 +1,74 @@
+"""Finished recoveries on disk, found again by what they depend on: a second run for another device starts from them."""
+
+# ruff: noqa: TID253 - works on networks; only the pipeline imports it
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from edgerecover.artifacts import Rung, from_json, sha256_of, to_json
+from edgerecover.config import Recovery
+from edgerecover.recover.stage import Recovered
+
+_WEIGHTS = "recovered.safetensors"
+_FACTS = "recovery.json"
+
+
+def recovery_key(
+    student: nn.Module, masks: Mapping[str, Tensor], synthesis_key: str, settings: Recovery, seed: int
+) -> str:
+    """16 hex digits over everything a recovery depends on; teacher, input and device are in the sets' key."""
+    digest = hashlib.sha256(synthesis_key.encode())
+    for name, tensor in sorted({**student.state_dict(), **{f"mask {n}": m for n, m in masks.items()}}.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(json.dumps([settings.model_dump(mode="json"), seed], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def weights_of(network: nn.Module) -> bytes:
+    """The network's state as a safetensors file."""
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()})
+
+
+def write_recovered(folder: Path, recovered: Recovered) -> None:
+    """Keep a recovery; the facts are written last, and without them it does not count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / _WEIGHTS, weights_of(recovered.student))
+    facts = {"sha256": sha256_of(folder / _WEIGHTS), "rungs": [to_json(rung) for rung in recovered.rungs]}
+    replace_file(folder / _FACTS, json.dumps(facts).encode())
+
+
+def read_recovered(folder: Path, student: nn.Module) -> Recovered | None:
+    """The recovery kept in `folder`, in a copy of `student`; None when there is none or it is damaged."""
+    from safetensors.torch import load_file
+
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if sha256_of(folder / _WEIGHTS) != facts["sha256"]:
+            return None
+        rungs = tuple(from_json(Rung, rung) for rung in facts["rungs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    network = copy.deepcopy(student)
+    network.load_state_dict(load_file(folder / _WEIGHTS))
+    return Recovered(network.eval().requires_grad_(False), rungs)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

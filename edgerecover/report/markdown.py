@@ -1,0 +1,99 @@
+"""The report as Markdown, for a bundle's report.md or a pull request. Stdlib only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgerecover.artifacts import Report
+from edgerecover.report.words import duration, percent, proportion, size
+
+
+def markdown(report: Report) -> str:
+    """The whole report, in the order of the terminal's."""
+    return "\n".join(
+        [
+            f"# {report.verdict.value.upper()}: {report.student.path} for {report.target}",
+            "",
+            f"edgerecover {report.edgerecover_version}, profile {report.profile}, seed {report.seed}, "
+            f"{report.device}, data used: {report.data_used}, {report.created_utc}",
+            "",
+            *_table("Model", ("", ""), _model(report)),
+            *_table("Stages", ("stage", "time"), _stages(report)),
+            *_table(
+                "Recovery ladder",
+                ("rung", "agreement with the teacher (calibration dreams)", ""),
+                _rungs(report),
+            ),
+            *_accuracy(report),
+            *_table("Exported file", ("", ""), _exported(report)),
+            *_table("Latency", ("", ""), _latency(report)),
+            *_table("Gates", ("gate", "status", ""), ((g.name, g.status.value, g.message) for g in report.gates)),
+            *(f"> {warning}\n" for warning in report.warnings),
+        ]
+    )
+
+
+def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    lines = [f"## {title}", "", _row(header), _row(("---",) * len(header))]
+    return [*lines, *(_row(row) for row in rows), ""]
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _model(report: Report) -> list[tuple[str, str]]:
+    s = report.student
+    return [
+        ("architecture", str(s.architecture)),
+        ("parameters", f"{s.num_parameters:,}"),
+        ("zeros before", f"{percent(s.sparsity.sparsity)}, {s.sparsity.pattern.value}"),
+        ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
+        ("student sha256", s.sha256),
+        ("teacher sha256", report.teacher.sha256),
+        ("synthetic images", f"{report.synthetic.num_train:,} train, {report.synthetic.num_calibration:,} calibration, "
+         f"{report.synthetic.num_held_back:,} held back"),
+    ]  # fmt: skip
+
+
+def _stages(report: Report) -> list[tuple[str, str]]:
+    return [(s.stage, duration(s.seconds) + (" (from an earlier run)" if s.reused else "")) for s in report.stages]
+
+
+def _rungs(report: Report) -> list[tuple[str, str, str]]:
+    return [(r.name, percent(r.agreement), "kept" if r.chosen else "") for r in report.rungs]
+
+
+def _accuracy(report: Report) -> list[str]:
+    if not report.accuracy:
+        return []
+    rows = (
+        (name, proportion(getattr(report.accuracy, name))) for name in ("teacher", "pruned", "recovered", "exported")
+    )
+    title = f"Accuracy on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
+    return _table(title, ("model", "top-1 (95 % interval)"), rows)
+
+
+def _exported(report: Report) -> list[tuple[str, str]]:
+    e, p = report.exported, report.parity
+    return [
+        ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
+        ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are not zero"),
+        ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
+         "held-back synthetic images"),
+        ("agreement before recovery", proportion(report.fidelity.pruned)),
+        ("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}"),
+        ("sparsity", report.sparsity_verdict),
+    ]  # fmt: skip
+
+
+def _latency(report: Report) -> list[tuple[str, str]]:
+    latency = report.latency
+    percentiles = [(f"p{q}", f"{latency.percentile_ms(q):.3f} ms") for q in (50, 90, 99)]
+    return [
+        ("kind", "target latency" if latency.host_is_target else "host latency: this machine is not the target"),
+        *percentiles,
+        ("runs", f"{len(latency.samples_ms):,} after {len(latency.warmup_ms)} warm-ups; {latency.scope}"),
+        ("runtime", f"{latency.runtime}, {latency.provider}, {latency.host.cpu}"),
+        ("peak memory", f"{size(latency.memory_model_bytes)} more than the bare runtime"),
+    ]

@@ -1,0 +1,295 @@
+"""The terminal report: one screen, readable at 80 columns and without colour."""
+
+# ruff: noqa: TID253 - this module is rich; the command line imports it when there is something to show
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
+from edgerecover.report.words import duration, percent, proportion, size
+
+_STYLE = {
+    GateStatus.PASS: "green",
+    GateStatus.FAIL: "bold red",
+    GateStatus.INCONCLUSIVE: "yellow",
+    GateStatus.NEEDS_DEVICE: "cyan",
+}
+_WORD = {
+    GateStatus.PASS: "PASS",
+    GateStatus.FAIL: "FAIL",
+    GateStatus.INCONCLUSIVE: "UNSURE",
+    GateStatus.NEEDS_DEVICE: "DEVICE",
+}
+_BAR_COLUMNS = 24
+_WIDEST = 100
+"""Columns beyond which lines of prose get hard to read."""
+
+
+def print_report(console: Console, report: Report, bundle: str) -> None:
+    """Show a whole run."""
+    parts: list[RenderableType] = [
+        _headline(report),
+        _section("Stages"),
+        _stages(report),
+        _section(f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"),
+        _ladder(report),
+    ]
+    if report.accuracy:
+        title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
+        parts += [_section(title), _accuracy(report)]
+    parts += [
+        _section(f"Exported file: {report.exported.path}"),
+        _exported(report),
+        _section(_latency_title(report)),
+        _percentiles(report),
+        _measurement(report),
+        _section("Gates"),
+        _gates(report.gates),
+    ]
+    if report.warnings:
+        parts += [_section("Warnings"), _grid((warning,) for warning in report.warnings)]
+    parts += [_section("Verdict"), _verdict(report, bundle)]
+    _show(console, *parts)
+
+
+def print_facts(console: Console, facts: ModelFacts) -> None:
+    """Show what `inspect` found."""
+    source = f" ({facts.architecture_source})" if facts.architecture else ""
+    pairs = {
+        "file": facts.path,
+        "format": f"{facts.format}, {size(facts.size_bytes)}",
+        "sha256": facts.sha256,
+        "architecture": f"{facts.architecture or 'not recognised: use --arch or model.toml'}{source}",
+        "parameters": f"{facts.num_parameters:,}; {facts.num_batch_norms} batch norm layers",
+    }
+    if facts.num_classes is not None:
+        pairs["classes"] = str(facts.num_classes)
+    if facts.input:
+        low, high = facts.input.range
+        pairs["input"] = f"{_shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
+    pairs |= {
+        "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
+        f"{facts.sparsity.pattern.value}",
+        "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
+        "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
+    }
+    _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
+
+
+def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
+    """Names and what they are."""
+    _show(console, _grid((Text(name, "bold"), text) for name, text in pairs.items()))
+
+
+def print_settings(console: Console, data: Mapping[str, object]) -> None:
+    """A target or profile: tables as sections; a fact shows its value and, below it, its source."""
+    rows: list[tuple[str | Text, ...]] = []
+    for name, value in data.items():
+        if isinstance(value, dict) and set(value) == {"value", "source"}:
+            source = (str(value["source"]), "dim")
+            rows.append((Text(name, "dim"), Text.assemble(f"{_written(value['value'])}\n", source)))
+        elif isinstance(value, dict):
+            rows.append((Text(name, "bold"), ""))
+            rows += [(Text(f"  {key}", "dim"), _written(inner)) for key, inner in value.items()]
+        else:
+            rows.append((Text(name, "dim"), _written(value)))
+    _show(console, _grid(rows))
+
+
+# --- parts of the report ------------------------------------------------------------------------------------
+
+
+def _headline(report: Report) -> RenderableType:
+    student = report.student
+    return Group(
+        Text.assemble(("edgerecover ", "bold"), report.edgerecover_version, ": ", (student.path, "bold"), " for ",
+                      (report.target, "bold")),
+        _facts({
+            "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
+            f"{percent(student.sparsity.sparsity)} zeros ({student.sparsity.pattern.value})",
+            "target": report.target_description,
+            "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
+        }),
+    )  # fmt: skip
+
+
+def _stages(report: Report) -> RenderableType:
+    notes = {
+        "synthesize": _dreams(report),
+        "recover": f"kept: {next(rung.name for rung in report.rungs if rung.chosen)}",
+        "export": f"{report.exported.exporter}, opset {report.exported.opset}",
+        "validate": f"{report.latency.runtime}, {report.latency.provider}",
+    }
+    rows: list[tuple[str | Text, ...]] = []
+    for stage in report.stages:
+        origin = ["from an earlier run"] if stage.reused else []
+        note = [notes[stage.stage]] if stage.stage in notes else []
+        rows.append((stage.stage, duration(stage.seconds), Text(": ".join(origin + note), "dim")))
+    total = duration(sum(stage.seconds for stage in report.stages))
+    rows.append((Text("total", "bold"), Text(total, "bold"), ""))
+    return _grid(rows, right=(1,))
+
+
+def _dreams(report: Report) -> str:
+    s = report.synthetic
+    made = f"{s.num_train + s.num_calibration + s.num_held_back:,} dreams, {s.images_per_s:.3g}/s"
+    if s.teacher_agrees_with_target is None:
+        return made
+    return f"{made}, {percent(s.teacher_agrees_with_target)} seen as their class"
+
+
+def _ladder(report: Report) -> RenderableType:
+    return _grid(
+        (
+            (
+                rung.name,
+                percent(rung.agreement),
+                _bar(rung.agreement),
+                duration(rung.seconds) if rung.seconds else "",
+                Text("kept", "green") if rung.chosen else "",
+            )
+            for rung in report.rungs
+        ),
+        right=(1, 3),
+    )
+
+
+def _accuracy(report: Report) -> RenderableType:
+    named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
+    return _grid(((name, proportion(value), _bar(value.value)) for name, value in named), right=(1,))
+
+
+def _exported(report: Report) -> RenderableType:
+    e, p, f = report.exported, report.parity, report.fidelity
+    kept = e.num_nonzero / e.num_weights if e.num_weights else 0.0
+    return _facts({
+        "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
+        "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
+        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back dreams\n"
+        f"{proportion(f.pruned)} as pruned, before recovery",
+        "parity": f"same decision as PyTorch on {percent(p.top1_agreement)} of them\n"
+        f"logits differ by {p.max_abs:.1e} at most (their spread: {p.logit_scale:.3g})",
+        "sparsity": report.sparsity_verdict,
+    })  # fmt: skip
+
+
+def _latency_title(report: Report) -> str:
+    where = "target latency" if report.latency.host_is_target else "host latency, not the target's"
+    return f"Latency, batch {report.latency.batch}: {where}"
+
+
+def _percentiles(report: Report) -> RenderableType:
+    latency = report.latency
+    longest = latency.percentile_ms(99)
+    rows: list[tuple[str | Text, ...]] = []
+    for percentile in (50, 90, 99):
+        value_ms = latency.percentile_ms(percentile)
+        low_ms, high_ms = latency.percentile_interval_ms(percentile)
+        rows.append(
+            (
+                Text(f"p{percentile:<8}", "dim"),
+                f"{value_ms:.3f} ms ({low_ms:.3f}–{high_ms:.3f})",
+                _bar(value_ms / longest if longest else 0.0),
+            )
+        )
+    return _grid(rows, right=(1,))
+
+
+def _measurement(report: Report) -> RenderableType:
+    latency, host = report.latency, report.latency.host
+    return _facts({
+        "runs": f"{len(latency.samples_ms):,} after {len(latency.warmup_ms):,} warm-ups: {latency.scope}",
+        "machine": f"{host.board or host.cpu}, {_count(host.num_cores, 'core')}, {host.system}",
+        "runtime": f"{latency.runtime}, {latency.provider}, {_count(latency.num_threads, 'thread')}",
+        "memory": f"{size(latency.memory_model_bytes)} more than the bare runtime at peak",
+    })  # fmt: skip
+
+
+def _gates(gates: tuple[Gate, ...]) -> RenderableType:
+    return _grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
+
+
+def _verdict(report: Report, bundle: str) -> RenderableType:
+    waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in report.gates)
+    rows: list[tuple[str | Text, ...]] = [
+        (Text(_WORD[report.verdict], f"reverse {_STYLE[report.verdict]}"), _summary(report)),
+        (Text("bundle", "dim"), Text(bundle, "bold")),
+    ]
+    if waiting:
+        style = _STYLE[GateStatus.NEEDS_DEVICE]
+        rows.insert(1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{_count(waiting, 'gate')} to settle on {report.target}"))
+    return _grid(rows)
+
+
+def _summary(report: Report) -> str:
+    """What a colleague asks first, in one line."""
+    latency = report.latency
+    pruned, exported, measure = report.fidelity.pruned, report.fidelity.exported, "agreement"
+    if report.accuracy:
+        pruned, exported, measure = report.accuracy.pruned, report.accuracy.exported, "accuracy"
+    where = "" if latency.host_is_target else "host "
+    return (
+        f"{measure} {100 * pruned.value:.1f} → {percent(exported.value)}, {size(report.exported.size_bytes)}, "
+        f"{where}p99 {latency.percentile_ms(99):.2f} ms"
+    )
+
+
+def _layers(sparsity: Sparsity) -> RenderableType:
+    titles = tuple(Text(title, "bold") for title in ("layer", "shape", "zeros", "", "pattern"))
+    rows = [
+        (layer.name, _shape(layer.shape), percent(layer.sparsity), _bar(layer.sparsity, 12), layer.pattern.value)
+        for layer in sparsity.layers
+    ]
+    return _grid([titles, *rows], right=(2,), folds=0)
+
+
+# --- how anything is laid out -------------------------------------------------------------------------------
+
+
+def _show(console: Console, *parts: RenderableType) -> None:
+    console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
+
+
+def _section(title: str) -> RenderableType:
+    return Padding(Rule(Text(title, "bold"), align="left", style="dim"), (1, 0, 0, 0))
+
+
+def _facts(pairs: Mapping[str, str]) -> RenderableType:
+    return _grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
+
+
+def _grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
+    """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
+    cells = [tuple(Text(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    num_columns = max((len(row) for row in cells), default=0)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for number in range(num_columns):
+        wraps = number == folds % num_columns
+        table.add_column(justify="right" if number in right else "left", no_wrap=not wraps, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _bar(fraction: float, columns: int = _BAR_COLUMNS) -> Text:
+    filled = round(columns * fraction)
+    return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
+
+
+def _shape(sides: tuple[int, ...]) -> str:
+    return "×".join(str(side) for side in sides)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _written(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,35 @@
+"""How numbers are written, the same in the terminal and in Markdown. Stdlib only."""
+
+from __future__ import annotations
+
+from edgerecover.artifacts import Proportion
+
+
+def percent(fraction: float) -> str:
+    """0.8912 → "89.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def proportion(value: Proportion) -> str:
+    """Value and 95 % interval: "89.1 % (84.7-92.4)"."""
+    low, high = value.interval()
+    return f"{percent(value.value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def size(num_bytes: int) -> str:
+    """1_099_231 → "1.10 MB" (10^6 bytes, as disks and downloads count)."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}"
+    return f"{num_bytes} bytes"
+
+
+def duration(seconds: float) -> str:
+    """98.4 → "98 s"; 351 → "5 min 51 s"; 0.42 → "0.4 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

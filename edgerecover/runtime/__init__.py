@@ -1,0 +1,1 @@
+"""The half that runs on a device: onnxruntime and numpy, never torch."""

@@ -1,0 +1,1 @@
+"""Images dreamt from the teacher, and the sets that keep them on disk."""

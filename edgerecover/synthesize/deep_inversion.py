@@ -1,0 +1,214 @@
+"""DeepInversion: images optimised until the teacher's batch norm statistics and class scores look like real data's.
+
+Method: Yin et al., "Dreaming to Distill", CVPR 2020 (arXiv 1912.08795), equations 2 to 4. Written from the formulas.
+"""
+
+# Shapes: N images in a batch, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - an optimisation over tensors from top to bottom; only stages import it, never the CLI's help
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from edgerecover.config import Synthesis
+    from edgerecover.device import Compute
+
+
+class StatisticsTap:
+    """Distance between a batch's statistics at every BN layer's input and the layer's stored ones.
+
+    Forward the teacher once, then read `distance()`; the graph of that forward is kept until `clear()`.
+    """
+
+    def __init__(self, teacher: nn.Module, settings: Synthesis) -> None:
+        self._normalized = settings.bn_distance == "normalized"
+        self._terms: list[Tensor] = []
+        layers = [m for m in teacher.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._handles = [layer.register_forward_pre_hook(self._record) for layer in layers]
+
+    def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _BatchNorm)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        mean_C, var_C = batch_statistics(inputs[0])
+        mean_gap, var_gap = mean_C - layer.running_mean, var_C - layer.running_var
+        if self._normalized:
+            scale_C = layer.running_var + layer.eps
+            self._terms.append((mean_gap.square() / scale_C).mean() + (var_gap / scale_C).square().mean())
+        else:
+            self._terms.append(mean_gap.norm() + var_gap.norm())
+
+    def distance(self) -> Tensor | float:
+        """The BN term of the loss for the last forward; 0 for a network without batch norm."""
+        if not self._terms:
+            return 0.0
+        total = torch.stack(self._terms)
+        return total.mean() if self._normalized else total.sum()
+
+    def clear(self) -> None:
+        """Forget the last forward."""
+        self._terms.clear()
+
+    def remove(self) -> None:
+        """Take the hooks off the teacher."""
+        for handle in self._handles:
+            handle.remove()
+
+
+@contextmanager
+def tapped(teacher: nn.Module, settings: Synthesis) -> Iterator[StatisticsTap]:
+    """The teacher with its BN inputs watched; hooks are off again afterwards, whatever happens."""
+    tap = StatisticsTap(teacher, settings)
+    try:
+        yield tap
+    finally:
+        tap.remove()
+
+
+class _BatchStatistics(torch.autograd.Function):
+    """Mean and variance with a backward of one pass over the activation.
+
+    Autograd's own backward of `mean` and `square().mean` makes four; on a CPU that was a third of a whole step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NC: Tensor) -> tuple[Tensor, Tensor]:
+        dims = [0, *range(2, x_NC.dim())]
+        mean_C = x_NC.mean(dims)
+        # Clamped because rounding can make E[x²] - E[x]² negative.
+        var_C = (x_NC.square().mean(dims) - mean_C.square()).clamp_min(0)
+        ctx.save_for_backward(x_NC, mean_C)
+        return mean_C, var_C
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        grad_mean_C, grad_var_C = gradients
+        x_NC, mean_C = ctx.saved_tensors
+        count = x_NC.numel() // x_NC.shape[1]
+        slope_C = 2 * grad_var_C / count
+        offset_C = grad_mean_C / count - slope_C * mean_C
+        per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
+        return torch.addcmul(offset_C.view(per_channel), x_NC, slope_C.view(per_channel))
+
+
+def batch_statistics(x_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel (dimension 1) over everything else, in float32."""
+    mean_C, var_C = _BatchStatistics.apply(x_NC.float())
+    return mean_C, var_C
+
+
+def dream(
+    teacher: nn.Module,
+    tap: StatisticsTap,
+    bounds_C: tuple[Tensor, Tensor],
+    shape_NCHW: tuple[int, int, int, int],
+    targets_N: Tensor | None,
+    settings: Synthesis,
+    generator: torch.Generator,
+    compute: Compute,
+    on_step: Callable[[float], None],
+) -> Tensor:
+    """Optimise one batch of images, float32 (N, C, H, W) network inputs inside `bounds_C`.
+
+    Args:
+        teacher: in eval mode, parameters without gradients, on the device of `compute`.
+        tap: its statistics tap.
+        bounds_C: lowest and highest input per channel.
+        shape_NCHW: of the batch.
+        targets_N: class of each image, or None for the entropy term.
+        settings: weights, steps and rate.
+        generator: all randomness; a CPU generator, so that start and jitter do not depend on the device.
+        compute: device, mixed precision and memory format.
+        on_step: called after every step with the loss.
+    """
+    # z is the image in a unit in which every network's pixels span about the same, so that rates mean the same.
+    middle, unit, edge = (part.to(compute.device) for part in _coordinates(bounds_C, settings))
+    z = _start(shape_NCHW, settings, generator).to(compute.device, memory_format=compute.memory_format)
+    z.requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
+    for step in range(settings.num_steps):
+        optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
+        view = _jitter_and_flip(z, settings, generator)
+        tap.clear()
+        with compute.autocast():
+            logits_NK = teacher(middle + unit * view)
+        loss = (
+            settings.class_weight * _class_term(logits_NK.float(), targets_N)
+            + settings.bn_weight * tap.distance()
+            + settings.tv_weight * total_variation(view, settings.tv_reduction)
+            + settings.l2_weight * view.square().mean()
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            z.copy_(torch.minimum(torch.maximum(z, -edge), edge))
+        on_step(float(loss.detach()))
+    tap.clear()
+    return (middle + unit * z.detach()).cpu().float()
+
+
+_USUAL_SPAN = 4.4
+"""From darkest to brightest input of an ImageNet-normalised channel: learning rates are meant for this span."""
+
+
+def _coordinates(bounds_C: tuple[Tensor, Tensor], settings: Synthesis) -> tuple[Tensor, Tensor, Tensor]:
+    """Middle, unit and edge with input = middle + unit · z and |z| ≤ edge, each (1, C, 1, 1)."""
+    low, high = (bound.view(1, -1, 1, 1) for bound in bounds_C)
+    if settings.clamp == "pixel-range":
+        return (low + high) / 2, (high - low) / _USUAL_SPAN, torch.full_like(low, _USUAL_SPAN / 2)
+    return torch.zeros_like(low), torch.ones_like(low), torch.full_like(low, settings.clamp)
+
+
+def _rate(step: int, settings: Synthesis) -> float:
+    """Factor on the learning rate."""
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
+
+
+def _start(shape_NCHW: tuple[int, int, int, int], settings: Synthesis, generator: torch.Generator) -> Tensor:
+    if settings.start == "noise":
+        return torch.randn(shape_NCHW, generator=generator)
+    n, c, h, w = shape_NCHW
+    coarse = torch.randn((n, c, -(-h // 4), -(-w // 4)), generator=generator)
+    smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
+    # Interpolation shrinks the variance; real images, normalised, have about 1, and to grow it back takes steps.
+    return smooth / smooth.std().clamp_min(1e-6) + 0.1 * torch.randn(shape_NCHW, generator=generator)
+
+
+def _jitter_and_flip(x: Tensor, settings: Synthesis, generator: torch.Generator) -> Tensor:
+    limits = [round(side * settings.jitter_fraction) for side in x.shape[2:]]
+    shifts = [int(torch.randint(-m, m + 1, (), generator=generator)) if m else 0 for m in limits]
+    if any(shifts):
+        x = torch.roll(x, shifts, dims=(2, 3))
+    if settings.flip and torch.rand((), generator=generator) < 0.5:
+        x = x.flip(3)
+    return x
+
+
+def _class_term(logits_NK: Tensor, targets_N: Tensor | None) -> Tensor:
+    if targets_N is not None:
+        return F.cross_entropy(logits_NK, targets_N)
+    log_p = F.log_softmax(logits_NK, dim=1)
+    return -(log_p.exp() * log_p).sum(1).mean()
+
+
+def total_variation(x_NCHW: Tensor, reduction: str) -> Tensor:
+    """Anisotropic L1 total variation: absolute differences of neighbours, down and across."""
+    down = (x_NCHW[:, :, 1:] - x_NCHW[:, :, :-1]).abs()
+    across = (x_NCHW[:, :, :, 1:] - x_NCHW[:, :, :, :-1]).abs()
+    return down.mean() + across.mean() if reduction == "mean" else down.sum() + across.sum()

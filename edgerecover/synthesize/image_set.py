@@ -1,0 +1,199 @@
+"""Synthetic images on disk: shards of bytes that are memory-mapped, so that a set need not fit in memory.
+
+A shard is `NAME.npy`, uint8 (N, C, H, W), and `NAME.json` beside it, written last: a shard without it is not there.
+A byte b of channel c stands for the network input low[c] + (high[c] - low[c]) · b / 255.
+"""
+
+# Shapes: N images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import from_json, sha256_of, to_json
+from edgerecover.errors import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes_NCHW = NDArray[np.uint8]
+    Images_NCHW = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What `NAME.json` holds."""
+
+    name: str
+    num_images: int
+    sha256: str
+    """Digest of `NAME.npy`."""
+    image_sha256: tuple[str, ...]
+    """Digest of each image's bytes: what proves that two sets share none."""
+    targets: tuple[int, ...]
+    """The class each image was made for; empty when there was none."""
+    num_on_target: int
+    """How many of them the teacher reads as that class."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """How bytes become network inputs, per channel."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def decode(self, bytes_NCHW: Bytes_NCHW) -> Images_NCHW:
+        """Bytes to float32 network inputs."""
+        import numpy as np
+
+        low = np.asarray(self.low, np.float32)[:, None, None]
+        high = np.asarray(self.high, np.float32)[:, None, None]
+        return low + (high - low) * (bytes_NCHW.astype(np.float32) / np.float32(255))
+
+    def encode(self, images_NCHW: Images_NCHW) -> Bytes_NCHW:
+        """Network inputs to the nearest bytes; `encode(decode(b)) == b`."""
+        import numpy as np
+
+        low = np.asarray(self.low, np.float32)[:, None, None]
+        high = np.asarray(self.high, np.float32)[:, None, None]
+        return np.clip(np.rint((images_NCHW - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One of train, calibration and held back: shards in order, read through memory maps."""
+
+    folder: Path
+    scale: PixelScale
+    shards: tuple[Shard, ...]
+
+    def __len__(self) -> int:
+        return sum(shard.num_images for shard in self.shards)
+
+    def bytes_of(self, indices: Sequence[int] | NDArray[Any]) -> Bytes_NCHW:
+        """Pixels of the images at `indices`, uint8 (N, C, H, W), in that order."""
+        import numpy as np
+
+        wanted = np.asarray(indices)
+        if not wanted.size:
+            raise IndexError("no image was asked for")
+        ends = np.cumsum([shard.num_images for shard in self.shards])
+        shard_of = np.searchsorted(ends, wanted, side="right")
+        parts: Bytes_NCHW | None = None
+        for number in np.unique(shard_of):
+            pixels = np.load(self.folder / f"{self.shards[number].name}.npy", mmap_mode="r", allow_pickle=False)
+            if parts is None:
+                parts = np.empty((wanted.size, *pixels.shape[1:]), np.uint8)
+            here = shard_of == number
+            parts[here] = pixels[wanted[here] - (ends[number] - self.shards[number].num_images)]
+        assert parts is not None
+        return parts
+
+    def images_of(self, indices: Sequence[int] | NDArray[Any]) -> Images_NCHW:
+        """Network inputs of the images at `indices`, float32 (N, C, H, W)."""
+        return self.scale.decode(self.bytes_of(indices))
+
+    def batches(self, batch_size: int) -> Iterator[Images_NCHW]:
+        """All images in order as network inputs; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.images_of(range(start, min(start + batch_size, len(self))))
+
+    def targets(self) -> tuple[int, ...]:
+        """The class each image was made for; empty when there were no class targets."""
+        return tuple(target for shard in self.shards for target in shard.targets)
+
+
+@dataclass(frozen=True)
+class SyntheticSets:
+    """The three sets: distilled on, selected (and calibrated) on, judged on."""
+
+    train: ImageSet
+    calibration: ImageSet
+    held_back: ImageSet
+
+
+def write_shard(folder: Path, shard: Shard, bytes_NCHW: Bytes_NCHW) -> None:
+    """Put a shard on disk, pixels first, so that an interruption leaves either all of it or nothing that counts."""
+    import numpy as np
+
+    with _replacing(folder / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, bytes_NCHW, allow_pickle=False)
+    with _replacing(folder / f"{shard.name}.json") as temporary:
+        temporary.write_text(json.dumps(to_json(shard)), encoding="utf-8")
+
+
+def make_shard(
+    name: str, bytes_NCHW: Bytes_NCHW, targets: tuple[int, ...], num_on_target: int, seconds: float
+) -> Shard:
+    """Describe pixels about to be written: digests are of the very bytes that `write_shard` will write."""
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, bytes_NCHW, allow_pickle=False)
+    return Shard(
+        name=name,
+        num_images=len(bytes_NCHW),
+        sha256=hashlib.sha256(buffer.getbuffer()).hexdigest(),
+        image_sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in bytes_NCHW),
+        targets=targets,
+        num_on_target=num_on_target,
+        seconds=seconds,
+    )
+
+
+def read_shard(folder: Path, name: str) -> Shard | None:
+    """The shard if it is whole on disk: described, and its pixels still have their digest. Else None: make it again."""
+    described, pixels = folder / f"{name}.json", folder / f"{name}.npy"
+    if not (described.is_file() and pixels.is_file()):
+        return None
+    try:
+        shard = from_json(Shard, json.loads(described.read_text(encoding="utf-8")))
+    except ValueError:
+        return None
+    return shard if shard.name == name and sha256_of(pixels) == shard.sha256 else None
+
+
+def require_disjoint(sets: SyntheticSets) -> None:
+    """Prove that no image is in two sets.
+
+    Raises:
+        StageError: an image is; nothing judged on such sets could be trusted.
+    """
+    seen: dict[str, str] = {}
+    for split in ("train", "calibration", "held_back"):
+        digests = {digest for shard in getattr(sets, split).shards for digest in shard.image_sha256}
+        for digest in digests:
+            if digest in seen:
+                raise StageError(
+                    f"the synthetic sets {seen[digest]} and {split} share an image (sha256 {digest[:12]})",
+                    hint="the teacher may give no gradient (constant output); try another --seed, and `inspect` it",
+                )
+        seen |= dict.fromkeys(digests, split)
+
+
+class _replacing:  # noqa: N801 - reads as the verb it is: with _replacing(path) as temporary
+    """A temporary name in the same folder that becomes `path` when the block succeeds, and vanishes when not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Path:
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)

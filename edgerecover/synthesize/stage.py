@@ -1,0 +1,213 @@
+"""The synthesis stage: three disjoint sets of dreams on disk, shard by shard, reused where they are already whole."""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - works on tensors throughout; only the pipeline imports it
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgerecover.artifacts import InputSpec, SyntheticFacts, to_json
+from edgerecover.errors import StageError
+from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.synthesize.deep_inversion import StatisticsTap, dream, tapped
+from edgerecover.synthesize.image_set import (
+    ImageSet,
+    PixelScale,
+    Shard,
+    SyntheticSets,
+    make_shard,
+    read_shard,
+    require_disjoint,
+    write_shard,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgerecover.config import Synthesis
+    from edgerecover.device import Compute
+
+SPLITS = ("train", "calibration", "held_back")
+_FORMAT = 1
+"""Raise when the same settings no longer give the same images: it is part of a set's key."""
+
+
+def synthesis_key(
+    teacher: nn.Module, input: InputSpec, num_classes: int, settings: Synthesis, seed: int, device_type: str
+) -> str:
+    """Name of the sets that these values give: 16 hex digits over everything the images depend on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    described = [
+        _FORMAT,
+        repr(teacher),
+        to_json(input),
+        num_classes,
+        settings.model_dump(mode="json"),
+        seed,
+        device_type,
+    ]
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def synthesize(
+    teacher: nn.Module,
+    input: InputSpec,
+    num_classes: int,
+    settings: Synthesis,
+    *,
+    seed: int,
+    folder: Path,
+    compute: Compute,
+    progress: Progress = SILENT,
+) -> tuple[SyntheticSets, SyntheticFacts]:
+    """Dream the train, calibration and held-back sets, or read back what an earlier run has finished of them.
+
+    Each shard has a seed of its own, made from `seed`, its set and its number: an interrupted run that is started
+    again makes only the missing shards, and ends with the images of an uninterrupted one.
+
+    Args:
+        teacher: dense network, (N, C, H, W) inputs to (N, K) logits.
+        input: its preprocessing; dreams stay inside its pixel range when the settings say so.
+        num_classes: K.
+        settings: of the profile.
+        seed: any integer.
+        folder: where shards are kept; made when missing.
+        compute: device and precision.
+        progress: where to report.
+
+    Raises:
+        StageError: the images diverged (not finite), or two sets share an image.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = teacher.to(compute.device, memory_format=compute.memory_format).eval().requires_grad_(False)
+    sizes = dict(zip(SPLITS, (settings.num_train, settings.num_calibration, settings.num_held_back), strict=True))
+    plans = [plan for split in SPLITS for plan in _plans(split, sizes[split], num_classes, settings, seed)]
+    shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
+    missing = [plan for plan in plans if plan.name not in shards]
+    scale = _pixel_scale(input, settings)
+    if missing:
+        total = sum(plan.num_images for plan in missing) * settings.num_steps
+        with (
+            progress.task("synthesize", total, "image steps") as task,
+            tapped(teacher, settings) as tap,
+        ):
+            for plan in missing:
+                shards[plan.name] = _make(plan, teacher, tap, input, scale, settings, folder, compute, task)
+    made = [shards[plan.name] for plan in plans]
+    sets = SyntheticSets(
+        *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
+    )
+    require_disjoint(sets)
+    return sets, _facts(sets, made, reused=not missing)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A shard to be made: everything random about it follows from `seed`."""
+
+    name: str
+    seed: int
+    num_images: int
+    targets: tuple[int, ...]
+
+
+def _plans(split: str, num_images: int, num_classes: int, settings: Synthesis, seed: int) -> list[_Plan]:
+    balanced = [i % num_classes for i in range(num_images)]
+    order = torch.randperm(num_images, generator=_generator(f"{seed}/{split}/targets")).tolist()
+    targets = [balanced[i] for i in order] if settings.class_term == "target" else []
+    starts = range(0, num_images, settings.batch_size)
+    return [
+        _Plan(
+            name=f"{split}-{number:05d}",
+            seed=_seed_of(f"{seed}/{split}/{number}"),
+            num_images=min(settings.batch_size, num_images - start),
+            targets=tuple(targets[start : start + settings.batch_size]),
+        )
+        for number, start in enumerate(starts)
+    ]
+
+
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def _generator(text: str) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed_of(text))
+
+
+def _pixel_scale(input: InputSpec, settings: Synthesis) -> PixelScale:
+    if settings.clamp == "pixel-range":
+        return PixelScale(*input.bounds())
+    channels = input.shape[0]
+    return PixelScale((-settings.clamp,) * channels, (settings.clamp,) * channels)
+
+
+def _make(
+    plan: _Plan,
+    teacher: nn.Module,
+    tap: StatisticsTap,
+    input: InputSpec,
+    scale: PixelScale,
+    settings: Synthesis,
+    folder: Path,
+    compute: Compute,
+    task: Task,
+) -> Shard:
+    started = time.perf_counter()
+    targets_N = torch.tensor(plan.targets, device=compute.device) if plan.targets else None
+    images_NCHW = dream(
+        teacher,
+        tap,
+        (torch.tensor(scale.low), torch.tensor(scale.high)),
+        (plan.num_images, *input.shape),
+        targets_N,
+        settings,
+        torch.Generator().manual_seed(plan.seed),
+        compute,
+        on_step=lambda loss: task.advance(plan.num_images, loss=loss),
+    )
+    if not bool(torch.isfinite(images_NCHW).all()):
+        raise StageError(
+            f"synthesis diverged: shard {plan.name} has pixels that are not numbers",
+            hint="the teacher's statistics may be extreme (`edgerecover inspect` it); a lower synthesis.lr may help",
+        )
+    pixels = scale.encode(images_NCHW.numpy())
+    num_on_target = _num_on_target(teacher, torch.from_numpy(scale.decode(pixels)), targets_N, compute)
+    tap.clear()
+    shard = make_shard(plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
+    write_shard(folder, shard, pixels)
+    return shard
+
+
+@torch.no_grad()
+def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | None, compute: Compute) -> int:
+    if targets_N is None:
+        return 0
+    return int((teacher(images_NCHW.to(compute.device)).argmax(1) == targets_N).sum())
+
+
+def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> SyntheticFacts:
+    train = sets.train
+    on_target = sum(shard.num_on_target for shard in train.shards) / len(train) if train.targets() else None
+    seconds = sum(shard.seconds for shard in made)
+    return SyntheticFacts(
+        num_train=len(train),
+        num_calibration=len(sets.calibration),
+        num_held_back=len(sets.held_back),
+        teacher_agrees_with_target=on_target,
+        images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
+        reused=reused,
+    )

@@ -1,0 +1,322 @@
+"""The judgements: what was measured against what was asked. Stdlib only, so a device can judge again.
+
+A proportion is settled when its 95 % interval lies on one side of the limit; so is a percentile of latency.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgerecover.artifacts import Accuracy, Exported, Fidelity, Gate, GateStatus, Latency, Parity, Proportion
+from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
+from edgerecover.validate.limits import Limits
+
+AT_LEAST, AT_MOST = "at least", "at most"
+_LARGEST = 3.4e38
+"""Stands for infinity in a gate's numbers, which JSON cannot hold."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the run found."""
+
+    fidelity: Fidelity
+    parity: Parity
+    num_mask_violations: int
+    """Weights that are zero in the student and not in the recovered network."""
+    exported: Exported
+    latency: Latency
+    accuracy: Accuracy | None = None
+
+
+def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
+    """Judge everything that has a limit, in the order a report shows it."""
+    gates = [
+        _agreement(limits, measured.fidelity.exported),
+        _not_worse_than_input(measured.fidelity),
+        _mask_kept(measured.num_mask_violations),
+        _parity_top1(limits, measured.parity),
+        _parity_logits(limits, measured.parity),
+    ]
+    if measured.accuracy is not None:
+        gates.append(_accuracy_drop(limits, measured.accuracy))
+    if limits.max_p99_ms is not None:
+        gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
+    if limits.max_memory_mb is not None:
+        gates.append(_memory(limits, limits.max_memory_mb, measured.latency))
+    if limits.max_file_mb is not None:
+        gates.append(_file_size(limits, limits.max_file_mb, measured.exported))
+    return tuple(gates)
+
+
+def exit_code(verdict: GateStatus) -> int:
+    """What the process returns for `Report.verdict`; a gate that waits for the device does not count."""
+    return {GateStatus.FAIL: EXIT_GATE_FAILED, GateStatus.INCONCLUSIVE: EXIT_INCONCLUSIVE}.get(verdict, EXIT_PASS)
+
+
+# --- fidelity and parity ------------------------------------------------------------------------------------
+
+
+def _agreement(limits: Limits, exported: Proportion) -> Gate:
+    low, high = (100 * edge for edge in exported.interval())
+    limit = 100 * limits.min_agreement
+    status = _at_least(low, high, limit)
+    return Gate(
+        name="agreement",
+        status=status,
+        measured=100 * exported.value,
+        limit=limit,
+        direction=AT_LEAST,
+        unit="%",
+        source=f"profile {limits.profile}",
+        message=(
+            f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f}) "
+            f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
+            + _advice(
+                status,
+                fail=_stronger(limits.profile),
+                inconclusive=f"a profile with more than {exported.total} held-back images can tell",
+            )
+        ),
+    )
+
+
+def _not_worse_than_input(fidelity: Fidelity) -> Gate:
+    """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
+    pruned, recovered = fidelity.pruned, fidelity.recovered
+    status = GateStatus.PASS
+    if recovered.value < pruned.value:
+        disjoint = recovered.interval()[1] < pruned.interval()[0]
+        status = GateStatus.FAIL if disjoint else GateStatus.INCONCLUSIVE
+    relation = "at least" if status is GateStatus.PASS else "less than"
+    return Gate(
+        name="not_worse_than_input",
+        status=status,
+        measured=100 * recovered.value,
+        limit=100 * pruned.value,
+        direction=AT_LEAST,
+        unit="%",
+        source="edgerecover",
+        message=(
+            f"recovered agrees with the teacher on {100 * recovered.value:.1f} % of held-back images, "
+            f"{relation} the {100 * pruned.value:.1f} % of the pruned input"
+            + _advice(
+                status,
+                fail="keep the input, or try another profile",
+                inconclusive=f"on {recovered.total} images that may be chance",
+            )
+        ),
+    )
+
+
+def _mask_kept(num_violations: int) -> Gate:
+    status = GateStatus.FAIL if num_violations else GateStatus.PASS
+    return Gate(
+        name="mask_kept",
+        status=status,
+        measured=num_violations,
+        limit=0,
+        direction=AT_MOST,
+        unit="",
+        source="edgerecover",
+        message=(
+            f"{num_violations:,} pruned weights are no longer zero: a fault of edgerecover, please report it"
+            if num_violations
+            else "every pruned weight is still zero"
+        ),
+    )
+
+
+def _parity_top1(limits: Limits, parity: Parity) -> Gate:
+    """Without an interval: both sides saw the very same images, and the limit is on these."""
+    measured, limit = 100 * parity.top1_agreement, 100 * limits.min_parity_top1
+    status = GateStatus.PASS if measured >= limit else GateStatus.FAIL
+    return Gate(
+        name="parity_top1",
+        status=status,
+        measured=measured,
+        limit=limit,
+        direction=AT_LEAST,
+        unit="%",
+        source=f"profile {limits.profile}",
+        message=(
+            f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
+            f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
+            + _advice(status, fail="the export changed the network: try another opset")
+        ),
+    )
+
+
+def _parity_logits(limits: Limits, parity: Parity) -> Gate:
+    measured, limit = _finite(parity.relative), limits.max_parity_relative
+    status = GateStatus.PASS if measured <= limit else GateStatus.FAIL
+    return Gate(
+        name="parity_logits",
+        status=status,
+        measured=measured,
+        limit=limit,
+        direction=AT_MOST,
+        unit="",
+        source=f"profile {limits.profile}",
+        message=(
+            f"largest logit difference to PyTorch {measured:.2g} standard deviations, "
+            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}"
+            + _advice(status, fail="the export changed the network: try another opset")
+        ),
+    )
+
+
+def _accuracy_drop(limits: Limits, accuracy: Accuracy) -> Gate:
+    low, high = (100 * edge for edge in paired_drop(accuracy))
+    drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
+    limit = limits.max_accuracy_drop_points
+    status = _at_most(low, high, limit)
+    return Gate(
+        name="accuracy_drop",
+        status=status,
+        measured=drop,
+        limit=limit,
+        direction=AT_MOST,
+        unit="points",
+        source=f"profile {limits.profile}",
+        message=(
+            f"accuracy on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
+            f"({low:.1f}–{high:.1f}) below the teacher, "
+            f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
+            + _advice(
+                status,
+                fail=_stronger(limits.profile),
+                inconclusive=f"more than {accuracy.num_images} images can tell",
+            )
+        ),
+    )
+
+
+def paired_drop(accuracy: Accuracy, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of teacher minus exported accuracy on the same images, as fractions.
+
+    Adjusted Wald for paired proportions: Bonett & Price 2012, J. Educ. Behav. Stat. 37(4).
+    """
+    n = accuracy.num_images + 2
+    lost, won = (accuracy.teacher_only + 1) / n, (accuracy.exported_only + 1) / n
+    half = z * math.sqrt((lost + won - (lost - won) ** 2) / n)
+    return max(-1.0, lost - won - half), min(1.0, lost - won + half)
+
+
+# --- the target's limits ------------------------------------------------------------------------------------
+
+
+def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
+    p99_ms = latency.percentile_ms(99)
+    low, high = latency.percentile_interval_ms(99)
+    settled = _settles(limits, latency)
+    status = _at_most(low, high, limit_ms) if settled else GateStatus.NEEDS_DEVICE
+    measured = f"p99 {p99_ms:.2f} ms ({low:.2f}–{high:.2f})"
+    return Gate(
+        name="latency_p99",
+        status=status,
+        measured=p99_ms,
+        limit=limit_ms,
+        direction=AT_MOST,
+        unit="ms",
+        source=f"target {limits.target}",
+        message=(
+            f"latency {measured} {_WORDS_AT_MOST[status]} the {limit_ms:g} ms of target {limits.target}"
+            + _advice(
+                status,
+                fail="a smaller network or a faster provider is needed; zeros alone do not help",
+                inconclusive="more queries or a quieter machine can tell",
+            )
+            if settled
+            else f"host latency {measured}, {_elsewhere(limits, latency)}; the limit of {limit_ms:g} ms "
+            f"is settled by measuring on {limits.target}"
+        ),
+    )
+
+
+def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
+    used_mb = latency.memory_model_bytes / 1e6
+    settled = _settles(limits, latency)
+    status = _at_most(used_mb, used_mb, limit_mb) if settled else GateStatus.NEEDS_DEVICE
+    return Gate(
+        name="memory",
+        status=status,
+        measured=used_mb,
+        limit=limit_mb,
+        direction=AT_MOST,
+        unit="MB",
+        source=f"target {limits.target}",
+        message=(
+            f"peak memory {used_mb:.1f} MB {_WORDS_AT_MOST[status]} "
+            f"the {limit_mb:g} MB of target {limits.target}"
+            + _advice(status, fail="a smaller network or batch is needed")
+            if settled
+            else f"host peak memory {used_mb:.1f} MB, {_elsewhere(limits, latency)}; "
+            f"the limit of {limit_mb:g} MB is settled by measuring on {limits.target}"
+        ),
+    )
+
+
+def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
+    size_mb = exported.size_bytes / 1e6
+    status = _at_most(size_mb, size_mb, limit_mb)
+    return Gate(
+        name="file_size",
+        status=status,
+        measured=size_mb,
+        limit=limit_mb,
+        direction=AT_MOST,
+        unit="MB",
+        source=f"target {limits.target}",
+        message=(
+            f"file size {size_mb:.2f} MB {_WORDS_AT_MOST[status]} "
+            f"the {limit_mb:g} MB of target {limits.target}"
+            + _advice(status, fail="zeros do not shrink the file: a smaller network is needed")
+        ),
+    )
+
+
+def _settles(limits: Limits, latency: Latency) -> bool:
+    return latency.host_is_target and latency.provider == limits.provider
+
+
+def _elsewhere(limits: Limits, latency: Latency) -> str:
+    if latency.host_is_target:
+        return f"run by {latency.provider} and not by the target's {limits.provider}"
+    return f"on this {latency.host.machine} machine ({latency.host.cpu}), which is not the target"
+
+
+# --- words and comparisons ----------------------------------------------------------------------------------
+
+_WORDS_AT_LEAST = {
+    GateStatus.PASS: "meets",
+    GateStatus.FAIL: "is below",
+    GateStatus.INCONCLUSIVE: "is too uncertain to judge against",
+}
+_WORDS_AT_MOST = _WORDS_AT_LEAST | {GateStatus.PASS: "keeps to", GateStatus.FAIL: "is above"}
+
+
+def _at_least(low: float, high: float, limit: float) -> GateStatus:
+    if low >= limit:
+        return GateStatus.PASS
+    return GateStatus.FAIL if high < limit else GateStatus.INCONCLUSIVE
+
+
+def _at_most(low: float, high: float, limit: float) -> GateStatus:
+    if high <= limit:
+        return GateStatus.PASS
+    return GateStatus.FAIL if low > limit else GateStatus.INCONCLUSIVE
+
+
+def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
+    advice = {GateStatus.FAIL: fail, GateStatus.INCONCLUSIVE: inconclusive}.get(status, "")
+    return f": {advice}" if advice else ""
+
+
+def _stronger(profile: str) -> str:
+    return "try a lower sparsity" if profile == "quality" else "try --profile quality, or a lower sparsity"
+
+
+def _finite(value: float) -> float:
+    return min(value, _LARGEST)

@@ -1,0 +1,68 @@
+"""Write edgerecover/models/torchvision_fingerprints.json from the installed torchvision.
+
+Run it when torchvision adds classifiers: `python scripts/fingerprint_torchvision.py`. Takes 10 s, downloads nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+from torchvision import models
+
+import edgerecover.models
+from edgerecover.models.recognise import fingerprint
+
+TABLE = Path(edgerecover.models.__file__).with_name("torchvision_fingerprints.json")
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Keep the parameters of networks built inside without storage; buffers and plain tensors stay real.
+
+    `torch.device("meta")` would not do: RegNet computes its widths with tensors.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, None if param is None else nn.Parameter(param.to("meta")))
+
+    nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with parameters_on_meta():
+        network = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+def head_and_fingerprint(name: str) -> tuple[tuple[str, ...], str]:
+    """Keys of the classifying layer, weight first, and the digest of the architecture without its class count."""
+    shapes = shapes_of(name, num_classes=1000)
+    others = shapes_of(name, num_classes=7)
+    changed = [key for key in shapes if shapes[key] != others[key]]
+    head = tuple(key for key in changed if not key.startswith(("AuxLogits.", "aux1.", "aux2.")))
+    return head, fingerprint(shapes, head)
+
+
+def table_of(names: list[str]) -> list[dict[str, object]]:
+    families: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        head, sha256 = head_and_fingerprint(name)
+        families.setdefault(head, {})[name] = sha256
+    digests = [sha256 for family in families.values() for sha256 in family.values()]
+    if len(set(digests)) != len(digests):
+        raise SystemExit("two architectures have the same keys and shapes")
+    return [{"head": list(head), "architectures": family} for head, family in sorted(families.items())]
+
+
+if __name__ == "__main__":
+    table = table_of(models.list_models(module=models))
+    TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    print(f"{sum(len(family['architectures']) for family in table)} architectures written")

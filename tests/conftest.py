@@ -1,0 +1,142 @@
+"""A toy problem that the tests of synthesis and recovery share: trained here, in about a second."""
+
+import copy
+
+import pytest
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.config import Recovery, Synthesis
+
+NUM_CLASSES = 4
+INPUT = InputSpec((3, 8, 8), (0.45, 0.5, 0.55), (0.2, 0.25, 0.3))
+
+
+def images_of_classes(num_images, seed):
+    """Network inputs and labels: a class is a smooth pattern, seen through noise; pixels stay in [0, 1]."""
+    import torch
+    import torch.nn.functional as F
+
+    coarse = torch.rand((NUM_CLASSES, 3, 3, 3), generator=torch.Generator().manual_seed(11))
+    patterns = F.interpolate(coarse, size=(8, 8), mode="bilinear")
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_images) % NUM_CLASSES
+    noise = torch.randn((num_images, 3, 8, 8), generator=random)
+    pixels = (patterns[labels] + 0.15 * noise).clamp(0, 1)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (INPUT.mean, INPUT.std))
+    return (pixels - mean) / std, labels
+
+
+def convnet(width=16, norm=True):
+    """Three convolutions, each with BN unless `norm` is off, and a linear layer."""
+    from torch import nn
+
+    layers = []
+    for channels, stride in ((3, 1), (width, 2), (width, 1)):
+        layers.append(nn.Conv2d(channels, width, 3, stride, padding=1, bias=not norm))
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)] if norm else [nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, NUM_CLASSES))
+
+
+def _trained(network):
+    import torch
+    import torch.nn.functional as F
+
+    images, labels = images_of_classes(512, seed=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    random = torch.Generator().manual_seed(2)
+    for _ in range(80):
+        chosen = torch.randint(len(images), (64,), generator=random)
+        optimizer.zero_grad()
+        F.cross_entropy(network(images[chosen]), labels[chosen]).backward()
+        optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def _trained_teachers():
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {norm: _trained(convnet(norm=norm)) for norm in (True, False)}
+
+
+@pytest.fixture
+def teacher(_trained_teachers):
+    """Trained, with batch norm; a copy of this test's own."""
+    return copy.deepcopy(_trained_teachers[True])
+
+
+@pytest.fixture
+def teacher_without_bn(_trained_teachers):
+    return copy.deepcopy(_trained_teachers[False])
+
+
+@pytest.fixture(scope="session")
+def real_images():
+    """Network inputs and labels that no network here was trained on."""
+    return images_of_classes(256, seed=5)
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    from edgerecover.device import choose_compute
+
+    return choose_compute("cpu")
+
+
+@pytest.fixture(scope="session")
+def input_spec():
+    return INPUT
+
+
+@pytest.fixture(scope="session")
+def synthesis():
+    """Small, but enough for dreams on which the toy's students learn."""
+    return Synthesis(
+        num_train=96,
+        num_calibration=64,
+        num_held_back=32,
+        batch_size=32,
+        num_steps=40,
+        lr=0.1,
+        betas=(0.5, 0.9),
+        class_term="target",
+        class_weight=0.5,
+        bn_weight=1.0,
+        tv_weight=0.0,
+        jitter_fraction=0.125,
+        flip=False,
+        start="low-frequency",
+        clamp="pixel-range",
+    )
+
+
+@pytest.fixture(scope="session")
+def recovery():
+    return Recovery(
+        repair_statistics=True,
+        num_steps=40,
+        batch_size=32,
+        optimizer="adam",
+        lr=5e-3,
+        schedule="cosine",
+        temperature=4.0,
+        scale_by_temperature_squared=True,
+        feature_weight=1.0,
+        bn="adapt",
+        flip=False,
+        crop_fraction=0.0,
+        mixup_alpha=0.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
+    """Dreams of the toy teacher; read only."""
+    from edgerecover.synthesize.stage import synthesize
+
+    teacher = copy.deepcopy(_trained_teachers[True])
+    folder = tmp_path_factory.mktemp("dreams")
+    found, _ = synthesize(teacher, INPUT, NUM_CLASSES, synthesis, seed=0, folder=folder, compute=cpu)
+    return found

@@ -1,0 +1,220 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from onnx import numpy_helper
+from torch import nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError, StageError
+from edgerecover.export.onnx import count_weights, export
+from edgerecover.runtime.session import CPU, open_session
+
+INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+class PaddedResidual(nn.Module):
+    """A CIFAR ResNet in small: BN, and a parameter-free shortcut that slices and pads (option A)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, 10)
+        with torch.no_grad():
+            for bn in (self.bn1, self.bn2):
+                bn.running_mean.normal_()
+                bn.running_var.uniform_(0.5, 2)
+            self.conv2.weight[:, :4] = 0
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = F.relu(self.bn2(self.conv2(x)) + shortcut)
+        return self.fc(x.mean((2, 3)))
+
+
+class Eigenvalues(nn.Module):
+    """No ONNX operator computes these."""
+
+    def forward(self, x):
+        return torch.linalg.eigvals(x[:, 0]).real
+
+
+class DataDependent(PaddedResidual):
+    """Only a tracer, which follows one branch, gets through."""
+
+    def forward(self, x):
+        return super().forward(x * 2 if x.sum() > 1e9 else x)
+
+
+def logits_of_both(network, path, num_images, shape=(3, 8, 8)):
+    images = torch.randn(num_images, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = network.eval()(images).numpy()
+    return expected, open_session(path, [CPU], num_threads=1).run(images.numpy())
+
+
+def test_the_file_computes_what_pytorch_does(tmp_path):
+    network = PaddedResidual()
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=18)
+    expected, found = logits_of_both(network, tmp_path / "model.onnx", 5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (exported.exporter, exported.opset, exported.batch) == ("dynamo", 18, 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    model = onnx.load(tmp_path / "model.onnx")
+    assert [value.name for value in model.graph.input] == ["input"]
+    assert [value.name for value in model.graph.output] == ["logits"]
+
+
+def test_a_dynamic_batch_takes_any_number_of_images(tmp_path):
+    network = PaddedResidual()
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=18, batch=None)
+    assert exported.batch is None
+    assert open_session(tmp_path / "model.onnx", [CPU], num_threads=1).batch is None
+    for num_images in (1, 7):
+        expected, found = logits_of_both(network, tmp_path / "model.onnx", num_images)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [4, None])
+def test_an_opset_the_dynamo_exporter_cannot_reach_is_written_by_the_other(tmp_path, batch):
+    network = PaddedResidual()
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=13, batch=batch)
+    assert exported.opset == 13
+    assert exported.exporter == "torchscript (dynamo failed: wrote opset 18, 13 was asked)"
+    expected, found = logits_of_both(network, tmp_path / "model.onnx", 6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_students_own_state_is_left_as_it_was(tmp_path):
+    network = PaddedResidual().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    export(network, INPUT, tmp_path / "model.onnx", opset=18)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_zeros_survive_and_are_counted(tmp_path):
+    network = PaddedResidual()
+    weights = [network.conv1.weight, network.conv2.weight, network.fc.weight]
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=18)
+    assert exported.num_weights == sum(weight.numel() for weight in weights)
+    assert exported.num_nonzero == sum(int(weight.count_nonzero()) for weight in weights)
+
+
+def test_a_shared_weight_is_counted_once():
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "weight")
+    nodes = [
+        onnx.helper.make_node("Identity", ["weight"], ["same"]),
+        onnx.helper.make_node("MatMul", ["input", "weight"], ["hidden"]),
+        onnx.helper.make_node("MatMul", ["hidden", "same"], ["logits"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], [weight])
+    assert count_weights(onnx.helper.make_model(graph)) == (16, 4)
+
+
+PROGRAM = """
+import json, sys, torch
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from test_onnx import INPUT, DataDependent, Eigenvalues, PaddedResidual
+from edgerecover.errors import BadInputError
+from edgerecover.export.onnx import export
+out = Path(sys.argv[1])
+for opset in (18, 13):
+    export(PaddedResidual(), INPUT, out / f"{{opset}}.onnx", opset=opset, batch=None)
+export(DataDependent(), INPUT, out / "branch.onnx", opset=18)
+try:
+    export(Eigenvalues(), INPUT, out / "never.onnx", opset=18)
+except BadInputError:
+    print("refused")
+"""
+
+
+def test_other_processes_write_the_same_bytes_silently_and_without_paths(tmp_path):
+    program = PROGRAM.format(folder=str(Path(__file__).parent))
+    written = []
+    for hash_seed in ("1", "2"):
+        out = tmp_path / hash_seed
+        out.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(out)],
+            env={"PYTHONHASHSEED": hash_seed, "PATH": "", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            check=True,
+        )
+        assert (done.stdout, done.stderr) == (b"refused\n", b"")
+        written.append([(out / name).read_bytes() for name in ("18.onnx", "13.onnx", "branch.onnx")])
+    assert written[0] == written[1]
+    for content in written[0]:
+        assert b".py" not in content
+        assert str(Path(torch.__file__).parent.parent).encode() not in content
+
+
+def test_nothing_is_printed_when_the_networks_forward_prints(tmp_path, capfd):
+    class Loud(PaddedResidual):
+        def forward(self, x):
+            sys.stdout.write("loud")
+            return super().forward(x)
+
+    export(Loud(), INPUT, tmp_path / "model.onnx", opset=18)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_neither_exporter_can_express(tmp_path):
+    with pytest.raises(BadInputError, match=r"dynamo failed: .*linalg.*torchscript failed: .*linalg") as caught:
+        export(Eigenvalues(), INPUT, tmp_path / "model.onnx", opset=18)
+    assert "opset" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_dynamo_cannot_follow_is_traced_and_says_why(tmp_path):
+    exported = export(DataDependent(), INPUT, tmp_path / "model.onnx", opset=18)
+    assert exported.exporter.startswith("torchscript (dynamo failed: ")
+    assert "data-dependent" in exported.exporter
+
+
+def test_two_outputs_are_refused(tmp_path):
+    class TwoHeads(PaddedResidual):
+        def forward(self, x):
+            logits = super().forward(x)
+            return logits, logits.sum(1)
+
+    with pytest.raises(BadInputError, match="1 inputs and gives 2 outputs"):
+        export(TwoHeads(), INPUT, tmp_path / "model.onnx", opset=18)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StageError, match="cannot be written"):
+        export(PaddedResidual(), INPUT, tmp_path / "file" / "model.onnx", opset=18)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side", "batch"),
+    [("mobilenet_v3_small", 32, None), ("vision_transformer", 16, 2)],
+)
+def test_torchvision_networks(tmp_path, name, side, batch):
+    torch.manual_seed(0)
+    network = {
+        "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=7),
+        "vision_transformer": lambda: torchvision.models.VisionTransformer(side, 8, 2, 2, 16, 32, num_classes=7),
+    }[name]()
+    spec = InputSpec((3, side, side), (0.0,) * 3, (1.0,) * 3)
+    exported = export(network, spec, tmp_path / "model.onnx", opset=18, batch=batch)
+    assert exported.exporter == "dynamo"
+    expected, found = logits_of_both(network, tmp_path / "model.onnx", 3, spec.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
+    kinds = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    weights = sum((m.in_proj_weight if isinstance(m, nn.MultiheadAttention) else m.weight).numel() for m in layers)
+    assert exported.num_weights == weights

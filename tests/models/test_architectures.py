@@ -1,0 +1,146 @@
+"""The three spellings of an architecture, what user code may do wrong, and what does not fit."""
+
+import py_compile
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.architectures import build, default_input, load_into
+
+
+def refused(architecture, base_dir, num_classes=None):
+    with pytest.raises(BadInputError) as caught:
+        build(architecture, base_dir, num_classes)
+    return f"{caught.value.message}\n{caught.value.hint}"
+
+
+def test_factory_in_a_file(folder):
+    assert build("nets.py:tiny", folder, None)[4].out_features == 3
+    assert build("nets.py:tiny", folder, 7)[4].out_features == 7
+    assert build("nets.py:wider", folder, 7)[4].out_features == 3
+
+
+def test_factory_in_a_package(tmp_path):
+    assert build("edgerecover.demo.network:digits_net", tmp_path, None).fc.out_features == 10
+
+
+def test_a_file_may_import_its_neighbours_and_leaves_the_path_as_it_was(folder):
+    (folder / "neighbour_of_user.py").write_text("from torch import nn\nclass Head(nn.Linear): pass\n")
+    (folder / "user.py").write_text("from neighbour_of_user import Head\ndef net(): return Head(2, 3)\n")
+    before, cache_prefix = list(sys.path), sys.pycache_prefix
+    assert build("user.py:net", folder, None).out_features == 3
+    assert sys.path == before
+    assert sys.pycache_prefix == cache_prefix
+    assert not (folder / "__pycache__").exists()
+
+
+def test_cached_bytecode_that_differs_from_the_source_is_not_run(folder):
+    source = folder / "user.py"
+    source.write_text("from torch import nn\ndef net(): return nn.Linear(9, 9)\n")
+    py_compile.compile(str(source), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    source.write_text("from torch import nn\ndef net(): return nn.Linear(2, 3)\n")
+    assert build("user.py:net", folder, None).out_features == 3
+
+
+def test_a_file_named_like_a_library_replaces_nothing(folder):
+    (folder / "torchvision.py").write_text("from torch import nn\ndef net(): return nn.Linear(2, 3)\n")
+    assert build("torchvision.py:net", folder, None).out_features == 3
+    assert sys.modules.get("torchvision") is None or hasattr(sys.modules["torchvision"], "models")
+
+
+def test_torchvision(tmp_path):
+    assert build("torchvision:resnet18", tmp_path, 10).fc.out_features == 10
+    assert build("torchvision:resnet18", tmp_path, None).fc.out_features == 1000
+
+
+@pytest.mark.parametrize(
+    ("architecture", "part"),
+    [
+        ("resnet18", "did you mean torchvision:resnet18?"),
+        ("torchvision:resnet19", "did you mean 'resnet1"),
+        ("net.py:tiny", "did you mean nets.py?"),
+        ("nets.py:tinny", "did you mean tiny?"),
+        ("nets.py:not_a_network", "returned int, not a torch.nn.Module"),
+        ("nets.py:broken", "failed with RuntimeError: no such weights"),
+        ("no_such_package_at_all:net", "failed with ModuleNotFoundError"),
+        ("nets.py:", "file.py:factory, package.module:factory or torchvision:NAME"),
+    ],
+)
+def test_what_cannot_be_built_is_explained(folder, architecture, part):
+    assert part in refused(architecture, folder)
+
+
+def test_code_that_exits_or_does_not_parse_is_reported(folder):
+    (folder / "exits.py").write_text("import sys\nsys.exit(7)\n")
+    (folder / "odd.py").write_text("def net(:\n")
+    assert "SystemExit: 7" in refused("exits.py:net", folder)
+    assert "SyntaxError" in refused("odd.py:net", folder)
+
+
+def test_what_user_code_prints_does_not_reach_stdout(folder, capsys):
+    refused("nets.py:broken", folder)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "chatter" in captured.err
+
+
+def test_default_input_of_torchvision():
+    spec = default_input("torchvision:inception_v3")
+    assert spec.shape == (3, 299, 299)
+    assert spec.mean == (0.485, 0.456, 0.406)
+    assert default_input("torchvision:no_such") is None
+    assert default_input("nets.py:tiny") is None
+
+
+# --- load_into ------------------------------------------------------------------------------------------
+
+
+def test_load_into_names_the_first_differences(network):
+    state = network.state_dict()
+    state["4.bias"] = torch.zeros(9)
+    del state["0.weight"]
+    state["extra.weight"] = torch.zeros(1)
+    with pytest.raises(BadInputError) as caught:
+        load_into(network, state, what="model.pt (nets.py:tiny)")
+    assert caught.value.message.splitlines() == [
+        "model.pt (nets.py:tiny): the checkpoint does not fit the architecture",
+        "  1 missing from the checkpoint: 0.weight",
+        "  1 unknown to the architecture: extra.weight",
+        "  1 of another shape: 4.bias: checkpoint [9], architecture [3]",
+    ]
+
+
+def test_load_into_counts_what_it_does_not_name(network):
+    with pytest.raises(BadInputError, match=r"7 missing from the checkpoint: 0.weight, 1.weight, 1.bias and 4 more"):
+        load_into(network, {}, what="model.pt")
+
+
+def test_batch_counters_may_be_missing(network):
+    state = {key: tensor + 1 for key, tensor in network.state_dict().items() if "num_batches" not in key}
+    load_into(network, state, what="model.pt")
+    assert torch.equal(network[4].bias, state["4.bias"])
+
+
+def test_a_tied_weight_may_be_saved_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+    network = Tied()
+    state = {key: torch.ones_like(t) for key, t in network.state_dict().items() if key != "second.weight"}
+    load_into(network, state, what="model.pt")
+    assert network.second.weight is network.first.weight
+    assert bool((network.second.weight == 1).all())
+
+
+def test_building_is_quick(tmp_path):
+    build("torchvision:resnet18", tmp_path, None)
+    start = time.perf_counter()
+    build("torchvision:resnet18", tmp_path, None)
+    assert time.perf_counter() - start < 5

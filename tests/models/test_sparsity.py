@@ -1,0 +1,83 @@
+"""Zeros are counted per layer and their pattern told as TensorRT sees it."""
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.artifacts import Pattern
+from edgerecover.models.sparsity import measure, prunable_weights
+
+
+def two_four_along(weight, dim):
+    """Zero the first two of every four weights along a dimension."""
+    with torch.no_grad():
+        keep = torch.arange(weight.shape[dim]) % 4 >= 2
+        shape = [1] * weight.dim()
+        shape[dim] = -1
+        weight.mul_(keep.view(shape))
+
+
+def test_names_shapes_and_counts(network):
+    with torch.no_grad():
+        network[4].weight[0] = 0
+    sparsity = measure(network)
+    assert [layer.name for layer in sparsity.layers] == ["0.weight", "4.weight"]
+    assert sparsity.layers[1].shape == (3, 144)
+    assert (sparsity.num_weights, sparsity.num_zeros) == (36 + 3 * 144, 144)
+    assert [layer.pattern for layer in sparsity.layers] == [Pattern.DENSE, Pattern.UNSTRUCTURED]
+    assert sparsity.pattern is Pattern.UNSTRUCTURED
+
+
+@pytest.mark.parametrize(
+    ("layer", "input_dim"),
+    [
+        (nn.Conv2d(8, 6, 3), 1),
+        (nn.Conv1d(8, 6, 3), 1),
+        (nn.Linear(8, 6), 1),
+        (nn.ConvTranspose2d(8, 6, 3), 0),
+        (nn.Conv2d(16, 6, 3, groups=2), 1),
+    ],
+)
+def test_two_four_is_along_input_channels(layer, input_dim):
+    two_four_along(layer.weight, input_dim)
+    assert measure(layer).pattern is Pattern.TWO_FOUR
+    other = type(layer)(8, 8, 4) if not isinstance(layer, nn.Linear) else nn.Linear(8, 8)
+    two_four_along(other.weight, 1 - input_dim)
+    assert measure(other).pattern is Pattern.UNSTRUCTURED
+
+
+def test_a_layer_that_cannot_be_two_four_does_not_spoil_the_network():
+    stem, body = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+    two_four_along(body.weight, 1)
+    assert measure(nn.Sequential(stem, body)).pattern is Pattern.TWO_FOUR
+    dense = nn.Conv2d(8, 8, 3)
+    assert measure(nn.Sequential(stem, body, dense)).pattern is Pattern.UNSTRUCTURED
+
+
+def test_a_few_zeros_are_dense():
+    layer = nn.Linear(100, 10)
+    with torch.no_grad():
+        layer.weight.view(-1)[:10] = 0
+    assert measure(layer).pattern is Pattern.DENSE
+    with torch.no_grad():
+        layer.weight.view(-1)[:11] = 0
+    assert measure(layer).pattern is Pattern.UNSTRUCTURED
+
+
+def test_a_shared_weight_counts_once():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    assert list(prunable_weights(nn.Sequential(first, second))) == ["0.weight"]
+
+
+def test_without_an_architecture_tensors_are_measured():
+    weight = torch.ones(4, 8)
+    two_four_along(weight, 1)
+    sparsity = measure({"fc.weight": weight})
+    assert sparsity.pattern is Pattern.TWO_FOUR
+    assert sparsity.layers[0].name == "fc.weight"
+
+
+def test_no_layers_at_all():
+    assert measure(nn.ReLU()).pattern is Pattern.DENSE
+    assert measure(nn.ReLU()).sparsity == 0.0

@@ -1,0 +1,257 @@
+"""Reading targets, profiles and model.toml: a wrong file is reported with file, line and key."""
+
+import pytest
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.config import (
+    ModelFile,
+    load_profile,
+    load_target,
+    parse,
+    read_toml,
+    shipped_folder,
+    shipped_names,
+)
+from edgerecover.errors import EXIT_BAD_INPUT, BadInputError
+
+PROFILE = """\
+name = "mine"
+description = "a recipe"
+
+[synthesis]
+num_train = 64
+num_calibration = 16
+num_held_back = 16
+batch_size = 16
+num_steps = 10
+lr = 0.1
+betas = [0.5, 0.9]
+class_term = "target"
+class_weight = 0.2
+bn_weight = 1.0
+tv_weight = 0.001
+jitter_fraction = 0.1
+flip = true
+start = "low-frequency"
+clamp = "pixel-range"
+
+[recovery]
+repair_statistics = true
+num_steps = 20
+batch_size = 16
+optimizer = "adam"
+lr = 0.001
+schedule = "cosine"
+temperature = 3.0
+scale_by_temperature_squared = true
+feature_weight = 1.0
+bn = "adapt"
+flip = true
+crop_fraction = 0.1
+mixup_alpha = 0.0
+
+[gates]
+min_agreement = 0.9
+min_parity_top1 = 0.99
+max_parity_relative = 0.001
+max_accuracy_drop_points = 2.0
+
+[latency]
+num_warmup = 5
+min_queries = 20
+min_duration_s = 0.1
+"""
+
+
+@pytest.fixture
+def target_toml(tmp_path):
+    """A copy of a shipped target that a test may break."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        (shipped_folder("targets") / "x86-cpu.toml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    return path
+
+
+def replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return text[: text.index(old)].count("\n") + 1
+
+
+# --- one's own target, and its faults -------------------------------------------------------------
+
+
+def test_a_path_ending_in_toml_names_ones_own_target(target_toml):
+    replace(target_toml, 'name = "x86-cpu"', 'name = "my-box"')
+    assert load_target(str(target_toml)).name == "my-box"
+
+
+def test_an_unknown_name_gets_the_nearest_one():
+    with pytest.raises(
+        BadInputError, match=r"unknown target 'jetson-orin-nanno'; did you mean 'jetson-orin-nano'\?"
+    ) as error:
+        load_target("jetson-orin-nanno")
+    assert error.value.exit_code == EXIT_BAD_INPUT
+    assert "edgerecover targets list" in error.value.hint
+
+
+def test_a_name_near_nothing_gets_no_guess():
+    with pytest.raises(BadInputError, match=r"unknown target 'zzzz'$"):
+        load_target("zzzz")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BadInputError, match=r"target file .*nowhere\.toml does not exist"):
+        load_target(str(tmp_path / "nowhere.toml"))
+
+
+def test_an_unknown_key_is_named_with_file_line_and_nearest_key(target_toml):
+    line = replace(target_toml, "[max_p99_ms]", "[max_p99_msec]")
+    with pytest.raises(BadInputError) as error:
+        load_target(str(target_toml))
+    assert error.value.message == (
+        f"{target_toml}:{line}: unknown key 'max_p99_msec'; did you mean 'max_p99_ms'?"
+    )
+    assert "docs/reference/targets.md" in error.value.hint
+
+
+def test_an_unknown_key_inside_a_fact_is_found_too(target_toml):
+    line = replace(target_toml, "value = 33.3", "value = 33.3\nsauce = 'a cook'") + 1
+    with pytest.raises(
+        BadInputError, match=rf":{line}: unknown key 'max_p99_ms.sauce'; did you mean 'source'"
+    ):
+        load_target(str(target_toml))
+
+
+def test_a_wrong_value_is_shown_with_its_line(target_toml):
+    line = replace(target_toml, "value = 18", "value = 7")
+    with pytest.raises(BadInputError, match=rf"mine\.toml:{line}: opset.value: .*13.*\(found 7\)"):
+        load_target(str(target_toml))
+
+
+def test_a_fact_without_a_source_is_refused(target_toml):
+    target_toml.write_text(
+        target_toml.read_text(encoding="utf-8") + "\n[memory_gib]\nvalue = 8\n", encoding="utf-8"
+    )
+    with pytest.raises(BadInputError, match=r":\d+: key 'memory_gib.source' is missing"):
+        load_target(str(target_toml))
+
+
+def test_every_fault_gets_a_line_of_its_own(target_toml):
+    replace(target_toml, "value = 18", "value = 7")
+    replace(target_toml, "value = 33.3", "value = -1")
+    with pytest.raises(BadInputError) as error:
+        load_target(str(target_toml))
+    assert len(error.value.message.splitlines()) == 2
+
+
+def test_broken_toml_names_file_and_line(target_toml):
+    target_toml.write_text('name = "x"\ndescription = \n', encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"mine\.toml: is not valid TOML: .*line 2"):
+        load_target(str(target_toml))
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(BadInputError, match="is not UTF-8 text"):
+        load_target(str(path))
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="cannot be read"):
+        read_toml(tmp_path)
+
+
+# --- profiles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", shipped_names("profiles"))
+def test_a_shipped_profile_loads_under_its_file_name(name):
+    assert load_profile(name).name == name
+
+
+def test_a_profile_extends_another_and_changes_single_keys(tmp_path):
+    (tmp_path / "mine.toml").write_text(PROFILE, encoding="utf-8")
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "mine.toml"\nname = "child"\n[recovery]\nnum_steps = 99\n', encoding="utf-8")
+    parent, profile = load_profile(str(tmp_path / "mine.toml")), load_profile(str(child))
+    assert (profile.name, profile.recovery.num_steps) == ("child", 99)
+    assert profile.recovery.lr == parent.recovery.lr
+    assert profile.synthesis == parent.synthesis
+
+
+def test_profiles_that_extend_each_other_are_refused(tmp_path):
+    for name, parent in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.toml").write_text(f'extends = "{parent}.toml"\n', encoding="utf-8")
+    with pytest.raises(BadInputError, match="extend each other in a circle"):
+        load_profile(str(tmp_path / "a.toml"))
+
+
+def test_extends_names_a_profile_that_is_there(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "no-such-profile-at-all"\n', encoding="utf-8")
+    with pytest.raises(BadInputError, match="unknown profile 'no-such-profile-at-all'"):
+        load_profile(str(path))
+
+
+def test_extends_takes_a_name_only(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nextends = 3\n', encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"mine\.toml:2: extends: a profile's name was expected"):
+        load_profile(str(path))
+
+
+def test_a_fault_in_a_nested_table_is_named_with_its_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE.replace("temperature = 3.0", "temprature = 3.0"), encoding="utf-8")
+    line = PROFILE[: PROFILE.index("temperature = 3.0")].count("\n") + 1
+    with pytest.raises(BadInputError) as error:
+        load_profile(str(path))
+    assert (
+        f"{path}:{line}: unknown key 'recovery.temprature'; did you mean 'temperature'?"
+        in error.value.message
+    )
+
+
+# --- model.toml -----------------------------------------------------------------------------------
+
+
+def model_file(tmp_path, text):
+    path = tmp_path / "model.toml"
+    path.write_text(text, encoding="utf-8")
+    return parse(ModelFile, read_toml(path), path)
+
+
+def test_model_toml_may_be_empty(tmp_path):
+    assert model_file(tmp_path, "") == ModelFile()
+
+
+def test_model_toml_gives_the_input_of_the_network(tmp_path):
+    text = "[input]\nshape = [3, 32, 32]\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]\nrange = [0, 255]\n"
+    assert model_file(tmp_path, text).input.to_spec() == InputSpec(
+        (3, 32, 32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (0.0, 255.0)
+    )
+
+
+def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
+    spec = model_file(tmp_path, "[input]\nshape = [1, 8, 8]\n").input.to_spec()
+    assert (spec.mean, spec.std, spec.range) == ((0.0,), (1.0,), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[input]\nshape = [3, 8, 8]\nmean = [0.5]\n", r":1: input: mean has 1 values for 3 channels"),
+        ("[input]\nshape = [3, 8, 8]\nrange = [1, 0]\n", r":3: input.range: range must ascend"),
+        ("[input]\nshape = [8, 8]\n", r":2: key 'input.shape.2' is missing"),
+        ("[input]\nshape = [1, 8, 8]\nstd = [0.0]\n", r":3: input.std.0: .*greater than 0"),
+        ('teacher = "dense.pt"\nclases = ["a"]\n', r":2: unknown key 'clases'; did you mean 'classes'"),
+    ],
+)
+def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, message):
+    with pytest.raises(BadInputError, match=message) as error:
+        model_file(tmp_path, text)
+    assert "docs/reference/model-toml.md" in error.value.hint

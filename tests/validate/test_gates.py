@@ -1,0 +1,199 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgerecover.artifacts import (
+    Accuracy,
+    Exported,
+    Fidelity,
+    GateStatus,
+    Host,
+    Latency,
+    Parity,
+    Proportion,
+    to_json,
+)
+from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
+from edgerecover.validate.gates import Measured, exit_code, judge, paired_drop
+from edgerecover.validate.limits import Limits
+
+CPU = "CPUExecutionProvider"
+LIMITS = Limits("balanced", 0.85, 0.99, 0.01, 2.0, "pi", CPU, max_p99_ms=10.0, max_file_mb=2.0, max_memory_mb=50)
+HOST = Host("aarch64", "Cortex-A76", 4, "Linux 6.6", "Raspberry Pi 5 Model B")
+LATENCY = Latency(
+    scope="one call",
+    runtime="onnxruntime 1",
+    provider=CPU,
+    nodes_by_provider={CPU: 5},
+    num_threads=4,
+    batch=1,
+    host=HOST,
+    host_is_target=True,
+    warmup_ms=(9.0,),
+    samples_ms=(2.0,) * 990 + (3.0,) * 10,
+    load_ms=1.0,
+    memory_before_bytes=50_000_000,
+    memory_peak_bytes=60_000_000,
+)
+MEASURED = Measured(
+    fidelity=Fidelity(Proportion(300, 1000), Proportion(950, 1000), Proportion(950, 1000)),
+    parity=Parity(1000, 1e-5, 1e-6, 2.0, 1.0),
+    num_mask_violations=0,
+    exported=Exported("model.onnx", "0" * 64, 1_000_000, 18, "dynamo", 1, 250_000, 62_500),
+    latency=LATENCY,
+)
+
+
+def gates(limits=LIMITS, **changes):
+    return {gate.name: gate for gate in judge(limits, dataclasses.replace(MEASURED, **changes))}
+
+
+def accuracy(teacher, exported, teacher_only, exported_only, total=1000):
+    rest = Proportion(exported, total)
+    return Accuracy("digits.npz", total, Proportion(teacher, total), rest, rest, rest, teacher_only, exported_only)
+
+
+def test_a_good_run_passes_every_gate_in_report_order():
+    found = gates(accuracy=accuracy(950, 945, 6, 1))
+    assert list(found) == [
+        "agreement",
+        "not_worse_than_input",
+        "mask_kept",
+        "parity_top1",
+        "parity_logits",
+        "accuracy_drop",
+        "latency_p99",
+        "memory",
+        "file_size",
+    ]
+    assert {gate.status for gate in found.values()} == {GateStatus.PASS}
+    json.dumps(to_json(list(found.values())), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("hits", "status"), [(900, GateStatus.PASS), (852, GateStatus.INCONCLUSIVE), (700, GateStatus.FAIL)]
+)
+def test_agreement_is_settled_by_its_interval(hits, status):
+    fidelity = Fidelity(Proportion(300, 1000), Proportion(hits, 1000), Proportion(hits, 1000))
+    assert gates(fidelity=fidelity)["agreement"].status is status
+
+
+def test_a_failed_agreement_says_what_was_asked_found_and_what_to_do():
+    fidelity = Fidelity(Proportion(300, 1000), Proportion(812, 1000), Proportion(812, 1000))
+    gate = gates(fidelity=fidelity)["agreement"]
+    assert gate.message == (
+        "agreement with the teacher 81.2 % (78.7–83.5) is below the 85 % of profile balanced: "
+        "try --profile quality, or a lower sparsity"
+    )
+    assert (gate.measured, gate.limit, gate.unit, gate.direction) == (81.2, 85.0, "%", "at least")
+    best = dataclasses.replace(LIMITS, profile="quality")
+    assert "--profile" not in gates(best, fidelity=fidelity)["agreement"].message
+
+
+@given(st.integers(0, 2000), st.floats(0, 1))
+def test_a_proportion_never_passes_below_nor_fails_above_its_limit(hits, limit):
+    share = Proportion(hits, 2000)
+    fidelity = Fidelity(share, share, share)
+    status = gates(dataclasses.replace(LIMITS, min_agreement=limit), fidelity=fidelity)["agreement"].status
+    if status is GateStatus.PASS:
+        assert share.value >= limit - 1e-12
+    if status is GateStatus.FAIL:
+        assert share.value < limit
+
+
+@pytest.mark.parametrize(
+    ("recovered", "status"), [(300, GateStatus.PASS), (295, GateStatus.INCONCLUSIVE), (200, GateStatus.FAIL)]
+)
+def test_recovery_must_not_be_worse_than_its_input(recovered, status):
+    fidelity = Fidelity(Proportion(300, 1000), Proportion(recovered, 1000), Proportion(900, 1000))
+    assert gates(fidelity=fidelity)["not_worse_than_input"].status is status
+
+
+def test_one_weight_back_from_zero_fails():
+    gate = gates(num_mask_violations=1)["mask_kept"]
+    assert gate.status is GateStatus.FAIL
+    assert gate.message.startswith("1 pruned weights are no longer zero")
+
+
+def test_parity_is_judged_on_decisions_and_on_logits():
+    found = gates(parity=Parity(100, 0.5, 0.1, 2.0, 0.98))
+    assert found["parity_top1"].status is GateStatus.FAIL
+    assert found["parity_logits"].status is GateStatus.FAIL
+    assert "opset" in found["parity_logits"].message
+
+
+def test_logits_without_scale_fail_with_a_number_json_holds():
+    gate = gates(parity=Parity(100, 1.0, 1.0, 0.0, 1.0))["parity_logits"]
+    assert gate.status is GateStatus.FAIL
+    json.dumps(to_json(gate), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "status"),
+    [
+        (20, 15, GateStatus.PASS),
+        (60, 40, GateStatus.INCONCLUSIVE),
+        (80, 10, GateStatus.FAIL),
+        (0, 30, GateStatus.PASS),
+    ],
+)
+def test_the_drop_is_judged_on_pairs(lost, won, status):
+    gate = gates(accuracy=accuracy(900, 900 - lost + won, lost, won))["accuracy_drop"]
+    assert gate.status is status
+    assert gate.measured == pytest.approx((lost - won) / 10)
+    assert gate.unit == "points"
+
+
+def test_the_paired_interval_is_that_of_bonett_and_price():
+    low, high = paired_drop(accuracy(900, 880, 40, 20))
+    centre, half = 20 / 1002, 1.959964 * math.sqrt((62 / 1002 - (20 / 1002) ** 2) / 1002)
+    assert (low, high) == pytest.approx((centre - half, centre + half))
+
+
+@pytest.mark.parametrize(
+    ("samples_ms", "status"),
+    [
+        ((12.0,) * 1000, GateStatus.FAIL),
+        ((2.0,) * 990 + (30.0,) * 10, GateStatus.INCONCLUSIVE),
+        ((9.9,) * 1000, GateStatus.PASS),
+    ],
+)
+def test_latency_on_the_target_is_settled_by_the_interval_of_p99(samples_ms, status):
+    latency = dataclasses.replace(LATENCY, samples_ms=samples_ms)
+    assert gates(latency=latency)["latency_p99"].status is status
+
+
+def test_another_machine_settles_no_limit_of_the_target_but_the_file_size():
+    latency = dataclasses.replace(
+        LATENCY, host_is_target=False, host=Host("x86_64", "Ryzen", 8, "Linux"), samples_ms=(99.0,) * 200
+    )
+    found = gates(latency=latency, exported=dataclasses.replace(MEASURED.exported, size_bytes=3_000_000))
+    for name in ("latency_p99", "memory"):
+        assert found[name].status is GateStatus.NEEDS_DEVICE
+        assert found[name].message.startswith("host ")
+        assert "measuring on pi" in found[name].message
+    assert "host latency p99 99.00 ms" in found["latency_p99"].message
+    assert found["file_size"].status is GateStatus.FAIL
+
+
+def test_the_target_without_its_provider_settles_nothing():
+    limits = dataclasses.replace(LIMITS, provider="TensorrtExecutionProvider")
+    gate = gates(limits)["latency_p99"]
+    assert gate.status is GateStatus.NEEDS_DEVICE
+    assert "run by CPUExecutionProvider and not by the target's TensorrtExecutionProvider" in gate.message
+
+
+def test_no_limit_no_gate():
+    limits = dataclasses.replace(LIMITS, max_p99_ms=None, max_file_mb=None, max_memory_mb=None)
+    assert list(gates(limits))[-1] == "parity_logits"
+
+
+def test_exit_codes():
+    assert exit_code(GateStatus.PASS) == EXIT_PASS
+    assert exit_code(GateStatus.NEEDS_DEVICE) == EXIT_PASS
+    assert exit_code(GateStatus.FAIL) == EXIT_GATE_FAILED
+    assert exit_code(GateStatus.INCONCLUSIVE) == EXIT_INCONCLUSIVE
