@@ -34,7 +34,8 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
     if num_pruned == 0:
         raise BadInputError(f"sparsity {sparsity:g} of {num_weights:,} weights prunes none", hint="ask for more")
     threshold = _kth_smallest_magnitude(weights, num_pruned)
-    num_ties_pruned = num_pruned - sum(int((weight.abs() < threshold).sum()) for weight in weights.values())
+    num_below = sum(int((weight.abs() < threshold).count_nonzero()) for weight in weights.values())
+    num_ties_pruned = num_pruned - num_below
     masks = {}
     for name, weight in weights.items():
         magnitude = weight.abs().flatten().cpu()
@@ -70,7 +71,7 @@ def _checked_count(weights: Mapping[str, Tensor], num_weights: int, sparsity: fl
     if not num_weights:
         raise BadInputError("the network has no Conv or Linear weights to prune")
     num_pruned = round(sparsity * num_weights)
-    num_zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    num_zeros = num_weights - sum(int(weight.count_nonzero()) for weight in weights.values())
     if num_pruned < num_zeros:
         raise BadInputError(
             f"sparsity {sparsity:g} was asked for, but {num_zeros / num_weights:.4f} of the weights are zero",

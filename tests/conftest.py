@@ -3,9 +3,14 @@
 import copy
 
 import pytest
+from hypothesis import settings
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import Recovery, Synthesis
+
+# The same examples in every run, however busy the machine.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 NUM_CLASSES = 4
 INPUT = InputSpec((3, 8, 8), (0.45, 0.5, 0.55), (0.2, 0.25, 0.3))
@@ -99,10 +104,11 @@ def synthesis():
         num_held_back=32,
         batch_size=32,
         num_steps=40,
-        lr=0.1,
+        lr=0.2,
+        schedule="cosine",
         betas=(0.5, 0.9),
         class_term="target",
-        class_weight=0.5,
+        class_weight=2.0,
         bn_weight=1.0,
         tv_weight=0.0,
         jitter_fraction=0.125,

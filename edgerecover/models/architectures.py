@@ -82,7 +82,10 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) ->
             f"{what}: the checkpoint does not fit the architecture\n{differences}",
             hint="name the architecture that the checkpoint was trained with (--arch or model.toml)",
         )
-    module.load_state_dict(dict(tensors), strict=False)
+    # The network's own state fills what may be missing, and carries the layers' version numbers.
+    state = module.state_dict()
+    state.update(tensors)
+    module.load_state_dict(state)
 
 
 def mismatch(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:

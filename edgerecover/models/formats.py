@@ -45,17 +45,21 @@ def detect(path: Path) -> Container:
     Raises:
         BadInputError: missing, a folder, unreadable, empty, cut short, a zip bomb, or no checkpoint at all.
     """
+    try:
+        _check_is_file(path)
+        with path.open("rb") as file:
+            return _detect(path, file, path.stat().st_size)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_is_file(path: Path) -> None:
     if not path.exists():
         raise BadInputError(f"{path}: no such file", hint="give the path of a checkpoint (.pt, .pth, .safetensors)")
     if path.is_dir():
         raise BadInputError(f"{path}: is a folder", hint="name the checkpoint file in it")
     if not path.is_file():
         raise BadInputError(f"{path}: is not a regular file")
-    try:
-        with path.open("rb") as file:
-            return _detect(path, file, path.stat().st_size)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
@@ -110,7 +114,9 @@ def _check_zip(path: Path, file: BinaryIO, size_bytes: int) -> None:
             for member in members:
                 if member.filename.endswith("/data.pkl") and b"\nbytearray\n" in archive.read(member):
                     raise _bytearray_error(path)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except BadInputError:
+        raise
+    except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
             f"{path}: the file is cut short or damaged ({error})",
             hint="was it copied or downloaded completely?",

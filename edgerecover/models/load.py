@@ -268,8 +268,9 @@ def _plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
 
 def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
     for key, tensor in tensors.items():
-        num_bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
-        if num_bad:
+        is_finite = tensor.isfinite()
+        if not bool(is_finite.all()):
+            num_bad = tensor.numel() - int(is_finite.count_nonzero())
             raise BadInputError(
                 f"{path}: {num_bad:,} of the {tensor.numel():,} values of {key!r} are NaN or infinite",
                 hint="use a checkpoint from before the training diverged",

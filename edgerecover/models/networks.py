@@ -286,8 +286,10 @@ def _warnings(teacher: ModelFacts) -> tuple[str, ...]:
 
 
 def _masks(checkpoint: Checkpoint, student: nn.Module) -> dict[str, Tensor]:
-    masks = {name: weight != 0 for name, weight in prunable_weights(student).items() if bool((weight == 0).any())}
-    return masks | checkpoint.masks
+    parameters = dict(student.named_parameters(remove_duplicate=False))
+    explicit = {name: mask for name, mask in checkpoint.masks.items() if name in parameters}
+    found = {name: weight != 0 for name, weight in prunable_weights(student).items() if name not in explicit}
+    return explicit | {name: mask for name, mask in found.items() if not bool(mask.all())}
 
 
 def _facts(

@@ -28,7 +28,8 @@ def measure(weights: nn.Module | Mapping[str, Tensor]) -> Sparsity:
 
     A layer is 2:4 when every four consecutive weights along its input channels hold at least two zeros, for
     each output channel and kernel position, as TensorRT demands; a layer whose input channels are no multiple
-    of four cannot be. Overall: dense when all layers are, 2:4 when all that can be are, else unstructured.
+    of four cannot be. Overall: dense when the network as a whole holds next to no zeros, 2:4 when all layers
+    that can be are, else unstructured.
 
     Args:
         weights: a network; or, when its architecture is not known, weights by name, read as Conv and Linear.
@@ -39,7 +40,7 @@ def measure(weights: nn.Module | Mapping[str, Tensor]) -> Sparsity:
         layers = list(_layers(weights))
     eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
     measured = tuple(_measure_layer(*layer) for layer in layers)
-    return Sparsity(measured, _overall([layer.pattern for layer in measured], eligible))
+    return Sparsity(measured, _overall(measured, eligible))
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
@@ -60,27 +61,32 @@ def _layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
 
 
 def _measure_layer(name: str, weight: Tensor, input_dim: int) -> LayerSparsity:
-    num_zeros = int((weight == 0).sum())
-    if num_zeros <= DENSE_MAX_SPARSITY * weight.numel():
+    num_zeros = weight.numel() - int(weight.count_nonzero())
+    if _is_dense(num_zeros, weight.numel()):
         pattern = Pattern.DENSE
-    elif _is_two_four(weight, input_dim):
+    elif 2 * num_zeros >= weight.numel() and _is_two_four(weight, input_dim):
         pattern = Pattern.TWO_FOUR
     else:
         pattern = Pattern.UNSTRUCTURED
     return LayerSparsity(name, tuple(weight.shape), weight.numel(), num_zeros, pattern)
 
 
+def _is_dense(num_zeros: int, num_weights: int) -> bool:
+    return num_zeros <= DENSE_MAX_SPARSITY * num_weights
+
+
 def _is_two_four(weight: Tensor, input_dim: int) -> bool:
+    """At least half of the weights are known to be zero."""
     if weight.shape[input_dim] % 4 != 0:
         return False
     zeros_per_group = (weight == 0).movedim(input_dim, -1).reshape(-1, 4).sum(dim=1)
     return bool((zeros_per_group >= 2).all())
 
 
-def _overall(patterns: list[Pattern], eligible: list[bool]) -> Pattern:
-    if all(pattern is Pattern.DENSE for pattern in patterns):
+def _overall(layers: tuple[LayerSparsity, ...], eligible: list[bool]) -> Pattern:
+    if _is_dense(sum(layer.num_zeros for layer in layers), sum(layer.num_weights for layer in layers)):
         return Pattern.DENSE
-    candidates = [pattern for pattern, can_be in zip(patterns, eligible, strict=True) if can_be]
-    if candidates and all(pattern is Pattern.TWO_FOUR for pattern in candidates):
+    candidates = [layer for layer, can_be in zip(layers, eligible, strict=True) if can_be]
+    if candidates and all(layer.pattern is Pattern.TWO_FOUR for layer in candidates):
         return Pattern.TWO_FOUR
     return Pattern.UNSTRUCTURED

@@ -16,7 +16,7 @@ MODEL_FILE = "model.toml"
 
 UNKNOWN = "unknown"
 
-_OWN_CODE = "edgerecover.demo."
+_OWN_CODE = "edgerecover.demo.network"
 """The demo's network is edgerecover's own code: whoever runs edgerecover trusts it already."""
 
 
@@ -83,6 +83,6 @@ def _read(toml_path: Path | None) -> ModelFile:
 
 def _require_trust_in(architecture: str, toml_path: Path) -> None:
     where = architecture.rpartition(":")[0]
-    if not where or where == "torchvision" or where.startswith(_OWN_CODE):
+    if not where or where in ("torchvision", _OWN_CODE):
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

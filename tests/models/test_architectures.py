@@ -2,7 +2,6 @@
 
 import py_compile
 import sys
-import time
 
 import pytest
 import torch
@@ -49,7 +48,9 @@ def test_cached_bytecode_that_differs_from_the_source_is_not_run(folder):
 def test_a_file_named_like_a_library_replaces_nothing(folder):
     (folder / "torchvision.py").write_text("from torch import nn\ndef net(): return nn.Linear(2, 3)\n")
     assert build("torchvision.py:net", folder, None).out_features == 3
-    assert sys.modules.get("torchvision") is None or hasattr(sys.modules["torchvision"], "models")
+    import torchvision
+
+    assert torchvision.__file__ != str(folder / "torchvision.py")
 
 
 def test_torchvision(tmp_path):
@@ -125,6 +126,11 @@ def test_batch_counters_may_be_missing(network):
     assert torch.equal(network[4].bias, state["4.bias"])
 
 
+def test_a_network_that_checks_its_version_loads_from_plain_tensors(tmp_path):
+    network = build("torchvision:mnasnet0_5", tmp_path, 4)
+    load_into(network, dict(network.state_dict()), what="model.pt")
+
+
 def test_a_tied_weight_may_be_saved_once():
     class Tied(nn.Module):
         def __init__(self):
@@ -137,10 +143,3 @@ def test_a_tied_weight_may_be_saved_once():
     load_into(network, state, what="model.pt")
     assert network.second.weight is network.first.weight
     assert bool((network.second.weight == 1).all())
-
-
-def test_building_is_quick(tmp_path):
-    build("torchvision:resnet18", tmp_path, None)
-    start = time.perf_counter()
-    build("torchvision:resnet18", tmp_path, None)
-    assert time.perf_counter() - start < 5

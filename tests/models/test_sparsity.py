@@ -64,6 +64,14 @@ def test_a_few_zeros_are_dense():
     assert measure(layer).pattern is Pattern.UNSTRUCTURED
 
 
+def test_one_small_layer_of_zeros_does_not_make_a_network_sparse():
+    head = nn.Linear(4, 4)
+    nn.init.zeros_(head.weight)
+    sparsity = measure(nn.Sequential(nn.Linear(100, 100), head))
+    assert sparsity.layers[1].pattern is Pattern.TWO_FOUR
+    assert sparsity.pattern is Pattern.DENSE
+
+
 def test_a_shared_weight_counts_once():
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight

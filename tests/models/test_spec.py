@@ -59,7 +59,10 @@ def test_flags_win(folder, monkeypatch):
     assert (spec.input, spec.input_source) == (flags, "--input-shape")
 
 
-@pytest.mark.parametrize("architecture", ["nets.py:tiny", "nets:tiny", "../up.py:net"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["nets.py:tiny", "nets:tiny", "../up.py:net", "edgerecover.demo.network.py:net", "torchvision.py:net"],
+)
 def test_code_named_by_the_file_needs_trust(folder, architecture):
     (folder / "model.toml").write_text(f'architecture = "{architecture}"\n')
     with pytest.raises(BadInputError, match="have not trusted"):

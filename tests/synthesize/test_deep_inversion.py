@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.synthesize.deep_inversion import (
+    _BatchStatistics,
+    batch_statistics,
+    dream,
+    tapped,
+    total_variation,
+)
+from edgerecover.synthesize.image_set import PixelScale
+
+SHAPE = (16, 3, 8, 8)
+TARGETS = torch.arange(16) % 4
+
+
+def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None):
+    bounds = tuple(torch.tensor(edge) for edge in spec.bounds())
+    random = torch.Generator().manual_seed(seed)
+    on_step = losses.append if losses is not None else lambda loss: None
+    with tapped(teacher, settings) as tap:
+        return dream(teacher, tap, bounds, SHAPE, targets, settings, random, cpu, on_step)
+
+
+def bn_distance(teacher, images, settings):
+    with tapped(teacher, settings) as tap, torch.no_grad():
+        teacher(images)
+        return float(tap.distance())
+
+
+def noise_inside(spec, seed=0):
+    low, high = (torch.tensor(edge).view(1, 3, 1, 1) for edge in spec.bounds())
+    return low + (high - low) * torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 6), (2, 3, 4, 5)])
+def test_statistics_and_their_gradient_are_those_of_autograd(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    dims = [d for d in range(len(shape)) if d != 1]
+    mean, var = batch_statistics(x)
+    torch.testing.assert_close(mean, x.mean(dims))
+    torch.testing.assert_close(var, x.var(dims, unbiased=False))
+    assert torch.autograd.gradcheck(_BatchStatistics.apply, x.double().requires_grad_())
+
+
+def test_statistics_of_a_constant_are_not_negative():
+    _, var = batch_statistics(torch.full((3, 2, 5, 5), 1234.567))
+    assert (var >= 0).all()
+
+
+@pytest.mark.parametrize("distance", ["l2", "normalized"])
+def test_the_bn_term_is_the_published_one(teacher, synthesis, real_images, distance):
+    settings = synthesis.model_copy(update={"bn_distance": distance})
+    images = real_images[0][:32]
+    first = teacher[1]
+    x = teacher[0](images)
+    mean_gap = x.mean((0, 2, 3)) - first.running_mean
+    var_gap = x.var((0, 2, 3), unbiased=False) - first.running_var
+    if distance == "l2":
+        expected = mean_gap.norm() + var_gap.norm()
+    else:
+        scale = first.running_var + first.eps
+        expected = (mean_gap**2 / scale).mean() + ((var_gap / scale) ** 2).mean()
+    # One layer, watched alone.
+    alone = nn.Sequential(teacher[0], teacher[1])
+    assert bn_distance(alone, images, settings) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_the_bn_term_adds_layers_up_or_averages_them(teacher, synthesis, real_images):
+    images = real_images[0][:32]
+    num_layers = sum(isinstance(m, nn.BatchNorm2d) for m in teacher.modules())
+    for distance, expected_of in (("l2", np.sum), ("normalized", np.mean)):
+        settings = synthesis.model_copy(update={"bn_distance": distance})
+        with tapped(teacher, settings) as tap, torch.no_grad():
+            teacher(images)
+            assert len(tap._terms) == num_layers
+            assert float(tap.distance()) == pytest.approx(float(expected_of([float(t) for t in tap._terms])))
+
+
+def test_real_images_are_nearer_to_the_stored_statistics_than_noise(teacher, synthesis, real_images, input_spec):
+    noise = noise_inside(input_spec)
+    assert bn_distance(teacher, real_images[0], synthesis) < 0.5 * bn_distance(teacher, noise, synthesis)
+
+
+@pytest.mark.parametrize("distance", ["l2", "normalized"])
+def test_dreaming_brings_statistics_near_the_stored_ones(teacher, synthesis, cpu, input_spec, distance):
+    settings = synthesis.model_copy(update={"bn_distance": distance})
+    losses = []
+    images = dreams(teacher, input_spec, settings, cpu, losses=losses)
+    assert len(losses) == settings.num_steps
+    assert images.shape == SHAPE
+    assert images.dtype == torch.float32
+    assert bn_distance(teacher, images, settings) < 0.5 * bn_distance(teacher, noise_inside(input_spec), settings)
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_dreams_are_of_the_class_they_were_made_for(teacher, synthesis, cpu, input_spec):
+    images = dreams(teacher, input_spec, synthesis, cpu)
+    assert (teacher(images).argmax(1) == TARGETS).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InputSpec((3, 8, 8), (0.45, 0.5, 0.55), (0.2, 0.25, 0.3), (0.0, 1.0)),
+        InputSpec((3, 8, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 1.0), (0.0, 255.0)),
+    ],
+    ids=["unit pixels", "bytes"],
+)
+def test_pixels_stay_inside_the_range_of_the_preprocessing(teacher, synthesis, cpu, spec):
+    # A rate that would leave the range at once if nothing held it.
+    settings = synthesis.model_copy(update={"lr": 2.0, "num_steps": 5})
+    images = dreams(teacher, spec, settings, cpu).numpy()
+    low, high = (np.array(edge, np.float32)[:, None, None] for edge in spec.bounds())
+    slack = 1e-5 * (high - low)
+    assert (images >= low - slack).all()
+    assert (images <= high + slack).all()
+    encoded = PixelScale(*spec.bounds()).encode(images)
+    assert encoded.min() == 0
+    assert encoded.max() == 255
+
+
+def test_a_number_clamps_the_network_input_itself(teacher, synthesis, cpu, input_spec):
+    settings = synthesis.model_copy(update={"lr": 2.0, "num_steps": 5, "clamp": 0.75})
+    assert float(dreams(teacher, input_spec, settings, cpu).abs().max()) == pytest.approx(0.75)
+
+
+def test_the_entropy_term_makes_the_teacher_sure(teacher, synthesis, cpu, input_spec):
+    settings = synthesis.model_copy(
+        update={"class_term": "entropy", "class_weight": 1.0, "start": "noise", "clamp": 3.0, "lr": 0.05}
+    )
+
+    def entropy(images):
+        p = F.softmax(teacher(images), 1)
+        return float(-(p * p.clamp_min(1e-9).log()).sum(1).mean())
+
+    start = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    images = dreams(teacher, input_spec, settings, cpu, targets=None)
+    assert entropy(images) < 0.5 * entropy(start)
+
+
+def test_a_network_without_batch_norm_can_be_dreamt_from(teacher_without_bn, synthesis, cpu, input_spec):
+    images = dreams(teacher_without_bn, input_spec, synthesis, cpu)
+    assert (teacher_without_bn(images).argmax(1) == TARGETS).float().mean() > 0.9
+
+
+def test_the_seed_decides_the_images(teacher, synthesis, cpu, input_spec):
+    settings = synthesis.model_copy(update={"num_steps": 5, "flip": True})
+    state = torch.random.get_rng_state()
+    first = dreams(teacher, input_spec, settings, cpu, seed=7)
+    torch.manual_seed(99)  # not a source of randomness here
+    again = dreams(teacher, input_spec, settings, cpu, seed=7)
+    torch.random.set_rng_state(state)
+    other = dreams(teacher, input_spec, settings, cpu, seed=8)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert (first - other).abs().mean() > 0.1
+
+
+def test_smoothness_is_asked_for_by_total_variation(teacher, synthesis, cpu, input_spec):
+    rough = dreams(teacher, input_spec, synthesis.model_copy(update={"bn_weight": 0.0}), cpu)
+    smooth = dreams(teacher, input_spec, synthesis.model_copy(update={"bn_weight": 0.0, "tv_weight": 5.0}), cpu)
+    assert total_variation(smooth, "mean") < 0.5 * total_variation(rough, "mean")
+
+
+def test_total_variation_of_a_step():
+    x = torch.zeros(2, 1, 4, 4)
+    x[:, :, :, 2:] = 3.0
+    assert total_variation(x, "sum") == 2 * 4 * 3.0
+    assert total_variation(x, "mean") == pytest.approx(3.0 / 3)
+
+
+def test_the_teacher_is_left_as_it_was(teacher, synthesis, cpu, input_spec):
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    dreams(teacher, input_spec, synthesis.model_copy(update={"num_steps": 2}), cpu)
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert not any(module._forward_pre_hooks for module in teacher.modules())
+
+
+def test_hooks_are_removed_after_an_error_too(teacher, synthesis):
+    with pytest.raises(RuntimeError), tapped(teacher, synthesis):
+        assert any(module._forward_pre_hooks for module in teacher.modules())
+        teacher(torch.zeros(1, 5, 8, 8))
+    assert not any(module._forward_pre_hooks for module in teacher.modules())
