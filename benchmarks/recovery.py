@@ -1,6 +1,7 @@
-"""Recovery of a pruned CIFAR-10 network on the command line's own path: dense, pruned, each profile, seeds apart.
+r"""Recovery of a pruned CIFAR-10 network on the command line's own path: dense, pruned, each profile, seeds apart.
 
-    python benchmarks/recovery.py DATA --network resnet20 --sparsity 0.75 --profiles balanced paper-2511.20702 --seeds 0 1 2
+    python benchmarks/recovery.py DATA --network resnet20 --sparsity 0.75 \
+        --profiles balanced paper-2511.20702 --seeds 0 1 2
 
 DATA is a folder with `models.py`, `weights/` and `cifar10_png_test_dev500.npz` (see docs/explanation/benchmarks.md).
 Every run is `edgerecover run --json` in a process of its own on the same pruned file, so masks and images are the same.
@@ -36,9 +37,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmark-results"))
     asked = parser.parse_args()
     folder = prepare(asked.data, asked.network, asked.sparsity, asked.results)
-    runs = {
-        profile: [run(folder, profile, seed, asked.data) for seed in asked.seeds] for profile in asked.profiles
-    }
+    runs = {profile: [run(folder, profile, seed, asked.data) for seed in asked.seeds] for profile in asked.profiles}
     print(table(asked.network, asked.sparsity, runs))
 
 
@@ -90,7 +89,8 @@ def table(network: str, sparsity: float, runs: dict[str, list[dict]]) -> str:
     lines = [
         f"{network}, {sparsity:.0%} sparse (global magnitude), {n} real images, seeds apart",
         "",
-        "| model | accuracy, mean ± sd (each seed) | agreement on held-back dreams | seconds: synthesize + recover + rest | peak memory |",
+        "| model | accuracy, mean ± sd (each seed) | agreement on held-back dreams "
+        "| seconds: synthesize + recover + rest | peak memory |",
         "|---|---|---|---|---|",
         *(f"| {name} | {100 * first[name]['hits'] / n:.1f} | | | |" for name in ("teacher", "pruned")),
     ]
@@ -98,7 +98,10 @@ def table(network: str, sparsity: float, runs: dict[str, list[dict]]) -> str:
         accuracies = [100 * r["accuracy"]["exported"]["hits"] / n for r in reports]
         spread = f" ± {stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
         agreement = mean(r["fidelity"]["exported"]["hits"] / r["fidelity"]["exported"]["total"] for r in reports)
-        seconds = {k: mean(s["seconds"] for r in reports for s in r["stages"] if s["stage"] == k) for k in ("synthesize", "recover")}
+        seconds = {
+            k: mean(s["seconds"] for r in reports for s in r["stages"] if s["stage"] == k)
+            for k in ("synthesize", "recover")
+        }
         rest = mean(r["wall_s"] for r in reports) - sum(seconds.values())
         memory = max(r["peak_memory_bytes"] for r in reports)
         lines.append(

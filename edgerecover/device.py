@@ -6,10 +6,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from edgerecover.errors import MissingError
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,16 @@ class Compute:
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network here, in place."""
+        network.to(device=self.device)
+        return network.to(memory_format=self.memory_format)  # torch's own signature takes one or the other
+
+    def images(self, images_NCHW: Tensor | NDArray[numpy.float32]) -> Tensor:
+        """Images as a tensor here."""
+        tensor = images_NCHW if isinstance(images_NCHW, Tensor) else torch.from_numpy(images_NCHW)
+        return tensor.to(self.device, memory_format=self.memory_format)
 
     def __str__(self) -> str:
         if self.device.type == "cuda":

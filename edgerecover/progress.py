@@ -7,7 +7,7 @@ Stdlib only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -21,17 +21,11 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where stages report. A protocol, so that a caller can hand in anything with these two methods."""
 
-    def task(self, title: str, total: int, unit: str) -> _TaskContext:
+    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Task]:
         """Open a task of `total` units; use as a context manager."""
 
     def note(self, message: str) -> None:
         """Say one line about what was decided or found (a fallback taken, a set reused)."""
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc_info: object) -> bool | None: ...
 
 
 class _SilentTask:
@@ -46,7 +40,7 @@ class Silent:
     def _silent_task(self) -> Iterator[Task]:
         yield _SilentTask()
 
-    def task(self, title: str, total: int, unit: str) -> _TaskContext:
+    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Task]:
         """Open a task nobody watches."""
         return self._silent_task()
 

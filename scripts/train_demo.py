@@ -113,9 +113,7 @@ def pruned_copy(dense: nn.Module) -> nn.Module:
     """Zero the smallest SPARSITY of all Conv and Linear weights, ranked together by magnitude."""
     pruned = digits_net()
     pruned.load_state_dict(dense.state_dict())
-    weights = [
-        module.weight.data for module in pruned.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
+    weights = [module.weight.data for module in pruned.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
     threshold = magnitudes.kthvalue(round(SPARSITY * magnitudes.numel())).values
     for weight in weights:
@@ -136,9 +134,7 @@ def write(files: DemoFiles, dense: nn.Module, pruned: nn.Module, test: Images) -
     files.pruned.write_bytes(save(pruned.state_dict()))
     files.model_file.write_text(MODEL_TOML, encoding="utf-8")
     classes = np.array([str(digit) for digit in range(NUM_CLASSES)])
-    np.savez_compressed(
-        files.test_images, images=test.pixels[..., np.newaxis], labels=test.labels, classes=classes
-    )
+    np.savez_compressed(files.test_images, images=test.pixels[..., np.newaxis], labels=test.labels, classes=classes)
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ def edgerecover(*arguments: object, cwd: Path, **environment: str) -> subprocess
         with pytest.raises(SystemExit) as ended:
             main()
     code = ended.value.code
-    return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, stdout.getvalue(), stderr.getvalue())
+    return subprocess.CompletedProcess(
+        arguments, code if isinstance(code, int) else 0, stdout.getvalue(), stderr.getvalue()
+    )
 
 
 @pytest.fixture
@@ -64,7 +66,8 @@ def test_the_users_own_line_after_trust(digits: Path) -> None:
     """`edgerecover run --target jetson-orin model.pt` with a model.toml beside the file, and nothing else."""
     (digits / "nets.py").write_text("from edgerecover.demo.network import digits_net as net\n")
     (digits / "model.toml").write_text(
-        'architecture = "nets.py:net"\nteacher = "dense.pt"\n[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n'
+        'architecture = "nets.py:net"\nteacher = "dense.pt"\n'
+        "[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n"
     )
     trusted = str(digits.parent / f"{digits.name}-trusted.json")
     line = ("run", "--target", "jetson-orin", "model.pt", "--profile", "smoke", "--json")
@@ -282,7 +285,7 @@ def test_out_that_holds_something_else_is_left_alone(digits: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the device that is always full")
 def test_no_trace_when_stdout_is_full(digits: Path) -> None:
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "edgerecover", "targets", "list", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=digits,

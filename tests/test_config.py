@@ -67,9 +67,7 @@ min_duration_s = 0.1
 def target_toml(tmp_path):
     """A copy of a shipped target that a test may break."""
     path = tmp_path / "mine.toml"
-    path.write_text(
-        (shipped_folder("targets") / "x86-cpu.toml").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    path.write_text((shipped_folder("targets") / "x86-cpu.toml").read_text(encoding="utf-8"), encoding="utf-8")
     return path
 
 
@@ -111,17 +109,13 @@ def test_an_unknown_key_is_named_with_file_line_and_nearest_key(target_toml):
     line = replace(target_toml, "[max_p99_ms]", "[max_p99_msec]")
     with pytest.raises(BadInputError) as error:
         load_target(str(target_toml))
-    assert error.value.message == (
-        f"{target_toml}:{line}: unknown key 'max_p99_msec'; did you mean 'max_p99_ms'?"
-    )
+    assert error.value.message == (f"{target_toml}:{line}: unknown key 'max_p99_msec'; did you mean 'max_p99_ms'?")
     assert "docs/reference/targets.md" in error.value.hint
 
 
 def test_an_unknown_key_inside_a_fact_is_found_too(target_toml):
     line = replace(target_toml, "value = 33.3", "value = 33.3\nsauce = 'a cook'") + 1
-    with pytest.raises(
-        BadInputError, match=rf":{line}: unknown key 'max_p99_ms.sauce'; did you mean 'source'"
-    ):
+    with pytest.raises(BadInputError, match=rf":{line}: unknown key 'max_p99_ms.sauce'; did you mean 'source'"):
         load_target(str(target_toml))
 
 
@@ -132,9 +126,7 @@ def test_a_wrong_value_is_shown_with_its_line(target_toml):
 
 
 def test_a_fact_without_a_source_is_refused(target_toml):
-    target_toml.write_text(
-        target_toml.read_text(encoding="utf-8") + "\n[memory_gib]\nvalue = 8\n", encoding="utf-8"
-    )
+    target_toml.write_text(target_toml.read_text(encoding="utf-8") + "\n[memory_gib]\nvalue = 8\n", encoding="utf-8")
     with pytest.raises(BadInputError, match=r":\d+: key 'memory_gib.source' is missing"):
         load_target(str(target_toml))
 
@@ -210,10 +202,7 @@ def test_a_fault_in_a_nested_table_is_named_with_its_line(tmp_path):
     line = PROFILE[: PROFILE.index("temperature = 3.0")].count("\n") + 1
     with pytest.raises(BadInputError) as error:
         load_profile(str(path))
-    assert (
-        f"{path}:{line}: unknown key 'recovery.temprature'; did you mean 'temperature'?"
-        in error.value.message
-    )
+    assert f"{path}:{line}: unknown key 'recovery.temprature'; did you mean 'temperature'?" in error.value.message
 
 
 # --- model.toml -----------------------------------------------------------------------------------

@@ -125,9 +125,7 @@ def test_the_table_of_shipped_targets_shows_their_limits():
 
 
 def test_the_page_on_model_toml_describes_every_key():
-    expected = set(ModelFile.model_fields) - {"input"} | {
-        f"input.{key}" for key in ModelFileInput.model_fields
-    }
+    expected = set(ModelFile.model_fields) - {"input"} | {f"input.{key}" for key in ModelFileInput.model_fields}
     assert documented_keys("model-toml.md") == expected
 
 

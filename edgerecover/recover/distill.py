@@ -73,8 +73,7 @@ def distill(
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
-            batch = augment(torch.from_numpy(images.images_of(chosen)), settings, generator, rng)
-            batch = batch.to(compute.device, memory_format=compute.memory_format)
+            batch = compute.images(augment(torch.from_numpy(images.images_of(chosen)), settings, generator, rng))
             with torch.no_grad(), compute.autocast():
                 teacher_logits = teacher(batch)
             with compute.autocast():
@@ -84,7 +83,7 @@ def distill(
             if names:
                 loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             _mask_gradients(student, masks)
             optimizer.step()
             scheduler.step()

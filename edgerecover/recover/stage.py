@@ -1,4 +1,4 @@
-"""The recovery stage: a ladder of rungs, each measured on images no rung trains on, and the best of them handed back."""
+"""The recovery stage: a ladder of rungs, each measured on images no rung trains on; the best is handed back."""
 
 # Shapes: N images, C channels, H height, W width, K classes.
 # ruff: noqa: TID253 - works on networks throughout; only the pipeline imports it
@@ -64,9 +64,8 @@ def recover(
     Raises:
         StageError: distillation diverged.
     """
-    place = {"device": compute.device, "memory_format": compute.memory_format}
-    teacher = copy.deepcopy(teacher).to(**place).eval().requires_grad_(False)
-    current = copy.deepcopy(student).to(**place).eval().requires_grad_(False)
+    teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
+    current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
     ladder.judge("pruned", current, 0.0)
@@ -119,7 +118,5 @@ _LARGEST_KL = 1e9
 @torch.no_grad()
 def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
     """Logits (N, K) of all images of a set, float32 on the CPU; computed in float32 whatever the device."""
-    place = {"device": compute.device, "memory_format": compute.memory_format}
-    return torch.cat(
-        [network(torch.from_numpy(batch).to(**place)).float().cpu() for batch in images.batches(_EVALUATION_BATCH)]
-    )
+    batches = images.batches(_EVALUATION_BATCH)
+    return torch.cat([network(compute.images(batch)).float().cpu() for batch in batches])

@@ -88,9 +88,8 @@ def _statistics_on(
     starts = range(0, len(images) - batch_size + 1, batch_size)
     with _normalising_by_batch(network, add):
         for start in starts:
-            batch = torch.from_numpy(images.images_of(range(start, start + batch_size)))
             with compute.autocast():
-                network(batch.to(device=compute.device, memory_format=compute.memory_format))
+                network(compute.images(images.images_of(range(start, start + batch_size))))
     n = len(starts)
     return {
         name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))

@@ -224,7 +224,9 @@ def _verdict(report: Report, bundle: str) -> RenderableType:
     ]
     if waiting:
         style = _STYLE[GateStatus.NEEDS_DEVICE]
-        rows.insert(1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{_count(waiting, 'gate')} to settle on {report.target}"))
+        rows.insert(
+            1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{_count(waiting, 'gate')} to settle on {report.target}")
+        )
     return _grid(rows)
 
 

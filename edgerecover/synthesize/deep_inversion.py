@@ -152,7 +152,7 @@ def dream(
             + settings.l2_weight * view.square().mean()
         )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         with torch.no_grad():
             z.copy_(torch.minimum(torch.maximum(z, -edge), edge))

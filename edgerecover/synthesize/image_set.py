@@ -65,7 +65,8 @@ class PixelScale:
 
         low = np.asarray(self.low, np.float32)[:, None, None]
         high = np.asarray(self.high, np.float32)[:, None, None]
-        return np.clip(np.rint((images_NCHW - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+        bytes_NCHW: Bytes_NCHW = np.clip(np.rint((images_NCHW - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+        return bytes_NCHW
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def synthesize(
         StageError: the images diverged (not finite), or two sets share an image.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = teacher.to(compute.device, memory_format=compute.memory_format).eval().requires_grad_(False)
+    teacher = compute.place(teacher).eval().requires_grad_(False)
     sizes = dict(zip(SPLITS, (settings.num_train, settings.num_calibration, settings.num_held_back), strict=True))
     plans = [plan for split in SPLITS for plan in _plans(split, sizes[split], num_classes, settings, seed)]
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
@@ -185,7 +185,7 @@ def _make(
             hint="the teacher's statistics may be extreme (`edgerecover inspect` it); a lower synthesis.lr may help",
         )
     pixels = scale.encode(images_NCHW.numpy())
-    num_on_target = _num_on_target(teacher, torch.from_numpy(scale.decode(pixels)), targets_N, compute)
+    num_on_target = _num_on_target(teacher, compute.images(scale.decode(pixels)), targets_N)
     tap.clear()
     shard = make_shard(plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
     write_shard(folder, shard, pixels)
@@ -193,10 +193,10 @@ def _make(
 
 
 @torch.no_grad()
-def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | None, compute: Compute) -> int:
+def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | None) -> int:
     if targets_N is None:
         return 0
-    return int((teacher(images_NCHW.to(compute.device)).argmax(1) == targets_N).sum())
+    return int((teacher(images_NCHW).argmax(1) == targets_N).sum())
 
 
 def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> SyntheticFacts:

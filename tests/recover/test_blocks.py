@@ -1,0 +1,63 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from edgerecover.recover.blocks import block_names, captured
+
+
+def on_meta(name):
+    with torch.device("meta"):
+        return getattr(torchvision.models, name)(weights=None)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("resnet18", [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]),
+        ("mobilenet_v2", [f"features.{i}" for i in range(19)]),
+        ("vgg11_bn", [f"features.{i}" for i in (1, 5, 9, 12, 16, 19, 23, 26)]),
+        ("vit_b_16", [f"encoder.layers.encoder_layer_{i}" for i in range(12)]),
+        (
+            "densenet121",
+            [f"features.{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
+            + ["features.denseblock4"],
+        ),
+        ("alexnet", [f"features.{i}" for i in (0, 3, 6, 8, 10)] + ["classifier.1", "classifier.4"]),
+    ],
+)
+def test_blocks_of_known_architectures(architecture, expected):
+    assert list(block_names(on_meta(architecture))) == expected
+
+
+def test_a_plain_network_is_matched_at_its_norms_or_at_its_weights(teacher, teacher_without_bn):
+    assert block_names(teacher) == ("1", "4", "7")
+    assert block_names(teacher_without_bn) == ("0", "2", "4")
+
+
+def test_outputs_are_captured_and_hooks_removed(teacher, real_images):
+    images = real_images[0][:4]
+    with captured(teacher, ("1", "7")) as outputs:
+        teacher(images[:1])
+        logits = teacher(images)
+    assert list(outputs) == ["1", "7"]
+    assert {len(features) for features in outputs.values()} == {4}
+    torch.testing.assert_close(teacher[11](outputs["7"].mean((2, 3))), logits)
+    assert not any(module._forward_hooks for module in teacher.modules())
+
+
+def test_hooks_are_removed_after_an_error_too(teacher):
+    with pytest.raises(RuntimeError), captured(teacher, ("1",)):
+        teacher(torch.zeros(1, 5, 8, 8))
+    assert not any(module._forward_hooks for module in teacher.modules())
+
+
+def test_an_output_that_is_no_tensor_is_left_out():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with captured(nn.Sequential(Pair()), ("0",)) as outputs:
+        Pair()(torch.zeros(1))
+        nn.Sequential(Pair())(torch.zeros(1))
+    assert outputs == {}

@@ -1,0 +1,205 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edgerecover.errors import StageError
+from edgerecover.progress import Silent
+from edgerecover.recover.distill import apply_masks, augment, distill, feature_loss, kd_loss
+from edgerecover.recover.stage import logits_on
+from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+
+
+class Losses(Silent):
+    def __init__(self):
+        self.values = []
+
+    def advance(self, steps=1, **numbers):
+        self.values.append(numbers["loss"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        return None
+
+    def task(self, title, total, unit):
+        return self
+
+
+def agreement(student, teacher, images, cpu):
+    return float(
+        (logits_on(student, images, cpu).argmax(1) == logits_on(teacher, images, cpu).argmax(1)).float().mean()
+    )
+
+
+OPTIMIZERS = {
+    "adam": {"optimizer": "adam", "lr": 1e-2},
+    "adam with decay": {"optimizer": "adam", "lr": 1e-2, "weight_decay": 1e-2},
+    "sgd": {"optimizer": "sgd", "lr": 5e-2, "momentum": 0.9, "weight_decay": 1e-2},
+}
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_pruned_weights_stay_exactly_zero_and_the_others_move(changes, student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    before = copy.deepcopy(student)
+    settings = recovery.model_copy(update={"num_steps": 6, **changes})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    weights, old = dict(student.named_parameters()), dict(before.named_parameters())
+    for name, mask in masks.items():
+        assert (weights[name][~mask] == 0).all()
+        assert (weights[name][mask] != old[name][mask]).float().mean() > 0.9
+    assert not any(parameter.requires_grad for parameter in student.parameters())
+    assert not any(module.training for module in student.modules())
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_the_optimiser_never_moves_a_pruned_weight(changes, student_and_masks, teacher, sets, recovery, cpu):
+    """Checked during training, so that the mask put on afterwards cannot hide it."""
+    student, masks = student_and_masks
+    moved = []
+
+    class Watch(Losses):
+        def advance(self, steps=1, **numbers):
+            weights = dict(student.named_parameters())
+            moved.append(any((weights[name][~mask] != 0).any() for name, mask in masks.items()))
+
+    settings = recovery.model_copy(update={"num_steps": 6, **changes})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu, progress=Watch())
+    assert moved == [False] * 6
+
+
+@pytest.mark.parametrize("bn", ["adapt", "frozen"])
+@pytest.mark.parametrize("feature_weight", [0.0, 1.0])
+def test_distillation_brings_the_student_near_the_teacher(
+    bn, feature_weight, student_and_masks, teacher, sets, recovery, cpu
+):
+    student, masks = student_and_masks
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    before = agreement(student, teacher, sets.calibration, cpu)
+    losses = Losses()
+    settings = recovery.model_copy(update={"bn": bn, "feature_weight": feature_weight})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu, progress=losses)
+    assert len(losses.values) == settings.num_steps
+    assert np.mean(losses.values[-5:]) < 0.6 * np.mean(losses.values[:5])
+    assert agreement(student, teacher, sets.calibration, cpu) > before + 0.05
+
+
+def test_the_teacher_is_not_changed(student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    settings = recovery.model_copy(update={"num_steps": 3})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not any(module._forward_hooks for module in (*teacher.modules(), *student.modules()))
+
+
+@pytest.mark.parametrize(("bn", "moves"), [("adapt", True), ("frozen", False)])
+def test_running_statistics_move_only_when_bn_adapts(bn, moves, student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    before = {name: layer.running_mean.clone() for name, layer in batch_norms_of(student).items()}
+    settings = recovery.model_copy(update={"num_steps": 3, "bn": bn})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    moved = [not torch.equal(layer.running_mean, before[name]) for name, layer in batch_norms_of(student).items()]
+    assert moved == [moves] * 3
+
+
+def test_the_seed_decides_the_student(student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    settings = recovery.model_copy(update={"num_steps": 4, "flip": True, "crop_fraction": 0.125, "mixup_alpha": 0.4})
+    outcomes = []
+    for seed in (1, 1, 2):
+        candidate = copy.deepcopy(student)
+        distill(candidate, teacher, masks, sets.train, settings, seed=seed, compute=cpu)
+        outcomes.append(candidate[11].weight)
+    assert torch.equal(outcomes[0], outcomes[1])
+    assert not torch.equal(outcomes[0], outcomes[2])
+
+
+def test_divergence_is_an_error_that_names_the_step(student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    settings = recovery.model_copy(update={"optimizer": "sgd", "lr": 1e9, "schedule": "constant"})
+    with pytest.raises(StageError, match=r"diverged at step \d+: the loss is (nan|inf)"):
+        distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    assert not any(module._forward_hooks for module in (*teacher.modules(), *student.modules()))
+
+
+def test_a_set_smaller_than_a_batch_is_enough(student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    settings = recovery.model_copy(update={"num_steps": 2, "batch_size": 10_000})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+
+
+def test_the_kd_loss_is_the_divergence_of_softened_outputs(recovery):
+    student, teacher = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    p, q = (F.softmax(logits / 4.0, 1) for logits in (teacher, student))
+    expected = float((p * (p / q).log()).sum(1).mean())
+    plain = recovery.model_copy(update={"scale_by_temperature_squared": False})
+    assert float(kd_loss(student, teacher, plain)) == pytest.approx(expected, rel=1e-4)
+    assert float(kd_loss(student, teacher, recovery)) == pytest.approx(16 * expected, rel=1e-4)
+    assert float(kd_loss(teacher, teacher, recovery)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_feature_loss_weighs_blocks_alike_whatever_their_scale():
+    f_t = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    halved = {"small": f_t / 2, "large": 500 * f_t}
+    assert float(feature_loss(halved, {"small": f_t, "large": 1000 * f_t})) == pytest.approx(0.25)
+    assert float(feature_loss({"dead": torch.zeros(2)}, {"dead": torch.zeros(2)})) == 0
+
+
+def augmented(batch, recovery, **changes):
+    settings = recovery.model_copy(update=changes)
+    return augment(batch, settings, torch.Generator().manual_seed(0), np.random.default_rng(0))
+
+
+@pytest.fixture
+def numbered():
+    """32 images, every pixel its own number, none of them zero."""
+    return torch.arange(1, 32 * 3 * 6 * 8 + 1, dtype=torch.float32).view(32, 3, 6, 8)
+
+
+def test_without_augmentation_a_batch_is_as_it_was(numbered, recovery):
+    assert torch.equal(augmented(numbered, recovery), numbered)
+
+
+def test_flips_mirror_about_half_of_the_images_across(numbered, recovery):
+    flipped = augmented(numbered, recovery, flip=True)
+    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(flipped, numbered, strict=True)]
+    kept = [torch.equal(new, old) for new, old in zip(flipped, numbered, strict=True)]
+    assert sum(mirrored) + sum(kept) == 32
+    assert 8 < sum(mirrored) < 24
+
+
+def test_crops_shift_by_at_most_the_fraction_and_fill_with_zeros(numbered, recovery):
+    pad = 2
+    shifted = augmented(numbered, recovery, crop_fraction=pad / 6)
+    assert shifted.shape == numbered.shape
+    padded = F.pad(numbered, (pad,) * 4)
+    windows = {(top, left): padded[:, :, top : top + 6, left : left + 8] for top in range(5) for left in range(5)}
+    found = [[at for at, window in windows.items() if torch.equal(shifted[i], window[i])] for i in range(32)]
+    assert all(len(where) == 1 for where in found)
+    assert len({where[0] for where in found}) > 10
+
+
+def test_mixup_is_a_convex_mixture_of_pairs(numbered, recovery):
+    constant = numbered[:, :1, :1, :1].expand(32, 3, 4, 4)
+    mixed = augmented(constant, recovery, mixup_alpha=0.5)
+    assert mixed.shape == constant.shape
+    assert mixed.min() >= constant.min()
+    assert mixed.max() <= constant.max()
+    assert not torch.equal(mixed, constant)
+    torch.testing.assert_close(mixed.mean(), constant.mean())  # a permutation loses no image
+
+
+def test_masks_make_exact_zeros(teacher):
+    mask = torch.zeros_like(teacher[0].weight, dtype=torch.bool)
+    mask[0] = True
+    kept = teacher[0].weight[0].clone()
+    apply_masks(teacher, {"0.weight": mask})
+    assert torch.equal(teacher[0].weight[0], kept)
+    assert int(teacher[0].weight.count_nonzero()) == kept.numel()
+    assert math.isclose(float(teacher[0].weight[1:].abs().sum()), 0.0, abs_tol=0.0)

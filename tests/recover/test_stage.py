@@ -1,0 +1,123 @@
+import copy
+
+import pytest
+import torch
+
+from edgerecover.errors import StageError
+from edgerecover.recover.stage import logits_on, recover
+
+
+def agreement(network, teacher, images, cpu):
+    return float(
+        (logits_on(network, images, cpu).argmax(1) == logits_on(teacher, images, cpu).argmax(1)).float().mean()
+    )
+
+
+@pytest.fixture
+def climb(student_and_masks, teacher, sets, recovery, cpu):
+    def climb(student=None, **changes):
+        given, masks = student_and_masks
+        settings = recovery.model_copy(update=changes)
+        return recover(student or given, teacher, masks, sets, settings, seed=0, compute=cpu)
+
+    return climb
+
+
+def names(recovered):
+    return [rung.name for rung in recovered.rungs]
+
+
+def chosen(recovered):
+    (rung,) = [rung for rung in recovered.rungs if rung.chosen]
+    return rung
+
+
+def test_each_rung_is_measured_and_the_best_is_handed_back(climb, student_and_masks, teacher, sets, cpu):
+    recovered = climb()
+    assert names(recovered) == ["pruned", "statistics repair", "distillation"]
+    best = chosen(recovered)
+    assert best.agreement == max(rung.agreement for rung in recovered.rungs)
+    assert best.agreement > recovered.rungs[0].agreement + 0.2
+    assert best.agreement == pytest.approx(agreement(recovered.student, teacher, sets.calibration, cpu))
+    assert [rung.seconds > 0 for rung in recovered.rungs] == [False, True, True]
+
+
+def test_recovery_helps_on_real_images_that_nothing_has_seen(climb, student_and_masks, real_images):
+    images, labels = real_images
+    before, after = (
+        float((network(images).argmax(1) == labels).float().mean())
+        for network in (student_and_masks[0], climb().student)
+    )
+    assert before < 0.6
+    assert after > 0.85
+
+
+def test_masks_are_kept_whichever_rung_wins(climb, student_and_masks):
+    _, masks = student_and_masks
+    for recovered in (climb(), climb(num_steps=0), climb(repair_statistics=False, num_steps=0)):
+        weights = dict(recovered.student.named_parameters())
+        assert all((weights[name][~mask] == 0).all() for name, mask in masks.items())
+
+
+def test_a_damaging_rate_is_not_handed_back(climb, student_and_masks, teacher, sets, cpu):
+    recovered = climb(optimizer="adam", lr=1.0, schedule="constant", num_steps=8, bn="frozen", feature_weight=0.0)
+    distilled, best = recovered.rungs[-1], chosen(recovered)
+    assert distilled.agreement < recovered.rungs[1].agreement
+    assert best.name == "statistics repair"
+    assert agreement(recovered.student, teacher, sets.calibration, cpu) == pytest.approx(best.agreement)
+
+
+def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
+    """The dense network is its own best student: nothing beats it, and equal is not better."""
+    student = copy.deepcopy(teacher)
+    recovered = climb(student, lr=0.3, num_steps=3, repair_statistics=False)
+    assert chosen(recovered).name == "pruned"
+    assert chosen(recovered).agreement == 1.0
+    assert chosen(recovered).kl == pytest.approx(0, abs=1e-6)
+
+
+def test_outputs_that_are_not_numbers_win_nothing(climb, student_and_masks, teacher, sets, cpu):
+    """An argmax over NaN is class 0, which can agree by chance more often than a student stuck on another class."""
+    student, _ = student_and_masks
+    student[11].weight.zero_()
+    student[11].bias.fill_(float("nan"))
+    recovered = climb(student, repair_statistics=False, num_steps=0)
+    assert recovered.rungs[0].agreement == 0.0
+    assert recovered.rungs[0].kl == 1e9
+
+
+def test_steps_that_the_settings_leave_out_are_not_rungs(climb):
+    assert names(climb(repair_statistics=False, num_steps=0)) == ["pruned"]
+    assert names(climb(num_steps=0)) == ["pruned", "statistics repair"]
+    assert names(climb(repair_statistics=False, num_steps=1)) == ["pruned", "distillation"]
+
+
+def test_student_and_teacher_are_not_changed(climb, student_and_masks, teacher):
+    student, _ = student_and_masks
+    before = [copy.deepcopy(network.state_dict()) for network in (student, teacher)]
+    recovered = climb(num_steps=3)
+    for network, state in zip((student, teacher), before, strict=True):
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert recovered.student is not student
+    assert not recovered.student.training
+    assert not any(parameter.requires_grad for parameter in recovered.student.parameters())
+
+
+def test_a_student_without_batch_norm_is_recovered(
+    student_and_masks_without_bn, teacher_without_bn, sets, recovery, cpu
+):
+    student, masks = student_and_masks_without_bn
+    recovered = recover(student, teacher_without_bn, masks, sets, recovery, seed=0, compute=cpu)
+    assert names(recovered) == ["pruned", "distillation"]
+    assert chosen(recovered).name == "distillation"
+    assert chosen(recovered).agreement > recovered.rungs[0].agreement
+
+
+def test_divergence_is_reported(climb):
+    with pytest.raises(StageError, match="diverged"):
+        climb(optimizer="sgd", lr=1e9, schedule="constant")
+
+
+def test_logits_on_a_set_are_those_of_one_batch(teacher, sets, cpu):
+    expected = teacher(torch.from_numpy(sets.train.images_of(range(len(sets.train)))))
+    torch.testing.assert_close(logits_on(teacher, sets.train, cpu), expected)

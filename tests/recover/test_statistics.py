@@ -1,0 +1,142 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+
+
+def statistics_of(network):
+    return {
+        name: (layer.running_mean.clone(), layer.running_var.clone()) for name, layer in batch_norms_of(network).items()
+    }
+
+
+def assert_same_statistics(network, expected, rtol=1e-3, atol=1e-4):
+    for name, (mean, var) in statistics_of(network).items():
+        torch.testing.assert_close(mean, expected[name][0], rtol=rtol, atol=atol)
+        torch.testing.assert_close(var, expected[name][1], rtol=rtol, atol=atol)
+
+
+def test_a_teacher_repaired_against_itself_does_not_change(teacher, sets, cpu):
+    # A channel almost without variance, where BN's eps is most of the divisor.
+    with torch.no_grad():
+        teacher[3].weight[0] *= 1e-3
+    teacher[4].running_mean[0] *= 1e-3
+    teacher[4].running_var[0] *= 1e-6
+    student = copy.deepcopy(teacher)
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    assert_same_statistics(student, statistics_of(teacher))
+
+
+def test_scaled_weights_are_compensated(teacher, sets, cpu, real_images):
+    """Statistics that scale with the weights give the teacher's outputs back, on real images too."""
+    images, labels = real_images
+    student = copy.deepcopy(teacher)
+    for layer in student:
+        if isinstance(layer, nn.Conv2d):
+            with torch.no_grad():
+                layer.weight *= 0.1
+    damaged = (student(images).argmax(1) == labels).float().mean()
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    expected = teacher(images)
+    assert damaged < 0.7
+    assert (student(images).argmax(1) == expected.argmax(1)).float().mean() > 0.99
+    assert (student(images) - expected).abs().mean() < 0.05 * expected.std()
+
+
+def test_a_pruned_student_decides_better_with_its_own_statistics(student_and_masks, teacher, sets, cpu, real_images):
+    student, _ = student_and_masks
+    images, labels = real_images
+    before = (student(images).argmax(1) == labels).float().mean()
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    after = (student(images).argmax(1) == labels).float().mean()
+    assert before < 0.6
+    assert after > before + 0.1
+
+
+def test_the_gap_between_dreams_and_real_images_is_taken_over(teacher, sets, cpu):
+    """Whatever dreams get wrong shows in the teacher: here its stored statistics are not those of the dreams at all."""
+    teacher[1].running_mean += 0.5
+    teacher[1].running_var *= 2.0
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student[0].weight *= 0.5
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    torch.testing.assert_close(student[1].running_mean, 0.5 * teacher[1].running_mean, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(student[1].running_var, 0.25 * teacher[1].running_var, rtol=1e-2, atol=1e-3)
+
+
+def test_channels_that_pruning_killed_do_not_explode(teacher, sets, cpu, real_images):
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student[0].weight[::2] = 0
+        student[3].weight[1::2] = 0
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    for mean, var in statistics_of(student).values():
+        assert mean.isfinite().all()
+        assert (var >= 0).all()
+    logits, expected = student(real_images[0]), teacher(real_images[0])
+    assert logits.abs().max() < 3 * expected.abs().max()
+
+
+def test_only_running_statistics_change(student_and_masks, teacher, sets, cpu):
+    student, _ = student_and_masks
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    teacher_before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    changed = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"{layer}.{name}" for layer in (1, 4, 7) for name in ("running_mean", "running_var")}
+    assert all(torch.equal(value, teacher_before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_layers_keep_their_momentum_mode_and_counter(student_and_masks, teacher, sets, cpu):
+    student, _ = student_and_masks
+    student[1].momentum, student[4].momentum = 0.37, None
+    student[4].train()
+    counted = {name: int(layer.num_batches_tracked) for name, layer in batch_norms_of(student).items()}
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    assert (student[1].momentum, student[4].momentum, student[7].momentum) == (0.37, None, 0.1)
+    assert [layer.training for layer in batch_norms_of(student).values()] == [False, True, False]
+    assert {name: int(layer.num_batches_tracked) for name, layer in batch_norms_of(student).items()} == counted
+    assert list(student.state_dict()) == list(teacher.state_dict())
+    assert not any(module._forward_pre_hooks for module in (*student.modules(), *teacher.modules()))
+
+
+def test_layers_are_restored_after_an_error(teacher, sets, cpu):
+    student = copy.deepcopy(teacher)
+    student[3] = nn.Conv2d(5, 16, 1)
+    with pytest.raises(RuntimeError):
+        repair_statistics(student, teacher, sets.train, 32, cpu)
+    first = student[1]
+    assert (first.momentum, first.training, int(first.num_batches_tracked)) == (0.1, False, 80)
+    assert not first._forward_pre_hooks
+
+
+def test_a_batch_larger_than_the_set_is_cut(student_and_masks, teacher, sets, cpu):
+    student, _ = student_and_masks
+    other = copy.deepcopy(student)
+    repair_statistics(student, teacher, sets.train, 10_000, cpu)
+    repair_statistics(other, teacher, sets.train, len(sets.train), cpu)
+    assert_same_statistics(student, statistics_of(other), rtol=0, atol=0)
+
+
+def test_a_layer_that_inference_does_not_reach_keeps_what_it_has(teacher, sets, cpu):
+    class WithSpare(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.spare = network, nn.BatchNorm2d(3)
+
+        def forward(self, images):
+            return self.network(images)
+
+    spare = WithSpare(teacher).eval()
+    student = copy.deepcopy(spare)
+    repair_statistics(student, spare, sets.train, 32, cpu)
+    assert torch.equal(student.spare.running_var, torch.ones(3))
+
+
+def test_layers_without_running_statistics_are_not_repaired(teacher):
+    teacher[1] = nn.BatchNorm2d(16, track_running_stats=False)
+    assert list(batch_norms_of(teacher)) == ["4", "7"]
