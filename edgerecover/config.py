@@ -159,7 +159,7 @@ class LatencySettings(Settings):
     """How latency is measured: until both minima are met (as MLPerf loadgen does), warm-up kept apart."""
 
     num_warmup: Count
-    min_queries: Count
+    min_queries: Annotated[int, Field(ge=1, le=10_000)]
     min_duration_s: NonNegative
 
 

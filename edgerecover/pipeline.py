@@ -31,6 +31,7 @@ from edgerecover.artifacts import (
     Fidelity,
     InputSpec,
     Latency,
+    ModelFacts,
     Parity,
     Pattern,
     Proportion,
@@ -45,7 +46,7 @@ from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
 from edgerecover.export.onnx import export
-from edgerecover.models.networks import Models, open_models
+from edgerecover.models.networks import Models, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks, global_magnitude_masks
@@ -183,13 +184,13 @@ def prune_file(model_path: Path, out: Path, sparsity: float, *, arch: str | None
     Raises:
         BadInputError: the checkpoint cannot be opened, or `out` cannot be written.
     """
-    models = open_models(model_path, arch=arch, teacher=None, input_flags=None, trust_code=trust_code, will_prune=True)
-    apply_masks(models.student, global_magnitude_masks(models.student, sparsity))
+    network = open_network(model_path, arch=arch, trust_code=trust_code)
+    apply_masks(network, global_magnitude_masks(network, sparsity))
     try:
-        replace_file(out, weights_of(models.student))
+        replace_file(out, weights_of(network))
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
-    return measure(models.student)
+    return measure(network)
 
 
 @dataclass
@@ -349,8 +350,8 @@ def _report(
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
-        student=models.student_facts,
-        teacher=models.teacher_facts,
+        student=_without_folder(models.student_facts),
+        teacher=_without_folder(models.teacher_facts),
         recovered_sparsity=sparsity,
         synthetic=synthetic,
         rungs=recovered.rungs,
@@ -370,6 +371,11 @@ def _report(
         warnings=models.warnings,
         tool_versions=_tool_versions(),
     )
+
+
+def _without_folder(facts: ModelFacts) -> ModelFacts:
+    """A report travels: it names the user's files, not where they lay."""
+    return replace(facts, path=Path(facts.path).name)
 
 
 def _num_mask_violations(models: Models, recovered: Recovered) -> int:

@@ -75,10 +75,9 @@ class Parameter(typing.NamedTuple):
 
 
 def parameters(function: Callable[..., Any]) -> list[Parameter]:
-    hints = typing.get_type_hints(function, include_extras=True)
     found = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        kind, info = typing.get_args(hints[name])
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind, info = typing.get_args(parameter.annotation)
         # Inside Annotated, what Typer calls the default of an Option is its first spelling.
         spellings = (
             (info.metavar or name.upper(),) if isinstance(info, ArgumentInfo) else (info.default, *info.param_decls)

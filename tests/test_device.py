@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,18 @@ def test_the_cpu_computes_in_float32():
     with compute.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert str(compute) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_networks_and_images_are_placed_in_one_memory_format():
+    compute = choose_compute("cpu")
+    network = torch.nn.Conv2d(3, 4, 3)
+    assert compute.place(network) is network
+    assert network.weight.is_contiguous(memory_format=torch.channels_last)
+    pixels_NCHW = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    for given in (pixels_NCHW, torch.from_numpy(pixels_NCHW)):
+        images_NCHW = compute.images(given)
+        assert images_NCHW.is_contiguous(memory_format=torch.channels_last)
+        np.testing.assert_array_equal(images_NCHW.numpy(), pixels_NCHW)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -106,6 +106,19 @@ def open_models(
     )
 
 
+def open_network(model_path: Path, *, arch: str | None, trust_code: bool) -> nn.Module:
+    """Open one checkpoint in its architecture; what its input looks like need not be known.
+
+    Raises:
+        BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
+    """
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=None, trust_code=trust_code)
+    spec = _completed(said, checkpoint)
+    _, network = _open_student(checkpoint, spec, _required_architecture(model_path, spec))
+    return network
+
+
 # --- architecture and input -----------------------------------------------------------------------------
 
 
@@ -118,18 +131,23 @@ def _completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     return spec
 
 
-def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
+def _required_architecture(model_path: Path, spec: ModelSpec) -> str:
     if spec.architecture is None:
         raise BadInputError(
             f"{model_path}: no architecture is named for it, and it is none of torchvision's classifiers",
             hint='name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"',
         )
+    return spec.architecture
+
+
+def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
+    architecture = _required_architecture(model_path, spec)
     if spec.input is None:
         raise BadInputError(
             f"{model_path}: what the network's input looks like is not known",
             hint="give --input-shape, or an [input] table with shape, mean and std in model.toml beside it",
         )
-    return spec.architecture, spec.input
+    return architecture, spec.input
 
 
 def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> tuple[Checkpoint, nn.Module]:
@@ -274,12 +292,18 @@ def _other_num_classes(teacher: Mapping[str, Tensor], student: Mapping[str, Tens
 
 
 def _warnings(teacher: ModelFacts) -> tuple[str, ...]:
-    if teacher.sparsity.pattern is Pattern.DENSE:
-        return ()
-    return (
-        f"the teacher {teacher.path} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
-        "recovery can only approach what it knows",
-    )
+    warnings = []
+    if teacher.sparsity.pattern is not Pattern.DENSE:
+        warnings.append(
+            f"the teacher {teacher.path} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
+            "recovery can only approach what it knows"
+        )
+    if not teacher.num_batch_norms:
+        warnings.append(
+            "the network has no batch norm statistics: dreams rest on its class scores alone, which is less evidence; "
+            "expect less from recovery, and judge it with --eval-data where you can"
+        )
+    return tuple(warnings)
 
 
 # --- facts ----------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def distill(
                 student_logits = student(batch)
             kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
             loss = settings.kd_weight * kd
-            if names:
+            if teacher_features:
                 loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)

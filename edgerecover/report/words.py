@@ -17,18 +17,21 @@ def proportion(value: Proportion) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """1_099_231 → "1.10 MB" (10^6 bytes, as disks and downloads count)."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.3g} {unit}"
-    return f"{num_bytes} bytes"
+    """1_099_231 → "1.1 MB" (10^6 bytes, as disks and downloads count)."""
+    if num_bytes < 1000:
+        return f"{num_bytes} bytes"
+    value, unit = num_bytes / 1e3, "kB"
+    for larger in ("MB", "GB"):
+        if round(value) >= 1000:
+            value, unit = value / 1e3, larger
+    return f"{value:.3g} {unit}"
 
 
 def duration(seconds: float) -> str:
     """98.4 → "98 s"; 351 → "5 min 51 s"; 0.42 → "0.4 s"."""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
-    if seconds < 120:
+    if round(seconds) < 120:
         return f"{seconds:.0f} s"
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)

@@ -10,6 +10,9 @@ MAX_DURATION_S = 60.0
 LEAST_QUERIES = 10
 """Asked even of a network that is slower than that."""
 
+MAX_QUERIES = 10_000
+"""Enough for any percentile: a tiny network would fill its report with raw times before its duration is over."""
+
 
 def measure(
     query: Callable[[], object],
@@ -19,7 +22,7 @@ def measure(
     min_duration_s: float,
     max_duration_s: float = MAX_DURATION_S,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Time `query` until both minima are met, or `max_duration_s` is over and LEAST_QUERIES were asked.
+    """Time `query` until both minima are met, `max_duration_s` is over, or MAX_QUERIES were asked.
 
     Returns:
         Milliseconds of the warm-up queries and of those that count, in the order they ran.
@@ -38,7 +41,8 @@ def _timed(query: Callable[[], object], done: Callable[[int, float], bool], max_
     started_ns = time.perf_counter_ns()
     elapsed_s = 0.0
     while not done(len(times_ms), elapsed_s):
-        if elapsed_s >= max_duration_s and len(times_ms) >= LEAST_QUERIES:
+        too_long = elapsed_s >= max_duration_s and len(times_ms) >= LEAST_QUERIES
+        if too_long or len(times_ms) >= MAX_QUERIES:
             break
         before_ns = time.perf_counter_ns()
         query()

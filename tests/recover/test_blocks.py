@@ -57,7 +57,7 @@ def test_an_output_that_is_no_tensor_is_left_out():
         def forward(self, x):
             return x, x
 
-    with captured(nn.Sequential(Pair()), ("0",)) as outputs:
-        Pair()(torch.zeros(1))
-        nn.Sequential(Pair())(torch.zeros(1))
+    network = nn.Sequential(Pair())
+    with captured(network, ("0",)) as outputs:
+        network(torch.zeros(1))
     assert outputs == {}

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from edgerecover.errors import StageError
 from edgerecover.progress import Silent
+from edgerecover.recover.blocks import block_names
 from edgerecover.recover.distill import apply_masks, augment, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import batch_norms_of, repair_statistics
@@ -132,6 +134,25 @@ def test_a_set_smaller_than_a_batch_is_enough(student_and_masks, teacher, sets, 
     student, masks = student_and_masks
     settings = recovery.model_copy(update={"num_steps": 2, "batch_size": 10_000})
     distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+
+
+def test_blocks_whose_outputs_are_no_tensors_leave_the_features_out(sets, recovery, cpu):
+    class Split(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.conv = nn.Conv2d(channels, 8, 3)
+
+        def forward(self, images):
+            return (self.conv(images[0] if isinstance(images, tuple) else images),)
+
+    class Pooled(nn.Module):
+        def forward(self, features):
+            return features[0].mean((2, 3))
+
+    network = nn.Sequential(Split(3), Split(8), Pooled(), nn.Linear(8, 4)).eval()
+    assert block_names(network) == ("0", "1")
+    other = copy.deepcopy(network)
+    distill(network, other, {}, sets.train, recovery.model_copy(update={"num_steps": 1}), seed=0, compute=cpu)
 
 
 def test_the_kd_loss_is_the_divergence_of_softened_outputs(recovery):

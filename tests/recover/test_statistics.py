@@ -28,6 +28,36 @@ def test_a_teacher_repaired_against_itself_does_not_change(teacher, sets, cpu):
     student = copy.deepcopy(teacher)
     repair_statistics(student, teacher, sets.train, 32, cpu)
     assert_same_statistics(student, statistics_of(teacher))
+    divisor, expected = (network[4].running_var[0] + network[4].eps for network in (student, teacher))
+    assert float(divisor / expected) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_documented_formula_over_all_images(teacher, sets, cpu):
+    """At the first layer, whose input no other layer touches, over batches that differ from each other."""
+    student = copy.deepcopy(teacher)
+    student[0].weight.copy_(torch.randn(student[0].weight.shape, generator=torch.Generator().manual_seed(0)))
+    repair_statistics(student, teacher, sets.train, 8, cpu)
+    images = torch.from_numpy(sets.train.images_of(range(len(sets.train))))
+    x_s, x_t = student[0](images), teacher[0](images)
+    (mean_s, var_s), (mean_t, var_t) = ((x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)) for x in (x_s, x_t))
+    stored, eps = teacher[1], teacher[1].eps
+    ratio = (stored.running_var + eps) / (var_t + eps)
+    assert ratio.max() < 4
+    assert ratio.min() > 1 / 4
+    scale = ((var_s + eps) / (var_t + eps)).sqrt()
+    torch.testing.assert_close(student[1].running_var + eps, (var_s + eps) * ratio, rtol=1e-3, atol=1e-5)
+    expected_mean = mean_s + (stored.running_mean - mean_t) * scale
+    torch.testing.assert_close(student[1].running_mean, expected_mean, rtol=1e-3, atol=1e-4)
+
+
+def test_a_channel_that_dreams_hardly_reach_is_corrected_at_most_fourfold(teacher, sets, cpu):
+    teacher[1].running_var[0] *= 100.0
+    teacher[1].running_var[1] /= 100.0
+    student = copy.deepcopy(teacher)
+    plain = statistics_of(teacher)["1"][1]
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    assert student[1].running_var[0] < 0.2 * plain[0]
+    assert student[1].running_var[1] > 5 * plain[1]
 
 
 def test_scaled_weights_are_compensated(teacher, sets, cpu, real_images):

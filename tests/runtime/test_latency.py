@@ -1,6 +1,6 @@
 import time
 
-from edgerecover.runtime.latency import LEAST_QUERIES, measure
+from edgerecover.runtime.latency import LEAST_QUERIES, MAX_QUERIES, measure
 
 
 def test_both_minima_are_met_and_warmup_is_kept_apart():
@@ -25,3 +25,8 @@ def test_a_slow_query_stops_at_the_longest_duration_with_enough_samples():
         lambda: time.sleep(0.002), num_warmup=1000, min_queries=1000, min_duration_s=0.0, max_duration_s=0.005
     )
     assert len(warmup_ms) == len(samples_ms) == LEAST_QUERIES
+
+
+def test_a_tiny_network_does_not_fill_the_report():
+    _, samples_ms = measure(lambda: None, num_warmup=1, min_queries=5, min_duration_s=1e9)
+    assert len(samples_ms) == MAX_QUERIES

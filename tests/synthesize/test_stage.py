@@ -105,10 +105,12 @@ def test_without_class_targets_there_are_none_to_agree_with(make, quick):
     assert facts.teacher_agrees_with_target is None
 
 
-def test_no_two_images_are_alike_within_or_between_sets(make):
-    sets, _ = make()
+@pytest.mark.parametrize("class_term", ["target", "entropy"])
+def test_no_two_images_are_alike_within_or_between_sets(make, quick, class_term):
+    """Without class targets nothing but the shard's own seed tells two shards apart."""
+    sets, _ = make(settings=quick.model_copy(update={"class_term": class_term, "num_train": 16}))
     digests = [d for split in SPLITS for shard in getattr(sets, split).shards for d in shard.image_sha256]
-    assert len(set(digests)) == len(digests) == 27
+    assert len(set(digests)) == len(digests) == 30
 
 
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(make):

@@ -1,0 +1,59 @@
+import dataclasses
+import itertools
+
+from edgerecover.report.markdown import markdown
+
+
+def table_of(text, title):
+    section = text.split(f"## {title}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[2:]]
+
+
+def test_the_facts_of_a_run_are_there(report):
+    text = markdown(report)
+    assert text.startswith("# PASS: model.pt for jetson-orin\n")
+    for fact in (
+        "profile balanced, seed 0, cpu (2 threads), data used: none, 2026-03-01T09:30:00+00:00",
+        "| student sha256 | " + "3f" * 32 + " |",
+        "| synthetic images | 1,024 train, 256 calibration, 256 held back |",
+        "| distillation | 91.8 % | kept |",
+        "91.0 % (86.9–93.9) of 256 held-back synthetic images",
+        "| agreement before recovery | 41.8 % (35.9–47.9) |",
+        "67,084 of 268,336 are not zero",
+        "| p99 | 2.454 ms |",
+        "> model.pt: 3 keys of optimizer state were ignored",
+    ):
+        assert fact in text
+    assert [row[1] for row in table_of(text, "Gates")] == ["pass", "pass", "pass", "needs the device"]
+
+
+def test_every_table_is_rectangular(report_with_accuracy):
+    lines = markdown(report_with_accuracy).splitlines()
+    for above, below in itertools.pairwise(lines):
+        if above.startswith("|") and below.startswith("|"):
+            assert above.count(" | ") == below.count(" | ")
+
+
+def test_a_bar_or_a_new_line_in_a_text_does_not_break_its_table(report):
+    exporter = "torchscript (dynamo failed: a | b\nsecond line)"
+    report = dataclasses.replace(report, exported=dataclasses.replace(report.exported, exporter=exporter))
+    assert "dynamo failed: a \\| b second line)" in markdown(report)
+
+
+def test_latency_says_whose_it_is(report):
+    there = dataclasses.replace(report, latency=dataclasses.replace(report.latency, host_is_target=True))
+    assert "| kind | host latency: this machine is not the target |" in markdown(report)
+    assert "| kind | target latency |" in markdown(there)
+    assert "host latency:" not in markdown(there)
+
+
+def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy):
+    assert "accuracy" not in markdown(report).lower()
+    rows = table_of(markdown(report_with_accuracy), "Accuracy on 500 real images (cifar10_dev)")
+    assert rows == [
+        ["teacher", "91.0 % (88.2–93.2)"],
+        ["pruned", "60.6 % (56.3–64.8)"],
+        ["recovered", "89.8 % (86.8–92.2)"],
+        ["exported", "89.8 % (86.8–92.2)"],
+    ]

@@ -1,0 +1,210 @@
+import dataclasses
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Sparsity
+from edgerecover.config import load_profile, load_target, shipped_names
+from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
+
+BUNDLE = "/home/ada/nets/model.jetson-orin.bundle"
+
+
+def shown(show, *values, width=80, **console):
+    file = io.StringIO()
+    show(Console(width=width, file=file, **{"no_color": True, **console}), *values)
+    return file.getvalue()
+
+
+def on_target(report):
+    latency = dataclasses.replace(
+        report.latency, host_is_target=True, host=Host("aarch64", "Cortex-A78AE", 6, "Linux 5.15", "Jetson Orin Nano")
+    )
+    return dataclasses.replace(report, latency=latency)
+
+
+def test_the_facts_of_a_run_are_there(report):
+    text = shown(print_report, report, BUNDLE)
+    for fact in (
+        "edgerecover 0.1.0: model.pt for jetson-orin",
+        "models.py:resnet20, 269,722 parameters, 80.4 % zeros (unstructured)",
+        "profile balanced, seed 0, cpu (2 threads), data used: none",
+        "1,536 dreams, 8.61/s, 99.3 % seen as their class",
+        "41.0 %",
+        "91.0 % (86.9–93.9) with the teacher on 256 held-back dreams",
+        "67,084 of 268,336 are not zero (25.0 %)",
+        "1.12 MB, opset 18, batch 1",
+        "2,000 after 50 warm-ups",
+        "Intel(R) Xeon(R) Platinum 8488C, 2 cores",
+        "onnxruntime 1.31.1, CPUExecutionProvider, 2 threads",
+        "15.4 MB more than the bare runtime",
+        "DEVICE  1 gate to settle on jetson-orin",
+        "3 keys of optimizer state were ignored",
+        BUNDLE,
+    ):
+        assert fact in text
+
+
+def test_stages_add_up_and_the_kept_rung_is_marked(report):
+    lines = shown(print_report, report, BUNDLE).splitlines()
+    assert [line.split() for line in lines if "total" in line] == [["total", "4", "min", "25", "s"]]
+    assert [line.split()[0] for line in lines if line.rstrip().endswith(" kept")] == ["distillation"]
+
+
+def test_a_bar_is_as_long_as_its_number(report):
+    lines = shown(print_report, report, BUNDLE).splitlines()
+    (repaired,) = [line for line in lines if "statistics repair" in line]
+    assert repaired.count("█") == round(24 * 0.742)
+    assert repaired.count("█") + repaired.count("░") == 24
+
+
+def test_what_an_earlier_run_has_done_is_said(report):
+    stages = tuple(dataclasses.replace(stage, reused=stage.stage == "synthesize") for stage in report.stages)
+    text = shown(print_report, dataclasses.replace(report, stages=stages), BUNDLE)
+    assert text.count("from an earlier run") == 1
+    assert "from an earlier run: 1,536 dreams" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("name", ["report", "report_with_accuracy"])
+def test_no_line_is_wider_than_the_terminal_or_than_prose_should_be(request, name, width):
+    text = shown(print_report, request.getfixturevalue(name), BUNDLE, width=width)
+    assert max(len(line) for line in text.splitlines()) <= min(width, 100)
+
+
+def test_everything_wraps_at_80_columns_without_loss(report):
+    """Long texts fold; nothing is cut with an ellipsis."""
+    exporter = "torchscript (dynamo failed: " + "x" * 120 + ")"
+    report = dataclasses.replace(
+        report,
+        exported=dataclasses.replace(report.exported, exporter=exporter),
+        student=dataclasses.replace(report.student, architecture="package.module:" + "factory" * 20),
+        warnings=("w" * 200,),
+    )
+    text = shown(print_report, report, "/deep" * 40)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    packed = re.sub(r"\s", "", text)
+    for whole in (exporter, "factory" * 20, "w" * 200, "/deep" * 40):
+        assert re.sub(r"\s", "", whole) in packed
+
+
+def test_brackets_in_texts_are_not_markup(report):
+    exporter = "torchscript (dynamo failed: shape [1, 3] against [/red])"
+    report = dataclasses.replace(report, exported=dataclasses.replace(report.exported, exporter=exporter))
+    report = dataclasses.replace(report, warnings=("key [bold] ignored",), sparsity_verdict="[dim]zeros[/dim]")
+    text = " ".join(shown(print_report, report, "out [red].bundle").split())
+    for whole in (exporter, "key [bold] ignored", "[dim]zeros[/dim]", "out [red].bundle"):
+        assert whole in text
+
+
+def test_another_machine_gives_host_latency_and_the_target_target_latency(report):
+    elsewhere, there = (shown(print_report, r, BUNDLE) for r in (report, on_target(report)))
+    assert "host latency" in elsewhere
+    assert "host p99 2.45 ms" in elsewhere
+    assert "target latency" not in elsewhere
+    assert "target latency" in there
+    assert "Jetson Orin Nano, 6 cores" in there
+    assert not re.search(r"host p99", there)
+
+
+def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy):
+    assert "accuracy" not in shown(print_report, report, BUNDLE).lower()
+    text = shown(print_report, report_with_accuracy, BUNDLE)
+    assert "Accuracy on 500 real images: cifar10_dev" in text
+    for line in ("teacher    91.0 % (88.2–93.2)", "pruned     60.6 % (56.3–64.8)", "exported   89.8 % (86.8–92.2)"):
+        assert line in text
+    assert "accuracy 60.6 → 89.8 %" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [(GateStatus.PASS, "PASS"), (GateStatus.FAIL, "FAIL"), (GateStatus.INCONCLUSIVE, "UNSURE")],
+)
+def test_the_verdict_stands_in_words_at_the_end(report, status, word):
+    gates = (Gate("agreement", status, 0, 0, "at least", "%", "profile balanced", "as measured"),)
+    lines = shown(print_report, dataclasses.replace(report, gates=gates, warnings=()), BUNDLE).splitlines()
+    assert f"  {word}  as measured" in "\n".join(lines)
+    assert lines[-2].split()[0] == word
+    assert "DEVICE" not in "\n".join(lines)
+
+
+def test_several_gates_may_wait_for_the_device(report):
+    report = dataclasses.replace(report, gates=(*report.gates, report.gates[-1]))
+    assert "2 gates to settle on jetson-orin" in shown(print_report, report, BUNDLE)
+
+
+def test_colour_says_nothing_that_words_do_not(report):
+    plain = shown(print_report, report, BUNDLE)
+    coloured = shown(print_report, report, BUNDLE, no_color=False, force_terminal=True, color_system="truecolor")
+    assert "\x1b[" not in plain
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+def test_a_dynamic_batch_and_dreams_without_targets(report):
+    report = dataclasses.replace(
+        report,
+        exported=dataclasses.replace(report.exported, batch=None, num_weights=0, num_nonzero=0),
+        synthetic=dataclasses.replace(report.synthetic, teacher_agrees_with_target=None),
+    )
+    text = shown(print_report, report, BUNDLE)
+    assert "dynamic batch" in text
+    assert "seen as their class" not in text
+
+
+def test_facts_of_a_checkpoint(report):
+    text = shown(print_facts, report.student)
+    for fact in (
+        "model.pt",
+        "state_dict under 'model', prefix 'module.', 1.1 MB",
+        report.student.sha256,
+        "models.py:resnet20 (model.toml)",
+        "269,722; 19 batch norm layers",
+        "3×32×32, pixels 0 to 1 (model.toml)",
+        "80.4 % of 40,240 Conv and Linear weights, unstructured",
+        "none (zeros only)",
+        "not inside",
+    ):
+        assert fact in text
+    (row,) = [line for line in text.splitlines() if "layer1.0.conv1.weight" in line]
+    assert row.split() == ["layer1.0.conv1.weight", "16×16×3×3", "52.6", "%", "██████░░░░░░", "unstructured"]
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
+    facts = dataclasses.replace(
+        report.student,
+        architecture=None,
+        num_classes=None,
+        input=None,
+        has_masks=True,
+        teacher_inside=True,
+        sparsity=Sparsity((), Pattern.DENSE),
+    )
+    text = shown(print_facts, facts)
+    assert "not recognised: use --arch or model.toml" in text
+    assert "torch.nn.utils.prune masks" in text
+    assert "inside: the dense weights (weight_orig)" in text
+    assert "classes" not in text
+
+
+def test_pairs_are_aligned():
+    lines = shown(print_pairs, {"a": "first [x]", "longer": "second"}).splitlines()
+    assert [line.rstrip() for line in lines] == ["  a       first [x]", "  longer  second"]
+
+
+@pytest.mark.parametrize("kind", ["targets", "profiles"])
+def test_every_shipped_file_can_be_shown_whole(kind):
+    load = {"targets": load_target, "profiles": load_profile}[kind]
+    for name in shipped_names(kind):
+        data = load(name).model_dump(mode="json", exclude_none=True)
+        text = shown(print_settings, data)
+        packed = re.sub(r"\s", "", text)
+        assert max(len(line) for line in text.splitlines()) <= 80
+        for key, value in data.items():
+            assert key in text
+            if isinstance(value, dict) and "source" in value:
+                assert re.sub(r"\s", "", value["source"]) in packed

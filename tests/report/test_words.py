@@ -1,0 +1,46 @@
+import pytest
+
+from edgerecover.artifacts import Proportion
+from edgerecover.report.words import duration, percent, proportion, size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (0.42, "0.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (98.4, "98 s"),
+        (119.4, "119 s"),
+        (119.6, "2 min 0 s"),
+        (351.2, "5 min 51 s"),
+        (3599.6, "1 h 0 min"),
+        (7265, "2 h 1 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (15_400, "15.4 kB"),
+        (999_600, "1 MB"),
+        (1_099_231, "1.1 MB"),
+        (102_530_333, "103 MB"),
+        (3_250_000_000, "3.25 GB"),
+    ],
+)
+def test_sizes(num_bytes, text):
+    assert size(num_bytes) == text
+
+
+def test_fractions_are_percentages_with_their_interval():
+    assert percent(0.8912) == "89.1 %"
+    assert percent(1) == "100.0 %"
+    assert proportion(Proportion(81, 263)) == "30.8 % (25.5–36.6)"

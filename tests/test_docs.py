@@ -1,0 +1,239 @@
+"""The documentation is a test subject: its commands run, its output is what they print, its tables are complete."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from edgerecover import errors
+from edgerecover.config import Profile, Settings, load_profile, shipped_names
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted(DOCS.rglob("*.md"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def first_cells(page):
+    """Code in the first cell of every table row of a page, with the row's other cells."""
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {cell: [part.strip() for part in rest.split(" | ")] for cell, rest in rows}
+
+
+# --- the pages and the way between them ---------------------------------------------------------------------
+
+
+def anchors(page):
+    """As GitHub makes them: lower case, without punctuation, dashes for spaces."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def local_links(page):
+    """Resolved file and anchor of every link of a page that is not an address."""
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            yield link, (page.parent / path).resolve() if path else page, anchor
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_every_link_leads_somewhere(page):
+    for link, target, anchor in local_links(page):
+        assert target.exists(), f"{link}: no such file"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_every_page_is_reachable_from_the_index():
+    reached, waiting = set(), [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            waiting += [target for _, target, _ in local_links(page) if target in PAGES]
+    assert not set(PAGES) - reached
+
+
+# --- reference ----------------------------------------------------------------------------------------------
+
+
+def test_cli_reference_is_up_to_date():
+    generated = script("generate_cli_reference").reference()
+    assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == generated, "run scripts/generate_cli_reference.py"
+
+
+def test_cli_reference_documents_every_command_and_option():
+    import typer
+
+    from edgerecover.cli import app
+
+    page = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+
+    def check(command, name):
+        names = [*getattr(command, "commands", {})]
+        assert names or f"## {name}\n" in page, name
+        section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        for option in command.params if section else []:
+            if option.param_type_name == "option" and "completion" not in option.name:
+                assert all(f"`{spelling}`" in section for spelling in option.opts), f"{name} {option.opts}"
+        for inner in names:
+            check(command.commands[inner], f"{name} {inner}")
+
+    check(typer.main.get_command(app), "edgerecover")
+
+
+def keys_of(schema, prefix=""):
+    """Dotted name and field of every key that a file may hold."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def test_profile_reference_has_every_key_with_its_default():
+    rows = first_cells(REFERENCE / "profiles.md")
+    keys = dict(keys_of(Profile))
+    assert {key for key in rows if "." in key} == {key for key in keys if "." in key}
+    assert {"name", "description", "extends"} <= rows.keys()
+    for key, field in keys.items():
+        default = "required" if field.is_required() else str(field.default)
+        assert rows[key][1].strip('`"') == default, key
+
+
+def test_profile_reference_lists_the_shipped_profiles():
+    rows = first_cells(REFERENCE / "profiles.md")
+    for name in shipped_names("profiles"):
+        profile = load_profile(name)
+        assert rows[name][:4] == [
+            f"{profile.synthesis.num_train:,}",
+            str(profile.synthesis.num_steps),
+            f"{profile.recovery.num_steps:,}",
+            f"{100 * profile.gates.min_agreement:g} %",
+        ]
+
+
+def test_exit_code_reference_lists_every_code():
+    codes = {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert first_cells(REFERENCE / "exit-codes.md").keys() == codes
+
+
+# --- tutorial -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the tutorial and what it shows of the output."""
+
+    command: str
+    exact: str
+    """Printed below the command: compared but for white space."""
+    sample: str = ""
+    """In text blocks further down: compared but for numbers and bars too, which differ from machine to machine."""
+    exit_code: int = 0
+    """What `echo $?` after it shows."""
+
+
+def steps_of(page):
+    steps = []
+    for kind, body in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        if kind == "text":
+            steps[-1] = replace(steps[-1], sample=f"{steps[-1].sample}...{body}")
+        for piece in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:] if kind == "console" else []:
+            command, _, output = piece.partition("\n")
+            if command == "echo $?":
+                steps[-1] = replace(steps[-1], exit_code=int(output))
+            else:
+                steps.append(Step(command, output))
+    return steps
+
+
+def without_numbers(text):
+    text = re.sub(r"\d+ (?:min \d+ s|h \d+ min)", "0 s", text)
+    return re.sub(r"[█░─]+", "", re.sub(r"-?\d+(?:[.,]\d+)*(?:e-\d+)?", "#", text))
+
+
+def shows(expected, output):
+    """Whether the pieces between `...` stand in the output in this order; white space does not count."""
+    position, output = 0, " ".join(output.split())
+    for piece in expected.split("..."):
+        wanted = " ".join(piece.split())
+        position = output.find(wanted, position)
+        if position < 0:
+            return False
+        position += len(wanted)
+    return True
+
+
+@pytest.fixture(scope="module")
+def tutorial_folder(tmp_path_factory):
+    """Where all commands of the tutorial have run, in order, each with the exit code and output that it shows."""
+    if shutil.which("bash") is None:
+        pytest.skip("the tutorial's commands are written for bash")
+    folder = tmp_path_factory.mktemp("tutorial")
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "EDGERECOVER_TRUST_FILE": str(folder / "trusted.json"),
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUTF8": "1",
+    }
+    for step in steps_of(DOCS / "tutorial.md"):
+        done = subprocess.run(
+            ["bash", "-c", step.command],
+            cwd=folder,
+            env=environment,
+            encoding="utf-8",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        printed = f"{step.command}\nended with {done.returncode} and printed:\n{done.stdout}"
+        assert done.returncode == step.exit_code, printed
+        assert shows(step.exact, done.stdout), f"{printed}\ninstead of:\n{step.exact}"
+        assert shows(without_numbers(step.sample), without_numbers(done.stdout)), f"{printed}\nnot like:\n{step.sample}"
+    return folder
+
+
+@pytest.mark.slow
+def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
+    assert (tutorial_folder / "own" / "model.jetson-orin.bundle").is_dir()
+
+
+@pytest.mark.slow
+def test_bundle_reference_has_every_file_and_manifest_field(tutorial_folder):
+    manifest = json.loads((tutorial_folder / "own" / "model.jetson-orin.bundle" / "manifest.json").read_text())
+    rows = first_cells(REFERENCE / "bundle.md").keys()
+    assert rows == {"manifest.json", *manifest["files"], *manifest}
+
+
+@pytest.mark.slow
+def test_report_reference_has_every_gate_and_section(tutorial_folder):
+    bundle = tutorial_folder / "own" / "model.jetson-orin.bundle"
+    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    rows = first_cells(REFERENCE / "report.md").keys()
+    assert rows >= {gate["name"] for gate in report["gates"]}
+    page = (REFERENCE / "report.md").read_text(encoding="utf-8")
+    for title in ("Stages", "Recovery", "Accuracy", "Exported file", "Latency", "Gates", "Warnings", "Verdict"):
+        assert f"\n## {title}\n" in page
