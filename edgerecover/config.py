@@ -99,9 +99,7 @@ class Synthesis(Settings):
     """`target`: cross entropy to balanced class targets; `entropy`: low entropy of the teacher's output, no target."""
     class_weight: NonNegative
     bn_weight: NonNegative
-    bn_distance: Literal["l2", "normalized"] = "l2"
-    """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂, as published. `normalized`: the mean over layers and
-    channels of the squared differences in units of the teacher's own standard deviation, which weighs layers alike."""
+    """Of the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂."""
     tv_weight: NonNegative
     tv_reduction: Literal["mean", "sum"] = "mean"
     """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""

@@ -1,12 +1,16 @@
 """A toy problem that the tests of synthesis and recovery share: trained here, in about a second."""
 
 import copy
+import os
 
 import pytest
 from hypothesis import settings
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import Recovery, Synthesis
+
+# Before torch is imported, here and in child processes: on tiny networks threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, however busy the machine.
 settings.register_profile("deterministic", derandomize=True, deadline=None)

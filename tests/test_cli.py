@@ -340,3 +340,13 @@ def test_interrupt_keeps_finished_shards(digits: Path) -> None:
     shards = sorted(digits.glob(".edgerecover/*/train-*.json"))
     assert len(shards) >= 2
     assert not list(digits.glob(".edgerecover/*/.*.tmp"))
+
+
+def test_an_ascii_terminal_is_enough(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgerecover", "inspect", demo_files().pruned],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert done.returncode in (0, 2), done.stderr
+    assert "Traceback" not in done.stderr

@@ -25,6 +25,7 @@ num_held_back = 16
 batch_size = 16
 num_steps = 10
 lr = 0.1
+schedule = "cosine"
 betas = [0.5, 0.9]
 class_term = "target"
 class_weight = 0.2

@@ -295,7 +295,7 @@ def _warnings(teacher: ModelFacts) -> tuple[str, ...]:
     warnings = []
     if teacher.sparsity.pattern is not Pattern.DENSE:
         warnings.append(
-            f"the teacher {teacher.path} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
+            f"the teacher {Path(teacher.path).name} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
             "recovery can only approach what it knows"
         )
     if not teacher.num_batch_norms:

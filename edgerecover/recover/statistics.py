@@ -9,7 +9,7 @@ same images are compared with its stored ones, which came from real data.
 
 So the gap between synthetic and real images, which the teacher makes visible, is taken over in units of each network's
 own standard deviation: a student's channel that pruning left with a tenth of its scale also moves by a tenth. (Moving
-it by the teacher's whole shift destroys the student; benchmarks/statistics_repair.py measures the variants.) All
+it by the teacher's whole shift destroys the student; docs/adr/0005 has the measurement.) All
 variances are taken with BN's eps, as BN divides by them: a teacher repaired against itself does not change.
 """
 

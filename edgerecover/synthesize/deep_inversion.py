@@ -33,8 +33,7 @@ class StatisticsTap:
     Forward the teacher once, then read `distance()`; the graph of that forward is kept until `clear()`.
     """
 
-    def __init__(self, teacher: nn.Module, settings: Synthesis) -> None:
-        self._normalized = settings.bn_distance == "normalized"
+    def __init__(self, teacher: nn.Module) -> None:
         self._terms: list[Tensor] = []
         layers = [m for m in teacher.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
         self._handles = [layer.register_forward_pre_hook(self._record) for layer in layers]
@@ -45,18 +44,13 @@ class StatisticsTap:
         assert layer.running_var is not None
         mean_C, var_C = batch_statistics(inputs[0])
         mean_gap, var_gap = mean_C - layer.running_mean, var_C - layer.running_var
-        if self._normalized:
-            scale_C = layer.running_var + layer.eps
-            self._terms.append((mean_gap.square() / scale_C).mean() + (var_gap / scale_C).square().mean())
-        else:
-            self._terms.append(mean_gap.norm() + var_gap.norm())
+        self._terms.append(mean_gap.norm() + var_gap.norm())
 
     def distance(self) -> Tensor | float:
         """The BN term of the loss for the last forward; 0 for a network without batch norm."""
         if not self._terms:
             return 0.0
-        total = torch.stack(self._terms)
-        return total.mean() if self._normalized else total.sum()
+        return torch.stack(self._terms).sum()
 
     def clear(self) -> None:
         """Forget the last forward."""
@@ -69,9 +63,9 @@ class StatisticsTap:
 
 
 @contextmanager
-def tapped(teacher: nn.Module, settings: Synthesis) -> Iterator[StatisticsTap]:
+def tapped(teacher: nn.Module) -> Iterator[StatisticsTap]:
     """The teacher with its BN inputs watched; hooks are off again afterwards, whatever happens."""
-    tap = StatisticsTap(teacher, settings)
+    tap = StatisticsTap(teacher)
     try:
         yield tap
     finally:

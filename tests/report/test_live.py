@@ -44,3 +44,15 @@ def test_an_interrupted_task_claims_nothing():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert console.file.getvalue() == ""
+
+
+def test_a_long_task_reports_where_nobody_watches(monkeypatch):
+    seconds = iter(range(0, 1000, 20))
+    monkeypatch.setattr("edgerecover.report.live.time.perf_counter", lambda: next(seconds))
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, width=80)).task("synthesize", 4, "images") as task:
+        for _ in range(4):
+            task.advance(1, loss=0.5)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines[0] == "synthesize: 50%, about 40 s left, loss 0.5"
+    assert lines[-1].startswith("synthesize: 4 images in")

@@ -22,12 +22,12 @@ def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None
     bounds = tuple(torch.tensor(edge) for edge in spec.bounds())
     random = torch.Generator().manual_seed(seed)
     on_step = losses.append if losses is not None else lambda loss: None
-    with tapped(teacher, settings) as tap:
+    with tapped(teacher) as tap:
         return dream(teacher, tap, bounds, SHAPE, targets, settings, random, cpu, on_step)
 
 
-def bn_distance(teacher, images, settings):
-    with tapped(teacher, settings) as tap, torch.no_grad():
+def bn_distance(teacher, images):
+    with tapped(teacher) as tap, torch.no_grad():
         teacher(images)
         return float(tap.distance())
 
@@ -52,49 +52,38 @@ def test_statistics_of_a_constant_are_not_negative():
     assert (var >= 0).all()
 
 
-@pytest.mark.parametrize("distance", ["l2", "normalized"])
-def test_the_bn_term_is_the_published_one(teacher, synthesis, real_images, distance):
-    settings = synthesis.model_copy(update={"bn_distance": distance})
+def test_the_bn_term_is_the_published_one(teacher, real_images):
     images = real_images[0][:32]
     first = teacher[1]
     x = teacher[0](images)
     mean_gap = x.mean((0, 2, 3)) - first.running_mean
     var_gap = x.var((0, 2, 3), unbiased=False) - first.running_var
-    if distance == "l2":
-        expected = mean_gap.norm() + var_gap.norm()
-    else:
-        scale = first.running_var + first.eps
-        expected = (mean_gap**2 / scale).mean() + ((var_gap / scale) ** 2).mean()
+    expected = mean_gap.norm() + var_gap.norm()
     # One layer, watched alone.
     alone = nn.Sequential(teacher[0], teacher[1])
-    assert bn_distance(alone, images, settings) == pytest.approx(float(expected), rel=1e-3)
+    assert bn_distance(alone, images) == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_the_bn_term_adds_layers_up_or_averages_them(teacher, synthesis, real_images):
-    images = real_images[0][:32]
+def test_the_bn_term_adds_layers_up(teacher, real_images):
     num_layers = sum(isinstance(m, nn.BatchNorm2d) for m in teacher.modules())
-    for distance, expected_of in (("l2", np.sum), ("normalized", np.mean)):
-        settings = synthesis.model_copy(update={"bn_distance": distance})
-        with tapped(teacher, settings) as tap, torch.no_grad():
-            teacher(images)
-            assert len(tap._terms) == num_layers
-            assert float(tap.distance()) == pytest.approx(float(expected_of([float(t) for t in tap._terms])))
+    with tapped(teacher) as tap, torch.no_grad():
+        teacher(real_images[0][:32])
+        assert len(tap._terms) == num_layers
+        assert float(tap.distance()) == pytest.approx(sum(float(term) for term in tap._terms))
 
 
 def test_real_images_are_nearer_to_the_stored_statistics_than_noise(teacher, synthesis, real_images, input_spec):
     noise = noise_inside(input_spec)
-    assert bn_distance(teacher, real_images[0], synthesis) < 0.5 * bn_distance(teacher, noise, synthesis)
+    assert bn_distance(teacher, real_images[0]) < 0.5 * bn_distance(teacher, noise)
 
 
-@pytest.mark.parametrize("distance", ["l2", "normalized"])
-def test_dreaming_brings_statistics_near_the_stored_ones(teacher, synthesis, cpu, input_spec, distance):
-    settings = synthesis.model_copy(update={"bn_distance": distance})
+def test_dreaming_brings_statistics_near_the_stored_ones(teacher, synthesis, cpu, input_spec):
     losses = []
-    images = dreams(teacher, input_spec, settings, cpu, losses=losses)
-    assert len(losses) == settings.num_steps
+    images = dreams(teacher, input_spec, synthesis, cpu, losses=losses)
+    assert len(losses) == synthesis.num_steps
     assert images.shape == SHAPE
     assert images.dtype == torch.float32
-    assert bn_distance(teacher, images, settings) < 0.5 * bn_distance(teacher, noise_inside(input_spec), settings)
+    assert bn_distance(teacher, images) < 0.5 * bn_distance(teacher, noise_inside(input_spec))
     assert losses[-1] < 0.6 * losses[0]
 
 
