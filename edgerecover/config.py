@@ -99,7 +99,9 @@ class Synthesis(Settings):
     """`target`: cross entropy to balanced class targets; `entropy`: low entropy of the teacher's output, no target."""
     class_weight: NonNegative
     bn_weight: NonNegative
-    """Of the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂."""
+    bn_distance: Literal["relative", "l2"]
+    """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
+    that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
     tv_weight: NonNegative
     tv_reduction: Literal["mean", "sum"] = "mean"
     """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""

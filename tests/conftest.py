@@ -114,6 +114,7 @@ def synthesis():
         class_term="target",
         class_weight=2.0,
         bn_weight=1.0,
+        bn_distance="l2",
         tv_weight=0.0,
         jitter_fraction=0.125,
         flip=False,

@@ -30,6 +30,7 @@ betas = [0.5, 0.9]
 class_term = "target"
 class_weight = 0.2
 bn_weight = 1.0
+bn_distance = "l2"
 tv_weight = 0.001
 jitter_fraction = 0.1
 flip = true

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from edgerecover.progress import Task
 from edgerecover.report.words import duration
 
-
 _LINE_EVERY_S = 30.0
 """How often a task says where it is when nobody watches a bar: a log of hours must not be silent."""
 

@@ -33,18 +33,29 @@ class StatisticsTap:
     Forward the teacher once, then read `distance()`; the graph of that forward is kept until `clear()`.
     """
 
-    def __init__(self, teacher: nn.Module) -> None:
+    def __init__(self, teacher: nn.Module, settings: Synthesis) -> None:
         self._terms: list[Tensor] = []
-        layers = [m for m in teacher.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-        self._handles = [layer.register_forward_pre_hook(self._record) for layer in layers]
+        self._handles = [
+            layer.register_forward_pre_hook(self._watch(layer, settings))
+            for layer in teacher.modules()
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        ]
 
-    def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, _BatchNorm)
+    def _watch(self, layer: _BatchNorm, settings: Synthesis) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        mean_C, var_C = batch_statistics(inputs[0])
-        mean_gap, var_gap = mean_C - layer.running_mean, var_C - layer.running_var
-        self._terms.append(mean_gap.norm() + var_gap.norm())
+        stored_mean_C, stored_var_C = layer.running_mean, layer.running_var
+        mean_unit, var_unit = 1.0, 1.0
+        if settings.bn_distance == "relative":
+            var_C = stored_var_C + layer.eps
+            mean_unit, var_unit = float(var_C.sum().sqrt()), float(var_C.norm())
+
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            mean_C, var_C = batch_statistics(inputs[0])
+            mean_gap, var_gap = (mean_C - stored_mean_C).norm(), (var_C - stored_var_C).norm()
+            self._terms.append(mean_gap / mean_unit + var_gap / var_unit)
+
+        return record
 
     def distance(self) -> Tensor | float:
         """The BN term of the loss for the last forward; 0 for a network without batch norm."""
@@ -63,9 +74,9 @@ class StatisticsTap:
 
 
 @contextmanager
-def tapped(teacher: nn.Module) -> Iterator[StatisticsTap]:
+def tapped(teacher: nn.Module, settings: Synthesis) -> Iterator[StatisticsTap]:
     """The teacher with its BN inputs watched; hooks are off again afterwards, whatever happens."""
-    tap = StatisticsTap(teacher)
+    tap = StatisticsTap(teacher, settings)
     try:
         yield tap
     finally:

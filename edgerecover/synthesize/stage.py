@@ -102,7 +102,7 @@ def synthesize(
         total = sum(plan.num_images for plan in missing) * settings.num_steps
         with (
             progress.task("synthesize", total, "image steps") as task,
-            tapped(teacher) as tap,
+            tapped(teacher, settings) as tap,
         ):
             for plan in missing:
                 shards[plan.name] = _make(plan, teacher, tap, input, scale, settings, folder, compute, task)

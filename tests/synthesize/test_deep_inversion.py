@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -22,12 +24,12 @@ def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None
     bounds = tuple(torch.tensor(edge) for edge in spec.bounds())
     random = torch.Generator().manual_seed(seed)
     on_step = losses.append if losses is not None else lambda loss: None
-    with tapped(teacher) as tap:
+    with tapped(teacher, settings) as tap:
         return dream(teacher, tap, bounds, SHAPE, targets, settings, random, cpu, on_step)
 
 
-def bn_distance(teacher, images):
-    with tapped(teacher) as tap, torch.no_grad():
+def bn_distance(teacher, images, settings):
+    with tapped(teacher, settings) as tap, torch.no_grad():
         teacher(images)
         return float(tap.distance())
 
@@ -52,21 +54,35 @@ def test_statistics_of_a_constant_are_not_negative():
     assert (var >= 0).all()
 
 
-def test_the_bn_term_is_the_published_one(teacher, real_images):
+@pytest.mark.parametrize("distance", ["l2", "relative"])
+def test_the_bn_term_is_its_formula(teacher, synthesis, real_images, distance):
+    settings = synthesis.model_copy(update={"bn_distance": distance})
     images = real_images[0][:32]
     first = teacher[1]
     x = teacher[0](images)
-    mean_gap = x.mean((0, 2, 3)) - first.running_mean
-    var_gap = x.var((0, 2, 3), unbiased=False) - first.running_var
-    expected = mean_gap.norm() + var_gap.norm()
+    mean_gap = (x.mean((0, 2, 3)) - first.running_mean).norm()
+    var_gap = (x.var((0, 2, 3), unbiased=False) - first.running_var).norm()
+    if distance == "relative":
+        mean_gap, var_gap = mean_gap / first.running_var.sqrt().norm(), var_gap / first.running_var.norm()
     # One layer, watched alone.
     alone = nn.Sequential(teacher[0], teacher[1])
-    assert bn_distance(alone, images) == pytest.approx(float(expected), rel=1e-3)
+    assert bn_distance(alone, images, settings) == pytest.approx(float(mean_gap + var_gap), rel=1e-3)
 
 
-def test_the_bn_term_adds_layers_up(teacher, real_images):
+def test_the_relative_bn_term_does_not_see_the_scale_of_the_pixels(teacher, synthesis, real_images):
+    """A network on raw bytes and its twin on normalised pixels dream alike."""
+    settings = synthesis.model_copy(update={"bn_distance": "relative"})
+    images = real_images[0][:32]
+    scaled = copy.deepcopy(nn.Sequential(teacher[0], teacher[1]))
+    scaled[1].running_mean.mul_(50)
+    scaled[1].running_var.mul_(50**2)
+    alone = bn_distance(nn.Sequential(teacher[0], teacher[1]), images, settings)
+    assert bn_distance(scaled, 50 * images, settings) == pytest.approx(alone, rel=1e-2)
+
+
+def test_the_bn_term_adds_layers_up(teacher, synthesis, real_images):
     num_layers = sum(isinstance(m, nn.BatchNorm2d) for m in teacher.modules())
-    with tapped(teacher) as tap, torch.no_grad():
+    with tapped(teacher, synthesis) as tap, torch.no_grad():
         teacher(real_images[0][:32])
         assert len(tap._terms) == num_layers
         assert float(tap.distance()) == pytest.approx(sum(float(term) for term in tap._terms))
@@ -74,7 +90,7 @@ def test_the_bn_term_adds_layers_up(teacher, real_images):
 
 def test_real_images_are_nearer_to_the_stored_statistics_than_noise(teacher, synthesis, real_images, input_spec):
     noise = noise_inside(input_spec)
-    assert bn_distance(teacher, real_images[0]) < 0.5 * bn_distance(teacher, noise)
+    assert bn_distance(teacher, real_images[0], synthesis) < 0.5 * bn_distance(teacher, noise, synthesis)
 
 
 def test_dreaming_brings_statistics_near_the_stored_ones(teacher, synthesis, cpu, input_spec):
@@ -83,7 +99,7 @@ def test_dreaming_brings_statistics_near_the_stored_ones(teacher, synthesis, cpu
     assert len(losses) == synthesis.num_steps
     assert images.shape == SHAPE
     assert images.dtype == torch.float32
-    assert bn_distance(teacher, images) < 0.5 * bn_distance(teacher, noise_inside(input_spec))
+    assert bn_distance(teacher, images, synthesis) < 0.5 * bn_distance(teacher, noise_inside(input_spec), synthesis)
     assert losses[-1] < 0.6 * losses[0]
 
 
