@@ -46,12 +46,13 @@ from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
 from edgerecover.export.onnx import export
+from edgerecover.files import npy_bytes, replace_file
 from edgerecover.models.networks import Models, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.stage import Recovered, logits_on, recover
-from edgerecover.recover.store import read_recovered, recovery_key, replace_file, weights_of, write_recovered
+from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
 from edgerecover.runtime.host import is_target, this_host
@@ -166,8 +167,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         files: dict[str, Path | bytes | str] = {
             "model.onnx": onnx_path,
             "recovered.safetensors": weights_of(recovered.student),
-            "golden/inputs.npy": _npy(golden_NCHW),
-            "golden/outputs.npy": _npy(golden_outputs),
+            "golden/inputs.npy": npy_bytes(golden_NCHW),
+            "golden/outputs.npy": npy_bytes(golden_outputs),
             "dreams.png": contact_sheet(sets.train),
             "config.json": _json(_resolved_configuration(request, models)),
             "report.json": _json(to_json(report)),
@@ -310,7 +311,7 @@ def _latency(request: Request, onnx_path: Path, golden_NCHW: np.ndarray[Any, Any
     board = target.board.value if target.board else None
     here = is_target(target.machine.value, board, this_host())
     golden_path = onnx_path.with_suffix(".golden.npy")
-    golden_path.write_bytes(_npy(golden_NCHW))
+    golden_path.write_bytes(npy_bytes(golden_NCHW))
     try:
         return measure_in_subprocess(
             onnx_path,
@@ -422,11 +423,3 @@ def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _npy(array: np.ndarray[Any, Any]) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import BadInputError, StageError
+from edgerecover.files import replace_file
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
@@ -185,15 +184,10 @@ def _checked(model: onnx.ModelProto) -> bytes:
 
 
 def _write(content: bytes, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        replace_file(path, content)
     except OSError as error:
         raise StageError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 # --- weights ------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import Rung, from_json, sha256_of, to_json
 from edgerecover.config import Recovery
+from edgerecover.files import replace_file
 from edgerecover.recover.stage import Recovered
 
 _WEIGHTS = "recovered.safetensors"
@@ -62,13 +62,3 @@ def read_recovered(folder: Path, student: nn.Module) -> Recovered | None:
     network = copy.deepcopy(student)
     network.load_state_dict(load_file(folder / _WEIGHTS))
     return Recovered(network.eval().requires_grad_(False), rungs)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import from_json, sha256_of, to_json
 from edgerecover.errors import StageError
+from edgerecover.files import npy_bytes, replace_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,35 +122,23 @@ class SyntheticSets:
     held_back: ImageSet
 
 
-def write_shard(folder: Path, shard: Shard, bytes_NCHW: Bytes_NCHW) -> None:
-    """Put a shard on disk, pixels first, so that an interruption leaves either all of it or nothing that counts."""
-    import numpy as np
-
-    with _replacing(folder / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, bytes_NCHW, allow_pickle=False)
-    with _replacing(folder / f"{shard.name}.json") as temporary:
-        temporary.write_text(json.dumps(to_json(shard)), encoding="utf-8")
-
-
-def make_shard(
-    name: str, bytes_NCHW: Bytes_NCHW, targets: tuple[int, ...], num_on_target: int, seconds: float
+def write_shard(
+    folder: Path, name: str, bytes_NCHW: Bytes_NCHW, targets: tuple[int, ...], num_on_target: int, seconds: float
 ) -> Shard:
-    """Describe pixels about to be written: digests are of the very bytes that `write_shard` will write."""
-    import io
-
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.save(buffer, bytes_NCHW, allow_pickle=False)
-    return Shard(
+    """Put a shard on disk, pixels first, so that an interruption leaves either all of it or nothing that counts."""
+    pixels = npy_bytes(bytes_NCHW)
+    shard = Shard(
         name=name,
         num_images=len(bytes_NCHW),
-        sha256=hashlib.sha256(buffer.getbuffer()).hexdigest(),
+        sha256=hashlib.sha256(pixels).hexdigest(),
         image_sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in bytes_NCHW),
         targets=targets,
         num_on_target=num_on_target,
         seconds=seconds,
     )
+    replace_file(folder / f"{name}.npy", pixels)
+    replace_file(folder / f"{name}.json", json.dumps(to_json(shard)).encode())
+    return shard
 
 
 def read_shard(folder: Path, name: str) -> Shard | None:
@@ -181,20 +169,3 @@ def require_disjoint(sets: SyntheticSets) -> None:
                     hint="the teacher may give no gradient (constant output); try another --seed, and `inspect` it",
                 )
         seen |= dict.fromkeys(digests, split)
-
-
-class _replacing:  # noqa: N801 - reads as the verb it is: with _replacing(path) as temporary
-    """A temporary name in the same folder that becomes `path` when the block succeeds, and vanishes when not."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)

@@ -24,7 +24,6 @@ from edgerecover.synthesize.image_set import (
     PixelScale,
     Shard,
     SyntheticSets,
-    make_shard,
     read_shard,
     require_disjoint,
     write_shard,
@@ -187,9 +186,7 @@ def _make(
     pixels = scale.encode(images_NCHW.numpy())
     num_on_target = _num_on_target(teacher, compute.images(scale.decode(pixels)), targets_N)
     tap.clear()
-    shard = make_shard(plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
-    write_shard(folder, shard, pixels)
-    return shard
+    return write_shard(folder, plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
 
 
 @torch.no_grad()

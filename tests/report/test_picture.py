@@ -5,14 +5,13 @@ import pytest
 from PIL import Image
 
 from edgerecover.report.picture import contact_sheet
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, make_shard, write_shard
+from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
 
 
 @pytest.fixture
 def image_set(tmp_path):
     def image_set(bytes_NCHW, targets=()):
-        shard = make_shard("train-00000", bytes_NCHW, targets, 0, 1.0)
-        write_shard(tmp_path, shard, bytes_NCHW)
+        shard = write_shard(tmp_path, "train-00000", bytes_NCHW, targets, 0, 1.0)
         channels = bytes_NCHW.shape[1]
         return ImageSet(tmp_path, PixelScale((0.0,) * channels, (1.0,) * channels), (shard,))
 

@@ -12,7 +12,6 @@ from edgerecover.synthesize.image_set import (
     ImageSet,
     PixelScale,
     SyntheticSets,
-    make_shard,
     read_shard,
     require_disjoint,
     write_shard,
@@ -26,9 +25,7 @@ def pixels(num_images, seed=0):
 
 
 def put(folder, name, bytes_NCHW, targets=()):
-    shard = make_shard(name, bytes_NCHW, targets, len(targets), 1.5)
-    write_shard(folder, shard, bytes_NCHW)
-    return shard
+    return write_shard(folder, name, bytes_NCHW, targets, len(targets), 1.5)
 
 
 @pytest.fixture
@@ -119,17 +116,12 @@ def test_a_damaged_shard_is_not_there(tmp_path, damage):
     assert read_shard(tmp_path, "train-00000") is None
 
 
-def test_a_failed_write_leaves_nothing_that_counts(tmp_path, monkeypatch):
-    shard = make_shard("train-00000", pixels(2), (), 0, 1.0)
-
-    def disk_full(file, *args, **kwargs):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        write_shard(tmp_path, shard, pixels(2))
-    assert list(tmp_path.iterdir()) == []
+def test_pixels_without_their_description_do_not_count(tmp_path):
+    (tmp_path / "train-00000.json").mkdir()  # the description, written last, cannot get its name
+    with pytest.raises(OSError, match=r"train-00000\.json"):
+        put(tmp_path, "train-00000", pixels(2))
+    assert {path.name for path in tmp_path.iterdir()} == {"train-00000.npy", "train-00000.json"}
+    assert read_shard(tmp_path, "train-00000") is None
 
 
 def test_sets_that_share_an_image_are_refused(tmp_path):
