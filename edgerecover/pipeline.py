@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,36 +147,34 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     with _stage("recover", times) as clock:
         recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
 
-    with _stage("export", times):
-        onnx_path = request.work / f"export-{request.target.name}.onnx"
-        exported = export(
-            recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
+    with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
+        onnx_path = Path(scratch) / "model.onnx"
+        with _stage("export", times):
+            exported = export(
+                recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
+            )
+
+        with _stage("validate", times):
+            golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
+            fidelity, parity = _judged_on_dreams(models, recovered, sets.held_back, onnx_path)
+            accuracy = _judged_on_real_images(models, recovered, eval_set, onnx_path, request.eval_data)
+            latency = _latency(request, onnx_path, golden_NCHW)
+
+        report = _report(
+            request, compute, models, synthetic, recovered, exported, parity, fidelity, latency, accuracy, times
         )
-
-    with _stage("validate", times):
-        golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
-        fidelity, parity = _judged_on_dreams(models, recovered, sets.held_back, onnx_path)
-        accuracy = _judged_on_real_images(models, recovered, eval_set, onnx_path, request.eval_data)
-        latency = _latency(request, onnx_path, golden_NCHW)
-
-    report = _report(
-        request, compute, models, synthetic, recovered, exported, parity, fidelity, latency, accuracy, times
-    )
-    with _stage("bundle", times):
-        golden_outputs = _logits_of_file(onnx_path, [golden_NCHW])
-        report = replace(report, exported=replace(exported, path="model.onnx"))
-        files: dict[str, Path | bytes | str] = {
-            "model.onnx": onnx_path,
-            "recovered.safetensors": weights_of(recovered.student),
-            "golden/inputs.npy": npy_bytes(golden_NCHW),
-            "golden/outputs.npy": npy_bytes(golden_outputs),
-            "dreams.png": contact_sheet(sets.train),
-            "config.json": _json(_resolved_configuration(request, models)),
-            "report.json": _json(to_json(report)),
-            "report.md": markdown(report),
-        }
-        write_bundle(files, request.out, _manifest_fields(request, report))
-        onnx_path.unlink()
+        with _stage("bundle", times):
+            files: dict[str, Path | bytes | str] = {
+                "model.onnx": onnx_path,
+                "recovered.safetensors": weights_of(recovered.student),
+                "golden/inputs.npy": npy_bytes(golden_NCHW),
+                "golden/outputs.npy": npy_bytes(_logits_of_file(onnx_path, [golden_NCHW])),
+                "dreams.png": contact_sheet(sets.train),
+                "config.json": _json(_resolved_configuration(request, models)),
+                "report.json": _json(to_json(report)),
+                "report.md": markdown(report),
+            }
+            write_bundle(files, request.out, _manifest_fields(request, report))
     return report
 
 
@@ -356,7 +355,7 @@ def _report(
         recovered_sparsity=sparsity,
         synthetic=synthetic,
         rungs=recovered.rungs,
-        exported=exported,
+        exported=replace(exported, path=Path(exported.path).name),
         parity=parity,
         fidelity=fidelity,
         latency=latency,

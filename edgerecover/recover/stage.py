@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Rung
 from edgerecover.config import Recovery
 from edgerecover.device import Compute
+from edgerecover.errors import StageError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.distill import apply_masks, distill
 from edgerecover.recover.statistics import batch_norms_of, repair_statistics
@@ -60,9 +61,6 @@ def recover(
         seed: of batch order and augmentation.
         compute: device and precision.
         progress: where to report.
-
-    Raises:
-        StageError: distillation diverged.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
@@ -75,8 +73,14 @@ def recover(
         ladder.judge("statistics repair", current, time.perf_counter() - started)
     if settings.num_steps:
         started = time.perf_counter()
-        distill(current, teacher, masks, sets.train, settings, seed=seed, compute=compute, progress=progress)
-        ladder.judge("distillation", current, time.perf_counter() - started)
+        name = "distillation"
+        try:
+            distill(current, teacher, masks, sets.train, settings, seed=seed, compute=compute, progress=progress)
+        except StageError as error:
+            # The rungs below still stand; what diverged is judged like any other, and loses.
+            progress.note(error.message)
+            name = "distillation (diverged)"
+        ladder.judge(name, current.eval(), time.perf_counter() - started)
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)

@@ -43,7 +43,7 @@ class LiveProgress:
 def _bars(console: Console) -> Progress:
     columns = (
         TextColumn("  {task.description:<12}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=14),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[numbers]}"),
