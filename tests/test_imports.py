@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgerecover"
-HEAVY = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "pydantic")
+HEAVY = ("torch", "torchvision", "numpy", "onnx", "onnxruntime")  # Typer itself brings pydantic
 DEVICE_SIDE = ("artifacts.py", "errors.py", "progress.py", "silence.py", "runtime", "bundle", "validate/gates.py")
 
 
