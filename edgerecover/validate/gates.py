@@ -34,13 +34,22 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
     gates = [
         _agreement(limits, measured.fidelity.exported),
-        _not_worse_than_input(measured.fidelity),
+        _not_worse(
+            "not_worse_than_input",
+            measured.fidelity.pruned,
+            measured.fidelity.recovered,
+            "recovered agrees with the teacher on",
+            "held-back images",
+        ),
         _mask_kept(measured.num_mask_violations),
         _parity_top1(limits, measured.parity),
         _parity_logits(limits, measured.parity),
     ]
     if measured.accuracy is not None:
-        gates.append(_accuracy_drop(limits, measured.accuracy))
+        accuracy = measured.accuracy
+        real = f"real images ({accuracy.source})"
+        gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real))
+        gates.append(_accuracy_drop(limits, accuracy))
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
     if limits.max_memory_mb is not None:
@@ -82,29 +91,28 @@ def _agreement(limits: Limits, exported: Proportion) -> Gate:
     )
 
 
-def _not_worse_than_input(fidelity: Fidelity) -> Gate:
+def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str) -> Gate:
     """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
-    pruned, recovered = fidelity.pruned, fidelity.recovered
     status = GateStatus.PASS
-    if recovered.value < pruned.value:
-        disjoint = recovered.interval()[1] < pruned.interval()[0]
+    if after.value < before.value:
+        disjoint = after.interval()[1] < before.interval()[0]
         status = GateStatus.FAIL if disjoint else GateStatus.INCONCLUSIVE
     relation = "at least" if status is GateStatus.PASS else "less than"
     return Gate(
-        name="not_worse_than_input",
+        name=name,
         status=status,
-        measured=100 * recovered.value,
-        limit=100 * pruned.value,
+        measured=100 * after.value,
+        limit=100 * before.value,
         direction=AT_LEAST,
         unit="%",
         source="edgerecover",
         message=(
-            f"recovered agrees with the teacher on {100 * recovered.value:.1f} % of held-back images, "
-            f"{relation} the {100 * pruned.value:.1f} % of the pruned input"
+            f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
+            "of the pruned input"
             + _advice(
                 status,
                 fail="keep the input, or try another profile",
-                inconclusive=f"on {recovered.total} images that may be chance",
+                inconclusive=f"on {after.total} images that may be chance",
             )
         ),
     )

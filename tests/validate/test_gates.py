@@ -65,6 +65,7 @@ def test_a_good_run_passes_every_gate_in_report_order():
         "mask_kept",
         "parity_top1",
         "parity_logits",
+        "not_worse_on_real",
         "accuracy_drop",
         "latency_p99",
         "memory",
@@ -111,6 +112,16 @@ def test_a_proportion_never_passes_below_nor_fails_above_its_limit(hits, limit):
 def test_recovery_must_not_be_worse_than_its_input(recovered, status):
     fidelity = Fidelity(Proportion(300, 1000), Proportion(recovered, 1000), Proportion(900, 1000))
     assert gates(fidelity=fidelity)["not_worse_than_input"].status is status
+
+
+@pytest.mark.parametrize(
+    ("exported", "status"), [(700, GateStatus.PASS), (690, GateStatus.INCONCLUSIVE), (600, GateStatus.FAIL)]
+)
+def test_dreams_cannot_hide_a_loss_on_real_images(exported, status):
+    judged = dataclasses.replace(accuracy(950, exported, 300, 1), pruned=Proportion(700, 1000))
+    gate = gates(accuracy=judged)["not_worse_on_real"]
+    assert gate.status is status
+    assert "real images (digits.npz)" in gate.message
 
 
 def test_one_weight_back_from_zero_fails():
