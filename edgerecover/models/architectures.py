@@ -197,7 +197,7 @@ def _load_file(path: Path) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # whatever the user's code raises, exit() included, leaves no half-loaded module
         del sys.modules[spec.name]
         raise
     return module

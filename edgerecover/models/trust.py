@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError
+from edgerecover.files import replace_file
 
 TRUST_FILE_VARIABLE = "EDGERECOVER_TRUST_FILE"
 """Environment variable that names another file for the records."""
@@ -178,14 +178,7 @@ def _write_records(records: dict[str, dict[str, str]]) -> None:
     text = json.dumps({"schema_version": _SCHEMA_VERSION, "folders": records}, indent=1, sort_keys=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(path, text.encode())
     except OSError as error:
         raise BadInputError(
             f"{path}: the record of trusted folders cannot be written: {error.strerror or error}",
