@@ -325,14 +325,19 @@ def test_interrupt_keeps_finished_shards(digits: Path) -> None:
         [sys.executable, "-m", "edgerecover", "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt",
          "--arch", ARCHITECTURE, *PREPROCESSING, "-p", "slow.toml"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=digits,
+        # A shell's background job ignores SIGINT, and so would the child of a test run started as one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(digits.glob(".edgerecover/*/train-00001.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(digits.glob(".edgerecover/*/train-00001.json")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "the same command" in stderr
