@@ -24,7 +24,7 @@ from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.blocks import block_names, captured
-from edgerecover.recover.statistics import batch_norms_of
+from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
 
 

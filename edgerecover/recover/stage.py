@@ -21,7 +21,8 @@ from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.distill import apply_masks, distill
-from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+from edgerecover.recover.statistics import repair_statistics
+from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 
 _EVALUATION_BATCH = 128

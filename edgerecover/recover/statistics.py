@@ -22,23 +22,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgerecover.device import Compute
-from edgerecover.synthesize.deep_inversion import batch_statistics
+from edgerecover.synthesize.deep_inversion import batch_norms_of, batch_statistics
 from edgerecover.synthesize.image_set import ImageSet
 
 _MAX_RATIO = 4.0
 """Largest correction of a variance, either way: channels that are nearly dead on dreams would explode without it."""
-
-
-def batch_norms_of(network: nn.Module) -> dict[str, _BatchNorm]:
-    """All BN layers that hold running statistics, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
 
 
 def repair_statistics(

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from edgerecover.device import Compute
 
 
+def batch_norms_of(network: nn.Module) -> dict[str, _BatchNorm]:
+    """All BN layers that hold running statistics, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
 class StatisticsTap:
     """Distance between a batch's statistics at every BN layer's input and the layer's stored ones.
 
@@ -36,9 +45,7 @@ class StatisticsTap:
     def __init__(self, teacher: nn.Module, settings: Synthesis) -> None:
         self._terms: list[Tensor] = []
         self._handles = [
-            layer.register_forward_pre_hook(self._watch(layer, settings))
-            for layer in teacher.modules()
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+            layer.register_forward_pre_hook(self._watch(layer, settings)) for layer in batch_norms_of(teacher).values()
         ]
 
     def _watch(self, layer: _BatchNorm, settings: Synthesis) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

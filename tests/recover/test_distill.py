@@ -12,7 +12,8 @@ from edgerecover.progress import Silent
 from edgerecover.recover.blocks import block_names
 from edgerecover.recover.distill import apply_masks, augment, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
-from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+from edgerecover.recover.statistics import repair_statistics
+from edgerecover.synthesize.deep_inversion import batch_norms_of
 
 
 class Losses(Silent):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.recover.statistics import batch_norms_of, repair_statistics
+from edgerecover.recover.statistics import repair_statistics
+from edgerecover.synthesize.deep_inversion import batch_norms_of
 
 
 def statistics_of(network):
