@@ -116,9 +116,11 @@ class Synthesis(Settings):
 
 
 class Recovery(Settings):
-    """How the student is brought back: statistics repair, then distillation under the mask."""
+    """How the student is brought back under its mask: statistics repair, layer-wise least squares, distillation."""
 
     repair_statistics: bool
+    layerwise: bool = False
+    """Fit each layer's kept weights to the teacher's outputs by least squares before distilling."""
     num_steps: Annotated[int, Field(ge=0)]
     """Distillation steps; 0 leaves distillation out."""
     batch_size: Count

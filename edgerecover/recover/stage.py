@@ -21,6 +21,7 @@ from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.distill import apply_masks, distill
+from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -49,7 +50,7 @@ def recover(
     compute: Compute,
     progress: Progress = SILENT,
 ) -> Recovered:
-    """Repair statistics, distil, and keep the best of all rungs by agreement on the calibration set.
+    """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
     The student as it came is one of the candidates, so what comes back is never worse than it by that measure.
 
@@ -72,6 +73,10 @@ def recover(
         started = time.perf_counter()
         repair_statistics(current, teacher, sets.train, settings.batch_size, compute)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
+    if settings.layerwise:
+        started = time.perf_counter()
+        fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, progress)
+        ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
     if settings.num_steps:
         started = time.perf_counter()
         name = "distillation"

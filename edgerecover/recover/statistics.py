@@ -76,7 +76,7 @@ def _statistics_on(
 
     batch_size = min(batch_size, len(images))
     starts = range(0, len(images) - batch_size + 1, batch_size)
-    with _normalising_by_batch(network, add):
+    with normalising_by_batch(network, add):
         for start in starts:
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
@@ -88,7 +88,9 @@ def _statistics_on(
 
 
 @contextmanager
-def _normalising_by_batch(network: nn.Module, watch: Callable[[str, tuple[Tensor, ...]], None]) -> Iterator[None]:
+def normalising_by_batch(
+    network: nn.Module, watch: Callable[[str, tuple[Tensor, ...]], None] = lambda _name, _inputs: None
+) -> Iterator[None]:
     """BN layers use batch statistics and store nothing; `watch` gets each one's name and input."""
     layers = batch_norms_of(network)
     before = {name: (layer.momentum, layer.training) for name, layer in layers.items()}

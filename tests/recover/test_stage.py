@@ -41,6 +41,13 @@ def test_each_rung_is_measured_and_the_best_is_handed_back(climb, student_and_ma
     assert [rung.seconds > 0 for rung in recovered.rungs] == [False, True, True]
 
 
+def test_least_squares_is_a_rung_of_its_own(climb):
+    recovered = climb(layerwise=True, num_steps=0)
+    assert names(recovered) == ["pruned", "statistics repair", "layer-wise least squares"]
+    assert recovered.rungs[2].seconds > 0
+    assert recovered.rungs[2].agreement > recovered.rungs[1].agreement
+
+
 def test_recovery_helps_on_real_images_that_nothing_has_seen(climb, student_and_masks, real_images):
     images, labels = real_images
     before, after = (
@@ -53,7 +60,7 @@ def test_recovery_helps_on_real_images_that_nothing_has_seen(climb, student_and_
 
 def test_masks_are_kept_whichever_rung_wins(climb, student_and_masks):
     _, masks = student_and_masks
-    for recovered in (climb(), climb(num_steps=0), climb(repair_statistics=False, num_steps=0)):
+    for recovered in (climb(), climb(num_steps=0), climb(repair_statistics=False, num_steps=0), climb(layerwise=True)):
         weights = dict(recovered.student.named_parameters())
         assert all((weights[name][~mask] == 0).all() for name, mask in masks.items())
 

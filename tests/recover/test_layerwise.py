@@ -1,0 +1,186 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.recover import layerwise
+from edgerecover.recover.layerwise import fit_layers
+from tests.conftest import NUM_CLASSES
+
+
+def kept_of(network):
+    return {name: value != 0 for name, value in network.named_parameters() if value.dim() > 1}
+
+
+def randomised_under(masks, network):
+    """The network with other weights where the masks keep any."""
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = network.get_parameter(name)
+            weight.copy_(mask * torch.randn(weight.shape, generator=random) * weight.std())
+    return network
+
+
+def sparse(network, share_kept=0.5):
+    """The network with random weights set to zero."""
+    random = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for value in network.parameters():
+            if value.dim() > 1:
+                value.mul_(torch.rand(value.shape, generator=random) < share_kept)
+    return network.eval().requires_grad_(False)
+
+
+def agreement(network, other, images):
+    return float((network(images).argmax(1) == other(images).argmax(1)).float().mean())
+
+
+class Varied(nn.Module):
+    """Depthwise, grouped, strided, dilated, 1x1 and "same"-padded convolutions, biases and linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding="same"),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, (3, 1), stride=(2, 1), padding=(1, 0), groups=4, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=2, dilation=2, padding_mode="circular"),
+            nn.ReLU(),
+            nn.Conv2d(12, 6, 1),
+            nn.Flatten(2),
+            nn.Linear(32, 10),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(60, NUM_CLASSES),
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.fixture
+def varied():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        return Varied().eval().requires_grad_(False)
+
+
+def test_a_student_whose_mask_allows_it_becomes_the_teacher(varied, sets, cpu, real_images):
+    teacher = sparse(varied)
+    masks = kept_of(teacher)
+    student = randomised_under(masks, copy.deepcopy(teacher))
+    before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    for _ in range(3):  # the ridge leaves a part of the start's error, each time less
+        fit_layers(student, teacher, masks, sets.train, 32, cpu)
+    after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    assert after < 0.02 * before
+    assert after < 0.02 * teacher(real_images[0]).var()
+
+
+@pytest.mark.parametrize("share_kept", [0.5, 0.1])
+def test_weights_outside_the_mask_stay_exactly_zero(varied, sets, cpu, share_kept):
+    student = sparse(copy.deepcopy(varied), share_kept)
+    masks = kept_of(student)
+    before = copy.deepcopy(student)
+    fit_layers(student, varied, masks, sets.train, 32, cpu)
+    for name, mask in masks.items():
+        weight = student.get_parameter(name)
+        assert (weight[~mask] == 0).all()
+        assert not torch.equal(weight, before.get_parameter(name))
+
+
+def test_a_layer_solves_the_stated_problem(teacher, sets, cpu, monkeypatch):
+    """The first layer, over all positions of all images, against a direct solution row by row."""
+    monkeypatch.setattr(layerwise, "_POSITIONS_PER_IMAGE", 64)
+    student = sparse(copy.deepcopy(teacher))
+    masks = kept_of(student)
+    start = student[0].weight.clone()
+    fit_layers(student, teacher, masks, sets.train, 32, cpu)
+    images = torch.from_numpy(sets.train.images_of(range(len(sets.train))))
+    x = nn.functional.unfold(images, 3, padding=1).transpose(1, 2).flatten(0, 1).double()
+    covariance, ridge = x.T.cov(correction=0), 0.01 * x.square().mean()
+    wanted = (teacher[0].weight - start).flatten(1).double() @ covariance
+    for row, kept in enumerate(masks["0.weight"].flatten(1)):
+        normal = covariance[kept][:, kept] + ridge * torch.eye(int(kept.sum()))
+        expected = start[row].flatten()[kept] + torch.linalg.solve(normal, wanted[row, kept])
+        torch.testing.assert_close(student[0].weight[row].flatten()[kept], expected.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_pruned_student_decides_better_on_real_images(student_and_masks, teacher, sets, cpu, real_images):
+    student, masks = student_and_masks
+    before = agreement(student, teacher, real_images[0])
+    fit_layers(student, teacher, masks, sets.train, 32, cpu)
+    assert agreement(student, teacher, real_images[0]) > before + 0.3
+
+
+def test_a_network_without_batch_norm(student_and_masks_without_bn, teacher_without_bn, sets, cpu, real_images):
+    student, masks = student_and_masks_without_bn
+    before = agreement(student, teacher_without_bn, real_images[0])
+    fit_layers(student, teacher_without_bn, masks, sets.train, 32, cpu)
+    assert agreement(student, teacher_without_bn, real_images[0]) > before + 0.1
+
+
+def test_a_layer_with_no_weight_left_stays_empty_and_the_others_stay_numbers(teacher, sets, cpu, real_images):
+    student = sparse(copy.deepcopy(teacher))
+    student[3].weight.zero_()
+    fit_layers(student, teacher, kept_of(student), sets.train, 32, cpu)
+    assert not student[3].weight.any()
+    assert student(real_images[0]).isfinite().all()
+
+
+def test_inputs_that_do_not_determine_the_weights(teacher, sets, cpu, real_images):
+    """Half of the channels are copies of others, some never speak: the Gram matrix is singular."""
+    for values in (
+        teacher[0].weight,
+        teacher[1].weight,
+        teacher[1].bias,
+        teacher[1].running_mean,
+        teacher[1].running_var,
+    ):
+        values[8:] = values[:8]
+    teacher[1].weight[3], teacher[1].bias[3] = 0.0, -1.0
+    student = sparse(copy.deepcopy(teacher))
+    fit_layers(student, teacher, kept_of(student), sets.train, 32, cpu)
+    assert all(value.isfinite().all() for value in student.state_dict().values())
+    largest = max(float(weight.abs().max()) for weight in student.parameters())
+    assert largest < 10 * max(float(weight.abs().max()) for weight in teacher.parameters())
+
+
+def test_activations_that_are_not_numbers_leave_the_weights_alone(teacher, sets, cpu):
+    student = sparse(copy.deepcopy(teacher))
+    student[1].bias[0] = torch.nan
+    before = copy.deepcopy(student)
+    fit_layers(student, teacher, kept_of(student), sets.train, 32, cpu)
+    assert all(torch.equal(student[i].weight, before[i].weight) for i in (3, 6, 11))
+
+
+def test_a_narrower_layer_is_left_alone_and_the_next_makes_up_for_it(teacher_without_bn, sets, cpu, real_images):
+    """A channel-pruned student: the first convolution lost a quarter of its channels, the second those inputs."""
+    teacher, kept = teacher_without_bn, torch.tensor([i for i in range(16) if i % 4])
+    student = copy.deepcopy(teacher)
+    student[0] = nn.Conv2d(3, 12, 3, padding=1)
+    student[2] = nn.Conv2d(12, 16, 3, stride=2, padding=1)
+    student.eval().requires_grad_(False)
+    student[0].weight.copy_(teacher[0].weight[kept])
+    student[0].bias.copy_(teacher[0].bias[kept])
+    student[2].weight.copy_(teacher[2].weight[:, kept])
+    before = copy.deepcopy(student)
+    fit_layers(student, teacher, {}, sets.train, 32, cpu)
+    assert torch.equal(student[0].weight, before[0].weight)
+    errors = [(n(real_images[0]) - teacher(real_images[0])).square().mean() for n in (before, student)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_the_teacher_and_the_students_state_keys_do_not_change(student_and_masks, teacher, sets, cpu):
+    student, masks = student_and_masks
+    before = copy.deepcopy(teacher.state_dict())
+    fit_layers(student, teacher, masks, sets.train, 32, cpu)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert list(student.state_dict()) == list(before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (*student.modules(), *teacher.modules()))
+    assert not any(m.training for m in student.modules())
