@@ -116,7 +116,8 @@ def test_profile_reference_has_every_key_with_its_default():
     keys = dict(keys_of(Profile))
     assert rows.keys() - set(shipped_names("profiles")) == {*keys, "extends"}
     for key, field in keys.items():
-        default = "required" if field.is_required() else str(field.default)
+        value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)  # as in TOML
+        default = "required" if field.is_required() else value
         assert rows[key][1].strip('`"') == default, key
 
 
