@@ -55,7 +55,8 @@ def procedural_images(
 def white_noise(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
     """Every pixel Gaussian, cut off at black and white."""
     noise = rng.standard_normal((num_images, *shape_CHW), np.float32)
-    return np.clip(_NOISE_MEAN + _NOISE_STD * noise, 0, 1)
+    pixels_NCHW: Unit_NCHW = np.clip(_NOISE_MEAN + _NOISE_STD * noise, 0, 1)
+    return pixels_NCHW
 
 
 def fractals(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
