@@ -90,6 +90,8 @@ class Synthesis(Settings):
     num_calibration: Count
     num_held_back: Count
     batch_size: Count
+    source: Literal["dream", "fractal", "noise"] = "dream"
+    """`fractal` and `noise` are made from formulas, without the teacher; of what stands below they use `clamp`."""
     num_steps: Count
     """Adam steps per batch of images."""
     lr: Positive

@@ -28,6 +28,7 @@ from edgerecover.synthesize.image_set import (
     require_disjoint,
     write_shard,
 )
+from edgerecover.synthesize.procedural import procedural_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +127,8 @@ class _Plan:
 def _plans(split: str, num_images: int, num_classes: int, settings: Synthesis, seed: int) -> list[_Plan]:
     balanced = [i % num_classes for i in range(num_images)]
     order = torch.randperm(num_images, generator=_generator(f"{seed}/{split}/targets")).tolist()
-    targets = [balanced[i] for i in order] if settings.class_term == "target" else []
+    has_targets = settings.source == "dream" and settings.class_term == "target"
+    targets = [balanced[i] for i in order] if has_targets else []
     starts = range(0, num_images, settings.batch_size)
     return [
         _Plan(
@@ -167,17 +169,22 @@ def _make(
 ) -> Shard:
     started = time.perf_counter()
     targets_N = torch.tensor(plan.targets, device=compute.device) if plan.targets else None
-    images_NCHW = dream(
-        teacher,
-        tap,
-        (torch.tensor(scale.low), torch.tensor(scale.high)),
-        (plan.num_images, *input.shape),
-        targets_N,
-        settings,
-        torch.Generator().manual_seed(plan.seed),
-        compute,
-        on_step=lambda loss: task.advance(plan.num_images, loss=loss),
-    )
+    if settings.source == "dream":
+        images_NCHW = dream(
+            teacher,
+            tap,
+            (torch.tensor(scale.low), torch.tensor(scale.high)),
+            (plan.num_images, *input.shape),
+            targets_N,
+            settings,
+            torch.Generator().manual_seed(plan.seed),
+            compute,
+            on_step=lambda loss: task.advance(plan.num_images, loss=loss),
+        )
+    else:
+        made_NCHW = procedural_images(settings.source, plan.num_images, input.shape, input.bounds(), plan.seed)
+        images_NCHW = torch.from_numpy(made_NCHW)
+        task.advance(plan.num_images * settings.num_steps)
     if not bool(torch.isfinite(images_NCHW).all()):
         raise StageError(
             f"synthesis diverged: shard {plan.name} has pixels that are not numbers",

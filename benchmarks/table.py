@@ -1,0 +1,181 @@
+"""Markdown from the benchmark's raw JSON: accuracy per method and pattern, cost, the race, and prediction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import groupby
+from statistics import mean, stdev
+from typing import Any
+
+from grid import METHODS
+
+Record = dict[str, Any]
+_WITHOUT_SYNTHESIS = ("as is", "recover on real")
+_RACE_PATTERN = "75"
+
+
+def markdown(cells: list[Record], processes: list[Record]) -> str:
+    """The whole report; `cells` one per student, `processes` one per (network, seed, method)."""
+    parts = []
+    for network, group in groupby(sorted(cells, key=lambda cell: cell["network"]), key=lambda cell: cell["network"]):
+        of_network = list(group)
+        own = [process for process in processes if process["network"] == network]
+        parts += [_title(network, of_network), _accuracies(of_network), _costs(of_network, own), _race(of_network)]
+    parts += [_prediction(cells), _machine(processes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _title(network: str, cells: list[Record]) -> str:
+    teacher = cells[0]["accuracy"]["teacher"]
+    return f"### {network}: dense {_percent(teacher):.1f} % on {teacher['total']:,} real test images"
+
+
+# --- accuracy and cost --------------------------------------------------------------------------------------
+
+
+def _accuracies(cells: list[Record]) -> str:
+    patterns = list(dict.fromkeys(cell["pattern"] for cell in sorted(cells, key=_pattern_order)))
+    by_place = _grouped(cells, "method", "pattern")
+    rows = [
+        [method, METHODS[method].meaning, *(_spread(by_place.get((method, pattern), [])) for pattern in patterns)]
+        for method in _in_order(cells)
+    ]
+    return _table(["method", "what", *patterns], rows)
+
+
+def _costs(cells: list[Record], processes: list[Record]) -> str:
+    by_method, processes_of = _grouped(cells, "method"), _grouped(processes, "method")
+    rows = []
+    for method in _in_order(cells):
+        own, ran = by_method[method,], processes_of.get((method,), [])
+        synthesizes = METHODS[method].kind not in _WITHOUT_SYNTHESIS
+        rows.append(
+            [
+                method,
+                _seconds([process["synthesis_s"] for process in ran]) if synthesizes and ran else "–",
+                f"{mean(process['images_per_s'] for process in ran):.1f}" if synthesizes and ran else "–",
+                _seconds([cell["recover_s"] for cell in own]),
+                f"{max(p['peak_memory_bytes'] for p in ran) / 1e9:.2f}" if ran else "–",
+                f"{max(p['peak_gpu_bytes'] for p in ran) / 1e9:.2f}" if ran and ran[0]["peak_gpu_bytes"] else "–",
+                f"{100 * mean(_agreement(cell) for cell in own):.1f}",
+            ]
+        )
+    header = ["method", "synthesis, s", "images/s", "recovery per student, s", "peak memory, GB", "peak GPU memory, GB"]
+    return _table([*header, "held-back agreement, %"], rows)
+
+
+def _spread(cells: list[Record]) -> str:
+    """Mean ± standard deviation over seeds, of the exported file; what was measured once stands alone."""
+    values = [_percent(cell["accuracy"]["exported"]) for cell in cells]
+    if not values:
+        return ""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _seconds(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.0f}" if round(low) == round(high) else f"{low:.0f}–{high:.0f}"
+
+
+# --- the race -----------------------------------------------------------------------------------------------
+
+
+def _race(cells: list[Record]) -> str:
+    """Seconds until a recovery passes the paper's accuracy at 75 %, seed by seed; synthesis included on both sides."""
+    at_75 = {(cell["method"], cell["seed"]): cell for cell in cells if cell["pattern"] == _RACE_PATTERN}
+    lines = []
+    for (method, seed), ours in sorted(at_75.items()):
+        paper = at_75.get(("paper", seed))
+        if method != "race" or paper is None:
+            continue
+        paper_s, goal = paper["synthesis_s"] + paper["recover_s"], paper["accuracy"]["exported"]["hits"]
+        first = next((t for t in ours["tries"] if t["accuracy"]["exported"]["hits"] >= goal), None)
+        theirs = _percent(paper["accuracy"]["exported"])
+        said = f"seed {seed}: the paper's recipe takes {paper_s:.0f} s to {theirs:.1f} %; "
+        if first is None:
+            lines.append(f"- {said}`fast` did not pass it")
+            continue
+        ours_s = ours["synthesis_s"] + first["recover_s"]
+        reached = _percent(first["accuracy"]["exported"])
+        lines.append(
+            f"- {said}`fast` with {first['num_steps']} steps {ours_s:.0f} s to {reached:.1f} % "
+            f"({ours_s / paper_s:.2f} of the time)"
+        )
+    return "\n".join([f"Time to pass the paper's result at {_RACE_PATTERN} %:", "", *lines]) if lines else ""
+
+
+# --- prediction ---------------------------------------------------------------------------------------------
+
+
+def _prediction(cells: list[Record]) -> str:
+    """How held-back agreement goes with the share of the teacher's accuracy that is really kept."""
+    pairs = [(_agreement(cell), _kept(cell)) for cell in cells]
+    if len(pairs) < 3:
+        return ""
+    agreements, kept = zip(*pairs, strict=True)
+    error = mean(abs(a - k) for a, k in pairs)
+    return (
+        f"Held-back agreement against real accuracy kept, {len(pairs)} students: "
+        f"Spearman {spearman(agreements, kept):.2f}, mean error {100 * error:.1f} points."
+    )
+
+
+def spearman(xs: Iterable[float], ys: Iterable[float]) -> float:
+    """Pearson's correlation of the ranks, equal values sharing their mean rank; 0 when either is constant."""
+    rank_x, rank_y = _ranks(list(xs)), _ranks(list(ys))
+    centre = (len(rank_x) - 1) / 2
+    product = sum((a - centre) * (b - centre) for a, b in zip(rank_x, rank_y, strict=True))
+    scale = (sum((a - centre) ** 2 for a in rank_x) * sum((b - centre) ** 2 for b in rank_y)) ** 0.5
+    return product / scale if scale else 0.0
+
+
+def _ranks(values: list[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+
+
+# --- pieces -------------------------------------------------------------------------------------------------
+
+
+def _machine(processes: list[Record]) -> str:
+    machines = {
+        f"{p['host']['cpu']}, {p['host']['num_cores']} cores, {p['device']}, {p['num_threads']} threads per process, "
+        f"PyTorch {p['versions']['torch']}"
+        for p in processes
+    }
+    return "\n".join(f"Measured on {machine}." for machine in sorted(machines))
+
+
+def _agreement(cell: Record) -> float:
+    exported = cell["agreement"]["exported"]
+    return exported["hits"] / exported["total"]
+
+
+def _kept(cell: Record) -> float:
+    return cell["accuracy"]["exported"]["hits"] / max(1, cell["accuracy"]["teacher"]["hits"])
+
+
+def _percent(proportion: Record) -> float:
+    return 100 * proportion["hits"] / proportion["total"]
+
+
+def _in_order(cells: list[Record]) -> list[str]:
+    ran = {cell["method"] for cell in cells}
+    return [method for method in METHODS if method in ran and METHODS[method].kind != "shorter"]
+
+
+def _pattern_order(cell: Record) -> tuple[bool, str]:
+    return not cell["pattern"].isdigit(), cell["pattern"]
+
+
+def _grouped(records: Iterable[Record], *keys: str) -> dict[tuple[Any, ...], list[Record]]:
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[tuple(record[key] for key in keys)].append(record)
+    return groups
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,137 @@
+"""Images made from formulas alone, without the teacher: white noise, and fractals over coloured noise.
+
+They need no gradient (one core makes hundreds of 32×32 images per second) and are the least that dreams have to beat.
+Fractals are attractors of random iterated function systems (Hutchinson 1981; Barnsley, Fractals Everywhere, 1988),
+drawn by the chaos game, on a background whose power spectrum falls as 1/f^a, as that of photographs does (Field 1987).
+"""
+
+# Shapes: N images, C channels, H height, W width, M maps of one system, P points, Q points of one map.
+# ruff: noqa: TID253 - array arithmetic from top to bottom; only the synthesis stage imports it
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Unit_NCHW = NDArray[np.float32]
+"""Pixels as fractions of the range that a pixel can have, 0 to 1."""
+
+_NOISE_MEAN, _NOISE_STD = 0.5, 0.25
+"""About those of natural photographs' pixels."""
+_NUM_ATTRACTORS = 2
+_NUM_MAPS = 4
+_SCALES = (0.25, 0.85)
+"""Singular values of the maps: below 1 they contract, so an attractor exists; far above 0 it is not a few dots."""
+_BURN_IN = 15
+_STEPS = 25
+_POINTS_PER_PIXEL = 0.25
+
+
+def procedural_images(
+    source: Literal["fractal", "noise"],
+    num_images: int,
+    shape_CHW: tuple[int, int, int],
+    bounds_C: tuple[tuple[float, ...], tuple[float, ...]],
+    seed: int,
+) -> NDArray[np.float32]:
+    """Make network inputs, float32 (N, C, H, W), inside `bounds_C`; the same seed gives the same images.
+
+    Args:
+        source: `noise`, Gaussian and independent in every pixel, or `fractal`.
+        num_images: N.
+        shape_CHW: of one image.
+        bounds_C: lowest and highest network input of a real pixel, per channel.
+        seed: not negative.
+    """
+    rng = np.random.default_rng(seed)
+    make = {"noise": white_noise, "fractal": fractals}[source]
+    low, high = (np.asarray(bound, np.float32)[:, None, None] for bound in bounds_C)
+    images_NCHW: NDArray[np.float32] = low + (high - low) * make(num_images, shape_CHW, rng)
+    return images_NCHW
+
+
+def white_noise(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
+    """Every pixel Gaussian, cut off at black and white."""
+    noise = rng.standard_normal((num_images, *shape_CHW), np.float32)
+    pixels_NCHW: Unit_NCHW = np.clip(_NOISE_MEAN + _NOISE_STD * noise, 0, 1)
+    return pixels_NCHW
+
+
+def fractals(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
+    """Attractors in random colours, painted over coloured noise between two random colours."""
+    channels, height, width = shape_CHW
+    images_NCHW = _blend(
+        coloured_noise(num_images, height, width, rng),
+        _colours(num_images, channels, rng),
+        _colours(num_images, channels, rng),
+    )
+    for _ in range(_NUM_ATTRACTORS):
+        density_NHW = attractors(num_images, height, width, rng)
+        images_NCHW = _blend(density_NHW, images_NCHW, _colours(num_images, channels, rng))
+    return images_NCHW
+
+
+def coloured_noise(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise (N, H, W) from 0 to 1 with amplitude 1/f^(a/2), a from 1 to 3, drawn for each image."""
+    frequency_HF = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency_HF[0, 0] = np.inf  # no constant part: the colours decide the mean
+    exponents_N = rng.uniform(1, 3, (num_images, 1, 1))
+    spectrum = np.fft.rfft2(rng.standard_normal((num_images, height, width))) * frequency_HF ** (-exponents_N / 2)
+    return _stretched(np.fft.irfft2(spectrum, s=(height, width)))
+
+
+def attractors(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """How densely the chaos game visits each pixel, (N, H, W): 0 off the attractor, 1 at its densest, logarithmic."""
+    matrices_NM22, offsets_NM21 = _contractions(num_images, rng)
+    points_per_map = max(16, round(height * width * _POINTS_PER_PIXEL / _NUM_MAPS))
+    points_N2P = rng.uniform(-1, 1, (num_images, 2, _NUM_MAPS * points_per_map)).astype(np.float32)
+    visited = []
+    for step in range(_BURN_IN + _STEPS):
+        # Each map takes an equal share of the points; shuffling them first is the game's random choice of a map.
+        shuffled_N2P = points_N2P[:, :, rng.permutation(points_N2P.shape[2])]
+        shared_NM2Q = shuffled_N2P.reshape(num_images, 2, _NUM_MAPS, points_per_map).transpose(0, 2, 1, 3)
+        points_N2P = (matrices_NM22 @ shared_NM2Q + offsets_NM21).transpose(0, 2, 1, 3).reshape(points_N2P.shape)
+        if step >= _BURN_IN:
+            visited.append(points_N2P)
+    return _density(np.concatenate(visited, axis=2), height, width)
+
+
+def _contractions(num_images: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Affine maps of random systems: rotation · scales · rotation, so that the singular values are the scales."""
+    turn, turn_back = (_rotations(rng.uniform(0, 2 * np.pi, (num_images, _NUM_MAPS))) for _ in range(2))
+    scale = rng.uniform(*_SCALES, (num_images, _NUM_MAPS, 1, 2))
+    offsets_NM21 = rng.uniform(-1, 1, (num_images, _NUM_MAPS, 2, 1))
+    return ((turn * scale) @ turn_back).astype(np.float32), offsets_NM21.astype(np.float32)
+
+
+def _rotations(angles_NM: NDArray[np.float64]) -> NDArray[np.float64]:
+    cos, sin = np.cos(angles_NM), np.sin(angles_NM)
+    return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+
+
+def _density(points_N2P: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    num_images = len(points_N2P)
+    low, high = points_N2P.min(2, keepdims=True), points_N2P.max(2, keepdims=True)
+    last_pixel = np.array([height - 1, width - 1], np.float32)[:, None]
+    pixels_N2P = np.rint((points_N2P - low) / np.maximum(high - low, 1e-6) * last_pixel).astype(np.int64)
+    flat_NP = (np.arange(num_images)[:, None] * height + pixels_N2P[:, 0]) * width + pixels_N2P[:, 1]
+    visits = np.bincount(flat_NP.ravel(), minlength=num_images * height * width)
+    return _stretched(np.log1p(visits.reshape(num_images, height, width)))
+
+
+def _stretched(x_NHW: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Each image from exactly 0 to 1."""
+    low, high = x_NHW.min((1, 2), keepdims=True), x_NHW.max((1, 2), keepdims=True)
+    unit_NHW: NDArray[np.float32] = ((x_NHW - low) / np.maximum(high - low, 1e-9)).astype(np.float32)
+    return unit_NHW
+
+
+def _colours(num_images: int, channels: int, rng: np.random.Generator) -> Unit_NCHW:
+    return rng.random((num_images, channels, 1, 1), np.float32)
+
+
+def _blend(share_NHW: NDArray[np.float32], below_NCHW: Unit_NCHW, above_NCHW: Unit_NCHW) -> Unit_NCHW:
+    share_N1HW = share_NHW[:, None]
+    return (1 - share_N1HW) * below_NCHW + share_N1HW * above_NCHW
