@@ -37,13 +37,14 @@ def classifier(name, size, num_classes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = getattr(torchvision.models, name)(weights=None, num_classes=num_classes, **heads)
-        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-        for layer in norms:
-            layer.momentum = None  # the mean over all batches
+        network.eval()  # but for its norms: Inception's auxiliary head, which training runs, needs larger images
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.train().momentum = 1.0
         *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
         images = torch.randn(8, 3, *size)
         with torch.no_grad():
-            network.train()(images)
+            network(images)
             logits = network.eval()(images)
             last.weight /= logits.std(0).mean()
             last.bias -= network(images).mean(0)
