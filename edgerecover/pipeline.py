@@ -62,6 +62,7 @@ from edgerecover.runtime.session import open_session
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
+from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
@@ -143,6 +144,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             progress=progress,
         )
         clock.reused = synthetic.reused
+        decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
     with _stage("recover", times) as clock:
         recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
@@ -161,8 +163,9 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             latency = _latency(request, onnx_path, golden_NCHW)
 
         report = _report(
-            request, compute, models, synthetic, recovered, exported, parity, fidelity, latency, accuracy, times
-        )
+            request, compute, models, synthetic, decisions, recovered, exported, parity, fidelity, latency, accuracy,
+            times,
+        )  # fmt: skip
         with _stage("bundle", times):
             files: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
@@ -331,6 +334,7 @@ def _report(
     compute: Compute,
     models: Models,
     synthetic: SyntheticFacts,
+    decisions: Decisions,
     recovered: Recovered,
     exported: Exported,
     parity: Parity,
@@ -368,7 +372,19 @@ def _report(
             Measured(fidelity, parity, violations, exported, latency, accuracy),
         ),
         stages=tuple(times),
-        warnings=models.warnings,
+        warnings=(
+            *models.warnings,
+            *doubts(
+                decisions,
+                synthetic,
+                models.student_facts,
+                models.teacher_facts,
+                recovered.rungs,
+                fidelity,
+                accuracy,
+                models.classes,
+            ),
+        ),
         tool_versions=_tool_versions(),
     )
 

@@ -91,6 +91,7 @@ def open_models(
     student_facts = _facts(checkpoint, spec, student, num_classes=num_classes)
     teacher_checkpoint = _teacher_checkpoint(checkpoint, spec, student_facts.sparsity, will_prune)
     teacher_network = _open_teacher(teacher_checkpoint, student, architecture, num_classes)
+    _checked_num_classes(teacher_network, input, spec, role="teacher ")
     teacher_facts = _facts(teacher_checkpoint, spec, teacher_network, num_classes=num_classes)
     return Models(
         student=student,
@@ -192,18 +193,20 @@ def _fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) 
     )
 
 
-def _checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec) -> int:
-    """K, from the logits of two zero images.
+def _checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
+    """K, from the logits of a black and a white image.
 
     Raises:
-        BadInputError: the forward pass fails, does not give finite (N, K) logits, or K is not the class names'.
+        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the class
+            names'.
     """
     import torch
 
-    what = f"{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    black_and_white_NCHW = torch.tensor(input.bounds()).view(2, -1, 1, 1).expand(2, *input.shape).contiguous()
     try:
         with torch.no_grad():
-            logits_NK = network(torch.zeros(2, *input.shape))
+            logits_NK = network(black_and_white_NCHW)
     except Exception as error:  # the user's network raises anything
         raise BadInputError(
             f"{what}: the forward pass failed with {type(error).__name__}: {error}",
@@ -216,8 +219,13 @@ def _checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec) 
             hint="name a factory whose network returns the logits alone in eval mode",
         )
     if not bool(logits_NK.isfinite().all()):
-        raise BadInputError(f"{what}: the logits of a black image are NaN or infinite")
+        raise BadInputError(f"{what}: the logits of a black or a white image are NaN or infinite")
     num_classes = logits_NK.shape[1]
+    if num_classes < 2:
+        raise BadInputError(
+            f"{what}: a single logit comes out, and one class leaves nothing to decide",
+            hint="a binary classifier needs two logits: let its factory append a layer that turns x into [0, x]",
+        )
     if spec.classes and len(spec.classes) != num_classes:
         raise BadInputError(
             f"{what}: {num_classes} classes come out, but model.toml names {len(spec.classes)}",

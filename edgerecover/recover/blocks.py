@@ -46,7 +46,11 @@ def _outermost(module: nn.Module, prefix: str, classes: Counter[type[nn.Module]]
 
 @contextmanager
 def captured(network: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of the named modules of every forward inside the block; each forward overwrites the last."""
+    """Outputs of the named modules of every forward inside the block; each forward overwrites the last.
+
+    Where the network goes on to overwrite such an output in place, as VGG's activations do with their norms', it is
+    the overwritten one: what the next layer sees, in teacher and student alike, with its gradient.
+    """
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> object:

@@ -12,7 +12,8 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.blocks import block_names, captured
 from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
+
+_MOMENTUM = 0.1
 
 
 def distill(
@@ -62,9 +65,8 @@ def distill(
     batch_size = min(settings.batch_size, len(images))
     order: list[int] = []
     student.requires_grad_(True)
-    for layer in batch_norms_of(student).values():
-        layer.train(settings.bn == "adapt")
     with (
+        _batch_norms(student, settings.bn),
         captured(student, names) as student_features,
         captured(teacher, names) as teacher_features,
         progress.task("distill", settings.num_steps, "steps") as task,
@@ -96,6 +98,25 @@ def distill(
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
+
+
+@contextmanager
+def _batch_norms(student: nn.Module, bn: str) -> Iterator[None]:
+    """BN layers as the settings ask, following the student at PyTorch's usual pace.
+
+    A network's own momentum is for its own training: None averages over it all, and 0 never moves.
+    """
+    layers = batch_norms_of(student).values()
+    own = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = _MOMENTUM
+            layer.train(bn == "adapt")
+        yield
+    finally:
+        for layer, momentum in zip(layers, own, strict=True):
+            layer.momentum = momentum
+            layer.eval()
 
 
 def kd_loss(student_NK: Tensor, teacher_NK: Tensor, settings: Recovery) -> Tensor:

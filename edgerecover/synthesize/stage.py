@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgerecover.device import Compute
 
 SPLITS = ("train", "calibration", "held_back")
-_FORMAT = 1
+_FORMAT = 2
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
@@ -125,10 +125,12 @@ class _Plan:
 
 
 def _plans(split: str, num_images: int, num_classes: int, settings: Synthesis, seed: int) -> list[_Plan]:
-    balanced = [i % num_classes for i in range(num_images)]
-    order = torch.randperm(num_images, generator=_generator(f"{seed}/{split}/targets")).tolist()
+    random = _generator(f"{seed}/{split}/targets")
+    # With fewer images than classes each split shows other ones: the first ones alone would leave the rest out of all.
+    classes = torch.randperm(num_classes, generator=random).tolist() if num_images < num_classes else range(num_classes)
+    order = torch.randperm(num_images, generator=random).tolist()
     has_targets = settings.source == "dream" and settings.class_term == "target"
-    targets = [balanced[i] for i in order] if has_targets else []
+    targets = [classes[i % num_classes] for i in order] if has_targets else []
     starts = range(0, num_images, settings.batch_size)
     return [
         _Plan(

@@ -23,6 +23,8 @@ def on_meta(name):
             [f"features.{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
             + ["features.denseblock4"],
         ),
+        ("shufflenet_v2_x1_0", [f"stage{s}.{i}" for s, n in ((2, 4), (3, 8), (4, 4)) for i in range(n)]),
+        ("wide_resnet50_2", [f"layer{s}.{i}" for s, n in ((1, 3), (2, 4), (3, 6), (4, 3)) for i in range(n)]),
         ("alexnet", [f"features.{i}" for i in (0, 3, 6, 8, 10)] + ["classifier.1", "classifier.4"]),
     ],
 )
@@ -44,6 +46,24 @@ def test_outputs_are_captured_and_hooks_removed(teacher, real_images):
     assert {len(features) for features in outputs.values()} == {4}
     torch.testing.assert_close(teacher[11](outputs["7"].mean((2, 3))), logits)
     assert not any(module._forward_hooks for module in teacher.modules())
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_an_activation_in_place_changes_what_is_captured_and_the_gradient_follows(inplace):
+    """An activation that overwrites a captured output is matched too: by value and by gradient, teacher as student."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=inplace), nn.Conv2d(4, 2, 3)).eval()
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    norm = network[:2](images)
+    expected = norm.relu() if inplace else norm
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), network[0].weight)
+    with captured(network, ("1",)) as outputs:
+        with torch.no_grad():
+            network(images)
+        torch.testing.assert_close(outputs["1"], expected)
+        network(images)
+        (gradient,) = torch.autograd.grad(outputs["1"].square().sum(), network[0].weight)
+    torch.testing.assert_close(outputs["1"], expected)
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_hooks_are_removed_after_an_error_too(teacher):

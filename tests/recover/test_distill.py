@@ -111,6 +111,24 @@ def test_running_statistics_move_only_when_bn_adapts(bn, moves, student_and_mask
     assert moved == [moves] * 3
 
 
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
+def test_statistics_follow_at_the_same_pace_whatever_the_networks_own_momentum(
+    momentum, student_and_masks, teacher, sets, recovery, cpu
+):
+    student, masks = student_and_masks
+    other = copy.deepcopy(student)
+    for layer in batch_norms_of(other).values():
+        layer.momentum = momentum
+        layer.num_batches_tracked.fill_(10_000)
+    settings = recovery.model_copy(update={"num_steps": 3})
+    for candidate in (student, other):
+        distill(candidate, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    for usual, odd in zip(batch_norms_of(student).values(), batch_norms_of(other).values(), strict=True):
+        torch.testing.assert_close(odd.running_mean, usual.running_mean, rtol=0, atol=0)
+        torch.testing.assert_close(odd.running_var, usual.running_var, rtol=0, atol=0)
+        assert (odd.momentum, odd.training) == (momentum, False)
+
+
 def test_the_seed_decides_the_student(student_and_masks, teacher, sets, recovery, cpu):
     student, masks = student_and_masks
     settings = recovery.model_copy(update={"num_steps": 4, "flip": True, "crop_fraction": 0.125, "mixup_alpha": 0.4})

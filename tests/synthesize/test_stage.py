@@ -99,6 +99,19 @@ def test_targets_are_balanced_and_shuffled(make, teacher):
     assert facts.teacher_agrees_with_target == pytest.approx(float((seen == torch.tensor(targets)).float().mean()))
 
 
+def test_with_fewer_images_than_classes_every_class_has_its_turn(make, quick):
+    """Each split shows other classes; the first ones alone would leave the rest out of every set."""
+    settings = quick.model_copy(update={"num_train": 2, "num_calibration": 2, "num_held_back": 2, "num_steps": 1})
+    shown = []
+    for seed in range(6):
+        sets, _ = make(folder=f"seed-{seed}", settings=settings, seed=seed)
+        targets = [getattr(sets, split).targets() for split in SPLITS]
+        assert all(len(set(of_split)) == 2 for of_split in targets)
+        shown += targets
+    assert {target for of_split in shown for target in of_split} == {0, 1, 2, 3}
+    assert len(set(shown)) > 3
+
+
 def test_without_class_targets_there_are_none_to_agree_with(make, quick):
     sets, facts = make(settings=quick.model_copy(update={"class_term": "entropy"}))
     assert sets.train.targets() == ()

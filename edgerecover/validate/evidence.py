@@ -1,0 +1,200 @@
+"""What a run found out against trusting its own numbers, in sentences for the report.
+
+Agreement with a teacher says little when the teacher decides by chance, knows one class only, or was never asked about
+half of them. Such input is recovered as far as it can be, and the report says what that is worth.
+
+Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import Accuracy, Fidelity, ModelFacts, Pattern, Proportion, Rung, SyntheticFacts
+from edgerecover.errors import BadInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CONSTANT = 1e-5
+"""Logits that move by less than this fraction of their size from image to image differ by rounding alone."""
+_NAMED_AT_MOST = 8
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """How often the teacher decides for each class on the synthetic train images."""
+
+    counts: tuple[int, ...]
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return sum(self.counts)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The classes it decides for at least once."""
+        return tuple(number for number, count in enumerate(self.counts) if count)
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """The classes it never decides for."""
+        return tuple(number for number, count in enumerate(self.counts) if not count)
+
+    @property
+    def chance(self) -> float:
+        """Agreement of a student that always answers the teacher's most frequent class, 0 to 1."""
+        return max(self.counts) / self.num_images
+
+
+def decisions_of(teacher_logits_NK: NDArray[Any]) -> Decisions:
+    """Count the teacher's decisions on its own dreams.
+
+    Raises:
+        BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
+    """
+    import numpy as np
+
+    num_images, num_classes = teacher_logits_NK.shape
+    num_broken = int((~np.isfinite(teacher_logits_NK)).any(axis=1).sum())
+    if num_broken:
+        raise BadInputError(
+            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} dreams",
+            hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
+        )
+    if num_images > 1 and np.ptp(teacher_logits_NK, axis=0).max() <= _CONSTANT * np.abs(teacher_logits_NK).max():
+        raise BadInputError(
+            f"the teacher's logits are the same on all {num_images:,} dreams: it tells no images apart, "
+            "and there is nothing to recover from it",
+            hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
+        )
+    counts = np.bincount(teacher_logits_NK.argmax(axis=1), minlength=num_classes)
+    return Decisions(tuple(int(count) for count in counts))
+
+
+def doubts(
+    decisions: Decisions,
+    synthetic: SyntheticFacts,
+    student: ModelFacts,
+    teacher: ModelFacts,
+    rungs: Sequence[Rung],
+    fidelity: Fidelity,
+    accuracy: Accuracy | None,
+    classes: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """What the reader of a report must know before trusting its numbers.
+
+    Args:
+        decisions: of the teacher.
+        synthetic: how many images there were, and how many the teacher reads as the class they were made for.
+        student: as it came.
+        teacher: what it was pruned from.
+        rungs: of the recovery.
+        fidelity: agreement with the teacher on held-back dreams.
+        accuracy: on real images, where there were any.
+        classes: names by class index, where known.
+    """
+    return (
+        *_about_student(student, teacher),
+        *_about_teacher(decisions, synthetic, accuracy),
+        *_about_classes(decisions, synthetic, classes),
+        *_about_recovery(decisions, rungs, fidelity),
+    )
+
+
+def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
+    sparsity = student.sparsity
+    as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
+    if as_dense and student.num_parameters == teacher.num_parameters:
+        yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
+    empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]
+    if empty:
+        yield (
+            f"{_count(len(empty), 'layer')} {'has' if len(empty) == 1 else 'have'} no weight left "
+            f"({_listed(empty)}): what comes out is the same for every image, and no recovery under this mask "
+            "can change that"
+        )
+
+
+def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Accuracy | None) -> Iterator[str]:
+    guess = 1 / len(decisions.counts)
+    share = synthetic.teacher_agrees_with_target
+    if share is not None and _may_be_chance(_proportion(share, synthetic.num_train), guess):
+        yield (
+            f"the teacher reads {share:.1%} of its own dreams as the class they were made for, which is chance "
+            f"({guess:.1%}): it may be untrained or damaged, or mean and std of its input may be wrong; "
+            "agreement with such a teacher is worth little"
+        )
+    if accuracy is not None and _may_be_chance(accuracy.teacher, guess):
+        yield (
+            f"the teacher itself is right on {accuracy.teacher.value:.1%} of {accuracy.source}, which is chance "
+            f"({guess:.1%}): check mean and std of its input, and that the labels number the classes as it does"
+        )
+
+
+def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Sequence[str] | None) -> Iterator[str]:
+    num_classes = len(decisions.counts)
+    names = classes or [f"class {number}" for number in range(num_classes)]
+    if len(decisions.seen) == 1:
+        (only,) = decisions.seen
+        yield (
+            f"the teacher reads all {decisions.num_images:,} dreams as {names[only]}: agreement with it proves "
+            "nothing, for a student that never looks at the image reaches it too"
+        )
+    elif synthetic.num_train < num_classes:
+        yield (
+            f"{synthetic.num_train:,} train images cannot show all {num_classes:,} classes, and the teacher finds "
+            f"{len(decisions.seen):,} in them: recovery may lose the others, and agreement would not tell; "
+            "use a profile with more images"
+        )
+    elif decisions.unseen:
+        yield (
+            f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in "
+            f"{decisions.num_images:,} dreams: recovery may lose {_pronoun(decisions.unseen)}, "
+            "and agreement would not tell"
+        )
+
+
+def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity) -> Iterator[str]:
+    for rung in rungs:
+        if rung.name.endswith("(diverged)"):
+            yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"
+    if len(decisions.seen) == 1:
+        return
+    chance = decisions.chance
+    if _may_be_chance(fidelity.recovered, chance):
+        yield (
+            f"the recovered student is at chance level: it agrees with the teacher on "
+            f"{fidelity.recovered.value:.1%} of held-back dreams, and always answering the same class would on "
+            f"{chance:.1%}; do not deploy it"
+        )
+    elif _may_be_chance(fidelity.pruned, chance):
+        yield (
+            f"the pruned student decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
+            "one knows it learned from dreams; judge it with --eval-data where you can"
+        )
+
+
+def _may_be_chance(hits: Proportion, chance: float) -> bool:
+    return hits.interval()[0] <= chance
+
+
+def _proportion(share: float, total: int) -> Proportion:
+    return Proportion(math.floor(share * total + 0.5), total)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _pronoun(items: Sequence[object]) -> str:
+    return "it" if len(items) == 1 else "them"

@@ -1,0 +1,94 @@
+"""The architectures of arXiv 2511.20702, and two with auxiliary heads, from a dense checkpoint to a verified bundle.
+
+Untrained, but with batch norm statistics and decisions that are their own: what is tested is that every operator and
+shape gets through, at the small and odd image sizes that torchvision's 224 hides.
+"""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.bundle.verify import verify_bundle
+from edgerecover.config import load_profile, load_target
+from edgerecover.pipeline import Request, run
+from edgerecover.runtime.session import open_session
+
+CHEAP = [("mobilenet_v2", (32, 32), 2), ("shufflenet_v2_x1_0", (75, 75), 3)]
+COSTLY = [
+    ("resnet18", (75, 75), 3),
+    ("resnet34", (64, 48), 2),
+    ("resnet50", (32, 32), 3),
+    ("wide_resnet50_2", (32, 32), 2),
+    ("vgg16_bn", (75, 75), 3),
+    ("vgg19_bn", (32, 32), 4),
+    ("densenet121", (64, 48), 3),
+    ("googlenet", (64, 48), 3),
+    ("inception_v3", (75, 75), 2),
+]
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+def classifier(name, size, num_classes):
+    """Batch norm holds the statistics of noise images, and each class is as likely on them."""
+    heads = {"aux_logits": True, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = getattr(torchvision.models, name)(weights=None, num_classes=num_classes, **heads)
+        network.eval()  # but for its norms: Inception's auxiliary head, which training runs, needs larger images
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.train().momentum = 1.0
+        *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        images = torch.randn(8, 3, *size)
+        with torch.no_grad():
+            network(images)
+            logits = network.eval()(images)
+            last.weight /= logits.std(0).mean()
+            last.bias -= network(images).mean(0)
+    return network
+
+
+@pytest.fixture
+def tiny():
+    """The fewest images and steps that touch everything."""
+    profile = load_profile("smoke")
+    sizes = {"num_train": 8, "num_calibration": 8, "num_held_back": 8, "batch_size": 8, "num_steps": 2}
+    recovery = {"num_steps": 2, "batch_size": 8, "lr": 1e-4}
+    return profile.model_copy(
+        update={
+            "synthesis": profile.synthesis.model_copy(update=sizes),
+            "recovery": profile.recovery.model_copy(update=recovery),
+            "latency": profile.latency.model_copy(update={"num_warmup": 1, "min_queries": 2, "min_duration_s": 0.0}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "num_classes"), [*CHEAP, *(pytest.param(*case, marks=pytest.mark.slow) for case in COSTLY)]
+)
+def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, tiny, tmp_path):
+    model_path, bundle = tmp_path / "dense.pt", tmp_path / "out.bundle"
+    torch.save(classifier(name, size, num_classes).state_dict(), model_path)
+    report = run(
+        Request(
+            model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
+            input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3), sparsity=0.75,
+        )
+    )  # fmt: skip
+    assert report.student.architecture == f"torchvision:{name}"
+    assert report.student.num_classes == num_classes
+    assert report.exported.exporter == "dynamo"
+    assert report.parity.relative < 1e-3
+    assert report.parity.top1_agreement == 1.0
+    assert [gate.name for gate in report.gates if gate.status.value == "fail"] == []
+    sparsity = report.recovered_sparsity
+    assert sparsity.num_zeros == round(0.75 * sparsity.num_weights)
+    assert all(np.isfinite(rung.kl) for rung in report.rungs)
+    assert "distillation (diverged)" not in {rung.name for rung in report.rungs}
+    verify_bundle(bundle)
+    session = open_session(bundle / "model.onnx", ("CPUExecutionProvider",), strict=True)
+    golden = np.load(bundle / "golden" / "inputs.npy")
+    np.testing.assert_allclose(session.run(golden), np.load(bundle / "golden" / "outputs.npy"), rtol=1e-3, atol=1e-4)
