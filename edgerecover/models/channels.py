@@ -185,10 +185,10 @@ def _matching_rows(teacher: nn.Module, student: nn.Module, sources_I: Tensor) ->
     """Which output of the teacher's layer each of the student's is, given that of its inputs; None if none fits."""
     from torch import nn
 
-    if isinstance(student, nn.Conv2d) and student.groups == student.in_channels == student.out_channels:
+    if isinstance(teacher, nn.Conv2d) and teacher.groups == teacher.in_channels == teacher.out_channels > 1:
         return sources_I if bool((sources_I != _UNKNOWN).all()) else None
-    transposed = isinstance(student, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-    if transposed or getattr(student, "groups", 1) != 1:
+    transposed = isinstance(teacher, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    if transposed or getattr(teacher, "groups", 1) != 1:
         return None
     known = (sources_I != _UNKNOWN).nonzero().flatten()
     if not len(known):

@@ -74,7 +74,7 @@ def _shrink(name: str, layer: Any, tensors: Mapping[str, Tensor]) -> None:
         layer.in_channels, layer.out_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
     else:
         outputs, inputs_per_group = layer.weight.shape[:2]
-        if layer.groups == layer.in_channels:
+        if layer.groups == layer.in_channels > 1:
             layer.groups = outputs // max(1, layer.out_channels // layer.in_channels)
         layer.out_channels, layer.in_channels = outputs, inputs_per_group * layer.groups
 
