@@ -24,6 +24,8 @@ class Pattern(str, Enum):
     DENSE = "dense"
     UNSTRUCTURED = "unstructured"
     TWO_FOUR = "2:4"
+    CHANNEL = "channel"
+    """Whole channels are gone: the layers are narrower than the dense network's."""
 
 
 class GateStatus(str, Enum):
@@ -115,6 +117,15 @@ class ModelFacts:
     sparsity: Sparsity
     input: InputSpec | None
     input_source: str
+    macs_kept: float | None = None
+    """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+
+    @property
+    def pruned_to(self) -> str:
+        """For people: "80.0 % zeros (unstructured)", "channel-pruned, 47.0 % of the dense MACs"."""
+        if self.macs_kept is not None:
+            return f"channel-pruned, {100 * self.macs_kept:.1f} % of the dense MACs"
+        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern.value})"
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,16 @@ class Exported:
     num_weights: int
     num_nonzero: int
     """Conv, Gemm and MatMul weights in the file, and how many of them are not zero."""
+
+
+@dataclass(frozen=True)
+class TwoFour:
+    """The 2:4 pattern, read back from the exported file."""
+
+    num_layers: int
+    """Conv, Gemm and MatMul weights whose input channels are a multiple of four,"""
+    num_dense_groups: int
+    """and how many of their groups of four consecutive input channels hold more than two non-zero weights."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,13 @@ MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+SparsityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--sparsity",
+        help="Fraction of weights to prune, e.g. 0.75; with --pattern channel, of MACs (within 0.03); not with 2:4.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 
@@ -144,11 +151,10 @@ def run_command(
         typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside the bundle]"),
     ] = None,
     pattern: Annotated[
-        Literal["unstructured"] | None, typer.Option("--pattern", help="Prune a dense MODEL to this pattern.")
+        Literal["unstructured", "layerwise", "2:4", "channel"] | None,
+        typer.Option("--pattern", help="Prune a dense MODEL to this pattern."),
     ] = None,
-    sparsity: Annotated[
-        float | None, typer.Option("--sparsity", help="Fraction of weights to prune, e.g. 0.75.")
-    ] = None,
+    sparsity: SparsityOption = None,
     eval_data: Annotated[
         Path | None,
         typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
@@ -167,11 +173,12 @@ def run_command(
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
     from edgerecover.config import load_profile, load_target
+    from edgerecover.prune import asked_pruning
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     input = _input_spec(input_shape, mean, std, pixel_range)
     _require_file(model)
-    pruned_to = _pruned_to(pattern, sparsity)
+    pruning = asked_pruning(pattern, sparsity)
     bundle = out or model.parent / f"{model.stem}.{loaded_target.name}.bundle"
     from edgerecover.pipeline import Request
 
@@ -184,7 +191,7 @@ def run_command(
         arch=arch,
         teacher=teacher,
         input=input,
-        sparsity=pruned_to,
+        pruning=pruning,
         eval_data=eval_data,
         seed=seed,
         device=device,
@@ -222,14 +229,6 @@ def _progress() -> Progress:
 def _require_file(path: Path) -> None:
     if not path.exists():
         raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
-
-
-def _pruned_to(pattern: str | None, sparsity: float | None) -> float | None:
-    if pattern and sparsity is None:
-        raise BadInputError(f"--pattern {pattern} needs --sparsity", hint="for example --sparsity 0.75")
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise BadInputError(f"--sparsity {sparsity:g} is not between 0 and 1", hint="0.75 prunes three weights of four")
-    return sparsity
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -303,20 +302,34 @@ def inspect(
 def prune(
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the pruned checkpoint (.safetensors).")],
-    sparsity: Annotated[float, typer.Option("--sparsity", help="Fraction of weights to prune, e.g. 0.75.")],
-    pattern: Annotated[Literal["unstructured"], typer.Option("--pattern", help="Which weights go.")] = "unstructured",
+    sparsity: SparsityOption = None,
+    pattern: Annotated[
+        Literal["unstructured", "layerwise", "2:4", "channel"],
+        typer.Option("--pattern", help="What goes: weights, of all layers together or each alone, or channels."),
+    ] = "unstructured",
     arch: ArchOption = None,
+    input_shape: ShapeOption = None,
     trust_code: TrustOption = False,
 ) -> None:
-    """Prune a dense MODEL by global magnitude over Conv and Linear weights; nothing is trained."""
+    """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
     _require_file(model)
-    _pruned_to(pattern, sparsity)
+    from edgerecover.prune import asked_pruning
+
+    pruning = asked_pruning(pattern, sparsity)
+    assert pruning is not None, "a pattern was given"
     from edgerecover.pipeline import prune_file
 
-    measured = prune_file(model, out, sparsity, arch=arch, trust_code=trust_code)
-    typer.echo(
-        f"{out}: {measured.num_zeros:,} of {measured.num_weights:,} weights are zero ({100 * measured.sparsity:.2f} %)"
-    )
+    input = _input_spec(input_shape, None, None, None)
+    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code)
+    zeros = pruned.sparsity
+    if pattern == "channel":
+        typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")
+    else:
+        typer.echo(
+            f"{out}: {zeros.num_zeros:,} of {zeros.num_weights:,} weights are zero ({100 * zeros.sparsity:.2f} %)"
+        )
+    for note in pruned.notes:
+        typer.echo(note)
 
 
 @app.command()

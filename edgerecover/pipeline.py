@@ -9,6 +9,7 @@ directory under the digest of what it depends on, so the same command again, or 
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import tempfile
@@ -40,6 +41,7 @@ from edgerecover.artifacts import (
     Sparsity,
     StageTime,
     SyntheticFacts,
+    TwoFour,
     to_json,
 )
 from edgerecover.bundle.write import check_writable, write_bundle
@@ -47,11 +49,13 @@ from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
 from edgerecover.export.onnx import export
+from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes, replace_file
-from edgerecover.models.networks import Models, open_models, open_network
+from edgerecover.models.channels import match_channels
+from edgerecover.models.networks import Models, macs_kept, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.prune import Pruning, prune
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.markdown import markdown
@@ -87,8 +91,8 @@ class Request:
     arch: str | None = None
     teacher: Path | None = None
     input: InputSpec | None = None
-    sparsity: float | None = None
-    """Fraction to prune a dense model to; None takes the model as it is."""
+    pruning: Pruning | None = None
+    """How to prune a dense model; None takes the model as it is."""
     eval_data: Path | None = None
     seed: int = 0
     device: str = "auto"
@@ -116,13 +120,13 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             teacher=request.teacher,
             input_flags=request.input,
             trust_code=request.trust_code,
-            will_prune=request.sparsity is not None,
+            will_prune=request.pruning is not None,
         )
         eval_set = _eval_set(request, models)
 
-    if request.sparsity is not None:
+    if request.pruning is not None:
         with _stage("prune", times):
-            models = _pruned(models, request.sparsity)
+            models = _pruned(models, request.pruning)
 
     with _stage("synthesize", times) as clock:
         key = synthesis_key(
@@ -161,10 +165,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             fidelity, parity = _judged_on_dreams(models, recovered, sets.held_back, onnx_path)
             accuracy = _judged_on_real_images(models, recovered, eval_set, onnx_path, request.eval_data)
             latency = _latency(request, onnx_path, golden_NCHW)
+            two_four = _two_four_in_file(models, onnx_path)
 
         report = _report(
             request, compute, models, synthetic, decisions, recovered, exported, parity, fidelity, latency, accuracy,
-            times,
+            two_four, times,
         )  # fmt: skip
         with _stage("bundle", times):
             files: dict[str, Path | bytes | str] = {
@@ -181,19 +186,35 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     return report
 
 
-def prune_file(model_path: Path, out: Path, sparsity: float, *, arch: str | None, trust_code: bool) -> Sparsity:
-    """Prune a dense checkpoint by global magnitude and write it as safetensors; the masks are its zeros.
+@dataclass(frozen=True)
+class PrunedFile:
+    """What `prune_file` wrote."""
+
+    sparsity: Sparsity
+    macs_kept: float
+    """Multiply-accumulates as a fraction of the dense network's; 1 where no channel went or the input is not known."""
+    notes: tuple[str, ...]
+
+
+def prune_file(
+    model_path: Path, out: Path, pruning: Pruning, *, arch: str | None, input: InputSpec | None, trust_code: bool
+) -> PrunedFile:
+    """Prune a dense checkpoint by magnitude and write it as safetensors; masks are its zeros, channels its shapes.
 
     Raises:
-        BadInputError: the checkpoint cannot be opened, or `out` cannot be written.
+        BadInputError: the checkpoint cannot be opened or pruned so, or `out` cannot be written.
+        MissingError: channels are to be pruned without Torch-Pruning.
     """
-    network = open_network(model_path, arch=arch, trust_code=trust_code)
-    apply_masks(network, global_magnitude_masks(network, sparsity))
+    network, known_input = open_network(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    dense = copy.deepcopy(network)
+    pruned = prune(network, pruning, known_input)
     try:
-        replace_file(out, weights_of(network))
+        replace_file(out, weights_of(pruned.network))
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
-    return measure(network)
+    narrower = pruning.pattern == "channel"
+    kept = macs_kept(pruned.network, dense, known_input) if narrower else None
+    return PrunedFile(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)
 
 
 @dataclass
@@ -230,12 +251,24 @@ def _eval_set(request: Request, models: Models) -> EvalSet | None:
     return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes)
 
 
-def _pruned(models: Models, sparsity: float) -> Models:
-    """The student as global magnitude pruning leaves it; the dense network stays the teacher."""
-    masks = global_magnitude_masks(models.student, sparsity)
-    apply_masks(models.student, masks)
-    facts = replace(models.student_facts, sparsity=measure(models.student))
-    return replace(models, masks=masks, student_facts=facts)
+def _pruned(models: Models, pruning: Pruning) -> Models:
+    """The student as magnitude pruning leaves it; the dense network stays the teacher."""
+    pruned = prune(models.student, pruning, models.input)
+    narrower = pruning.pattern == "channel"
+    student_facts = replace(
+        models.student_facts,
+        num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),
+        sparsity=measure(pruned.network, narrower=narrower),
+        macs_kept=macs_kept(pruned.network, models.teacher, models.input) if narrower else None,
+    )
+    return replace(
+        models,
+        student=pruned.network,
+        masks=pruned.masks,
+        channels=match_channels(models.teacher, pruned.network, models.input.shape) if narrower else models.channels,
+        student_facts=student_facts,
+        warnings=models.warnings + pruned.notes,
+    )
 
 
 def _recovered(
@@ -248,7 +281,7 @@ def _recovered(
         return found, True
     made = recover(
         models.student, models.teacher, models.masks, sets, settings,
-        seed=request.seed, compute=compute, progress=progress,
+        seed=request.seed, compute=compute, channels=models.channels, progress=progress,
     )  # fmt: skip
     write_recovered(folder, made)
     return made, False
@@ -341,9 +374,10 @@ def _report(
     fidelity: Fidelity,
     latency: Latency,
     accuracy: Accuracy | None,
+    two_four: TwoFour | None,
     times: list[StageTime],
 ) -> Report:
-    sparsity = measure(recovered.student)
+    sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
     violations = _num_mask_violations(models, recovered)
     return Report(
         edgerecover_version=__version__,
@@ -369,7 +403,7 @@ def _report(
         ),
         gates=judge(
             limits_of(request.profile, request.target),
-            Measured(fidelity, parity, violations, exported, latency, accuracy),
+            Measured(fidelity, parity, violations, exported, latency, accuracy, two_four),
         ),
         stages=tuple(times),
         warnings=(
@@ -400,6 +434,11 @@ def _num_mask_violations(models: Models, recovered: Recovered) -> int:
     return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
 
 
+def _two_four_in_file(models: Models, onnx_path: Path) -> TwoFour | None:
+    """Read back from the exported file where the student is 2:4; None where it is not."""
+    return check_two_four(onnx_path) if models.student_facts.sparsity.pattern is Pattern.TWO_FOUR else None
+
+
 def _tool_versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
@@ -412,8 +451,8 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
         "architecture": models.student_facts.architecture,
         "input": to_json(models.input),
         "classes": list(models.classes) if models.classes else None,
-        "pruned_to": request.sparsity,
-        "pattern": Pattern.UNSTRUCTURED.value if request.sparsity is not None else None,
+        "pruned_to": request.pruning.sparsity if request.pruning else None,
+        "pattern": request.pruning.pattern if request.pruning else None,
         "seed": request.seed,
         "batch": request.batch,
         "target": request.target.model_dump(mode="json", exclude_none=True),

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 import edgerecover.models
-from edgerecover.models.recognise import fingerprint
+from edgerecover.models.recognise import fingerprint, skeleton
 
 TABLE = Path(edgerecover.models.__file__).with_name("torchvision_fingerprints.json")
 
@@ -59,7 +59,14 @@ def table_of(names: list[str]) -> list[dict[str, object]]:
     digests = [sha256 for family in families.values() for sha256 in family.values()]
     if len(set(digests)) != len(digests):
         raise SystemExit("two architectures have the same keys and shapes")
-    return [{"head": list(head), "architectures": family} for head, family in sorted(families.items())]
+    return [
+        {
+            "head": list(head),
+            "architectures": family,
+            "skeletons": {name: skeleton(shapes_of(name, num_classes=1000)) for name in family},
+        }
+        for head, family in sorted(families.items())
+    ]
 
 
 if __name__ == "__main__":

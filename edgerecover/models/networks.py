@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Sparsity
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, match_channels
 from edgerecover.models.load import Checkpoint, read_checkpoint
-from edgerecover.models.recognise import num_torchvision_classes, recognise, without_auxiliary_heads
+from edgerecover.models.macs import count_macs
+from edgerecover.models.recognise import (
+    num_torchvision_classes,
+    recognise,
+    recognise_narrower,
+    without_auxiliary_heads,
+)
 from edgerecover.models.sparsity import measure, prunable_weights
 from edgerecover.models.spec import ModelSpec, resolve
+from edgerecover.models.widths import failing_layer, narrow_to
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +50,19 @@ class Models:
     teacher_facts: ModelFacts
     warnings: tuple[str, ...]
     """What the user should know although the run can go on."""
+    channels: ChannelMap = SAME_CHANNELS
+    """The teacher's channels that a channel-pruned student kept."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint in its architecture."""
+
+    checkpoint: Checkpoint
+    """With its keys as the network spells them."""
+    network: nn.Module
+    dense: nn.Module | None
+    """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
 
 
 def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
@@ -55,9 +76,9 @@ def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None
     spec = _completed(said, checkpoint)
     if spec.architecture is None:
         return _facts(checkpoint, spec, None, num_classes=None)
-    checkpoint, student = _open_student(checkpoint, spec, spec.architecture)
-    num_classes = _checked_num_classes(student, spec.input, spec) if spec.input else None
-    return _facts(checkpoint, spec, student, num_classes=num_classes)
+    opened = _open_student(checkpoint, spec, spec.architecture)
+    num_classes = _checked_num_classes(opened.network, spec.input, spec) if spec.input else None
+    return _facts(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
 
 
 def open_models(
@@ -86,11 +107,12 @@ def open_models(
     said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
     spec = _completed(said, checkpoint)
     architecture, input = _required(model_path, spec)
-    checkpoint, student = _open_student(checkpoint, spec, architecture)
+    opened = _open_student(checkpoint, spec, architecture)
+    checkpoint, student = opened.checkpoint, opened.network
     num_classes = _checked_num_classes(student, input, spec)
-    student_facts = _facts(checkpoint, spec, student, num_classes=num_classes)
+    student_facts = _facts(checkpoint, spec, student, num_classes=num_classes, dense=opened.dense)
     teacher_checkpoint = _teacher_checkpoint(checkpoint, spec, student_facts.sparsity, will_prune)
-    teacher_network = _open_teacher(teacher_checkpoint, student, architecture, num_classes)
+    teacher_network = _open_teacher(teacher_checkpoint, opened.dense or student, architecture, num_classes)
     _checked_num_classes(teacher_network, input, spec, role="teacher ")
     teacher_facts = _facts(teacher_checkpoint, spec, teacher_network, num_classes=num_classes)
     return Models(
@@ -104,20 +126,22 @@ def open_models(
         student_facts=student_facts,
         teacher_facts=teacher_facts,
         warnings=_warnings(teacher_facts),
+        channels=match_channels(teacher_network, student, input.shape) if opened.dense else SAME_CHANNELS,
     )
 
 
-def open_network(model_path: Path, *, arch: str | None, trust_code: bool) -> nn.Module:
-    """Open one checkpoint in its architecture; what its input looks like need not be known.
+def open_network(
+    model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
+) -> tuple[nn.Module, InputSpec | None]:
+    """Open one checkpoint in its architecture, and say what its input looks like where that is known.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
     """
     checkpoint = read_checkpoint(model_path)
-    said = resolve(model_path, arch=arch, teacher=None, input_flags=None, trust_code=trust_code)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     spec = _completed(said, checkpoint)
-    _, network = _open_student(checkpoint, spec, _required_architecture(model_path, spec))
-    return network
+    return _open_student(checkpoint, spec, _required_architecture(model_path, spec)).network, spec.input
 
 
 # --- architecture and input -----------------------------------------------------------------------------
@@ -127,6 +151,8 @@ def _completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
     if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
+    if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
     if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
         spec = replace(spec, input=usual, input_source="torchvision's own weights")
     return spec
@@ -151,8 +177,8 @@ def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
     return architecture, spec.input
 
 
-def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> tuple[Checkpoint, nn.Module]:
-    """The network with the checkpoint's weights, and the checkpoint with its keys as that network spells them."""
+def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> _Opened:
+    """The network with the checkpoint's weights, its layers as narrow as these."""
     guess = _guessed_num_classes(checkpoint, spec, architecture)
     network = build(architecture, spec.base_dir, guess)
     fitted = _fitted_keys(checkpoint, network, architecture)
@@ -161,8 +187,29 @@ def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) ->
         default = build(architecture, spec.base_dir, None)
         if not mismatch(default, fitted.tensors):
             network = default
-    load_into(network, fitted.tensors, what=f"{checkpoint.path} ({architecture})")
-    return fitted, network.eval()
+    what = f"{checkpoint.path} ({architecture})"
+    dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
+    load_into(network, fitted.tensors, what=what)
+    return _Opened(fitted, network.eval(), dense)
+
+
+def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
+    """Make the layers as narrow as a channel-pruned checkpoint's; returns the network as it was, None if it is still.
+
+    Raises:
+        BadInputError: the narrower layers do not fit together.
+    """
+    differences, dense = mismatch(network, checkpoint.tensors), copy.deepcopy(network).eval()
+    if input is None or not narrow_to(network, checkpoint.tensors):
+        return None
+    if failure := failing_layer(network.eval(), input.shape):
+        name, error = failure
+        raise BadInputError(
+            f"{what}: the checkpoint does not fit the architecture\n{differences}\n"
+            f"  nor does it fit as a channel-pruned one: the forward pass fails at {name or 'the top'} ({error})",
+            hint="name the architecture that the checkpoint was trained with (--arch or model.toml)",
+        )
+    return dense
 
 
 def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
@@ -253,9 +300,10 @@ def _teacher_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, sparsity: Spars
             f"{checkpoint.path}: the model is dense and no teacher is given, so there is nothing to recover",
             hint="--pattern unstructured --sparsity 0.75 prunes it first, with itself as the teacher",
         )
+    pruned = "whole channels" if sparsity.pattern is Pattern.CHANNEL else f"{sparsity.sparsity:.1%} of the weights"
     raise BadInputError(
-        f"{checkpoint.path}: {sparsity.sparsity:.1%} of the weights are zero, no teacher is given, and the dense "
-        "weights are not inside",
+        f"{checkpoint.path}: {pruned} are {'gone' if sparsity.pattern is Pattern.CHANNEL else 'zero'}, "
+        "no teacher is given, and the dense weights are not inside",
         hint="give the dense model with --teacher, or as teacher in model.toml",
     )
 
@@ -325,7 +373,12 @@ def _masks(checkpoint: Checkpoint, student: nn.Module) -> dict[str, Tensor]:
 
 
 def _facts(
-    checkpoint: Checkpoint, spec: ModelSpec, network: nn.Module | None, *, num_classes: int | None
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
+    network: nn.Module | None,
+    *,
+    num_classes: int | None,
+    dense: nn.Module | None = None,
 ) -> ModelFacts:
     tensors = checkpoint.tensors
     weights = {key: t for key, t in tensors.items() if t.dim() >= 2 and t.is_floating_point()}
@@ -344,7 +397,13 @@ def _facts(
         num_classes=num_classes,
         has_masks=bool(checkpoint.masks),
         teacher_inside=checkpoint.dense_tensors is not None,
-        sparsity=measure(network if network is not None else weights),
+        sparsity=measure(network if network is not None else weights, narrower=dense is not None),
         input=spec.input,
         input_source=spec.input_source,
+        macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
     )
+
+
+def macs_kept(network: nn.Module, dense: nn.Module, input: InputSpec | None) -> float | None:
+    """Fraction of the dense network's MACs that a narrower one needs; None when the input's shape is not known."""
+    return count_macs(network, input.shape) / count_macs(dense, input.shape) if input else None

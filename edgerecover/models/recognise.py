@@ -26,6 +26,7 @@ class _Family:
 
     head: tuple[str, ...]
     architecture_by_sha256: dict[str, str]
+    skeleton_by_architecture: dict[str, str]
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> str | None:
@@ -39,11 +40,48 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def recognise_narrower(tensors: Mapping[str, Tensor]) -> str | None:
+    """`torchvision:NAME` of the classifier with these keys whose layers are as wide or wider; of several, the smallest.
+
+    So channel-pruned checkpoints are recognised, whatever channels each layer lost.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    digest = skeleton(shapes)
+    names = [
+        name
+        for family in _families()
+        for name, candidate in family.skeleton_by_architecture.items()
+        if candidate == digest and all(key in shapes for key in family.head)
+    ]
+    wide_enough = [(num_weights, name) for name in names if (num_weights := _num_weights_if_wider(name, shapes))]
+    return f"torchvision:{min(wide_enough)[1]}" if wide_enough else None
+
+
+def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Size of an architecture that has each of these tensors as large or larger; 0 when it has not."""
+    from torchvision import models
+
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    state = models.get_model(name, weights=None, num_classes=num_torchvision_classes_of(shapes, name), **options)
+    wide = {key: tensor for key, tensor in state.state_dict().items() if key in shapes}
+    fits = all(
+        len(tensor.shape) == len(shapes[key])
+        and all(has <= full for has, full in zip(shapes[key], tensor.shape, strict=True))
+        for key, tensor in wide.items()
+    )
+    return sum(tensor.numel() for tensor in wide.values()) if fits else 0
+
+
 def num_torchvision_classes(tensors: Mapping[str, Tensor], name: str) -> int | None:
     """Output size of the classifying layer of a torchvision architecture; None when it is not there."""
+    return num_torchvision_classes_of({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
+
+
+def num_torchvision_classes_of(shapes: Mapping[str, tuple[int, ...]], name: str) -> int | None:
+    """`num_torchvision_classes`, from shapes."""
     for family in _families():
-        if name in family.architecture_by_sha256.values() and family.head[0] in tensors:
-            return int(tensors[family.head[0]].shape[0])
+        if name in family.architecture_by_sha256.values() and family.head[0] in shapes:
+            return shapes[family.head[0]][0]
     return None
 
 
@@ -63,10 +101,20 @@ def fingerprint(shapes: Mapping[str, tuple[int, ...]], head: Iterable[str]) -> s
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def skeleton(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Digest of keys, kernels and numbers of dimensions: what channel pruning leaves as it is."""
+    bones = {key: (len(shape), *shape[2:]) for key, shape in shapes.items()}
+    return fingerprint(bones, head=())
+
+
 @functools.cache
 def _families() -> tuple[_Family, ...]:
     table = json.loads(Path(__file__).with_name("torchvision_fingerprints.json").read_text(encoding="utf-8"))
     return tuple(
-        _Family(tuple(entry["head"]), {sha256: name for name, sha256 in entry["architectures"].items()})
+        _Family(
+            tuple(entry["head"]),
+            {sha256: name for name, sha256 in entry["architectures"].items()},
+            entry["skeletons"],
+        )
         for entry in table
     )

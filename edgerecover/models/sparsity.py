@@ -20,31 +20,32 @@ DENSE_MAX_SPARSITY = 0.01
 
 def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
     """Conv, ConvTranspose and Linear weights by state_dict key, in module order; a shared one comes once."""
-    return {name: weight for name, weight, _ in _layers(module)}
+    return {name: weight for name, weight, _ in prunable_layers(module)}
 
 
-def measure(weights: nn.Module | Mapping[str, Tensor]) -> Sparsity:
+def measure(weights: nn.Module | Mapping[str, Tensor], *, narrower: bool = False) -> Sparsity:
     """Count zeros and tell their pattern, per layer and overall.
 
     A layer is 2:4 when every four consecutive weights along its input channels hold at least two zeros, for
     each output channel and kernel position, as TensorRT demands; a layer whose input channels are no multiple
     of four cannot be. Overall: dense when the network as a whole holds next to no zeros, 2:4 when all layers
-    that can be are, else unstructured.
+    that can be are, else unstructured; channel where the layers are narrower than the dense network's.
 
     Args:
         weights: a network; or, when its architecture is not known, weights by name, read as Conv and Linear.
+        narrower: it is a network whose layers lost channels.
     """
     if isinstance(weights, Mapping):
         layers = [(name, weight, 1) for name, weight in weights.items()]
     else:
-        layers = list(_layers(weights))
+        layers = list(prunable_layers(weights))
     eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
     measured = tuple(_measure_layer(*layer) for layer in layers)
-    return Sparsity(measured, _overall(measured, eligible))
+    return Sparsity(measured, Pattern.CHANNEL if narrower else _overall(measured, eligible))
 
 
-def _layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
-    """Name, weight and input dimension of each prunable layer."""
+def prunable_layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
+    """Weight key, weight and its input dimension of each prunable layer; a shared weight comes once."""
     from torch import nn
 
     seen: set[int] = set()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from edgerecover.config import Recovery
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.blocks import block_names, captured
 from edgerecover.synthesize.deep_inversion import batch_norms_of
@@ -40,18 +41,20 @@ def distill(
     *,
     seed: int,
     compute: Compute,
+    channels: ChannelMap = SAME_CHANNELS,
     progress: Progress = SILENT,
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
     Args:
         student: on the device of `compute`, in eval mode; comes back in eval mode.
-        teacher: same architecture and device; not changed.
+        teacher: same architecture and device; not changed. It may be wider.
         masks: weight name to kept positions, on the same device.
         images: synthetic train set.
         settings: steps, rate, temperature and weights.
         seed: of the order of images and their augmentation.
         compute: device and precision.
+        channels: the teacher's channels that a narrower student has.
         progress: where to report.
 
     Raises:
@@ -83,7 +86,7 @@ def distill(
             kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
             loss = settings.kd_weight * kd
             if teacher_features:
-                loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features)
+                loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features, channels)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             _mask_gradients(student, masks)
@@ -131,14 +134,19 @@ def kd_loss(student_NK: Tensor, teacher_NK: Tensor, settings: Recovery) -> Tenso
     return kl * t * t if settings.scale_by_temperature_squared else kl
 
 
-def feature_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike."""
-    terms = [
-        F.mse_loss(student[name].float(), f_t.float()) / f_t.float().square().mean().clamp_min(1e-6)
-        for name, f_t in teacher.items()
-        if name in student
-    ]
-    return torch.stack(terms).mean()
+def feature_loss(
+    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], channels: ChannelMap = SAME_CHANNELS
+) -> Tensor:
+    """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
+
+    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out.
+    """
+    terms = []
+    for name, f_s in student.items():
+        f_t = channels.of_teacher(name, teacher[name].float(), dim=1) if name in teacher else None
+        if f_t is not None and f_t.shape == f_s.shape:
+            terms.append(F.mse_loss(f_s.float(), f_t) / f_t.square().mean().clamp_min(1e-6))
+    return torch.stack(terms).mean() if terms else next(iter(teacher.values())).new_zeros((), dtype=torch.float32)
 
 
 def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:

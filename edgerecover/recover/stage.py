@@ -19,6 +19,7 @@ from edgerecover.artifacts import Rung
 from edgerecover.config import Recovery
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.distill import apply_masks, distill
 from edgerecover.recover.layerwise import fit_layers
@@ -48,6 +49,7 @@ def recover(
     *,
     seed: int,
     compute: Compute,
+    channels: ChannelMap = SAME_CHANNELS,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -56,12 +58,13 @@ def recover(
 
     Args:
         student: the pruned network; not changed.
-        teacher: dense network of the same architecture; not changed.
+        teacher: dense network of the same architecture, as wide as the student or wider; not changed.
         masks: weight name to kept positions; zeros outside stay exactly zero.
         sets: train to learn from, calibration to choose by; held back is not touched.
         settings: of the profile.
         seed: of batch order and augmentation.
         compute: device and precision.
+        channels: the teacher's channels that a narrower student has.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -71,7 +74,7 @@ def recover(
     ladder.judge("pruned", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
-        repair_statistics(current, teacher, sets.train, settings.batch_size, compute)
+        repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
     if settings.layerwise:
         started = time.perf_counter()
@@ -81,7 +84,10 @@ def recover(
         started = time.perf_counter()
         name = "distillation"
         try:
-            distill(current, teacher, masks, sets.train, settings, seed=seed, compute=compute, progress=progress)
+            distill(
+                current, teacher, masks, sets.train, settings,
+                seed=seed, compute=compute, channels=channels, progress=progress,
+            )  # fmt: skip
         except StageError as error:
             # The rungs below still stand; what diverged is judged like any other, and loses.
             progress.note(error.message)

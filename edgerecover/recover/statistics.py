@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.device import Compute
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.synthesize.deep_inversion import batch_norms_of, batch_statistics
 from edgerecover.synthesize.image_set import ImageSet
 
@@ -32,7 +33,12 @@ _MAX_RATIO = 4.0
 
 
 def repair_statistics(
-    student: nn.Module, teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute
+    student: nn.Module,
+    teacher: nn.Module,
+    images: ImageSet,
+    batch_size: int,
+    compute: Compute,
+    channels: ChannelMap = SAME_CHANNELS,
 ) -> None:
     """Give the student's BN layers the statistics of what they really see, in place.
 
@@ -42,6 +48,7 @@ def repair_statistics(
         images: synthetic train set.
         batch_size: images per forward; batches weigh alike, so a short last one is left out.
         compute: device and precision.
+        channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
     """
     student_statistics = _statistics_on(student, images, batch_size, compute)
     teacher_statistics = _statistics_on(teacher, images, batch_size, compute)
@@ -54,11 +61,18 @@ def repair_statistics(
         assert layer.running_var is not None
         assert stored.running_mean is not None
         assert stored.running_var is not None
-        (mean_s, var_s), (mean_t, var_t) = student_statistics[name], teacher_statistics[name]
+        mean_s, var_s = student_statistics[name]
+        taught_4C = torch.stack([stored.running_mean, stored.running_var, *teacher_statistics[name]])
+        kept_4C = channels.of_teacher(name, taught_4C, dim=1)
+        if kept_4C is None:
+            layer.running_mean.copy_(mean_s)
+            layer.running_var.copy_(var_s)
+            continue
+        stored_mean, stored_var, mean_t, var_t = kept_4C
         eps = layer.eps
-        ratio = ((stored.running_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
+        ratio = ((stored_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
         scale = ((var_s + eps) / (var_t + eps)).sqrt()
-        layer.running_mean.copy_(mean_s + (stored.running_mean - mean_t) * scale)
+        layer.running_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
         layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
 
 

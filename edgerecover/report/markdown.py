@@ -47,6 +47,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
     return [
         ("architecture", str(s.architecture)),
         ("parameters", f"{s.num_parameters:,}"),
+        *([("pruned", s.pruned_to)] if s.macs_kept is not None else []),
         ("zeros before", f"{percent(s.sparsity.sparsity)}, {s.sparsity.pattern.value}"),
         ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
         ("student sha256", s.sha256),

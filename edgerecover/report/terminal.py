@@ -76,7 +76,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         pairs["input"] = f"{_shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
     pairs |= {
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
-        f"{facts.sparsity.pattern.value}",
+        f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
         "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
     }
@@ -113,7 +113,7 @@ def _headline(report: Report) -> RenderableType:
                       (report.target, "bold")),
         _facts({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
-            f"{percent(student.sparsity.sparsity)} zeros ({student.sparsity.pattern.value})",
+            f"{student.pruned_to}",
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgerecover.artifacts import Accuracy, Exported, Fidelity, Gate, GateStatus, Latency, Parity, Proportion
+from edgerecover.artifacts import Accuracy, Exported, Fidelity, Gate, GateStatus, Latency, Parity, Proportion, TwoFour
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from edgerecover.validate.limits import Limits
 
@@ -28,6 +28,8 @@ class Measured:
     exported: Exported
     latency: Latency
     accuracy: Accuracy | None = None
+    two_four: TwoFour | None = None
+    """Of the exported file, where the student came as 2:4."""
 
 
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
@@ -41,7 +43,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
             "recovered agrees with the teacher on",
             "held-back images",
         ),
-        _mask_kept(measured.num_mask_violations),
+        _mask_kept(measured.num_mask_violations, measured.two_four),
         _parity_top1(limits, measured.parity),
         _parity_logits(limits, measured.parity),
     ]
@@ -118,20 +120,25 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
     )
 
 
-def _mask_kept(num_violations: int) -> Gate:
-    status = GateStatus.FAIL if num_violations else GateStatus.PASS
+def _mask_kept(num_regrown: int, two_four: TwoFour | None) -> Gate:
+    """Zeros of the recovered network and, where the student is 2:4, the pattern in the exported file."""
+    num_dense_groups = two_four.num_dense_groups if two_four else 0
+    faults = [f"{num_regrown:,} pruned weights are no longer zero"] if num_regrown else []
+    if num_dense_groups:
+        faults.append(f"{num_dense_groups:,} groups of four in the exported file hold more than two weights")
+    in_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
     return Gate(
         name="mask_kept",
-        status=status,
-        measured=num_violations,
+        status=GateStatus.FAIL if faults else GateStatus.PASS,
+        measured=num_regrown + num_dense_groups,
         limit=0,
         direction=AT_MOST,
         unit="",
         source="edgerecover",
         message=(
-            f"{num_violations:,} pruned weights are no longer zero: a fault of edgerecover, please report it"
-            if num_violations
-            else "every pruned weight is still zero"
+            f"{' and '.join(faults)}: a fault of edgerecover, please report it"
+            if faults
+            else f"every pruned weight is still zero{in_file}"
         ),
     )
 

@@ -16,6 +16,8 @@ def sparsity_verdict(pattern: Pattern, sparsity: float, sparse: str, runtime: st
         sparse: the pattern that the target's kernels can skip: "none" or "2:4".
         runtime: what runs the file on the target: "onnxruntime" or "tensorrt".
     """
+    if pattern is Pattern.CHANNEL:
+        return f"Whole channels are gone: {runtime} has less to compute on any device, and the file is smaller."
     if pattern is Pattern.DENSE or sparsity < _NEGLIGIBLE:
         return "The weights are dense: there are no zeros to use."
     zeros = f"{sparsity:.0%} {pattern.value} zeros"

@@ -1,4 +1,4 @@
-"""Choosing which weights to set to zero: global magnitude over all Conv and Linear weights."""
+"""Masks by magnitude over Conv and Linear weights: of the whole network together, or of each layer apart."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
         BadInputError: sparsity out of range, below what the network has already, or nothing to prune.
     """
     weights = prunable_weights(module)
-    num_weights = sum(weight.numel() for weight in weights.values())
-    num_pruned = _checked_count(weights, num_weights, sparsity)
-    if num_pruned == 0:
-        raise BadInputError(f"sparsity {sparsity:g} of {num_weights:,} weights prunes none", hint="ask for more")
-    threshold = _kth_smallest_magnitude(weights, num_pruned)
-    num_below = sum(int((weight.abs() < threshold).count_nonzero()) for weight in weights.values())
-    num_ties_pruned = num_pruned - num_below
-    masks = {}
+    num_pruned = _checked_count(weights, sparsity)
+    return _smallest_removed(weights, num_pruned)
+
+
+def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """Masks that remove the smallest weights of each layer, by magnitude: the same fraction everywhere.
+
+    Exactly `round(sparsity * num_weights)` weights of each layer go, or its zeros where it has more.
+
+    Args, returns and raises: as `global_magnitude_masks`.
+    """
+    weights = prunable_weights(module)
+    _checked_count(weights, sparsity)
+    masks: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        magnitude = weight.abs().flatten().cpu()
-        mask = magnitude >= threshold
-        pruned_ties = (magnitude == threshold).nonzero().flatten()[:num_ties_pruned]
-        mask[pruned_ties] = False
-        num_ties_pruned -= len(pruned_ties)
-        masks[name] = mask.view(weight.shape)
+        num_zeros = weight.numel() - int(weight.count_nonzero())
+        masks |= _smallest_removed({name: weight}, max(num_zeros, round(sparsity * weight.numel())))
     return masks
 
 
@@ -62,7 +64,27 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
             weight.masked_fill_(~mask.to(weight.device), 0.0)
 
 
-def _checked_count(weights: Mapping[str, Tensor], num_weights: int, sparsity: float) -> int:
+def _smallest_removed(weights: Mapping[str, Tensor], num_pruned: int) -> dict[str, Tensor]:
+    import torch
+
+    if num_pruned == 0:
+        return {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    threshold = _kth_smallest_magnitude(weights, num_pruned)
+    num_below = sum(int((weight.abs() < threshold).count_nonzero()) for weight in weights.values())
+    num_ties_pruned = num_pruned - num_below
+    masks = {}
+    for name, weight in weights.items():
+        magnitude = weight.abs().flatten().cpu()
+        mask = magnitude >= threshold
+        pruned_ties = (magnitude == threshold).nonzero().flatten()[:num_ties_pruned]
+        mask[pruned_ties] = False
+        num_ties_pruned -= len(pruned_ties)
+        masks[name] = mask.view(weight.shape)
+    return masks
+
+
+def _checked_count(weights: Mapping[str, Tensor], sparsity: float) -> int:
+    num_weights = sum(weight.numel() for weight in weights.values())
     if not 0.0 < sparsity < 1.0:
         raise BadInputError(
             f"sparsity {sparsity:g} is out of range: a fraction above 0 and below 1 is needed",
@@ -71,6 +93,8 @@ def _checked_count(weights: Mapping[str, Tensor], num_weights: int, sparsity: fl
     if not num_weights:
         raise BadInputError("the network has no Conv or Linear weights to prune")
     num_pruned = round(sparsity * num_weights)
+    if num_pruned == 0:
+        raise BadInputError(f"sparsity {sparsity:g} of {num_weights:,} weights prunes none", hint="ask for more")
     num_zeros = num_weights - sum(int(weight.count_nonzero()) for weight in weights.values())
     if num_pruned < num_zeros:
         raise BadInputError(

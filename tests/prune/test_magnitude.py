@@ -1,4 +1,4 @@
-"""Global magnitude masks remove exactly the smallest weights, the same ones every time."""
+"""Magnitude masks remove exactly the smallest weights, the same ones every time."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.sparsity import measure
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.prune import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
 
 
 def network(seed=0):
@@ -83,3 +83,22 @@ def test_nothing_to_prune():
         global_magnitude_masks(nn.ReLU(), 0.5)
     with pytest.raises(BadInputError, match="prunes none"):
         global_magnitude_masks(network(), 0.001)
+
+
+@settings(max_examples=40)
+@given(sparsity=st.floats(0.02, 0.98), seed=st.integers(0, 9))
+def test_layerwise_takes_the_same_fraction_of_the_smallest_from_every_layer(sparsity, seed):
+    module = network(seed)
+    for name, mask in layerwise_magnitude_masks(module, sparsity).items():
+        weight = module.get_parameter(name).detach().abs()
+        assert int((~mask).sum()) == round(sparsity * weight.numel())
+        if 0 < int(mask.sum()) < mask.numel():
+            assert weight[~mask].max() <= weight[mask].min()
+
+
+def test_layerwise_keeps_the_zeros_of_a_layer_that_has_more():
+    module = network()
+    with torch.no_grad():
+        module[3].weight[:2] = 0
+    masks = layerwise_magnitude_masks(module, 0.5)
+    assert (int((~masks["0.weight"]).sum()), int((~masks["3.weight"]).sum())) == (36, 32)

@@ -1,0 +1,229 @@
+"""Which of a teacher's channels the narrower modules of a channel-pruned student are.
+
+Both networks are run once on *labels* instead of features: every weighted layer's output is replaced by random numbers
+that belong to the teacher's channels, and normalisation layers hand their input on. Whatever else the networks do with
+channels (add, concatenate, shuffle, pad, flatten) happens to the labels too, so a channel of the student anywhere is
+the teacher's channel with the same label. At a layer that lost outputs, the student's weight rows are compared with
+the teacher's over the inputs that both have.
+
+Shapes: C channels, O outputs and I inputs of a layer.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MAX_ROW_DISTANCE = 0.5
+"""1 - cosine of two weight rows that may still be the same filter: fine-tuning turns them, other filters are at 1."""
+
+_LABEL_TOLERANCE = 2e-6
+_MAX_INPUTS = 1024
+"""More of them tell a layer's rows apart no better, and the first Linear layer of a VGG has 25,088."""
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """Teacher channels that a student kept, for the modules whose outputs are narrower than the teacher's."""
+
+    kept: Mapping[str, Tensor | None]
+    """int64 (C,) by module name: the teacher's channel that each of the student's is; None where that cannot be told.
+    A module that is not here has the teacher's channels."""
+
+    def of_teacher(self, name: str, values: Tensor, dim: int) -> Tensor | None:
+        """The teacher's values of a module for the student's channels, in its order; None where not known.
+
+        Args:
+            name: of the module, BN layers and blocks included.
+            values: the teacher's, with its channels along `dim`.
+            dim: of the channels.
+        """
+        if name not in self.kept:
+            return values
+        kept = self.kept[name]
+        return None if kept is None else values.index_select(dim, kept.to(values.device))
+
+
+SAME_CHANNELS = ChannelMap({})
+"""Of a student as wide as its teacher."""
+
+
+def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[int, int, int]) -> ChannelMap:
+    """Find each student channel's origin from the weights alone; fine-tuning may have changed them somewhat.
+
+    Args:
+        teacher: the dense network, on the CPU and in eval mode; not changed.
+        student: the same network with fewer channels in some layers; not changed.
+        input_shape: (C, H, W).
+    """
+    import torch
+
+    images = torch.zeros(1, *input_shape)
+    taught = _teacher_labels(teacher, images)
+    kept: dict[str, Tensor | None] = {}
+
+    def label(name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+        labels = taught.labels[name]
+        if output.shape[1] == labels.shape[1]:
+            return labels.clone()
+        sources = _same_labels(taught.inputs[name], _signature(inputs))
+        rows = _matching_rows(teacher.get_submodule(name), layer, sources)
+        return labels[:, rows] if rows is not None else torch.full_like(output, torch.nan)
+
+    def record(name: str, output: Tensor) -> None:
+        if name in taught.outputs and output.shape[1] != len(taught.outputs[name]):
+            sources = _same_labels(taught.outputs[name], _signature(output))
+            kept[name] = sources if bool((sources != _UNKNOWN).all()) else None
+
+    with torch.no_grad(), _labelled(student, label, record):
+        student(images)
+    return ChannelMap(kept)
+
+
+@dataclass(frozen=True)
+class _TeacherLabels:
+    labels: dict[str, Tensor]
+    """What stands for a weighted layer's output, in its shape."""
+    inputs: dict[str, Tensor]
+    """Signatures (C, 2) of the channels that enter it;"""
+    outputs: dict[str, Tensor]
+    """and of those that leave any module."""
+
+
+def _teacher_labels(teacher: nn.Module, images: Tensor) -> _TeacherLabels:
+    import torch
+
+    taught = _TeacherLabels({}, {}, {})
+
+    def label(name: str, _layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+        random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        # Positive, so that activations leave labels apart, and below 1, so that none saturates. Each channel has a
+        # level of its own, so that pooling leaves them apart too.
+        levels = torch.rand(output.shape[:2], generator=random).view(*output.shape[:2], *[1] * (output.dim() - 2))
+        taught.labels[name] = 0.1 + 0.8 * levels + 0.1 * torch.rand(output.shape, generator=random)
+        taught.inputs[name] = _signature(inputs)
+        return taught.labels[name].clone()
+
+    def record(name: str, output: Tensor) -> None:
+        taught.outputs[name] = _signature(output)
+
+    with torch.no_grad(), _labelled(teacher, label, record):
+        teacher(images)
+    return taught
+
+
+@contextmanager
+def _labelled(
+    network: nn.Module,
+    label: Callable[[str, nn.Module, Tensor, Tensor], Tensor],
+    record: Callable[[str, Tensor], None],
+) -> Iterator[None]:
+    """Weighted layers give `label(name, layer, input, output)`, norms their input; `record` sees every output."""
+    import torch
+    from torch import nn
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+    norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+
+    def hook(name: str) -> Callable[..., Any]:
+        def replaced(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            if not isinstance(output, torch.Tensor) or output.dim() < 2:
+                return output
+            if isinstance(module, kinds):
+                output = label(name, module, inputs[0], output)
+            elif isinstance(module, norms):
+                output = inputs[0].clone()
+            record(name, output)
+            return output
+
+        return replaced
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in network.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _signature(labels: Tensor) -> Tensor:
+    """Two numbers (C, 2) that tell channels apart: the mean over all positions, plain and weighted by a ramp."""
+    import torch
+
+    values = labels.transpose(0, 1).flatten(1).double()
+    ramp = torch.linspace(0.5, 1.5, values.shape[1], dtype=torch.double)
+    return torch.stack([values.mean(1), (values * ramp).mean(1)], 1)
+
+
+def _same_labels(teacher_C2: Tensor, student_C2: Tensor) -> Tensor:
+    """For each student channel the teacher's with its signature, each once and equals in order; else `_UNKNOWN`."""
+    import torch
+
+    sources = torch.full((len(student_C2),), _UNKNOWN)
+    waiting = teacher_C2[:, 0].argsort(stable=True).tolist()
+    teacher, student = teacher_C2.tolist(), student_C2.tolist()
+    levels = [teacher[t][0] for t in waiting]
+    for s, (level, tilt) in enumerate(student):
+        first, last = (bisect(levels, level + edge) for edge in (-_LABEL_TOLERANCE, _LABEL_TOLERANCE))
+        differences = [(abs(levels[i] - level) + abs(teacher[waiting[i]][1] - tilt), i) for i in range(first, last)]
+        if differences and min(differences)[0] <= 2 * _LABEL_TOLERANCE:
+            nearest = min(differences)[1]
+            levels.pop(nearest)
+            sources[s] = waiting.pop(nearest)
+    return sources
+
+
+def _matching_rows(teacher: nn.Module, student: nn.Module, sources_I: Tensor) -> Tensor | None:
+    """Which output of the teacher's layer each of the student's is, given that of its inputs; None if none fits."""
+    from torch import nn
+
+    if isinstance(teacher, nn.Conv2d) and teacher.groups == teacher.in_channels == teacher.out_channels > 1:
+        return sources_I if bool((sources_I != _UNKNOWN).all()) else None
+    transposed = isinstance(teacher, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    if transposed or getattr(teacher, "groups", 1) != 1:
+        return None
+    known = (sources_I != _UNKNOWN).nonzero().flatten()
+    if not len(known):
+        return None
+    known = known[:: 1 + len(known) // _MAX_INPUTS]
+    weight_t, weight_s = (layer.get_parameter("weight").detach() for layer in (teacher, student))
+    rows_t, rows_s = weight_t[:, sources_I[known]].flatten(1), weight_s[:, known].flatten(1)
+    return _assigned(_row_distances(rows_s, rows_t))
+
+
+def _row_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine, plus a little for the lengths' difference, between all pairs of rows; two rows of zeros are at 0."""
+    lengths_s, lengths_t = (rows.double().norm(dim=1, keepdim=True) for rows in (student, teacher))
+    tiny = 1e-300
+    unit_s, unit_t = (
+        (rows.double() / lengths.clamp_min(tiny)).float()
+        for rows, lengths in ((student, lengths_s), (teacher, lengths_t))
+    )
+    ratio = lengths_s.clamp_min(tiny).log() - lengths_t.clamp_min(tiny).log().T
+    distances: Tensor = 1 - unit_s @ unit_t.T + 0.01 * ratio.abs().clamp_max(1).float()
+    return distances.masked_fill((lengths_s == 0) & (lengths_t == 0).T, 0.0)
+
+
+def _assigned(distances_ST: Tensor) -> Tensor | None:
+    """Nearest first, each teacher row to one student row; None when a row finds none near enough."""
+    import torch
+
+    if distances_ST.shape[0] > distances_ST.shape[1]:
+        return None
+    distances_ST = distances_ST.clone()
+    assigned = torch.full((len(distances_ST),), _UNKNOWN)
+    for row in distances_ST.min(1).values.argsort(stable=True).tolist():
+        column = int(distances_ST[row].argmin())
+        if float(distances_ST[row, column]) > MAX_ROW_DISTANCE:
+            return None
+        assigned[row] = column
+        distances_ST[:, column] = torch.inf
+    return assigned

@@ -1,0 +1,100 @@
+"""Choosing what goes from a dense network: single weights, two of every four, or whole channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+from edgerecover.prune.channels import prune_channels
+from edgerecover.prune.magnitude import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
+from edgerecover.prune.two_four import two_four_masks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "Pruned",
+    "Pruning",
+    "PruningPattern",
+    "apply_masks",
+    "asked_pruning",
+    "global_magnitude_masks",
+    "layerwise_magnitude_masks",
+    "prune",
+    "prune_channels",
+    "two_four_masks",
+]
+
+PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What a user asks to be pruned; see `prune`."""
+
+    pattern: PruningPattern
+    sparsity: float
+    """Fraction of weights that become zero; of a channel pattern, fraction of MACs that goes; 0.5 for 2:4."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning left."""
+
+    network: nn.Module
+    masks: dict[str, Tensor]
+    """bool, by weight key, True where kept; empty for a channel pattern, which leaves no zeros."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as the layers that cannot be 2:4."""
+
+
+def asked_pruning(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:
+    """The flags --pattern and --sparsity as one value; None when neither was given.
+
+    Raises:
+        BadInputError: a fraction is missing, out of range, or does not go with the pattern.
+    """
+    if pattern is None and sparsity is None:
+        return None
+    if pattern == "2:4":
+        if sparsity not in (None, 0.5):
+            raise BadInputError(f"--sparsity {sparsity:g} does not go with 2:4, which is half", hint="leave it out")
+        return Pruning("2:4", 0.5)
+    if sparsity is None:
+        raise BadInputError(f"--pattern {pattern} needs --sparsity", hint="for example --sparsity 0.75")
+    if not 0 < sparsity < 1:
+        raise BadInputError(f"--sparsity {sparsity:g} is not between 0 and 1", hint="0.75 prunes three weights of four")
+    return Pruning(pattern or "unstructured", sparsity)
+
+
+def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Pruned:
+    """Prune a dense network by magnitude; nothing is trained.
+
+    Args:
+        network: on the CPU, in eval mode; becomes part of the result, its zeros set in place.
+        pruning: pattern and fraction.
+        input: of the network; only channels need it, to see which layers hang together and count MACs.
+
+    Raises:
+        BadInputError: the network cannot be pruned so; the message says why.
+        MissingError: --pattern channel without Torch-Pruning.
+    """
+    if pruning.pattern == "channel":
+        if input is None:
+            raise BadInputError(
+                "--pattern channel needs the shape of the input", hint="for example --input-shape 3,224,224"
+            )
+        return Pruned(prune_channels(network, input, pruning.sparsity), {})
+    notes: tuple[str, ...] = ()
+    if pruning.pattern == "2:4":
+        masks, left_dense = two_four_masks(network)
+        if left_dense:
+            notes = (f"2:4: {', '.join(left_dense)} stay dense, their input channels are no multiple of four",)
+    elif pruning.pattern == "layerwise":
+        masks = layerwise_magnitude_masks(network, pruning.sparsity)
+    else:
+        masks = global_magnitude_masks(network, pruning.sparsity)
+    apply_masks(network, masks)
+    return Pruned(network, masks, notes)

@@ -1,0 +1,104 @@
+"""The channels that a narrower student kept are found from its weights."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.models.channels import SAME_CHANNELS, match_channels
+from edgerecover.models.widths import narrow_to
+
+
+class Net(nn.Module):
+    """Adds, concatenates, normalises, filters each channel apart, and flattens."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.branch = nn.Conv2d(8, 8, 1)
+        self.join = nn.Sequential(nn.Conv2d(16, 6, 1), nn.ReLU())
+        self.fc = nn.Linear(6 * 4 * 4, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.bn(self.stem(x)))
+        x = x + self.depthwise(x)
+        return self.fc(self.join(torch.cat([x, self.branch(x)], 1)).flatten(1))
+
+
+STEM, BRANCH, JOIN = [1, 2, 5, 7], [0, 3, 6], [1, 4]
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def student(teacher):
+    """The teacher without the other channels, cut by hand."""
+    state = copy.deepcopy(teacher.state_dict())
+    for key in ("stem.weight", "depthwise.weight", "depthwise.bias", *(k for k in state if k.startswith("bn."))):
+        state[key] = state[key][STEM] if state[key].dim() else state[key]
+    state["branch.weight"] = state["branch.weight"][BRANCH][:, STEM]
+    state["branch.bias"] = state["branch.bias"][BRANCH]
+    state["join.0.weight"] = state["join.0.weight"][JOIN][:, STEM + [8 + c for c in BRANCH]]
+    state["join.0.bias"] = state["join.0.bias"][JOIN]
+    state["fc.weight"] = state["fc.weight"].view(5, 6, 16)[:, JOIN].reshape(5, -1)
+    network = copy.deepcopy(teacher)
+    narrow_to(network, state)
+    network.load_state_dict(state)
+    return network
+
+
+def kept(channels):
+    return {name: None if kept is None else kept.tolist() for name, kept in channels.kept.items()}
+
+
+EXPECTED = {"stem": STEM, "bn": STEM, "depthwise": STEM, "branch": BRANCH, "join.0": JOIN, "join.1": JOIN, "join": JOIN}
+
+
+def test_every_kind_of_layer_and_the_blocks_around_them(teacher, student):
+    assert kept(match_channels(teacher, student, (3, 4, 4))) == EXPECTED
+
+
+def test_surgery_sets_what_the_layers_say_of_themselves(student):
+    assert (student.depthwise.groups, student.depthwise.in_channels, student.bn.num_features) == (4, 4, 4)
+    assert (student.join[0].in_channels, student.fc.in_features, student.fc.out_features) == (7, 32, 5)
+    assert student(torch.zeros(2, 3, 4, 4)).shape == (2, 5)
+
+
+def test_fine_tuned_weights_still_match(teacher, student):
+    random = torch.Generator().manual_seed(1)
+    for parameter in student.parameters():
+        parameter.data += 0.2 * parameter.data.std() * torch.randn(parameter.shape, generator=random)
+    assert kept(match_channels(teacher, student, (3, 4, 4))) == EXPECTED
+
+
+def test_what_cannot_be_matched_is_none_and_equal_widths_go_on(teacher, student):
+    nn.init.normal_(student.branch.weight)
+    found = kept(match_channels(teacher, student, (3, 4, 4)))
+    assert found["branch"] is None
+    assert found["join"] == JOIN
+
+
+def test_the_teachers_values_for_the_students_channels(teacher, student):
+    channels = match_channels(teacher, student, (3, 4, 4))
+    values = torch.arange(8.0).view(1, 8)
+    assert channels.of_teacher("bn", values, dim=1).tolist() == [STEM]
+    assert channels.of_teacher("fc", values, dim=1) is values
+    assert SAME_CHANNELS.of_teacher("bn", values, dim=1) is values
+
+
+def test_networks_of_one_width_have_nothing_to_match(teacher):
+    assert match_channels(teacher, copy.deepcopy(teacher), (3, 4, 4)).kept == {}
+
+
+def test_nothing_is_narrowed_for_another_classifier_or_a_larger_layer(teacher):
+    state = teacher.state_dict()
+    assert narrow_to(teacher, state | {"fc.weight": torch.zeros(4, 96), "fc.bias": torch.zeros(4)}) == ()
+    assert narrow_to(teacher, state | {"branch.weight": torch.zeros(9, 8, 1, 1)}) == ()
+    assert narrow_to(teacher, state | {"branch.weight": torch.zeros(8, 8, 3, 3)}) == ()
