@@ -112,9 +112,28 @@ class Synthesis(Settings):
     """Largest random roll per step as a fraction of the image's side."""
     flip: bool
     """Mirror half of the steps horizontally. Wrong for digits and text."""
-    start: Literal["low-frequency", "noise"]
+    start: Literal["fractal", "low-frequency", "noise"]
+    """What is there before the first step. Fractals differ in brightness and contrast as photographs do, and the steps
+    leave that difference standing; from noise, all dreams come out alike in both."""
     clamp: Literal["pixel-range"] | Positive
     """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
+
+
+class Refresh(Settings):
+    """New images while distilling, on which the student of the moment and the teacher disagree.
+
+    Adaptive DeepInversion (Yin et al. 2020, equation 6), started from views of dreams instead of noise: few steps do.
+    """
+
+    every_steps: Count
+    """Distillation steps between two refreshes; there is none in the first and last eighth of them."""
+    num_images: Count
+    """Made at each refresh; half of every batch comes from all that were made so far."""
+    num_steps: Count
+    """Adam steps per image."""
+    lr: Positive
+    weight: NonNegative
+    """Of the disagreement, beside the terms of synthesis."""
 
 
 class Recovery(Settings):
@@ -142,8 +161,11 @@ class Recovery(Settings):
     flip: bool
     crop_fraction: Fraction
     """Random shift with zero padding, as a fraction of the image's side."""
-    mixup_alpha: NonNegative
-    """Beta(α, α) mixing of pairs of images (Zhang et al. 2018); 0 leaves it out."""
+    zoom_fraction: Fraction = 0.0
+    """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
+    cutmix_share: Fraction = 0.0
+    """Share of batches in which a random rectangle of each image comes from another one (Yun et al. 2019)."""
+    refresh: Refresh | None = None
 
 
 class ProfileGates(Settings):

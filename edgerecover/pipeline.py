@@ -135,7 +135,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             models.num_classes,
             request.profile.synthesis,
             request.seed,
-            compute.device.type,
+            f"{compute.device.type} {compute.amp_dtype}",
         )
         sets, synthetic = synthesize(
             models.teacher,
@@ -281,7 +281,8 @@ def _recovered(
         return found, True
     made = recover(
         models.student, models.teacher, models.masks, sets, settings,
-        seed=request.seed, compute=compute, channels=models.channels, progress=progress,
+        seed=request.seed, compute=compute, channels=models.channels, synthesis=request.profile.synthesis,
+        progress=progress,
     )  # fmt: skip
     write_recovered(folder, made)
     return made, False

@@ -138,7 +138,6 @@ def recovery():
         bn="adapt",
         flip=False,
         crop_fraction=0.0,
-        mixup_alpha=0.0,
     )
 
 

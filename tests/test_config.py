@@ -50,7 +50,6 @@ feature_weight = 1.0
 bn = "adapt"
 flip = true
 crop_fraction = 0.1
-mixup_alpha = 0.0
 
 [gates]
 min_agreement = 0.9

@@ -13,23 +13,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.config import Recovery
+from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
 
 _MOMENTUM = 0.1
+_LOG_ASPECT = 0.25
+"""Width to height of a zoomed crop: up to 1.28 either way."""
 
 
 def distill(
@@ -42,6 +45,7 @@ def distill(
     seed: int,
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
+    synthesis: Synthesis | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
@@ -55,6 +59,7 @@ def distill(
         seed: of the order of images and their augmentation.
         compute: device and precision.
         channels: the teacher's channels that a narrower student has.
+        synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         progress: where to report.
 
     Raises:
@@ -68,17 +73,25 @@ def distill(
     batch_size = min(settings.batch_size, len(images))
     order: list[int] = []
     student.requires_grad_(True)
+
+    def view(batch_NCHW: Tensor) -> Tensor:
+        return augment(batch_NCHW, settings, generator, rng)
+
     with (
+        _fresh_dreams(settings, synthesis, images, compute, seed) as fresh,
         _batch_norms(student, settings.bn),
         captured(student, names) as student_features,
         captured(teacher, names) as teacher_features,
         progress.task("distill", settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
+            if fresh and fresh.is_due(step, settings.num_steps):
+                fresh.refresh(student, teacher, view)
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
-            batch = compute.images(augment(torch.from_numpy(images.images_of(chosen)), settings, generator, rng))
+            dreams_NCHW = torch.from_numpy(images.images_of(chosen))
+            batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW))
             with torch.no_grad(), compute.autocast():
                 teacher_logits = teacher(batch)
             with compute.autocast():
@@ -101,6 +114,14 @@ def distill(
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
+
+
+def _fresh_dreams(
+    settings: Recovery, synthesis: Synthesis | None, images: ImageSet, compute: Compute, seed: int
+) -> FreshDreams | AbstractContextManager[None]:
+    if settings.refresh is None or synthesis is None:
+        return nullcontext()
+    return FreshDreams(settings.refresh, synthesis, images, compute, seed)
 
 
 @contextmanager
@@ -150,7 +171,7 @@ def feature_loss(
 
 
 def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
-    """Random flip and shift per image, then mixing of pairs, as the settings say."""
+    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say."""
     n, _, h, w = batch_NCHW.shape
     if settings.flip:
         flips = torch.rand(n, generator=generator) < 0.5
@@ -164,10 +185,36 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
                 for i, (top, left) in enumerate(zip(tops, lefts, strict=True))
             ]
         )
-    if settings.mixup_alpha:
-        share = float(rng.beta(settings.mixup_alpha, settings.mixup_alpha))
-        batch_NCHW = share * batch_NCHW + (1 - share) * batch_NCHW[torch.randperm(n, generator=generator)]
+    if settings.zoom_fraction:
+        batch_NCHW = _zoomed(batch_NCHW, settings.zoom_fraction, generator)
+    if rng.random() < settings.cutmix_share:
+        batch_NCHW = _with_rectangles_exchanged(batch_NCHW, generator, rng)
     return batch_NCHW
+
+
+def _zoomed(batch_NCHW: Tensor, least_area: float, generator: torch.Generator) -> Tensor:
+    """A random crop of each image, of an area from `least_area` to all, stretched to the whole."""
+    n = len(batch_NCHW)
+    area_N = torch.rand(n, generator=generator) * (1 - least_area) + least_area
+    aspect_N = torch.exp(torch.rand(n, generator=generator) * 2 * _LOG_ASPECT - _LOG_ASPECT)
+    sides_N2 = (area_N[:, None] * torch.stack([aspect_N, 1 / aspect_N], 1)).sqrt().clamp(max=1)
+    centres_N2 = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides_N2)
+    transform_N23 = torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
+    grid = F.affine_grid(transform_N23, list(batch_NCHW.shape), align_corners=False)
+    return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)
+
+
+def _with_rectangles_exchanged(batch_NCHW: Tensor, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+    """CutMix (Yun et al. 2019, arXiv 1905.04899): one rectangle for the batch, of a uniformly random area."""
+    n, _, h, w = batch_NCHW.shape
+    side = float(rng.random() ** 0.5)
+    height, width = round(h * side), round(w * side)
+    top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    others_NCHW = batch_NCHW[torch.randperm(n, generator=generator)]
+    mixed_NCHW = batch_NCHW.clone()
+    mixed_NCHW[:, :, rows, columns] = others_NCHW[:, :, rows, columns]
+    return mixed_NCHW
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Rung
-from edgerecover.config import Recovery
+from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
@@ -50,6 +50,7 @@ def recover(
     seed: int,
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
+    synthesis: Synthesis | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -65,6 +66,7 @@ def recover(
         seed: of batch order and augmentation.
         compute: device and precision.
         channels: the teacher's channels that a narrower student has.
+        synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -86,7 +88,7 @@ def recover(
         try:
             distill(
                 current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, progress=progress,
+                seed=seed, compute=compute, channels=channels, synthesis=synthesis, progress=progress,
             )  # fmt: skip
         except StageError as error:
             # The rungs below still stand; what diverged is judged like any other, and loses.

@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgerecover.synthesize.procedural import fractals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +135,8 @@ def dream(
     settings: Synthesis,
     generator: torch.Generator,
     compute: Compute,
-    on_step: Callable[[float], None],
+    on_step: Callable[[float], None] = lambda _loss: None,
+    rival: Rival | None = None,
 ) -> Tensor:
     """Optimise one batch of images, float32 (N, C, H, W) network inputs inside `bounds_C`.
 
@@ -145,26 +150,35 @@ def dream(
         generator: all randomness; a CPU generator, so that start and jitter do not depend on the device.
         compute: device, mixed precision and memory format.
         on_step: called after every step with the loss.
+        rival: a student to disagree with, and where to start.
     """
     # z is the image in a unit in which every network's pixels span about the same, so that rates mean the same.
     middle, unit, edge = (part.to(compute.device) for part in _coordinates(bounds_C, settings))
-    z = _start(shape_NCHW, settings, generator).to(compute.device, memory_format=compute.memory_format)
+    if rival is None:
+        z = _start(shape_NCHW, settings, generator)
+    else:
+        z = (rival.start_NCHW.to(compute.device) - middle) / unit
+    z = z.to(compute.device, memory_format=compute.memory_format)
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
     for step in range(settings.num_steps):
         optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
         view = _jitter_and_flip(z, settings, generator)
         tap.clear()
+        inputs = middle + unit * view
         with compute.autocast():
-            logits_NK = teacher(middle + unit * view)
+            logits_NK = teacher(inputs)
         loss = (
             settings.class_weight * _class_term(logits_NK.float(), targets_N)
             + settings.bn_weight * tap.distance()
             + settings.tv_weight * total_variation(view, settings.tv_reduction)
             + settings.l2_weight * view.square().mean()
         )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        if rival is not None:
+            with compute.autocast():
+                rival_logits_NK = rival.student(inputs)
+            loss = loss - rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
+        (z.grad,) = torch.autograd.grad(loss, z)
         optimizer.step()
         with torch.no_grad():
             z.copy_(torch.minimum(torch.maximum(z, -edge), edge))
@@ -173,6 +187,28 @@ def dream(
     return (middle + unit * z.detach()).cpu().float()
 
 
+@dataclass(frozen=True)
+class Rival:
+    """The student that Adaptive DeepInversion competes with."""
+
+    student: nn.Module
+    start_NCHW: Tensor
+    """Network inputs to start from, on any device."""
+    weight: float
+
+
+def disagreement(teacher_NK: Tensor, student_NK: Tensor) -> Tensor:
+    """Mean over images of D / (1 + D), from 0 to 1, with D = T² · KL(teacher ‖ student) and T = 4.
+
+    Yin et al. 2020 (equation 7) take the Jensen-Shannon divergence, which is bounded too; this is the quantity that
+    distillation then lowers.
+    """
+    log_p, log_q = (F.log_softmax(x / _RIVAL_TEMPERATURE, 1) for x in (teacher_NK, student_NK))
+    d_N = _RIVAL_TEMPERATURE**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    return (d_N / (1 + d_N)).mean()
+
+
+_RIVAL_TEMPERATURE = 4.0
 _USUAL_SPAN = 4.4
 """From darkest to brightest input of an ImageNet-normalised channel: learning rates are meant for this span."""
 
@@ -196,10 +232,18 @@ def _start(shape_NCHW: tuple[int, int, int, int], settings: Synthesis, generator
     if settings.start == "noise":
         return torch.randn(shape_NCHW, generator=generator)
     n, c, h, w = shape_NCHW
+    if settings.start == "fractal":
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))
+        return _USUAL_SPAN * (unit_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
     coarse = torch.randn((n, c, -(-h // 4), -(-w // 4)), generator=generator)
     smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
     # Interpolation shrinks the variance; real images, normalised, have about 1, and to grow it back takes steps.
     return smooth / smooth.std().clamp_min(1e-6) + 0.1 * torch.randn(shape_NCHW, generator=generator)
+
+
+_START_SATURATION = 0.4
+"""The colour channels of photographs go together: about 0.9 of their variance is brightness."""
 
 
 def _jitter_and_flip(x: Tensor, settings: Synthesis, generator: torch.Generator) -> Tensor:

@@ -59,8 +59,13 @@ def white_noise(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random
     return pixels_NCHW
 
 
-def fractals(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
-    """Attractors in random colours, painted over coloured noise between two random colours."""
+def fractals(
+    num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator, *, saturation: float = 1.0
+) -> Unit_NCHW:
+    """Attractors in random colours, painted over coloured noise between two random colours.
+
+    `saturation` 1 leaves the colours as drawn, independent by channel; 0 makes them grey.
+    """
     channels, height, width = shape_CHW
     images_NCHW = _blend(
         coloured_noise(num_images, height, width, rng),
@@ -70,7 +75,8 @@ def fractals(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Ge
     for _ in range(_NUM_ATTRACTORS):
         density_NHW = attractors(num_images, height, width, rng)
         images_NCHW = _blend(density_NHW, images_NCHW, _colours(num_images, channels, rng))
-    return images_NCHW
+    grey_N1HW = images_NCHW.mean(1, keepdims=True, dtype=np.float32)
+    return grey_N1HW + np.float32(saturation) * (images_NCHW - grey_N1HW)
 
 
 def coloured_noise(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:

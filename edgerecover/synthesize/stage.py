@@ -42,9 +42,12 @@ _FORMAT = 2
 
 
 def synthesis_key(
-    teacher: nn.Module, input: InputSpec, num_classes: int, settings: Synthesis, seed: int, device_type: str
+    teacher: nn.Module, input: InputSpec, num_classes: int, settings: Synthesis, seed: int, arithmetic: str
 ) -> str:
-    """Name of the sets that these values give: 16 hex digits over everything the images depend on."""
+    """Name of the sets that these values give: 16 hex digits over everything the images depend on.
+
+    `arithmetic` names device and precision, such as "cpu torch.bfloat16".
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(teacher.state_dict().items()):
         digest.update(name.encode())
@@ -56,7 +59,7 @@ def synthesis_key(
         num_classes,
         settings.model_dump(mode="json"),
         seed,
-        device_type,
+        arithmetic,
     ]
     digest.update(json.dumps(described, sort_keys=True).encode())
     return digest.hexdigest()[:16]

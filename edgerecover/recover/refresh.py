@@ -1,0 +1,99 @@
+"""Refresh: dreams made while distilling, on which teacher and student of the moment disagree.
+
+Adaptive DeepInversion (Yin et al. 2020, arXiv 1912.08795, equations 6 and 7), from mixed views of earlier dreams, which
+are nearer to an end than noise is, and kept on disk beside them: memory does not grow with their number.
+"""
+
+# Shapes: N images, C channels, H height, W width.
+# ruff: noqa: TID253 - works on tensors throughout; only distillation imports it
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgerecover.config import Refresh, Synthesis
+from edgerecover.device import Compute
+from edgerecover.synthesize.deep_inversion import Rival, dream, tapped
+from edgerecover.synthesize.image_set import ImageSet, Shard, write_shard
+
+
+class FreshDreams:
+    """The images of all refreshes so far; a context, because they lie in a temporary folder."""
+
+    def __init__(self, settings: Refresh, synthesis: Synthesis, images: ImageSet, compute: Compute, seed: int) -> None:
+        self._settings, self._images, self._compute = settings, images, compute
+        self._synthesis = synthesis.model_copy(
+            update={"num_steps": settings.num_steps, "lr": settings.lr, "schedule": "cosine", "class_term": "target"}
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rng = np.random.default_rng(seed)
+        self._folder = tempfile.TemporaryDirectory(prefix="refresh-", dir=images.folder)
+        self._shards: list[Shard] = []
+
+    def __enter__(self) -> FreshDreams:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Neither while the student still changes fast, nor when it is about to settle."""
+        return step % self._settings.every_steps == 0 and num_steps / 8 <= step <= num_steps * 7 / 8
+
+    def refresh(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor]) -> None:
+        """Add images on which the two disagree; `student` comes back in the modes that its layers had."""
+        modes = {module: module.training for module in student.modules()}
+        student.eval()
+        try:
+            remaining = self._settings.num_images
+            while remaining > 0:
+                size = min(remaining, self._synthesis.batch_size, len(self._images))
+                self._add(student, teacher, view, size)
+                remaining -= size
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def mix_into(self, batch_NCHW: Tensor) -> Tensor:
+        """Half of a batch of network inputs replaced by fresh images; as it is while there are none."""
+        if not self._shards:
+            return batch_NCHW
+        fresh = ImageSet(Path(self._folder.name), self._images.scale, tuple(self._shards))
+        half = len(batch_NCHW) // 2
+        chosen = self._rng.integers(len(fresh), size=half)
+        return torch.cat([torch.from_numpy(fresh.images_of(chosen)), batch_NCHW[half:]]) if half else batch_NCHW
+
+    def _add(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int) -> None:
+        started = time.perf_counter()
+        scale = self._images.scale
+        chosen = self._rng.choice(len(self._images), size=size, replace=False)
+        start_NCHW = view(torch.from_numpy(self._images.images_of(chosen)))
+        with torch.no_grad():
+            # A view of two dreams belongs to what the teacher sees in it, not to what either was made for.
+            targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
+        with tapped(teacher, self._synthesis) as tap:
+            images_NCHW = dream(
+                teacher,
+                tap,
+                (torch.tensor(scale.low), torch.tensor(scale.high)),
+                (size, *start_NCHW.shape[1:]),
+                targets_N,
+                self._synthesis,
+                self._generator,
+                self._compute,
+                rival=Rival(student, start_NCHW, self._settings.weight),
+            )
+        pixels = scale.encode(images_NCHW.nan_to_num().numpy())
+        name = f"fresh-{len(self._shards):05d}"
+        seconds = time.perf_counter() - started
+        self._shards.append(write_shard(Path(self._folder.name), name, pixels, (), 0, seconds))
