@@ -40,6 +40,15 @@ from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.prediction import LITTLE_LOST, Calibration, reading
 
+IMAGENET = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NETWORKS = {
+    "resnet20": ("akamaster_resnet20-12fca82f.th", IMAGENET),
+    "resnet56": ("akamaster_resnet56-4bfd9763.th", IMAGENET),
+    "resnet8": (
+        "mlperftiny_resnet8_state_dict.pt",
+        InputSpec((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 255.0)),
+    ),
+}
 SHIPPED = Path(prediction.__file__).with_name("prediction.json")
 RESULTS = Path(__file__).with_name("prediction-students.json")
 SPARSITIES = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -97,7 +106,7 @@ def main() -> None:
 
 def open_case(network: str, data: Path, work: Path) -> Case:
     profile = load_profile("demo" if network == "demo" else "balanced")
-    teacher, input = open_demo() if network == "demo" else open_network(network, data, work)
+    teacher, input = open_demo() if network == "demo" else open_network(network, data)
     compute = choose_compute("cpu")
     key = synthesis_key(teacher, input, 10, profile.synthesis, 0, "cpu")
     sets, _ = synthesize(
@@ -119,12 +128,15 @@ def open_demo() -> tuple[nn.Module, InputSpec]:
     return models.teacher.requires_grad_(False), models.input
 
 
-def open_network(network: str, data: Path, work: Path) -> tuple[nn.Module, InputSpec]:
-    from recovery import prepare
-
-    folder = prepare(data, network, 0.5, work)
+def open_network(network: str, data: Path) -> tuple[nn.Module, InputSpec]:
+    weights, input = NETWORKS[network]
     models = open_models(
-        folder / "dense.pt", arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=True
+        data / "weights" / weights,
+        arch=f"{data / 'models.py'}:{network}",
+        teacher=None,
+        input_flags=input,
+        trust_code=True,
+        will_prune=True,
     )
     return models.teacher.requires_grad_(False), models.input
 
