@@ -221,12 +221,29 @@ class Proportion:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """The share of the teacher's accuracy that a model is expected to keep on real images; read from dreams."""
+
+    kept: float
+    """Student's accuracy / teacher's accuracy, 0 to 1."""
+    low: float
+    high: float
+    """`kept` less and plus the mean error of such predictions, within 0 to 1."""
+    num_students: int
+    """That error was measured over so many students"""
+    num_networks: int
+    """of so many networks, none of which had a part in its own prediction."""
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How often a model decides as the teacher does, on held-back synthetic images. Never called accuracy."""
 
     pruned: Proportion
     recovered: Proportion
     exported: Proportion
+    predicted: Predicted | None = None
+    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence."""
 
 
 @dataclass(frozen=True)

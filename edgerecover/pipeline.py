@@ -63,6 +63,7 @@ from edgerecover.report.picture import contact_sheet
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.measure import measure_in_subprocess
 from edgerecover.runtime.session import open_session
+from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
@@ -71,6 +72,7 @@ from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.parity import compare
+from edgerecover.validate.prediction import predict
 from edgerecover.validate.sparsity import sparsity_verdict
 
 _GOLDEN_IMAGES = 16
@@ -302,6 +304,7 @@ def _judged_on_dreams(
         pruned=agreement(pruned, teacher),
         recovered=agreement(ours, teacher),
         exported=agreement(exported, teacher),
+        predicted=predict(exported, teacher) if batch_norms_of(models.teacher) else None,
     )
     return fidelity, compare(ours, exported)
 

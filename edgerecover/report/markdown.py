@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgerecover.artifacts import Report
-from edgerecover.report.words import duration, percent, proportion, size
+from edgerecover.report.words import duration, percent, prediction, proportion, size
 
 
 def markdown(report: Report) -> str:
@@ -76,13 +76,14 @@ def _accuracy(report: Report) -> list[str]:
 
 
 def _exported(report: Report) -> list[tuple[str, str]]:
-    e, p = report.exported, report.parity
+    e, p, predicted = report.exported, report.parity, report.fidelity.predicted
     return [
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
         ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are not zero"),
         ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
          "held-back synthetic images"),
         ("agreement before recovery", proportion(report.fidelity.pruned)),
+        *([("expected on real images", prediction(predicted))] if predicted else []),
         ("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}"),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, percent, proportion, size
+from edgerecover.report.words import duration, percent, prediction, proportion, size
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -174,6 +174,7 @@ def _exported(report: Report) -> RenderableType:
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back dreams\n"
         f"{proportion(f.pruned)} as pruned, before recovery",
+        **({"expected": prediction(f.predicted)} if f.predicted else {}),
         "parity": f"same decision as PyTorch on {percent(p.top1_agreement)} of them\n"
         f"logits differ by {p.max_abs:.1e} at most (their spread: {p.logit_scale:.3g})",
         "sparsity": report.sparsity_verdict,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Proportion
+from edgerecover.artifacts import Predicted, Proportion
 
 
 def percent(fraction: float) -> str:
@@ -14,6 +14,16 @@ def proportion(value: Proportion) -> str:
     """Value and 95 % interval: "89.1 % (84.7-92.4)"."""
     low, high = value.interval()
     return f"{percent(value.value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def prediction(value: Predicted) -> str:
+    """What is expected, how wrong that tends to be, and where the error was measured."""
+    error_points = 100 * max(value.kept - value.low, value.high - value.kept)
+    return (
+        f"{100 * value.kept:.0f} % ± {error_points:.1f} of the teacher's accuracy kept on real images\n"
+        f"read from dreams, not measured; mean error over {value.num_students} students of {value.num_networks} "
+        "networks: docs/explanation/agreement-and-accuracy.md"
+    )
 
 
 def size(num_bytes: int) -> str:
