@@ -89,9 +89,12 @@ def real_images():
 
 @pytest.fixture(scope="session")
 def cpu():
-    from edgerecover.device import choose_compute
+    """In float32 on every machine, so that no test's outcome depends on the processor."""
+    import torch
 
-    return choose_compute("cpu")
+    from edgerecover.device import Compute
+
+    return Compute(torch.device("cpu"), None, torch.channels_last)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,27 @@ from edgerecover.errors import MissingError
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def test_the_cpu_computes_in_float32():
+@pytest.mark.parametrize(
+    ("capabilities", "dtype", "precision"),
+    [
+        ({}, torch.float32, "fp32"),
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32, "fp32"),
+        ({"avx512_bf16": True}, torch.bfloat16, "bf16"),
+        ({"amx_bf16": True}, torch.bfloat16, "bf16"),
+    ],
+)
+def test_the_cpu_computes_in_bf16_where_it_multiplies_so(monkeypatch, capabilities, dtype, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     compute = choose_compute("cpu")
     assert compute.device.type == "cpu"
     with compute.autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-    assert str(compute) == f"cpu ({torch.get_num_threads()} threads)"
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert str(compute) == f"cpu ({torch.get_num_threads()} threads, {precision})"
+
+
+def test_a_pytorch_that_cannot_tell_what_the_cpu_does_gets_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_compute("cpu").amp_dtype is None
 
 
 def test_networks_and_images_are_placed_in_one_memory_format():

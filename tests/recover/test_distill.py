@@ -131,7 +131,7 @@ def test_statistics_follow_at_the_same_pace_whatever_the_networks_own_momentum(
 
 def test_the_seed_decides_the_student(student_and_masks, teacher, sets, recovery, cpu):
     student, masks = student_and_masks
-    settings = recovery.model_copy(update={"num_steps": 4, "flip": True, "crop_fraction": 0.125, "mixup_alpha": 0.4})
+    settings = recovery.model_copy(update={"num_steps": 4, "flip": True, "zoom_fraction": 0.4, "cutmix_share": 0.5})
     outcomes = []
     for seed in (1, 1, 2):
         candidate = copy.deepcopy(student)
@@ -225,14 +225,23 @@ def test_crops_shift_by_at_most_the_fraction_and_fill_with_zeros(numbered, recov
     assert len({where[0] for where in found}) > 10
 
 
-def test_mixup_is_a_convex_mixture_of_pairs(numbered, recovery):
-    constant = numbered[:, :1, :1, :1].expand(32, 3, 4, 4)
-    mixed = augmented(constant, recovery, mixup_alpha=0.5)
-    assert mixed.shape == constant.shape
-    assert mixed.min() >= constant.min()
-    assert mixed.max() <= constant.max()
-    assert not torch.equal(mixed, constant)
-    torch.testing.assert_close(mixed.mean(), constant.mean())  # a permutation loses no image
+def test_zooms_show_a_part_of_each_image(numbered, recovery):
+    zoomed = augmented(numbered, recovery, zoom_fraction=0.3)
+    assert zoomed.shape == numbered.shape
+    for old, new in zip(numbered, zoomed, strict=True):
+        assert old.min() - 1e-4 <= new.min() <= new.max() <= old.max() + 1e-4
+        assert new.std() < old.std()
+
+
+def test_cutmix_takes_one_rectangle_from_another_image(numbered, recovery):
+    mixed = augmented(numbered, recovery, cutmix_share=1.0)
+    changed_NHW = (mixed != numbered).any(1)
+    touched = changed_NHW.any(0)
+    rows, columns = touched.any(1).nonzero(), touched.any(0).nonzero()
+    assert 0 < touched.sum() < touched.numel()
+    assert touched[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+    assert set(mixed.flatten().tolist()) <= set(numbered.flatten().tolist())
+    torch.testing.assert_close(mixed.mean(), numbered.mean())  # a permutation loses no pixel
 
 
 def test_masks_make_exact_zeros(teacher):

@@ -10,6 +10,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.synthesize.deep_inversion import (
     _BatchStatistics,
     batch_statistics,
+    disagreement,
     dream,
     tapped,
     total_variation,
@@ -190,3 +191,20 @@ def test_hooks_are_removed_after_an_error_too(teacher, synthesis):
     with pytest.raises(RuntimeError), tapped(teacher, synthesis):
         teacher(torch.zeros(1, 5, 8, 8))
     assert not any(module._forward_pre_hooks for module in teacher.modules())
+
+
+def test_fractal_starts_differ_in_brightness_and_colour_little(teacher, input_spec, synthesis, cpu):
+    still = synthesis.model_copy(update={"num_steps": 1, "lr": 1e-9, "jitter_fraction": 0.0})
+    spread, colour = {}, {}
+    for start in ("fractal", "low-frequency"):
+        images = dreams(teacher, input_spec, still.model_copy(update={"start": start}), cpu)
+        spread[start] = float(images.mean((1, 2, 3)).std() / images.std())
+        colour[start] = float((images - images.mean(1, keepdim=True)).std() / images.std())
+    assert spread["fractal"] > 2 * spread["low-frequency"]
+    assert colour["fractal"] < 0.8 * colour["low-frequency"]
+
+
+def test_disagreement_is_bounded_and_none_with_oneself():
+    logits_NK = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    assert float(disagreement(logits_NK, logits_NK)) == pytest.approx(0, abs=1e-6)
+    assert 0.5 < float(disagreement(logits_NK, -100 * logits_NK)) < 1
