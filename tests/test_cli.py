@@ -132,6 +132,30 @@ def test_a_dense_checkpoint_alone_is_enough(digits: Path) -> None:
     assert zeros == round(0.75 * total)
 
 
+@pytest.mark.parametrize("pattern", ["layerwise", "2:4", "channel"])
+def test_every_pattern_goes_through_all_stages(pattern: str, digits: Path) -> None:
+    sparsity = () if pattern == "2:4" else ("--sparsity", 0.5)
+    flags = ("--pattern", pattern, *sparsity, "--arch", ARCHITECTURE)
+    done = edgerecover("prune", "dense.pt", *flags, "--input-shape", "1,8,8", "--out", "small.safetensors", cwd=digits)
+    assert done.returncode == 0, done.stderr
+    rest = ("-t", "onnx-generic", "--arch", ARCHITECTURE, *PREPROCESSING, "-p", "smoke", "--json")
+    done = edgerecover("run", "small.safetensors", "--teacher", "dense.pt", *rest, cwd=digits)
+    assert done.returncode in (0, 5), done.stderr
+    report = json.loads(done.stdout)
+    expected = "unstructured" if pattern == "layerwise" else pattern
+    assert report["student"]["sparsity"]["pattern"] == report["recovered_sparsity"]["pattern"] == expected
+    gate = next(gate for gate in report["gates"] if gate["name"] == "mask_kept")
+    assert gate["status"] == "pass"
+    assert ("exported file" in gate["message"]) == (pattern == "2:4")
+    if pattern == "channel":
+        assert report["student"]["macs_kept"] == pytest.approx(0.5, abs=0.03)
+        assert report["rungs"][1]["name"] == "statistics repair"
+        shown = edgerecover("inspect", "small.safetensors", "--arch", ARCHITECTURE, *PREPROCESSING, cwd=digits)
+        assert "channel-pruned" in shown.stdout
+    else:
+        assert report["student"]["sparsity"]["layers"][1]["num_zeros"] > 0
+
+
 def test_same_command_again_reuses_what_was_made(digits: Path) -> None:
     line = (
         "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING,

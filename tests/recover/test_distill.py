@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.errors import StageError
+from edgerecover.models.channels import ChannelMap
 from edgerecover.progress import Silent
 from edgerecover.recover.blocks import block_names
 from edgerecover.recover.distill import apply_masks, augment, distill, feature_loss, kd_loss
@@ -252,3 +253,12 @@ def test_masks_make_exact_zeros(teacher):
     assert torch.equal(teacher[0].weight[0], kept)
     assert int(teacher[0].weight.count_nonzero()) == kept.numel()
     assert math.isclose(float(teacher[0].weight[1:].abs().sum()), 0.0, abs_tol=0.0)
+
+
+def test_features_of_a_narrower_student_are_compared_on_the_channels_it_kept():
+    teacher = {"known": torch.rand(2, 4, 3, 3), "unknown": torch.rand(2, 4, 3, 3)}
+    student = {"known": teacher["known"][:, [1, 3]], "unknown": torch.rand(2, 3, 3, 3)}
+    channels = ChannelMap({"known": torch.tensor([1, 3]), "unknown": None})
+    assert float(feature_loss(student, teacher, channels)) == 0.0
+    assert float(feature_loss(student, teacher, ChannelMap({"known": torch.tensor([0, 2]), "unknown": None}))) > 0.0
+    assert float(feature_loss({"unknown": student["unknown"]}, teacher, channels)) == 0.0

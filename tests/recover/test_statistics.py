@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from edgerecover.models.channels import ChannelMap, match_channels
+from edgerecover.prune import prune_channels
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of
 
@@ -171,3 +173,25 @@ def test_a_layer_that_inference_does_not_reach_keeps_what_it_has(teacher, sets, 
 def test_layers_without_running_statistics_are_not_repaired(teacher):
     teacher[1] = nn.BatchNorm2d(16, track_running_stats=False)
     assert list(batch_norms_of(teacher)) == ["4", "7"]
+
+
+@pytest.fixture
+def narrower(teacher, input_spec):
+    """The toy teacher without some channels of every layer."""
+    return prune_channels(teacher, input_spec, 0.47).requires_grad_(False)
+
+
+def test_a_narrower_students_channels_are_corrected_by_the_teachers_own(narrower, teacher, sets, cpu, input_spec):
+    """At the first layer, where a kept channel sees exactly what it saw in the teacher."""
+    channels = match_channels(teacher, narrower, input_spec.shape)
+    repair_statistics(narrower, teacher, sets.train, 32, cpu, channels)
+    kept = channels.kept["1"]
+    assert 0 < len(kept) < 16
+    torch.testing.assert_close(narrower[1].running_mean, teacher[1].running_mean[kept], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(narrower[1].running_var, teacher[1].running_var[kept], rtol=1e-3, atol=1e-4)
+
+
+def test_channels_that_are_not_known_get_the_measured_statistics(narrower, teacher, sets, cpu):
+    repair_statistics(narrower, teacher, sets.train, 8, cpu, ChannelMap({"1": None, "4": None, "7": None}))
+    inputs = narrower[0](torch.from_numpy(sets.train.images_of(range(len(sets.train)))))
+    torch.testing.assert_close(narrower[1].running_mean, inputs.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)

@@ -15,6 +15,7 @@ from edgerecover.artifacts import (
     Latency,
     Parity,
     Proportion,
+    TwoFour,
     to_json,
 )
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
@@ -208,3 +209,13 @@ def test_exit_codes():
     assert exit_code(GateStatus.NEEDS_DEVICE) == EXIT_PASS
     assert exit_code(GateStatus.FAIL) == EXIT_GATE_FAILED
     assert exit_code(GateStatus.INCONCLUSIVE) == EXIT_INCONCLUSIVE
+
+
+def test_two_four_in_the_file_is_judged_with_the_mask():
+    kept = gates(two_four=TwoFour(num_layers=7, num_dense_groups=0))["mask_kept"]
+    assert kept.status is GateStatus.PASS
+    assert "all 7 layers" in kept.message
+    broken = gates(num_mask_violations=2, two_four=TwoFour(num_layers=7, num_dense_groups=3))["mask_kept"]
+    assert broken.status is GateStatus.FAIL
+    assert broken.measured == 5
+    assert "3 groups of four" in broken.message
