@@ -105,7 +105,7 @@ def _pruned(task: Task, pattern: str) -> Path:
 def _images(task: Task, models: Models, compute: Compute) -> Images:
     settings = Profile.model_validate(task.images).synthesis
     asked = models.teacher, models.input, models.num_classes, settings
-    key = synthesis_key(*asked, task.seed, compute.device.type)
+    key = synthesis_key(*asked, task.seed, f"{compute.device.type} {compute.amp_dtype}")
     sets, facts = synthesize(*asked, seed=task.seed, folder=Path(task.folder) / f"dreams-{key}", compute=compute)
     if METHODS[task.method].kind == "recover on real":
         return Images(_real_sets(task, models, sets.held_back), sets.held_back, facts)
@@ -174,7 +174,11 @@ def _recovered(task: Task, models: Models, sets: SyntheticSets, settings: Recove
         return Recovered(models.student, ())
     if kind == "plain bn":
         return Recovered(_with_plain_bn(models.student, sets.train, settings.batch_size, compute), ())
-    return recover(models.student, models.teacher, models.masks, sets, settings, seed=task.seed, compute=compute)
+    return recover(
+        models.student, models.teacher, models.masks, sets, settings,
+        seed=task.seed, compute=compute, channels=models.channels,
+        synthesis=Profile.model_validate(task.images).synthesis,
+    )  # fmt: skip
 
 
 @torch.no_grad()

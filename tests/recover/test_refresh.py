@@ -34,10 +34,10 @@ def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesi
     found = {}
     for weight in (0.0, 10.0):
         settings = REFRESH.model_copy(update={"weight": weight})
-        with FreshDreams(settings, synthesis, sets.train, cpu, seed=0) as fresh, torch.no_grad():
+        with FreshDreams(settings, synthesis, sets.train, cpu, seed=0) as fresh:
             fresh.refresh(student, teacher, unchanged)
             new = fresh.mix_into(old)[:48]
-            found[weight] = disagreement(teacher(new), student(new))
+            found[weight] = float(disagreement(teacher(new), student(new)))
     assert found[10.0] > 1.1 * found[0.0]
 
 
