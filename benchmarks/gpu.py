@@ -1,7 +1,7 @@
 """The paper's architectures on one machine, best with a GPU: teachers, then its recipe and ours side by side.
 
     python benchmarks/gpu.py DATA --device cuda
-    python benchmarks/gpu.py --toy                # a minute on a CPU, on generated images: does everything still work?
+    python benchmarks/gpu.py --toy                # minutes on a CPU, on generated images: does everything still work?
 
 DATA holds cifar10_jpeg.npz. Teachers are trained on it, students judged on its test images; all of it in one run.
 """
@@ -80,7 +80,7 @@ def speed_up(processes: list[dict]) -> str:
 def _toy(scratch: Path) -> None:
     write_toy_archive(scratch / "cifar10_jpeg.npz")
     options = Options(scratch / "results", jobs=1, device="cpu", changes=_TOY_CHANGES)
-    block = Block(("vgg_small",), ("none", "paper", "balanced", "ceiling"), ("75",), (0,))
+    block = Block(("vgg_small",), ("paper", "balanced", "ceiling"), ("75",), (0,))
     run(block, scratch, options, teacher_steps=3)
 
 

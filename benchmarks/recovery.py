@@ -43,7 +43,8 @@ class Options:
 
     @property
     def num_threads(self) -> int:
-        return max(1, this_host().num_cores // self.jobs)
+        """Of one process; OMP_NUM_THREADS, where it is set, is the user's word."""
+        return int(os.environ.get("OMP_NUM_THREADS", max(1, this_host().num_cores // self.jobs)))
 
 
 def main() -> None:
