@@ -154,11 +154,8 @@ def dream(
     """
     # z is the image in a unit in which every network's pixels span about the same, so that rates mean the same.
     middle, unit, edge = (part.to(compute.device) for part in _coordinates(bounds_C, settings))
-    if rival is None:
-        z = _start(shape_NCHW, settings, generator)
-    else:
-        z = (rival.start_NCHW.to(compute.device) - middle) / unit
-    z = z.to(compute.device, memory_format=compute.memory_format)
+    start = (rival.start.to(compute.device) - middle) / unit if rival else _start(shape_NCHW, settings, generator)
+    z = start.to(compute.device, memory_format=compute.memory_format)
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
     for step in range(settings.num_steps):
@@ -192,8 +189,8 @@ class Rival:
     """The student that Adaptive DeepInversion competes with."""
 
     student: nn.Module
-    start_NCHW: Tensor
-    """Network inputs to start from, on any device."""
+    start: Tensor
+    """Network inputs (N, C, H, W) to start from, on any device."""
     weight: float
 
 

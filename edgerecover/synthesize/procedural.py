@@ -76,7 +76,8 @@ def fractals(
         density_NHW = attractors(num_images, height, width, rng)
         images_NCHW = _blend(density_NHW, images_NCHW, _colours(num_images, channels, rng))
     grey_N1HW = images_NCHW.mean(1, keepdims=True, dtype=np.float32)
-    return grey_N1HW + np.float32(saturation) * (images_NCHW - grey_N1HW)
+    mixed_NCHW: Unit_NCHW = grey_N1HW + np.float32(saturation) * (images_NCHW - grey_N1HW)
+    return mixed_NCHW
 
 
 def coloured_noise(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
