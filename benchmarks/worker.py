@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from grid import METHODS, RACE_STEPS
+from grid import METHODS, RACE
 from networks import pruned_file
 from torch import Tensor, nn
 
@@ -41,6 +41,7 @@ from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.validate.prediction import predict
 
 _EXPORT_BATCH = 100
 _OPSET = 18
@@ -143,13 +144,21 @@ def _run_cell(task: Task, pattern: str, images: Images, compute: Compute) -> Non
     settings = Recovery.model_validate(task.recovery)
     shorter = METHODS[task.method].kind == "shorter"
     tries = []
-    for num_steps in RACE_STEPS if shorter else (settings.num_steps,):
-        tried = settings.model_copy(update={"num_steps": num_steps})
+    for changes in RACE if shorter else ({},):
+        tried = settings.model_copy(update=changes)
         started = time.perf_counter()
         recovered = _recovered(task, models, images.sets, tried, compute)
         seconds = time.perf_counter() - started
         judged, logits = _judged(task, models, recovered.student, images.held_back)
-        tries.append({"num_steps": num_steps, "recover_s": seconds, **judged, "rungs": to_json(recovered.rungs)})
+        tries.append(
+            {
+                "changes": changes,
+                "num_steps": tried.num_steps,
+                "recover_s": seconds,
+                **judged,
+                "rungs": to_json(recovered.rungs),
+            }
+        )
     cell = {
         "network": task.network,
         "pattern": pattern,
@@ -177,7 +186,7 @@ def _recovered(task: Task, models: Models, sets: SyntheticSets, settings: Recove
     return recover(
         models.student, models.teacher, models.masks, sets, settings,
         seed=task.seed, compute=compute, channels=models.channels,
-        synthesis=Profile.model_validate(task.images).synthesis,
+        synthesis=None if kind == "recover on real" else Profile.model_validate(task.images).synthesis,
     )  # fmt: skip
 
 
@@ -222,6 +231,7 @@ def _judged(
         "agreement": {
             name: to_json(agreement(logits[f"held_back_{name}"], logits["held_back_teacher"])) for name in names[1:]
         },
+        "predicted": to_json(predict(logits["held_back_exported"], logits["held_back_teacher"])),
         "exporter": exported.exporter,
         "file_bytes": exported.size_bytes,
     }
