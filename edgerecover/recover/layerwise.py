@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.device import Compute
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of
@@ -51,24 +52,26 @@ def fit_layers(
     images: ImageSet,
     batch_size: int,
     compute: Compute,
+    channels: ChannelMap = SAME_CHANNELS,
     progress: Progress = SILENT,
 ) -> None:
     """Fit the student's convolutions and linear layers to the teacher's outputs, then its BN statistics, in place.
 
     A layer is left as it is when it has no weight left, when it runs more than once per forward or never, when its
-    output has not the teacher's width, or when activations are not numbers. A layer without a mask may use all its
+    output is narrower than the teacher's and `channels` does not know how, or when activations are not numbers. A layer without a mask may use all its
     weights.
 
     Args:
         student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.
-        teacher: same architecture, except for widths between layers; same device, not changed.
+        teacher: same architecture, as wide as the student or wider; same device, not changed.
         masks: weight name to kept positions, on the same device.
         images: synthetic train set; at most the first 512 fit the weights, all of them the statistics.
         batch_size: images per forward.
         compute: device; always float32, which normal equations need.
+        channels: the teacher's channels that a narrower student has.
         progress: where to report.
     """
-    names = _fittable(student, teacher, compute.images(images.images_of(range(1))))
+    names = _fittable(student, teacher, channels, compute.images(images.images_of(range(1))))
     random = torch.Generator().manual_seed(0)
     with progress.task("least squares", len(names), "layers") as task:
         for name in names:
@@ -77,13 +80,15 @@ def fit_layers(
             with normalising_by_batch(student), normalising_by_batch(teacher):
                 for batch in _batches(images, batch_size):
                     inputs, _ = _run_until(student, student_layer, compute.images(batch))
-                    _, outputs = _run_until(teacher, teacher_layer, compute.images(batch))
+                    _, taught = _run_until(teacher, teacher_layer, compute.images(batch))
+                    outputs = channels.of_teacher(name, taught, dim=-1 if isinstance(student_layer, nn.Linear) else 1)
+                    assert outputs is not None
                     moments.add(*_samples(student_layer, inputs, outputs, random))
             weight = student_layer.weight
             _fit(student_layer, moments, masks.get(f"{name}.weight", torch.ones_like(weight)))
             task.advance(1)
     if batch_norms_of(student):
-        repair_statistics(student, teacher, images, batch_size, compute)
+        repair_statistics(student, teacher, images, batch_size, compute, channels)
 
 
 def _layer(network: nn.Module, name: str) -> _Layer:
@@ -92,7 +97,7 @@ def _layer(network: nn.Module, name: str) -> _Layer:
     return layer
 
 
-def _fittable(student: nn.Module, teacher: nn.Module, image_1CHW: Tensor) -> list[str]:
+def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[str]:
     """Names of the layers to fit, in the order in which a forward reaches them."""
     calls: Counter[str] = Counter()
     layers = {name: m for name, m in student.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
@@ -107,8 +112,15 @@ def _fittable(student: nn.Module, teacher: nn.Module, image_1CHW: Tensor) -> lis
     return [
         name
         for name, times in calls.items()
-        if times == 1 and layers[name].weight.any() and len(layers[name].weight) == len(_layer(teacher, name).weight)
+        if times == 1
+        and layers[name].weight.any()
+        and _has_targets(layers[name], _layer(teacher, name), name, channels)
     ]
+
+
+def _has_targets(layer: _Layer, taught: _Layer, name: str, channels: ChannelMap) -> bool:
+    rows = channels.of_teacher(name, taught.weight, dim=0)
+    return rows is not None and len(rows) == len(layer.weight)
 
 
 def _batches(images: ImageSet, batch_size: int) -> Iterator[np.ndarray]:

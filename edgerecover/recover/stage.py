@@ -80,7 +80,7 @@ def recover(
         ladder.judge("statistics repair", current, time.perf_counter() - started)
     if settings.layerwise:
         started = time.perf_counter()
-        fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, progress)
+        fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
         ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
     if settings.num_steps:
         started = time.perf_counter()

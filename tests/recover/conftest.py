@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.prune import apply_masks, global_magnitude_masks, prune_channels
 
 
 def pruned(network, sparsity):
@@ -21,3 +21,9 @@ def student_and_masks(teacher):
 @pytest.fixture
 def student_and_masks_without_bn(teacher_without_bn):
     return pruned(teacher_without_bn, 0.9)
+
+
+@pytest.fixture
+def narrower(teacher, input_spec):
+    """The toy teacher without some channels of every layer."""
+    return prune_channels(teacher, input_spec, 0.47).requires_grad_(False)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgerecover.models.channels import match_channels
 from edgerecover.recover import layerwise
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.statistics import repair_statistics
 from tests.conftest import NUM_CLASSES
 
 
@@ -174,6 +176,17 @@ def test_a_narrower_layer_is_left_alone_and_the_next_makes_up_for_it(teacher_wit
     assert torch.equal(student[0].weight, before[0].weight)
     errors = [(n(real_images[0]) - teacher(real_images[0])).square().mean() for n in (before, student)]
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_narrower_students_layers_learn_from_the_channels_it_kept(narrower, teacher, sets, cpu, input_spec):
+    channels = match_channels(teacher, narrower, input_spec.shape)
+    images = torch.from_numpy(sets.held_back.images_of(range(32)))
+    repaired, fitted = copy.deepcopy(narrower), narrower
+    repair_statistics(repaired, teacher, sets.train, 32, cpu, channels)
+    fit_layers(fitted, teacher, {}, sets.train, 32, cpu, channels)
+    assert not torch.equal(fitted[3].weight, repaired[3].weight)
+    errors = [(network(images) - teacher(images)).square().mean() for network in (repaired, fitted)]
+    assert errors[1] < errors[0]
 
 
 def test_the_teacher_and_the_students_state_keys_do_not_change(student_and_masks, teacher, sets, cpu):

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from edgerecover.models.channels import ChannelMap, match_channels
-from edgerecover.prune import prune_channels
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of
 
@@ -173,12 +172,6 @@ def test_a_layer_that_inference_does_not_reach_keeps_what_it_has(teacher, sets, 
 def test_layers_without_running_statistics_are_not_repaired(teacher):
     teacher[1] = nn.BatchNorm2d(16, track_running_stats=False)
     assert list(batch_norms_of(teacher)) == ["4", "7"]
-
-
-@pytest.fixture
-def narrower(teacher, input_spec):
-    """The toy teacher without some channels of every layer."""
-    return prune_channels(teacher, input_spec, 0.47).requires_grad_(False)
 
 
 def test_a_narrower_students_channels_are_corrected_by_the_teachers_own(narrower, teacher, sets, cpu, input_spec):
