@@ -14,6 +14,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
 from edgerecover.pipeline import Request, run
+from edgerecover.prune import Pruning
 from edgerecover.runtime.session import open_session
 
 CHEAP = [("mobilenet_v2", (32, 32), 2), ("shufflenet_v2_x1_0", (75, 75), 3)]
@@ -75,7 +76,7 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
     report = run(
         Request(
             model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
-            input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3), sparsity=0.75,
+            input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3), pruning=Pruning("unstructured", 0.75),
         )
     )  # fmt: skip
     assert report.student.architecture == f"torchvision:{name}"

@@ -58,8 +58,8 @@ def fit_layers(
     """Fit the student's convolutions and linear layers to the teacher's outputs, then its BN statistics, in place.
 
     A layer is left as it is when it has no weight left, when it runs more than once per forward or never, when its
-    output is narrower than the teacher's and `channels` does not know how, or when activations are not numbers. A layer without a mask may use all its
-    weights.
+    output is narrower than the teacher's and `channels` does not know how, or when activations are not numbers. A layer
+    without a mask may use all its weights.
 
     Args:
         student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.

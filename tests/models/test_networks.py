@@ -188,10 +188,15 @@ def test_no_teacher(pruned_path, dense_path):
 
 
 def test_a_checkpoint_of_another_architecture(dense_path):
+    """Narrower than its architecture it may be channel-pruned, and lacks a teacher; wider it cannot be."""
+    state = torch.load(dense_path, weights_only=True)
     dense_path.with_name("model.toml").write_text(TOML.replace("tiny", "wider"))
+    assert "whole channels are gone, no teacher is given" in refused(dense_path, will_prune=True)
+    state["0.weight"] = torch.ones(6, 1, 3, 3)
+    torch.save(state, dense_path)
     message = refused(dense_path, will_prune=True)
     assert "does not fit the architecture" in message
-    assert "0.weight: checkpoint [4, 1, 3, 3], architecture [5, 1, 3, 3]" in message
+    assert "0.weight: checkpoint [6, 1, 3, 3], architecture [5, 1, 3, 3]" in message
 
 
 def test_a_teacher_of_another_class_count(pruned_path):
