@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -105,10 +106,21 @@ def test_cli_reference_documents_every_command_and_option():
 def keys_of(schema, prefix=""):
     """Dotted name and field of every key that a file may hold."""
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from keys_of(field.annotation, f"{prefix}{name}.")
-        else:
+        tables = [t for t in (field.annotation, *get_args(field.annotation)) if is_table(t)]
+        for table in tables:
+            yield from keys_of(table, f"{prefix}{name}.")
+        if not tables or not field.is_required():
             yield f"{prefix}{name}", field
+
+
+def is_table(annotation):
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
+
+
+def as_written(default):
+    if default is None:
+        return "–"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_profile_reference_has_every_key_with_its_default():
@@ -116,8 +128,7 @@ def test_profile_reference_has_every_key_with_its_default():
     keys = dict(keys_of(Profile))
     assert rows.keys() - set(shipped_names("profiles")) == {*keys, "extends"}
     for key, field in keys.items():
-        value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)  # as in TOML
-        default = "required" if field.is_required() else value
+        default = "required" if field.is_required() else as_written(field.default)
         assert rows[key][1].strip('`"') == default, key
 
 

@@ -91,7 +91,7 @@ def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Prun
     if pruning.pattern == "2:4":
         masks, left_dense = two_four_masks(network)
         if left_dense:
-            notes = (f"2:4: {', '.join(left_dense)} stay dense, their input channels are no multiple of four",)
+            notes = (f"2:4: {', '.join(left_dense)} left dense: the input channels are no multiple of four",)
     elif pruning.pattern == "layerwise":
         masks = layerwise_magnitude_masks(network, pruning.sparsity)
     else:

@@ -115,8 +115,8 @@ def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
     if empty:
         yield (
             f"{_count(len(empty), 'layer')} {'has' if len(empty) == 1 else 'have'} no weight left "
-            f"({_listed(empty)}): what comes out is the same for every image, and no recovery under this mask "
-            "can change that"
+            f"({_listed(empty)}): where no shortcut leads around, all images are alike from there on, and no recovery "
+            "under this mask can change that"
         )
 
 
