@@ -5,7 +5,6 @@ directory under the digest of what it depends on, so the same command again, or 
 """
 
 # Shapes: N images, C channels, H height, W width, K classes.
-# ruff: noqa: TID253 - the half that needs torch; the command line imports it when a run starts
 
 from __future__ import annotations
 
@@ -22,26 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
 from edgerecover import __version__
 from edgerecover.artifacts import (
-    Accuracy,
     Exported,
-    Fidelity,
     InputSpec,
-    Latency,
     ModelFacts,
-    Parity,
-    Pattern,
-    Proportion,
     Report,
     Sparsity,
     StageTime,
     SyntheticFacts,
-    TwoFour,
     to_json,
 )
 from edgerecover.bundle.write import check_writable, write_bundle
@@ -49,8 +37,8 @@ from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
 from edgerecover.export.onnx import export
-from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes, replace_file
+from edgerecover.judgement import Judged, judge_file, logits_of_file
 from edgerecover.models.channels import match_channels
 from edgerecover.models.networks import Models, macs_kept, open_models, open_network
 from edgerecover.models.sparsity import measure
@@ -60,24 +48,15 @@ from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
-from edgerecover.runtime.host import is_target, this_host
-from edgerecover.runtime.measure import measure_in_subprocess
-from edgerecover.runtime.session import open_session
-from edgerecover.synthesize.deep_inversion import batch_norms_of
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
-from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
-from edgerecover.validate.parity import compare
-from edgerecover.validate.prediction import predict
 from edgerecover.validate.sparsity import sparsity_verdict
 
 _GOLDEN_IMAGES = 16
-_FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
-"""What judges the exported file on a machine that is not the target: every onnxruntime has it."""
 
 
 @dataclass(frozen=True)
@@ -164,21 +143,18 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
 
         with _stage("validate", times):
             golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
-            fidelity, parity = _judged_on_dreams(models, recovered, sets.held_back, onnx_path)
-            accuracy = _judged_on_real_images(models, recovered, eval_set, onnx_path, request.eval_data)
-            latency = _latency(request, onnx_path, golden_NCHW)
-            two_four = _two_four_in_file(models, onnx_path)
+            judged = judge_file(
+                onnx_path, models, recovered.student, sets.held_back, eval_set, golden_NCHW, request.target,
+                request.profile.latency,
+            )  # fmt: skip
 
-        report = _report(
-            request, compute, models, synthetic, decisions, recovered, exported, parity, fidelity, latency, accuracy,
-            two_four, times,
-        )  # fmt: skip
+        report = _report(request, compute, models, synthetic, decisions, recovered, exported, judged, times)
         with _stage("bundle", times):
             files: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
                 "recovered.safetensors": weights_of(recovered.student),
                 "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(_logits_of_file(onnx_path, [golden_NCHW])),
+                "golden/outputs.npy": npy_bytes(logits_of_file(onnx_path, [golden_NCHW])),
                 "dreams.png": contact_sheet(sets.train),
                 "config.json": _json(_resolved_configuration(request, models)),
                 "report.json": _json(to_json(report)),
@@ -290,82 +266,6 @@ def _recovered(
     return made, False
 
 
-def _judged_on_dreams(
-    models: Models, recovered: Recovered, held_back: ImageSet, onnx_path: Path
-) -> tuple[Fidelity, Parity]:
-    """Teacher, pruned, recovered and exported on the held-back set; all in float32 on the CPU."""
-    cpu = choose_compute("cpu")
-    teacher, pruned, ours = (
-        logits_on(network.cpu(), held_back, cpu).numpy()
-        for network in (models.teacher, models.student, recovered.student)
-    )
-    exported = _logits_of_file(onnx_path, held_back.batches(128))
-    fidelity = Fidelity(
-        pruned=agreement(pruned, teacher),
-        recovered=agreement(ours, teacher),
-        exported=agreement(exported, teacher),
-        predicted=predict(exported, teacher) if batch_norms_of(models.teacher) else None,
-    )
-    return fidelity, compare(ours, exported)
-
-
-def _logits_of_file(onnx_path: Path, batches_NCHW: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
-    return np.concatenate([session.run(batch_NCHW) for batch_NCHW in batches_NCHW])
-
-
-@torch.no_grad()
-def _judged_on_real_images(
-    models: Models, recovered: Recovered, eval_set: EvalSet | None, onnx_path: Path, source: Path | None
-) -> Accuracy | None:
-    """Top-1 of all four on the same labelled images, streamed."""
-    if eval_set is None:
-        return None
-    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
-    networks = {"teacher": models.teacher, "pruned": models.student, "recovered": recovered.student}
-    right: dict[str, list[Any]] = {name: [] for name in (*networks, "exported")}
-    for images_NCHW, labels_N in eval_set.batches(128):
-        for name, network in networks.items():
-            right[name].append(correct(_forward(network, images_NCHW), labels_N))
-        right["exported"].append(correct(session.run(images_NCHW), labels_N))
-    hits = {name: np.concatenate(parts) for name, parts in right.items()}
-    total = len(eval_set)
-    return Accuracy(
-        source=source.name if source else "",
-        num_images=total,
-        **{name: Proportion(int(values.sum()), total) for name, values in hits.items()},
-        teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
-        exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
-    )
-
-
-def _forward(network: nn.Module, images_NCHW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    logits_NK: np.ndarray[Any, Any] = network(torch.from_numpy(images_NCHW)).numpy()
-    return logits_NK
-
-
-def _latency(request: Request, onnx_path: Path, golden_NCHW: np.ndarray[Any, Any]) -> Latency:
-    """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
-    target, settings = request.target, request.profile.latency
-    board = target.board.value if target.board else None
-    here = is_target(target.machine.value, board, this_host())
-    golden_path = onnx_path.with_suffix(".golden.npy")
-    golden_path.write_bytes(npy_bytes(golden_NCHW))
-    try:
-        return measure_in_subprocess(
-            onnx_path,
-            golden_path,
-            target.providers.value if here else _FOREIGN_HOST_PROVIDERS,
-            num_warmup=settings.num_warmup,
-            min_queries=settings.min_queries,
-            min_duration_s=settings.min_duration_s,
-            machine=target.machine.value,
-            board=board,
-        )
-    finally:
-        golden_path.unlink()
-
-
 def _report(
     request: Request,
     compute: Compute,
@@ -374,11 +274,7 @@ def _report(
     decisions: Decisions,
     recovered: Recovered,
     exported: Exported,
-    parity: Parity,
-    fidelity: Fidelity,
-    latency: Latency,
-    accuracy: Accuracy | None,
-    two_four: TwoFour | None,
+    judged: Judged,
     times: list[StageTime],
 ) -> Report:
     sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
@@ -388,7 +284,7 @@ def _report(
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
         device=str(compute),
-        data_used="eval-only" if accuracy else "none",
+        data_used="eval-only" if judged.accuracy else "none",
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
@@ -398,16 +294,18 @@ def _report(
         synthetic=synthetic,
         rungs=recovered.rungs,
         exported=replace(exported, path=Path(exported.path).name),
-        parity=parity,
-        fidelity=fidelity,
-        latency=latency,
-        accuracy=accuracy,
+        parity=judged.parity,
+        fidelity=judged.fidelity,
+        latency=judged.latency,
+        accuracy=judged.accuracy,
         sparsity_verdict=sparsity_verdict(
             sparsity.pattern, sparsity.sparsity, request.target.sparse.value, request.target.runtime.value
         ),
         gates=judge(
             limits_of(request.profile, request.target),
-            Measured(fidelity, parity, violations, exported, latency, accuracy, two_four),
+            Measured(
+                judged.fidelity, judged.parity, violations, exported, judged.latency, judged.accuracy, judged.two_four
+            ),
         ),
         stages=tuple(times),
         warnings=(
@@ -418,8 +316,8 @@ def _report(
                 models.student_facts,
                 models.teacher_facts,
                 recovered.rungs,
-                fidelity,
-                accuracy,
+                judged.fidelity,
+                judged.accuracy,
                 models.classes,
             ),
         ),
@@ -436,11 +334,6 @@ def _num_mask_violations(models: Models, recovered: Recovered) -> int:
     """Weights that the mask holds at zero and that are not zero after recovery."""
     weights = dict(recovered.student.named_parameters())
     return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
-
-
-def _two_four_in_file(models: Models, onnx_path: Path) -> TwoFour | None:
-    """Read back from the exported file where the student is 2:4; None where it is not."""
-    return check_two_four(onnx_path) if models.student_facts.sparsity.pattern is Pattern.TWO_FOUR else None
 
 
 def _tool_versions() -> dict[str, str]:
