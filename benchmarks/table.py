@@ -15,7 +15,11 @@ _WITHOUT_SYNTHESIS = ("as is", "recover on real")
 _RACE_PATTERN = "75"
 _OTHER_HELD_BACK = ("paper", "noise", "fractal")
 _FEWEST_STUDENTS = 3
-_MUCH_KEPT = 0.8
+_STUDENTS: dict[str, Callable[[Record, float], bool]] = {
+    "all": lambda cell, kept: True,
+    "80 % and more really kept": lambda cell, kept: kept >= 0.8,
+    "recovered by a shipped profile": lambda cell, kept: cell["method"] in ("fast", "balanced", "quality"),
+}
 
 
 def markdown(cells: list[Record], processes: list[Record]) -> str:
@@ -142,8 +146,8 @@ def _prediction(cells: list[Record]) -> str:
     kept = [_kept(cell) for cell in cells]
     lines = ["| read from held-back dreams | students | rank correlation | mean error, points |", "|---|---|---|---|"]
     for name, value in (("agreement", _agreement), ("predicted share kept", _predicted)):
-        for which, chosen in (("all", lambda k: True), ("80 % and more really kept", lambda k: k >= _MUCH_KEPT)):
-            pairs = [(value(cell), k) for cell, k in zip(cells, kept, strict=True) if chosen(k)]
+        for which, chosen in _STUDENTS.items():
+            pairs = [(value(cell), k) for cell, k in zip(cells, kept, strict=True) if chosen(cell, k)]
             if len(pairs) >= _FEWEST_STUDENTS:
                 error = mean(abs(found - k) for found, k in pairs)
                 rank = spearman(*zip(*pairs, strict=True))

@@ -39,6 +39,10 @@ _POSITIONS_PER_IMAGE = 16
 _RIDGE = 0.01
 """λ as a fraction of the inputs' mean square: keeps w where the images do not determine it, far above rounding."""
 _MAX_ITERATIONS = 100
+_MIN_ITERATIONS = 10
+"""A layer that would get fewer is left as it is."""
+_MAX_OPERATIONS = 5e11
+"""In one layer's iterations, a bound on the time: their number falls for wide layers; 512 channels of 3×3 get 23."""
 _TOLERANCE = 1e-8
 """Of the squared residual of every row, relative to the first."""
 _TINY = 1e-30
@@ -57,9 +61,10 @@ def fit_layers(
 ) -> None:
     """Fit the student's convolutions and linear layers to the teacher's outputs, then its BN statistics, in place.
 
-    A layer is left as it is when it has no weight left, when it runs more than once per forward or never, when its
-    output is narrower than the teacher's and `channels` does not know how, or when activations are not numbers. A layer
-    without a mask may use all its weights.
+    A layer is left as it is when it has no weight left, when it runs more than once per forward or never, when it is
+    too wide to be solved in reasonable time (4,096 inputs and as many outputs, say), when its output is narrower than
+    the teacher's and `channels` does not know how, or when activations are not numbers. A layer without a mask may use
+    all its weights.
 
     Args:
         student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.
@@ -109,13 +114,14 @@ def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, imag
     finally:
         for handle in handles:
             handle.remove()
-    return [
-        name
-        for name, times in calls.items()
-        if times == 1
-        and layers[name].weight.any()
-        and _has_targets(layers[name], _layer(teacher, name), name, channels)
-    ]
+    once = [name for name, times in calls.items() if times == 1 and layers[name].weight.any()]
+    feasible = [name for name in once if _num_iterations(layers[name]) >= _MIN_ITERATIONS]
+    return [name for name in feasible if _has_targets(layers[name], _layer(teacher, name), name, channels)]
+
+
+def _num_iterations(layer: _Layer) -> int:
+    num_outputs, num_inputs = len(layer.weight), layer.weight[0].numel()
+    return min(_MAX_ITERATIONS, int(_MAX_OPERATIONS / (2 * num_outputs * num_inputs**2)))
 
 
 def _has_targets(layer: _Layer, taught: _Layer, name: str, channels: ChannelMap) -> bool:
@@ -218,7 +224,9 @@ def _fit(layer: _Layer, moments: _Moments, mask: Tensor) -> None:
     xx_GII, yx_GOI = moments.covariances()
     start_GOI = layer.weight.reshape(yx_GOI.shape).double()
     mask_GOI = mask.reshape(yx_GOI.shape).to(xx_GII)
-    weight_GOI = _masked_least_squares(xx_GII, yx_GOI, start_GOI, mask_GOI, _RIDGE * moments.mean_square())
+    weight_GOI = _masked_least_squares(
+        xx_GII, yx_GOI, start_GOI, mask_GOI, _RIDGE * moments.mean_square(), _num_iterations(layer)
+    )
     if not weight_GOI.isfinite().all():
         return
     layer.weight.copy_(weight_GOI.reshape(layer.weight.shape))
@@ -228,7 +236,7 @@ def _fit(layer: _Layer, moments: _Moments, mask: Tensor) -> None:
 
 
 def _masked_least_squares(
-    xx_GII: Tensor, yx_GOI: Tensor, start_GOI: Tensor, mask_GOI: Tensor, ridge_G11: Tensor
+    xx_GII: Tensor, yx_GOI: Tensor, start_GOI: Tensor, mask_GOI: Tensor, ridge_G11: Tensor, max_iterations: int
 ) -> Tensor:
     """Rows w that minimise w xx wᵀ - 2 w yxᵀ + ridge ‖w - start‖², zero outside the mask.
 
@@ -241,7 +249,7 @@ def _masked_least_squares(
     residual = (yx_GOI - w @ xx_GII) * mask_GOI
     direction = residual * inverse_diagonal
     size = first_size = (residual * direction).sum(2, keepdim=True)
-    for _ in range(_MAX_ITERATIONS):
+    for _ in range(max_iterations):
         image = (direction @ xx_GII + ridge_G11 * direction) * mask_GOI
         step = size / (direction * image).sum(2, keepdim=True).clamp_min(_TINY)
         w = w + step * direction
