@@ -71,6 +71,9 @@ def tiny():
     ("name", "size", "num_classes"), [*CHEAP, *(pytest.param(*case, marks=pytest.mark.slow) for case in COSTLY)]
 )
 def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, tiny, tmp_path):
+    if name not in {cheap for cheap, _, _ in CHEAP}:
+        # The widest layers' least squares take longer than all else together.
+        tiny = tiny.model_copy(update={"recovery": tiny.recovery.model_copy(update={"layerwise": False})})
     model_path, bundle = tmp_path / "dense.pt", tmp_path / "out.bundle"
     torch.save(classifier(name, size, num_classes).state_dict(), model_path)
     report = run(
