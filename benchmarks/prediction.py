@@ -108,7 +108,7 @@ def open_case(network: str, data: Path, work: Path) -> Case:
     profile = load_profile("demo" if network == "demo" else "balanced")
     teacher, input = open_demo() if network == "demo" else open_network(network, data)
     compute = choose_compute("cpu")
-    key = synthesis_key(teacher, input, 10, profile.synthesis, 0, "cpu")
+    key = synthesis_key(teacher, input, 10, profile.synthesis, 0, compute.arithmetic)
     sets, _ = synthesize(
         teacher, input, 10, profile.synthesis, seed=0, folder=work / f"dreams-{key}", compute=compute
     )  # fmt: skip

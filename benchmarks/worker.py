@@ -106,7 +106,7 @@ def _pruned(task: Task, pattern: str) -> Path:
 def _images(task: Task, models: Models, compute: Compute) -> Images:
     settings = Profile.model_validate(task.images).synthesis
     asked = models.teacher, models.input, models.num_classes, settings
-    key = synthesis_key(*asked, task.seed, f"{compute.device.type} {compute.amp_dtype}")
+    key = synthesis_key(*asked, task.seed, compute.arithmetic)
     sets, facts = synthesize(*asked, seed=task.seed, folder=Path(task.folder) / f"dreams-{key}", compute=compute)
     if METHODS[task.method].kind == "recover on real":
         return Images(_real_sets(task, models, sets.held_back), sets.held_back, facts)

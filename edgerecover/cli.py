@@ -51,6 +51,8 @@ MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
+"""That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
 SparsityOption = Annotated[
     float | None,
     typer.Option(
@@ -151,7 +153,7 @@ def run_command(
         typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside the bundle]"),
     ] = None,
     pattern: Annotated[
-        Literal["unstructured", "layerwise", "2:4", "channel"] | None,
+        PruningPattern | None,
         typer.Option("--pattern", help="Prune a dense MODEL to this pattern."),
     ] = None,
     sparsity: SparsityOption = None,
@@ -173,11 +175,12 @@ def run_command(
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
     from edgerecover.config import load_profile, load_target
-    from edgerecover.prune import asked_pruning
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     input = _input_spec(input_shape, mean, std, pixel_range)
     _require_file(model)
+    from edgerecover.prune import asked_pruning
+
     pruning = asked_pruning(pattern, sparsity)
     bundle = out or model.parent / f"{model.stem}.{loaded_target.name}.bundle"
     from edgerecover.pipeline import Request
@@ -304,7 +307,7 @@ def prune(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the pruned checkpoint (.safetensors).")],
     sparsity: SparsityOption = None,
     pattern: Annotated[
-        Literal["unstructured", "layerwise", "2:4", "channel"],
+        PruningPattern,
         typer.Option("--pattern", help="What goes: weights, of all layers together or each alone, or channels."),
     ] = "unstructured",
     arch: ArchOption = None,

@@ -43,6 +43,11 @@ class Compute:
         tensor = images_NCHW if isinstance(images_NCHW, Tensor) else torch.from_numpy(images_NCHW)
         return tensor.to(self.device, memory_format=self.memory_format)
 
+    @property
+    def arithmetic(self) -> str:
+        """What results depend on: kind of device and precision, such as "cpu torch.bfloat16"."""
+        return f"{self.device.type} {self.amp_dtype}"
+
     def __str__(self) -> str:
         precision = "fp32" if self.amp_dtype is None else "bf16"
         if self.device.type == "cuda":

@@ -116,7 +116,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             models.num_classes,
             request.profile.synthesis,
             request.seed,
-            f"{compute.device.type} {compute.amp_dtype}",
+            compute.arithmetic,
         )
         sets, synthetic = synthesize(
             models.teacher,

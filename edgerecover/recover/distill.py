@@ -25,6 +25,7 @@ from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
+from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names, captured
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.deep_inversion import batch_norms_of
@@ -215,14 +216,6 @@ def _with_rectangles_exchanged(batch_NCHW: Tensor, generator: torch.Generator, r
     mixed_NCHW = batch_NCHW.clone()
     mixed_NCHW[:, :, rows, columns] = others_NCHW[:, :, rows, columns]
     return mixed_NCHW
-
-
-@torch.no_grad()
-def apply_masks(student: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set every weight outside its mask to exactly zero."""
-    parameters = dict(student.named_parameters())
-    for name, mask in masks.items():
-        parameters[name].mul_(mask.to(parameters[name].device))
 
 
 def _mask_gradients(student: nn.Module, masks: Mapping[str, Tensor]) -> None:

@@ -21,7 +21,8 @@ from edgerecover.device import Compute
 from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.distill import apply_masks, distill
+from edgerecover.prune import apply_masks
+from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of

@@ -46,7 +46,7 @@ def synthesis_key(
 ) -> str:
     """Name of the sets that these values give: 16 hex digits over everything the images depend on.
 
-    `arithmetic` names device and precision, such as "cpu torch.bfloat16".
+    `arithmetic` is that of `Compute`.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(teacher.state_dict().items()):

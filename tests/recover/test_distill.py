@@ -10,8 +10,9 @@ from torch import nn
 from edgerecover.errors import StageError
 from edgerecover.models.channels import ChannelMap
 from edgerecover.progress import Silent
+from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
-from edgerecover.recover.distill import apply_masks, augment, distill, feature_loss, kd_loss
+from edgerecover.recover.distill import augment, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import batch_norms_of
