@@ -34,6 +34,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate import prediction
 from edgerecover.validate.evaluation import read_eval_data
@@ -105,9 +106,10 @@ def main() -> None:
 
 
 def open_case(network: str, data: Path, work: Path) -> Case:
-    profile = load_profile("demo" if network == "demo" else "balanced")
     teacher, input = open_demo() if network == "demo" else open_network(network, data)
     compute = choose_compute("cpu")
+    profile = load_profile("demo" if network == "demo" else "balanced")
+    profile = settle(profile, teacher, input, 10, compute).profile
     key = synthesis_key(teacher, input, 10, profile.synthesis, 0, compute.arithmetic)
     sets, _ = synthesize(
         teacher, input, 10, profile.synthesis, seed=0, folder=work / f"dreams-{key}", compute=compute

@@ -27,7 +27,7 @@ from networks import pruned_file
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
-from edgerecover.config import Profile, Recovery
+from edgerecover.config import Profile, Recovery, Synthesis
 from edgerecover.device import Compute, choose_compute
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
@@ -37,6 +37,7 @@ from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.runtime.host import this_host
 from edgerecover.runtime.session import open_session
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
+from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import read_eval_data
@@ -85,15 +86,22 @@ def main() -> None:
     results = Path(task.results)
     results.mkdir(parents=True, exist_ok=True)
     dense = open_models(_pruned(task, task.patterns[0]), **_AS_THE_FOLDER_SAYS)
-    images = _images(task, dense, compute)
+    recipe = _settled(task, dense, compute)
+    images = _images(task, recipe, dense, compute)
     for pattern in task.patterns:
-        _run_cell(task, pattern, images, compute)
+        _run_cell(task, recipe, pattern, images, compute)
     replace_file(results / "process.json", _json(_process(task, images, compute)))
 
 
 _AS_THE_FOLDER_SAYS: dict[str, Any] = {
     "arch": None, "teacher": None, "input_flags": None, "trust_code": True, "will_prune": False,
 }  # fmt: skip
+
+
+def _settled(task: Task, models: Models, compute: Compute) -> Profile:
+    """What the settings leave to the teacher decided, as a run decides it."""
+    profile = Profile.model_validate({**task.images, "recovery": task.recovery})
+    return settle(profile, models.teacher, models.input, models.num_classes, compute).profile
 
 
 def _pruned(task: Task, pattern: str) -> Path:
@@ -103,8 +111,8 @@ def _pruned(task: Task, pattern: str) -> Path:
 # --- images -------------------------------------------------------------------------------------------------
 
 
-def _images(task: Task, models: Models, compute: Compute) -> Images:
-    settings = Profile.model_validate(task.images).synthesis
+def _images(task: Task, recipe: Profile, models: Models, compute: Compute) -> Images:
+    settings = recipe.synthesis
     asked = models.teacher, models.input, models.num_classes, settings
     key = synthesis_key(*asked, task.seed, compute.arithmetic)
     sets, facts = synthesize(*asked, seed=task.seed, folder=Path(task.folder) / f"dreams-{key}", compute=compute)
@@ -139,15 +147,14 @@ def _on_disk(folder: Path, name: str, pixels_NCHW: np.ndarray, scale: PixelScale
 # --- one cell -----------------------------------------------------------------------------------------------
 
 
-def _run_cell(task: Task, pattern: str, images: Images, compute: Compute) -> None:
+def _run_cell(task: Task, recipe: Profile, pattern: str, images: Images, compute: Compute) -> None:
     models = open_models(_pruned(task, pattern), **_AS_THE_FOLDER_SAYS)
-    settings = Recovery.model_validate(task.recovery)
     shorter = METHODS[task.method].kind == "shorter"
     tries = []
     for changes in RACE if shorter else ({},):
-        tried = settings.model_copy(update=changes)
+        tried = recipe.recovery.model_copy(update=changes)
         started = time.perf_counter()
-        recovered = _recovered(task, models, images.sets, tried, compute)
+        recovered = _recovered(task, models, images.sets, recipe.synthesis, tried, compute)
         seconds = time.perf_counter() - started
         judged, logits = _judged(task, models, recovered.student, images.held_back)
         tries.append(
@@ -177,7 +184,9 @@ def _run_cell(task: Task, pattern: str, images: Images, compute: Compute) -> Non
     replace_file(stem.with_suffix(".json"), _json(cell))
 
 
-def _recovered(task: Task, models: Models, sets: SyntheticSets, settings: Recovery, compute: Compute) -> Recovered:
+def _recovered(
+    task: Task, models: Models, sets: SyntheticSets, synthesis: Synthesis, settings: Recovery, compute: Compute
+) -> Recovered:
     kind = METHODS[task.method].kind
     if kind == "as is":
         return Recovered(models.student, ())
@@ -186,7 +195,7 @@ def _recovered(task: Task, models: Models, sets: SyntheticSets, settings: Recove
     return recover(
         models.student, models.teacher, models.masks, sets, settings,
         seed=task.seed, compute=compute, channels=models.channels,
-        synthesis=None if kind == "recover on real" else Profile.model_validate(task.images).synthesis,
+        synthesis=None if kind == "recover on real" else synthesis,
     )  # fmt: skip
 
 

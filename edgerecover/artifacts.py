@@ -152,6 +152,10 @@ class SyntheticFacts:
     """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
     images_per_s: float
     reused: bool
+    mirrored: bool = False
+    """Whether half of the views were mirrored."""
+    mirror_agreement: Proportion | None = None
+    """How often the teacher decides on a mirrored dream as on the dream: what `flip = "auto"` was decided by."""
 
 
 @dataclass(frozen=True)

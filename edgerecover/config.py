@@ -83,7 +83,8 @@ class Target(Settings):
 class Synthesis(Settings):
     """How images are dreamt from the teacher: DeepInversion (Yin et al. 2020, arXiv 1912.08795).
 
-    loss = class_weight · class term + bn_weight · BN term + tv_weight · TV + l2_weight · mean square.
+    loss = class_weight · class term + bn_weight · BN term + pixel_weight · pixel term + tv_weight · TV
+         + l2_weight · mean square.
     """
 
     num_train: Count
@@ -104,14 +105,18 @@ class Synthesis(Settings):
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    pixel_weight: NonNegative = 0.0
+    """Of the pixels' mean and variance, compared with mean and std of the input as BN statistics are. Left out where
+    mean and std are not those of any images (0 and 1, 0.5 and 0.5)."""
     tv_weight: NonNegative
     tv_reduction: Literal["mean", "sum"] = "mean"
     """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""
     l2_weight: NonNegative = 0.0
     jitter_fraction: Fraction
     """Largest random roll per step as a fraction of the image's side."""
-    flip: bool
-    """Mirror half of the steps horizontally. Wrong for digits and text."""
+    flip: bool | Literal["auto"]
+    """Mirror half of the steps horizontally: wrong for digits and text. `auto`: where the teacher decides alike on
+    mirrored images."""
     start: Literal["fractal", "low-frequency", "noise"]
     """What is there before the first step. Fractals differ in brightness and contrast as photographs do, and the steps
     leave that difference standing; from noise, all dreams come out alike in both."""
@@ -158,7 +163,8 @@ class Recovery(Settings):
     """Weight of the block outputs' squared error relative to the teacher's mean square."""
     bn: Literal["adapt", "frozen"]
     """`adapt`: BN normalises with batch statistics while distilling; `frozen`: with the stored ones."""
-    flip: bool
+    flip: bool | Literal["auto"]
+    """Mirror half of the images horizontally; `auto` as in the synthesis."""
     crop_fraction: Fraction
     """Random shift with zero padding, as a fraction of the image's side."""
     zoom_fraction: Fraction = 0.0
@@ -189,6 +195,16 @@ class LatencySettings(Settings):
     min_duration_s: NonNegative
 
 
+class WithoutStatistics(Settings):
+    """The recipe for a teacher of whose activations nothing is known: it has neither batch norm nor a record.
+
+    In a file, only what differs from `[synthesis]` and `[recovery]` is written.
+    """
+
+    synthesis: Synthesis
+    recovery: Recovery
+
+
 class Profile(Settings):
     """A recipe and its gates, named by intent."""
 
@@ -196,6 +212,8 @@ class Profile(Settings):
     description: str
     synthesis: Synthesis
     recovery: Recovery
+    without_statistics: WithoutStatistics | None = None
+    """Left out: no difference is made."""
     gates: ProfileGates
     latency: LatencySettings
 
@@ -363,7 +381,16 @@ def load_profile(name_or_path: str) -> Profile:
         BadInputError: no such profile (names the nearest), a wrong file, or profiles that extend each other.
     """
     path = _find("profiles", name_or_path)
-    return parse(Profile, _extended(path, seen=()), path)
+    return parse(Profile, _completed(_extended(path, seen=())), path)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """The tables of `[without_statistics]` with what they leave to `[synthesis]` and `[recovery]`."""
+    changes = data.get("without_statistics")
+    tables = {name: data.get(name) for name in WithoutStatistics.model_fields}
+    if not (isinstance(changes, dict) and all(isinstance(table, dict) for table in tables.values())):
+        return data  # one of them is wrong, which parsing reports
+    return {**data, "without_statistics": _merged(tables, changes)}
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from edgerecover.recover.store import read_recovered, recovery_key, weights_of, 
 from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
 from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
@@ -110,6 +111,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             models = _pruned(models, request.pruning)
 
     with _stage("synthesize", times) as clock:
+        settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, progress)
+        request = replace(request, profile=settled.profile)
         key = synthesis_key(
             models.teacher,
             models.input,
@@ -128,6 +131,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             compute=compute,
             progress=progress,
         )
+        synthetic = replace(synthetic, mirror_agreement=settled.mirror_agreement)
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 

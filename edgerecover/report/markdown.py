@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgerecover.artifacts import Report
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, mirroring, percent, prediction, proportion, size
 
 
 def markdown(report: Report) -> str:
@@ -54,6 +54,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
         ("teacher sha256", report.teacher.sha256),
         ("synthetic images", f"{report.synthetic.num_train:,} train, {report.synthetic.num_calibration:,} calibration, "
          f"{report.synthetic.num_held_back:,} held back"),
+        ("images mirrored", mirroring(report.synthetic)),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, mirroring, percent, prediction, proportion, size
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -141,8 +141,8 @@ def _dreams(report: Report) -> str:
     s = report.synthetic
     made = f"{s.num_train + s.num_calibration + s.num_held_back:,} dreams, {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is None:
-        return made
-    return f"{made}, {percent(s.teacher_agrees_with_target)} seen as their class"
+        return f"{made}\nmirrored: {mirroring(s)}"
+    return f"{made}, {percent(s.teacher_agrees_with_target)} seen as their class\nmirrored: {mirroring(s)}"
 
 
 def _ladder(report: Report) -> RenderableType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Predicted, Proportion
+from edgerecover.artifacts import Predicted, Proportion, SyntheticFacts
 
 
 def percent(fraction: float) -> str:
@@ -24,6 +24,15 @@ def prediction(value: Predicted) -> str:
         f"read from dreams, not measured; mean error over {value.num_students} students of {value.num_networks} "
         "networks: docs/explanation/agreement-and-accuracy.md"
     )
+
+
+def mirroring(facts: SyntheticFacts) -> str:
+    """Whether images were mirrored, and why: "yes: the teacher decides alike on 96.1 % of 128 mirrored dreams"."""
+    answer = "yes" if facts.mirrored else "no"
+    found = facts.mirror_agreement
+    if found is None:
+        return f"{answer}: the profile says so"
+    return f"{answer}: the teacher decides alike on {percent(found.value)} of {found.total} mirrored dreams"
 
 
 def size(num_bytes: int) -> str:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.synthesize.procedural import fractals
-from edgerecover.synthesize.statistics import BatchNormStatistics, Tap, Weighted, batch_norms_of
+from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted, batch_norms_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,8 @@ def evidence_of(teacher: nn.Module, settings: Synthesis) -> tuple[Weighted, ...]
     terms = []
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
+    if settings.pixel_weight:
+        terms.append(Weighted(settings.pixel_weight, PixelStatistics()))
     return tuple(terms)
 
 

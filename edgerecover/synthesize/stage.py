@@ -94,7 +94,10 @@ def synthesize(
 
     Raises:
         StageError: the images diverged (not finite), or two sets share an image.
+        ValueError: `flip` is still "auto".
     """
+    if settings.flip == "auto":
+        raise ValueError("flip is not decided yet: settle the profile first")
     folder.mkdir(parents=True, exist_ok=True)
     teacher = compute.place(teacher).eval().requires_grad_(False)
     sizes = dict(zip(SPLITS, (settings.num_train, settings.num_calibration, settings.num_held_back), strict=True))
@@ -115,7 +118,7 @@ def synthesize(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
-    return sets, _facts(sets, made, reused=not missing)
+    return sets, _facts(sets, made, reused=not missing, mirrored=settings.flip)
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | 
     return int((teacher(images_NCHW).argmax(1) == targets_N).sum())
 
 
-def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> SyntheticFacts:
+def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool, mirrored: bool) -> SyntheticFacts:
     train = sets.train
     on_target = sum(shard.num_on_target for shard in train.shards) / len(train) if train.targets() else None
     seconds = sum(shard.seconds for shard in made)
@@ -220,4 +223,5 @@ def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> Synthetic
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
+        mirrored=mirrored,
     )

@@ -9,6 +9,7 @@ layers carry their own, an activation record is shipped beside the model, and a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,6 +175,24 @@ def _stored(layer: _BatchNorm, distance: str) -> tuple[Tensor, Tensor, float, fl
         return layer.running_mean, layer.running_var, 1.0, 1.0
     var_C = layer.running_var + layer.eps
     return layer.running_mean, layer.running_var, float(var_C.sum().sqrt()), float(var_C.norm())
+
+
+class PixelStatistics:
+    """Mean and variance per channel of the network's own input: 0 and 1, where mean and std of its preprocessing are
+    those of the images that it was trained on. Compared as `BatchNormStatistics` with `relative` compares a layer's.
+    """
+
+    is_positional = False
+    places = (Place("", "input"),)
+
+    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
+        """The same for every batch."""
+        return self._distance
+
+    def _distance(self, seen: Mapping[Place, Tensor]) -> Tensor:
+        mean_C, var_C = batch_statistics(seen[self.places[0]])
+        unit = math.sqrt(len(mean_C))
+        return (mean_C.norm() + (var_C - 1).norm()) / unit
 
 
 class _BatchStatistics(torch.autograd.Function):

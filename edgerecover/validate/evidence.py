@@ -100,6 +100,7 @@ def doubts(
     """
     return (
         *_about_student(student, teacher),
+        *_about_statistics(teacher),
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes(decisions, synthetic, classes),
         *_about_recovery(decisions, rungs, fidelity),
@@ -117,6 +118,16 @@ def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
             f"{_count(len(empty), 'layer')} {'has' if len(empty) == 1 else 'have'} no weight left "
             f"({_listed(empty)}): where no shortcut leads around, all images are alike from there on, and no recovery "
             "under this mask can change that"
+        )
+
+
+def _about_statistics(teacher: ModelFacts) -> Iterator[str]:
+    if not teacher.num_batch_norms:
+        yield (
+            "the teacher holds no statistics of real images: it has no batch norm, and no activation record came with "
+            "it. Its dreams follow its class scores and what is true of images in general, and nothing shows how near "
+            "they are to what it was trained on: agreement on them is weaker evidence than for a network with batch "
+            "norm, and the accuracy kept is not predicted from it; judge the model with --eval-data where you can"
         )
 
 

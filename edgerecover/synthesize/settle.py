@@ -1,0 +1,99 @@
+"""A profile says what to do for any teacher; here it becomes what is done for this one, before anything is made.
+
+What is decided is part of the settings from then on, and so of the keys that dreams and recoveries are kept under.
+"""
+
+# ruff: noqa: TID253 - works on networks; only the pipeline imports it
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from edgerecover.artifacts import InputSpec, Proportion
+from edgerecover.config import Profile, Synthesis
+from edgerecover.progress import SILENT, Progress
+from edgerecover.synthesize.deep_inversion import evidence_of
+from edgerecover.synthesize.mirror import LEAST_AGREEMENT, mirror_agreement
+
+if TYPE_CHECKING:
+    from edgerecover.device import Compute
+
+_WIDEST_STD = 0.95
+"""As a fraction of what black and white pixels alone would have: 0.5 and 0.5 for mean and std are a convention."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A profile without open questions."""
+
+    profile: Profile
+    mirror_agreement: Proportion | None
+    """What `flip = "auto"` was decided by; None where it was not asked for."""
+
+
+def settle(
+    profile: Profile,
+    teacher: nn.Module,
+    input: InputSpec,
+    num_classes: int,
+    compute: Compute,
+    progress: Progress = SILENT,
+) -> Settled:
+    """Decide what a profile leaves to the teacher: its recipe without statistics, the pixel term, mirroring.
+
+    Args:
+        profile: as shipped or written.
+        teacher: dense network; comes back on the device of `compute`, in eval mode, without gradients.
+        input: its preprocessing.
+        num_classes: K.
+        compute: device and precision.
+        progress: where to say what was decided.
+    """
+    teacher = compute.place(teacher).eval().requires_grad_(False)
+    synthesis, recovery = profile.synthesis, profile.recovery
+    if profile.without_statistics is not None and not evidence_of(
+        teacher, synthesis.model_copy(update={"pixel_weight": 0.0})
+    ):
+        synthesis, recovery = profile.without_statistics.synthesis, profile.without_statistics.recovery
+    if synthesis.pixel_weight and not has_pixel_statistics(input):
+        synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
+    agreement = None
+    if "auto" in (synthesis.flip, recovery.flip):
+        agreement = mirror_agreement(teacher, input, num_classes, synthesis, compute)
+        decided = agreement.value >= LEAST_AGREEMENT
+        progress.note(mirror_note(agreement))
+        synthesis, recovery = (
+            settings.model_copy(update={"flip": decided}) if settings.flip == "auto" else settings
+            for settings in (synthesis, recovery)
+        )
+    settled = profile.model_copy(
+        update={"synthesis": synthesis, "recovery": recovery, "without_statistics": None}
+    )
+    return Settled(settled, agreement)
+
+
+def mirror_note(agreement: Proportion) -> str:
+    """For people: what `flip = "auto"` came to."""
+    does = "are" if agreement.value >= LEAST_AGREEMENT else "are not"
+    return (
+        f"images {does} mirrored: the teacher decides alike on {agreement.value:.0%} of {agreement.total} mirrored "
+        f"dreams ({LEAST_AGREEMENT:.0%} are asked for)"
+    )
+
+
+def has_pixel_statistics(input: InputSpec) -> bool:
+    """Whether mean and std can be those of the pixels that the teacher was trained on.
+
+    Mean 0 and std 1 (nothing is normalised), or 0.5 and 0.5 (to -1 … 1), are conventions: pixels from 0 to 1 with a
+    mean of 0 are all 0, and those with mean m have a standard deviation of √(m (1 - m)) only if all are black or white.
+    """
+    low, high = input.range
+    span = high - low
+    return all(
+        low < mean < high and std < _WIDEST_STD * math.sqrt((mean - low) * (high - mean)) and std > 0.01 * span
+        for mean, std in zip(input.mean, input.std, strict=True)
+    )
