@@ -154,8 +154,8 @@ class SyntheticFacts:
     reused: bool
     mirrored: bool = False
     """Whether half of the views were mirrored."""
-    mirror_agreement: Proportion | None = None
-    """How often the teacher decides on a mirrored dream as on the dream: what `flip = "auto"` was decided by."""
+    mirror_correlation: float | None = None
+    """Of the teacher's margins on mirrored dreams with those on the dreams: what `flip = "auto"` was decided by."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             compute=compute,
             progress=progress,
         )
-        synthetic = replace(synthetic, mirror_agreement=settled.mirror_agreement)
+        synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 

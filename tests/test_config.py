@@ -245,3 +245,57 @@ def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, messag
     with pytest.raises(BadInputError, match=message) as error:
         model_file(tmp_path, text)
     assert "docs/reference/model-toml.md" in error.value.hint
+
+
+# --- recipes without statistics -----------------------------------------------------------------------------
+
+
+def test_the_recipe_without_statistics_changes_what_it_names(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE + "\n[without_statistics.recovery]\nnum_steps = 77\n")
+    profile = load_profile(str(path))
+    assert profile.without_statistics.synthesis == profile.synthesis
+    assert profile.without_statistics.recovery == profile.recovery.model_copy(update={"num_steps": 77})
+
+
+def test_the_recipe_without_statistics_is_taken_over_and_follows_what_it_leaves_open(tmp_path):
+    (tmp_path / "below.toml").write_text(PROFILE + "\n[without_statistics.recovery]\nnum_steps = 77\n")
+    above = tmp_path / "above.toml"
+    above.write_text('name = "above"\nextends = "below.toml"\n[recovery]\nlr = 0.5\n')
+    profile = load_profile(str(above))
+    assert (profile.without_statistics.recovery.num_steps, profile.without_statistics.recovery.lr) == (77, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[without_statistics.recovery]\nnum_stepz = 7", "num_stepz"),
+        ("[without_statistics.synthesis]\nlr = -1.0", "without_statistics.synthesis.lr"),
+        ("[without_statistics.synthesiz]\nlr = 1.0", "synthesiz"),
+    ],
+)
+def test_a_wrong_recipe_without_statistics_is_found_with_its_line(tmp_path, table, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{PROFILE}\n{table}\n")
+    line = len(path.read_text().splitlines())
+    with pytest.raises(BadInputError) as error:
+        load_profile(str(path))
+    assert message in error.value.message
+    assert f"mine.toml:{line if 'synthesiz]' not in table else line - 1}:" in error.value.message
+
+
+@pytest.mark.parametrize("value", ["without_statistics = 3", "[without_statistics]\nrecovery = 3"])
+def test_a_recipe_without_statistics_that_is_no_table_is_an_error(tmp_path, value):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{value}\n{PROFILE}" if value.endswith("= 3") and "[" not in value else f"{PROFILE}\n{value}\n")
+    with pytest.raises(BadInputError, match="without_statistics"):
+        load_profile(str(path))
+
+
+def test_shipped_profiles_leave_mirroring_to_the_teacher_or_say_why_not():
+    flips = {
+        name: (load_profile(name).synthesis.flip, load_profile(name).recovery.flip)
+        for name in shipped_names("profiles")
+    }
+    assert flips["balanced"] == flips["fast"] == flips["quality"] == ("auto", "auto")
+    assert flips["demo"] == flips["smoke"] == (False, False)

@@ -27,12 +27,11 @@ def prediction(value: Predicted) -> str:
 
 
 def mirroring(facts: SyntheticFacts) -> str:
-    """Whether images were mirrored, and why: "yes: the teacher decides alike on 96.1 % of 128 mirrored dreams"."""
+    """Whether images were mirrored, and why: "yes: the teacher's margins on mirrored dreams correlate at 0.94"."""
     answer = "yes" if facts.mirrored else "no"
-    found = facts.mirror_agreement
-    if found is None:
+    if facts.mirror_correlation is None:
         return f"{answer}: the profile says so"
-    return f"{answer}: the teacher decides alike on {percent(found.value)} of {found.total} mirrored dreams"
+    return f"{answer}: the teacher's margins on mirrored dreams correlate at {facts.mirror_correlation:.2f}"
 
 
 def size(num_bytes: int) -> str:

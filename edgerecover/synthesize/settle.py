@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from edgerecover.artifacts import InputSpec, Proportion
-from edgerecover.config import Profile, Synthesis
+from edgerecover.artifacts import InputSpec
+from edgerecover.config import Profile
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.deep_inversion import evidence_of
-from edgerecover.synthesize.mirror import LEAST_AGREEMENT, mirror_agreement
+from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
@@ -31,7 +31,7 @@ class Settled:
     """A profile without open questions."""
 
     profile: Profile
-    mirror_agreement: Proportion | None
+    mirror_correlation: float | None
     """What `flip = "auto"` was decided by; None where it was not asked for."""
 
 
@@ -61,28 +61,20 @@ def settle(
         synthesis, recovery = profile.without_statistics.synthesis, profile.without_statistics.recovery
     if synthesis.pixel_weight and not has_pixel_statistics(input):
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
-    agreement = None
+    correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        agreement = mirror_agreement(teacher, input, num_classes, synthesis, compute)
-        decided = agreement.value >= LEAST_AGREEMENT
-        progress.note(mirror_note(agreement))
+        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute)
+        decided = correlation >= LEAST_CORRELATION
+        progress.note(
+            f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "
+            f"those on the dreams at {correlation:.2f}, and {LEAST_CORRELATION} is asked for"
+        )
         synthesis, recovery = (
             settings.model_copy(update={"flip": decided}) if settings.flip == "auto" else settings
             for settings in (synthesis, recovery)
         )
-    settled = profile.model_copy(
-        update={"synthesis": synthesis, "recovery": recovery, "without_statistics": None}
-    )
-    return Settled(settled, agreement)
-
-
-def mirror_note(agreement: Proportion) -> str:
-    """For people: what `flip = "auto"` came to."""
-    does = "are" if agreement.value >= LEAST_AGREEMENT else "are not"
-    return (
-        f"images {does} mirrored: the teacher decides alike on {agreement.value:.0%} of {agreement.total} mirrored "
-        f"dreams ({LEAST_AGREEMENT:.0%} are asked for)"
-    )
+    settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_statistics": None})
+    return Settled(settled, correlation)
 
 
 def has_pixel_statistics(input: InputSpec) -> bool:

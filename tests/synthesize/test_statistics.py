@@ -6,6 +6,7 @@ from torch import nn
 
 from edgerecover.synthesize.statistics import (
     BatchNormStatistics,
+    PixelStatistics,
     Place,
     Weighted,
     _BatchStatistics,
@@ -105,3 +106,29 @@ def test_hooks_are_removed_after_an_error_too(teacher):
     with pytest.raises(RuntimeError), tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]):
         teacher(torch.zeros(1, 5, 8, 8))
     assert not any(module._forward_pre_hooks for module in teacher.modules())
+
+
+def test_the_pixel_term_is_the_gap_to_mean_0_and_variance_1():
+    images = torch.randn((16, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), correction=0, keepdim=True)
+    network = nn.Conv2d(3, 2, 3)
+    with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
+        tap.draw(16, None, torch.Generator())
+
+        def distance(seen):
+            network(seen)
+            return float(tap.distance())
+
+        assert distance(images) == pytest.approx(0, abs=1e-5)
+        assert distance(images + 0.5) == pytest.approx(0.5, rel=1e-4)
+        assert distance(images * 2) == pytest.approx(3.0, rel=1e-4)
+
+
+def test_the_pixel_term_has_a_gradient_in_the_pixels():
+    images = torch.full((2, 1, 4, 4), 3.0).requires_grad_()
+    network = nn.Flatten()
+    with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
+        tap.draw(2, None, torch.Generator())
+        network(images)
+        tap.distance().backward()
+    assert (images.grad > 0).all()

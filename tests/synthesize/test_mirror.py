@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
+
+GREY = InputSpec((1, 8, 8), (0.5,), (0.25,))
+
+
+class Sides(nn.Module):
+    """Class 0: brighter on the left than on the right; class 1: the other way round."""
+
+    def forward(self, images_NCHW):
+        left, right = images_NCHW[..., :4].mean((1, 2, 3)), images_NCHW[..., 4:].mean((1, 2, 3))
+        return torch.stack([left, right], 1)
+
+
+class Halves(nn.Module):
+    """Class 0: brighter above; class 1: brighter below. To a mirror they are the same."""
+
+    def forward(self, images_NCHW):
+        above, below = images_NCHW[..., :4, :].mean((1, 2, 3)), images_NCHW[..., 4:, :].mean((1, 2, 3))
+        return torch.stack([above, below], 1)
+
+
+class Constant(nn.Module):
+    def forward(self, images_NCHW):
+        return 0 * images_NCHW[:, 0, 0, :2]
+
+
+@pytest.fixture
+def correlation_of(synthesis, cpu):
+    def correlation_of(teacher, num_classes=2, input=GREY):
+        # Shifts move bright sides around, which these toys do not survive.
+        settings = synthesis.model_copy(update={"jitter_fraction": 0.0})
+        return mirror_correlation(teacher.eval(), input, num_classes, settings, cpu)
+
+    return correlation_of
+
+
+def test_a_teacher_that_tells_left_from_right_is_turned_around(correlation_of):
+    assert correlation_of(Sides()) == pytest.approx(-1)
+
+
+def test_a_teacher_that_tells_above_from_below_sees_no_difference(correlation_of):
+    assert correlation_of(Halves()) == pytest.approx(1)
+
+
+def test_it_is_the_same_whatever_random_numbers_were_drawn_before(teacher, correlation_of, input_spec):
+    torch.manual_seed(1)
+    first = correlation_of(teacher, 4, input_spec)
+    torch.manual_seed(2)
+    assert correlation_of(teacher, 4, input_spec) == first
+
+
+def test_the_toy_of_random_patterns_was_not_trained_on_mirrored_ones(teacher, correlation_of, input_spec):
+    assert correlation_of(teacher, 4, input_spec) < LEAST_CORRELATION
+
+
+def test_a_teacher_that_tells_nothing_apart_has_no_correlation(correlation_of):
+    assert correlation_of(Constant()) == 0

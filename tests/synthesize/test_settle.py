@@ -1,0 +1,108 @@
+import pytest
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.config import WithoutStatistics, load_profile
+from edgerecover.progress import Silent
+from edgerecover.synthesize import settle as module
+from edgerecover.synthesize.settle import has_pixel_statistics, settle
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, message):
+        self.lines.append(message)
+
+
+@pytest.fixture
+def profile(synthesis, recovery):
+    """Its recipe without statistics differs in one number of each table."""
+    plain = load_profile("balanced").model_copy(update={"synthesis": synthesis, "recovery": recovery})
+    other = WithoutStatistics(
+        synthesis=synthesis.model_copy(update={"num_steps": 7, "pixel_weight": 2.0}),
+        recovery=recovery.model_copy(update={"num_steps": 11}),
+    )
+    return plain.model_copy(update={"without_statistics": other})
+
+
+def settled(profile, teacher, input, cpu, progress=None):
+    return settle(profile, teacher, input, 4, cpu, progress or Silent())
+
+
+def test_a_teacher_with_batch_norm_keeps_the_recipe(profile, teacher, input_spec, cpu):
+    found = settled(profile, teacher, input_spec, cpu)
+    assert found.profile == profile.model_copy(update={"without_statistics": None})
+    assert found.mirror_correlation is None
+
+
+def test_a_teacher_without_gets_the_other_one(profile, teacher_without_bn, input_spec, cpu):
+    found = settled(profile, teacher_without_bn, input_spec, cpu).profile
+    assert (found.synthesis, found.recovery) == (
+        profile.without_statistics.synthesis,
+        profile.without_statistics.recovery,
+    )
+    assert found.without_statistics is None
+
+
+def test_a_profile_may_make_no_difference(profile, teacher_without_bn, input_spec, cpu):
+    profile = profile.model_copy(update={"without_statistics": None})
+    assert settled(profile, teacher_without_bn, input_spec, cpu).profile == profile
+
+
+def test_conventions_are_not_matched_as_statistics(profile, teacher_without_bn, cpu):
+    conventional = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    assert settled(profile, teacher_without_bn, conventional, cpu).profile.synthesis.pixel_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "range", "known"),
+    [
+        ((0.1307,), (0.3081,), (0.0, 1.0), True),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (0.0, 1.0), True),
+        ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7), (0.0, 255.0), True),
+        ((0.5,), (0.5,), (0.0, 1.0), False),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (0.0, 1.0), False),
+        ((0.0,), (1.0,), (0.0, 1.0), False),
+        ((0.0,), (255.0,), (0.0, 255.0), False),
+        ((127.5,), (127.5,), (0.0, 255.0), False),
+        ((0.0,), (1.0,), (0.0, 255.0), False),
+        ((103.9, 116.8, 123.7), (1.0, 1.0, 1.0), (0.0, 255.0), False),
+        ((0.485, 0.456, 0.5), (0.229, 0.224, 0.5), (0.0, 1.0), False),
+    ],
+)
+def test_which_means_and_stds_can_be_those_of_images(mean, std, range, known):
+    assert has_pixel_statistics(InputSpec((len(mean), 8, 8), mean, std, range)) is known
+
+
+@pytest.mark.parametrize(("correlation", "mirrored"), [(1.0, True), (0.81, True), (0.79, False), (-1.0, False)])
+def test_mirroring_is_decided_once_for_both_tables(
+    profile, teacher, input_spec, cpu, monkeypatch, correlation, mirrored
+):
+    asked = []
+    monkeypatch.setattr(module, "mirror_correlation", lambda *_: asked.append(1) or correlation)
+    profile = profile.model_copy(
+        update={
+            "synthesis": profile.synthesis.model_copy(update={"flip": "auto"}),
+            "recovery": profile.recovery.model_copy(update={"flip": "auto"}),
+        }
+    )
+    notes = Notes()
+    found = settled(profile, teacher, input_spec, cpu, notes)
+    assert (found.profile.synthesis.flip, found.profile.recovery.flip) == (mirrored, mirrored)
+    assert found.mirror_correlation == correlation
+    assert len(asked) == len(notes.lines) == 1
+    assert ("not mirrored" in notes.lines[0]) is not mirrored
+
+
+def test_a_plain_word_about_mirroring_stands(profile, teacher, input_spec, cpu, monkeypatch):
+    monkeypatch.setattr(module, "mirror_correlation", lambda *_: 0.0)
+    profile = profile.model_copy(
+        update={
+            "synthesis": profile.synthesis.model_copy(update={"flip": True}),
+            "recovery": profile.recovery.model_copy(update={"flip": "auto"}),
+        }
+    )
+    found = settled(profile, teacher, input_spec, cpu).profile
+    assert found.synthesis.flip is True
+    assert found.recovery.flip is False
