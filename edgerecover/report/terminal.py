@@ -140,9 +140,9 @@ def _stages(report: Report) -> RenderableType:
 def _dreams(report: Report) -> str:
     s = report.synthetic
     made = f"{s.num_train + s.num_calibration + s.num_held_back:,} dreams, {s.images_per_s:.3g}/s"
-    if s.teacher_agrees_with_target is None:
-        return f"{made}\nmirrored: {mirroring(s)}"
-    return f"{made}, {percent(s.teacher_agrees_with_target)} seen as their class\nmirrored: {mirroring(s)}"
+    if s.teacher_agrees_with_target is not None:
+        made += f", {percent(s.teacher_agrees_with_target)} seen as their class"
+    return made if s.mirror_correlation is None else f"{made}\nmirrored: {mirroring(s)}"
 
 
 def _ladder(report: Report) -> RenderableType:

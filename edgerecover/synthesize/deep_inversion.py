@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.synthesize.procedural import fractals
+from edgerecover.synthesize.procedural import blobs, fractals, pixel_statistics
 from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted, batch_norms_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def dream(
     """
     # z is the image in a unit in which every network's pixels span about the same, so that rates mean the same.
     middle, unit, edge = (part.to(compute.device) for part in _coordinates(bounds_C, settings))
-    start = (rival.start.to(compute.device) - middle) / unit if rival else _start(shape_NCHW, settings, generator)
+    start = (
+        (rival.start.to(compute.device) - middle) / unit if rival else _start(shape_NCHW, bounds_C, settings, generator)
+    )
     z = start.to(compute.device, memory_format=compute.memory_format)
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
@@ -138,18 +140,32 @@ def _rate(step: int, settings: Synthesis) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
 
 
-def _start(shape_NCHW: tuple[int, int, int, int], settings: Synthesis, generator: torch.Generator) -> Tensor:
+def _start(
+    shape_NCHW: tuple[int, int, int, int],
+    bounds_C: tuple[Tensor, Tensor],
+    settings: Synthesis,
+    generator: torch.Generator,
+) -> Tensor:
     if settings.start == "noise":
         return torch.randn(shape_NCHW, generator=generator)
     n, c, h, w = shape_NCHW
+    if settings.start == "blobs":
+        low, high = bounds_C
+        statistics_C = pixel_statistics((tuple(low.tolist()), tuple(high.tolist())))
+        blobs_NCHW = torch.from_numpy(blobs(n, (c, h, w), *statistics_C, _numpy_random(generator)))
+        return 2 * _coordinates(bounds_C, settings)[2] * (blobs_NCHW - 0.5)
     if settings.start == "fractal":
-        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        rng = _numpy_random(generator)
         unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))
         return _USUAL_SPAN * (unit_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
     coarse = torch.randn((n, c, -(-h // 4), -(-w // 4)), generator=generator)
     smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
     # Interpolation shrinks the variance; real images, normalised, have about 1, and to grow it back takes steps.
     return smooth / smooth.std().clamp_min(1e-6) + 0.1 * torch.randn(shape_NCHW, generator=generator)
+
+
+def _numpy_random(generator: torch.Generator) -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
 
 
 _START_SATURATION = 0.4

@@ -1,4 +1,4 @@
-"""Images made from formulas alone, without the teacher: white noise, and fractals over coloured noise.
+"""Images made from formulas alone, without the teacher: white noise, blobs, and fractals over coloured noise.
 
 They need no gradient (one core makes hundreds of 32×32 images per second) and are the least that dreams have to beat.
 Fractals are attractors of random iterated function systems (Hutchinson 1981; Barnsley, Fractals Everywhere, 1988),
@@ -20,6 +20,13 @@ Unit_NCHW = NDArray[np.float32]
 
 _NOISE_MEAN, _NOISE_STD = 0.5, 0.25
 """About those of natural photographs' pixels."""
+_SHARED_BY_CHANNELS = 0.85
+"""Of a blob's variance: the colour channels of photographs go together."""
+_BRIGHTNESS_STD = 0.5
+"""Of an image's mean, relative to the deviation inside an image."""
+_LEAST_STD = 0.01
+_WIDEST_STD = 0.95
+"""As a fraction of that of black and white alone."""
 _NUM_ATTRACTORS = 2
 _NUM_MAPS = 4
 _SCALES = (0.25, 0.85)
@@ -30,7 +37,7 @@ _POINTS_PER_PIXEL = 0.25
 
 
 def procedural_images(
-    source: Literal["fractal", "noise"],
+    source: Literal["blobs", "fractal", "noise"],
     num_images: int,
     shape_CHW: tuple[int, int, int],
     bounds_C: tuple[tuple[float, ...], tuple[float, ...]],
@@ -39,17 +46,33 @@ def procedural_images(
     """Make network inputs, float32 (N, C, H, W), inside `bounds_C`; the same seed gives the same images.
 
     Args:
-        source: `noise`, Gaussian and independent in every pixel, or `fractal`.
+        source: `noise`, Gaussian and independent in every pixel, `fractal`, or `blobs` with the pixels' mean and
+            standard deviation that `bounds_C` speak of.
         num_images: N.
         shape_CHW: of one image.
         bounds_C: lowest and highest network input of a real pixel, per channel.
         seed: not negative.
     """
     rng = np.random.default_rng(seed)
-    make = {"noise": white_noise, "fractal": fractals}[source]
     low, high = (np.asarray(bound, np.float32)[:, None, None] for bound in bounds_C)
-    images_NCHW: NDArray[np.float32] = low + (high - low) * make(num_images, shape_CHW, rng)
+    if source == "blobs":
+        unit_NCHW = blobs(num_images, shape_CHW, *pixel_statistics(bounds_C), rng)
+    else:
+        unit_NCHW = {"noise": white_noise, "fractal": fractals}[source](num_images, shape_CHW, rng)
+    images_NCHW: NDArray[np.float32] = low + (high - low) * unit_NCHW
     return images_NCHW
+
+
+def pixel_statistics(
+    bounds_C: tuple[tuple[float, ...], tuple[float, ...]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and std by channel, as fractions of a pixel's range, of pixels that normalisation takes to 0 and 1.
+
+    Args:
+        bounds_C: what it takes the darkest and the brightest pixel to.
+    """
+    low_C, high_C = (np.asarray(bound, np.float64) for bound in bounds_C)
+    return -low_C / (high_C - low_C), 1 / (high_C - low_C)
 
 
 def white_noise(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
@@ -80,13 +103,77 @@ def fractals(
     return mixed_NCHW
 
 
+def blobs(
+    num_images: int,
+    shape_CHW: tuple[int, int, int],
+    mean_C: NDArray[np.float64],
+    std_C: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Unit_NCHW:
+    """Soft shapes whose pixels, over all images, have the given mean and standard deviation in each channel.
+
+    Smooth Gaussian fields, brighter in some images than in others, whose values are replaced, rank for rank, by those
+    of the Beta distribution with that mean and deviation. It is where dark and bright are told apart: MNIST's 0.13 and
+    0.31 make few bright strokes on black, a photograph's 0.45 and 0.23 a range of greys.
+
+    Args:
+        num_images: N.
+        shape_CHW: of one image.
+        mean_C: of each channel's pixels, as a fraction of their range.
+        std_C: likewise; where no such pixels exist (`are_pixel_statistics`), 0.5 and 0.25 are taken for both.
+        rng: all randomness.
+    """
+    channels, height, width = shape_CHW
+    shared_NHW = _smooth_fields(num_images, height, width, rng)
+    images_NCHW = np.empty((num_images, *shape_CHW), np.float32)
+    for channel in range(channels):
+        own_NHW = _smooth_fields(num_images, height, width, rng) if channels > 1 else shared_NHW
+        field_NHW = _SHARED_BY_CHANNELS**0.5 * shared_NHW + (1 - _SHARED_BY_CHANNELS) ** 0.5 * own_NHW
+        field_NHW = field_NHW + _BRIGHTNESS_STD * rng.standard_normal((num_images, 1, 1))
+        images_NCHW[:, channel] = _with_beta_values(field_NHW, mean_C[channel], std_C[channel], rng)
+    return images_NCHW
+
+
+def are_pixel_statistics(mean: float, std: float) -> bool:
+    """Whether pixels from 0 to 1 of some images can have this mean and standard deviation.
+
+    Pixels with mean m have √(m (1 - m)) only if all are black or white: a network's "0.5 and 0.5" is a convention.
+    """
+    return 0 < mean < 1 and _LEAST_STD < std < _WIDEST_STD * (mean * (1 - mean)) ** 0.5
+
+
+def _smooth_fields(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gaussian fields (N, H, W) with amplitude 1/f^(a/2), a from 2 to 4 by image, each of variance 1."""
+    field_NHW = _coloured(num_images, height, width, rng.uniform(2, 4, (num_images, 1, 1)), rng)
+    smooth_NHW: NDArray[np.float64] = field_NHW / np.maximum(field_NHW.std((1, 2), keepdims=True), 1e-9)
+    return smooth_NHW
+
+
+def _with_beta_values(
+    field_NHW: NDArray[np.float64], mean: float, std: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    if not are_pixel_statistics(mean, std):
+        mean, std = _NOISE_MEAN, _NOISE_STD
+    size = mean * (1 - mean) / std**2 - 1
+    values = np.sort(rng.beta(mean * size, (1 - mean) * size, field_NHW.size))
+    mapped = np.empty_like(values)
+    mapped[np.argsort(field_NHW, axis=None)] = values
+    return mapped.reshape(field_NHW.shape)
+
+
 def coloured_noise(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Noise (N, H, W) from 0 to 1 with amplitude 1/f^(a/2), a from 1 to 3, drawn for each image."""
+    return _stretched(_coloured(num_images, height, width, rng.uniform(1, 3, (num_images, 1, 1)), rng))
+
+
+def _coloured(
+    num_images: int, height: int, width: int, exponents_N11: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
     frequency_HF = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency_HF[0, 0] = np.inf  # no constant part: the colours decide the mean
-    exponents_N = rng.uniform(1, 3, (num_images, 1, 1))
-    spectrum = np.fft.rfft2(rng.standard_normal((num_images, height, width))) * frequency_HF ** (-exponents_N / 2)
-    return _stretched(np.fft.irfft2(spectrum, s=(height, width)))
+    spectrum = np.fft.rfft2(rng.standard_normal((num_images, height, width))) * frequency_HF ** (-exponents_N11 / 2)
+    field_NHW: NDArray[np.float64] = np.fft.irfft2(spectrum, s=(height, width))
+    return field_NHW
 
 
 def attractors(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:

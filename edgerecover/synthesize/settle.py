@@ -7,7 +7,6 @@ What is decided is part of the settings from then on, and so of the keys that dr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,10 @@ from edgerecover.config import Profile
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.deep_inversion import evidence_of
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
+from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
-
-_WIDEST_STD = 0.95
-"""As a fraction of what black and white pixels alone would have: 0.5 and 0.5 for mean and std are a convention."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,8 @@ def settle(
 
 
 def has_pixel_statistics(input: InputSpec) -> bool:
-    """Whether mean and std can be those of the pixels that the teacher was trained on.
+    """Whether mean and std can be those of the images that the teacher was trained on.
 
-    Mean 0 and std 1 (nothing is normalised), or 0.5 and 0.5 (to -1 … 1), are conventions: pixels from 0 to 1 with a
-    mean of 0 are all 0, and those with mean m have a standard deviation of √(m (1 - m)) only if all are black or white.
+    They usually are. Mean 0 and std 1 (nothing is normalised), or 0.5 and 0.5 (to -1 … 1), are conventions.
     """
-    low, high = input.range
-    span = high - low
-    return all(
-        low < mean < high and std < _WIDEST_STD * math.sqrt((mean - low) * (high - mean)) and std > 0.01 * span
-        for mean, std in zip(input.mean, input.std, strict=True)
-    )
+    return all(are_pixel_statistics(*pair) for pair in zip(*pixel_statistics(input.bounds()), strict=True))

@@ -1,7 +1,7 @@
 import pytest
 
-from edgerecover.artifacts import Predicted, Proportion
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.artifacts import Predicted, Proportion, SyntheticFacts
+from edgerecover.report.words import duration, mirroring, percent, prediction, proportion, size
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,16 @@ def test_a_prediction_says_that_it_is_one_and_how_wrong_such_are():
     text = prediction(Predicted(kept=0.99, low=0.963, high=1.0, num_students=86, num_networks=3))
     assert text.startswith("99 % ± 2.7 of the teacher's accuracy kept on real images\n")
     assert "read from dreams, not measured; mean error over 86 students of 3 networks" in text
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "correlation", "text"),
+    [
+        (True, 0.943, "yes: the teacher's margins on mirrored dreams correlate at 0.94"),
+        (False, -0.091, "no: the teacher's margins on mirrored dreams correlate at -0.09"),
+        (False, None, "no: the profile says so"),
+    ],
+)
+def test_mirroring(mirrored, correlation, text):
+    facts = SyntheticFacts(1, 1, 1, None, 1.0, reused=False, mirrored=mirrored, mirror_correlation=correlation)
+    assert mirroring(facts) == text

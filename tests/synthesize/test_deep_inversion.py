@@ -141,6 +141,22 @@ def test_fractal_starts_differ_in_brightness_and_colour_little(teacher, input_sp
     assert colour["fractal"] < 0.8 * colour["low-frequency"]
 
 
+def test_blob_starts_have_the_pixel_statistics_of_the_input(teacher, input_spec, synthesis, cpu):
+    still = synthesis.model_copy(update={"num_steps": 1, "lr": 1e-9, "jitter_fraction": 0.0, "start": "blobs"})
+    images = dreams(teacher, input_spec, still, cpu)
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=0.1, rtol=0)
+    torch.testing.assert_close(images.std((0, 2, 3)), torch.ones(3), atol=0.1, rtol=0)
+
+
+def test_the_pixel_term_brings_dreams_to_the_mean_and_std_of_the_input(teacher_without_bn, input_spec, synthesis, cpu):
+    def gap(weight):
+        settings = synthesis.model_copy(update={"pixel_weight": weight, "num_steps": 20})
+        images = dreams(teacher_without_bn, input_spec, settings, cpu)
+        return float(images.mean((0, 2, 3)).norm() + (images.var((0, 2, 3)) - 1).norm())
+
+    assert gap(20.0) < 0.5 * gap(0.0)
+
+
 def test_disagreement_is_bounded_and_none_with_oneself():
     logits_NK = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
     assert float(disagreement(logits_NK, logits_NK)) == pytest.approx(0, abs=1e-6)

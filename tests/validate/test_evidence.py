@@ -51,10 +51,11 @@ def doubts_about(
     fidelity=None,
     accuracy=None,
     classes=CLASSES,
+    num_batch_norms=1,
 ):
     decisions = Decisions(counts)
     synthetic = SyntheticFacts(decisions.num_images, 32, N, on_target, 1.0, reused=False)
-    teacher = dataclasses.replace(STUDENT, sparsity=DENSE)
+    teacher = dataclasses.replace(STUDENT, sparsity=DENSE, num_batch_norms=num_batch_norms)
     return doubts(decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes)
 
 
@@ -83,6 +84,7 @@ def test_a_sound_run_raises_none():
         ({"counts": (0, 0, 100, 0)}, "reads all 100 dreams as fox"),
         ({"counts": (1,) * 64 + (0,) * 936, "classes": None}, "64 train images cannot show all 1,000 classes"),
         ({"counts": (50,) + (0,) * 20 + (50,), "classes": None}, "class 8 and 12 more"),
+        ({"num_batch_norms": 0}, "the teacher holds no statistics of real images"),
         ({"fidelity": agreeing(28, 30)}, "recovered student is at chance level"),
         ({"fidelity": agreeing(28, 90)}, "the pruned student decided by chance (28.0% agreement)"),
         ({"rungs": (*RUNGS, Rung("distillation (diverged)", 0.1, 1e9, 1.0))}, "its loss stopped being a number"),
