@@ -81,7 +81,7 @@ def test_a_file_that_is_no_image_classifier(tmp_path):
         [make_tensor_value_info("c", onnx.TensorProto.FLOAT, [2])],
     )
     onnx.save(make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=10), tmp_path / "sum.onnx")
-    with pytest.raises(BadInputError, match="one float input"):
+    with pytest.raises(BadInputError, match="one floating-point input"):
         open_session(tmp_path / "sum.onnx", [CPU])
 
 
