@@ -9,15 +9,9 @@ directory under the digest of what it depends on, so the same command again, or 
 from __future__ import annotations
 
 import copy
-import json
-import platform
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +19,38 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Exported,
     InputSpec,
-    ModelFacts,
+    Pattern,
     Report,
     Sparsity,
     StageTime,
     SyntheticFacts,
     to_json,
 )
-from edgerecover.bundle.write import check_writable, write_bundle
+from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
-from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
-from edgerecover.judgement import Judged, judge_file, logits_of_file
+from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.networks import Models, macs_kept, open_models, open_network
 from edgerecover.models.sparsity import measure
+from edgerecover.packing import GOLDEN_IMAGES, pack, tool_versions, without_folder
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
-from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
+from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
-
-_GOLDEN_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with _stage("load", times):
+    with stage("load", times):
         models = open_models(
             request.model_path,
             arch=request.arch,
@@ -106,10 +100,10 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         eval_set = _eval_set(request, models)
 
     if request.pruning is not None:
-        with _stage("prune", times):
+        with stage("prune", times):
             models = _pruned(models, request.pruning)
 
-    with _stage("synthesize", times) as clock:
+    with stage("synthesize", times) as clock:
         key = synthesis_key(
             models.teacher,
             models.input,
@@ -131,36 +125,41 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
-    with _stage("recover", times) as clock:
+    with stage("recover", times) as clock:
         recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         onnx_path = Path(scratch) / "model.onnx"
-        with _stage("export", times):
+        with stage("export", times):
             exported = export(
                 recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
             )
 
-        with _stage("validate", times):
-            golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
+        with stage("validate", times):
+            golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
+            session = open_on_cpu(onnx_path, models.input.shape, models.num_classes)
             judged = judge_file(
-                onnx_path, models, recovered.student, sets.held_back, eval_set, golden_NCHW, request.target,
+                session,
+                Beside(scorer_of(models.teacher), scorer_of(models.student), scorer_of(recovered.student)),
+                sets.held_back,
+                eval_set,
+                golden_NCHW,
+                request.target,
                 request.profile.latency,
-            )  # fmt: skip
+                is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+                is_predictable=bool(batch_norms_of(models.teacher)),
+            )
 
         report = _report(request, compute, models, synthetic, decisions, recovered, exported, judged, times)
-        with _stage("bundle", times):
-            files: dict[str, Path | bytes | str] = {
+        with stage("bundle", times):
+            content: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
                 "recovered.safetensors": weights_of(recovered.student),
                 "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(logits_of_file(onnx_path, [golden_NCHW])),
+                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
                 "dreams.png": contact_sheet(sets.train),
-                "config.json": _json(_resolved_configuration(request, models)),
-                "report.json": _json(to_json(report)),
-                "report.md": markdown(report),
             }
-            write_bundle(files, request.out, _manifest_fields(request, report))
+            pack(report, request.out, content, _resolved_configuration(request, models))
     return report
 
 
@@ -193,34 +192,6 @@ def prune_file(
     narrower = pruning.pattern == "channel"
     kept = macs_kept(pruned.network, dense, known_input) if narrower else None
     return PrunedFile(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)
-
-
-@dataclass
-class _Clock:
-    """One stage under way; the stage says here when it found its result already done."""
-
-    reused: bool = False
-
-
-@contextmanager
-def _stage(name: str, times: list[StageTime]) -> Iterator[_Clock]:
-    """Time a stage, and let no failure leave it without its name and an exit code."""
-    started, clock = time.perf_counter(), _Clock()
-    try:
-        yield clock
-    except EdgeRecoverError:
-        raise
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
-        ) from error
-    except Exception as error:
-        raise StageError(
-            f"stage {name} failed: {type(error).__name__}: {error}",
-            hint="run again with --debug for the full trace; what was finished is reused",
-        ) from error
-    times.append(StageTime(name, time.perf_counter() - started, clock.reused))
 
 
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
@@ -288,8 +259,8 @@ def _report(
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
-        student=_without_folder(models.student_facts),
-        teacher=_without_folder(models.teacher_facts),
+        student=without_folder(models.student_facts),
+        teacher=without_folder(models.teacher_facts),
         recovered_sparsity=sparsity,
         synthetic=synthetic,
         rungs=recovered.rungs,
@@ -321,24 +292,14 @@ def _report(
                 models.classes,
             ),
         ),
-        tool_versions=_tool_versions(),
+        tool_versions=tool_versions(),
     )
-
-
-def _without_folder(facts: ModelFacts) -> ModelFacts:
-    """A report travels: it names the user's files, not where they lay."""
-    return replace(facts, path=Path(facts.path).name)
 
 
 def _num_mask_violations(models: Models, recovered: Recovered) -> int:
     """Weights that the mask holds at zero and that are not zero after recovery."""
     weights = dict(recovered.student.named_parameters())
     return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
-
-
-def _tool_versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
@@ -355,22 +316,3 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
         "target": request.target.model_dump(mode="json", exclude_none=True),
         "profile": request.profile.model_dump(mode="json"),
     }
-
-
-def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
-    return {
-        "edgerecover_version": report.edgerecover_version,
-        "created_utc": report.created_utc,
-        "target": report.target,
-        "profile": report.profile,
-        "seed": request.seed,
-        "data_used": report.data_used,
-        "verdict": report.verdict.value,
-        "student_sha256": report.student.sha256,
-        "teacher_sha256": report.teacher.sha256,
-        "tool_versions": report.tool_versions,
-    }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -130,6 +130,59 @@ def open_models(
     )
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """One network with what is known of it, float32, on the CPU and in eval mode."""
+
+    network: nn.Module
+    masks: dict[str, Tensor]
+    """As in `Models`."""
+    input: InputSpec
+    num_classes: int
+    classes: tuple[str, ...] | None
+    facts: ModelFacts
+
+
+def open_classifier(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    belongs_to: Path | None = None,
+) -> Classifier:
+    """Open one checkpoint by itself: a teacher without its student, say.
+
+    Args:
+        model_path: the checkpoint.
+        arch: `--arch`, relative to the working directory; None: a TOML file says, or keys and shapes tell.
+        input_flags: the input that flags describe; None: a TOML file or torchvision's own weights say.
+        trust_code: Python that a TOML file names may run without a trust record.
+        belongs_to: a file whose TOML file says what that beside the checkpoint does not.
+
+    Raises:
+        BadInputError: anything about the file that keeps it from being run; the message says which.
+    """
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    if belongs_to is not None:
+        said = _filled(
+            said, resolve(belongs_to, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+        )
+    spec = _completed(said, checkpoint)
+    architecture, input = _required(model_path, spec)
+    opened = _open_student(checkpoint, spec, architecture)
+    num_classes = _checked_num_classes(opened.network, input, spec)
+    return Classifier(
+        network=opened.network,
+        masks=_masks(opened.checkpoint, opened.network),
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        facts=_facts(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense),
+    )
+
+
 def open_network(
     model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
 ) -> tuple[nn.Module, InputSpec | None]:
@@ -156,6 +209,20 @@ def _completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
         spec = replace(spec, input=usual, input_source="torchvision's own weights")
     return spec
+
+
+def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+    """`spec` with what only `other` says."""
+    if spec.architecture is None:
+        spec = replace(
+            spec,
+            architecture=other.architecture,
+            architecture_source=other.architecture_source,
+            base_dir=other.base_dir,
+        )
+    if spec.input is None:
+        spec = replace(spec, input=other.input, input_source=other.input_source)
+    return replace(spec, classes=spec.classes or other.classes)
 
 
 def _required_architecture(model_path: Path, spec: ModelSpec) -> str:

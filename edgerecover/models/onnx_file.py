@@ -40,6 +40,8 @@ class OnnxFile:
     producer: str
     """"pytorch 2.15.0"; "unknown" where the file does not say."""
     is_quantized: bool
+    is_half: bool
+    """Some of its weights are float16 or bfloat16."""
     model: onnx.ModelProto
     """Without the content of external files."""
 
@@ -78,6 +80,8 @@ def read_onnx(path: Path) -> OnnxFile:
         BadInputError: it is missing, not ONNX, larger than 2 GB, names a weight file that is not beside it or leads
             out of its folder, or holds a tensor whose content does not fit its shape.
     """
+    import onnx
+
     model = _parsed(path)
     external = _checked_external(path, model)
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
@@ -96,6 +100,11 @@ def read_onnx(path: Path) -> OnnxFile:
         opset=int(opsets[0]),
         producer=_producer(model),
         is_quantized=any(node.op_type in _INTEGER_LAYERS for graph in graphs_of(model.graph) for node in graph.node),
+        is_half=any(
+            tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+            for graph in graphs_of(model.graph)
+            for tensor in graph.initializer
+        ),
         model=model,
     )
 

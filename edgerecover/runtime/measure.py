@@ -114,7 +114,7 @@ def measure_in_subprocess(
         BadInputError, MissingError: as `measure_here`.
         StageError: the process died, hung or answered something else; gives its last line.
     """
-    arguments = ["--model", str(model.resolve()), "--golden-inputs", str(golden_inputs.resolve())]
+    arguments = ["--model", str(model.absolute()), "--golden-inputs", str(golden_inputs.resolve())]
     arguments += ["--providers", ",".join(providers), "--machine", machine]
     arguments += ["--num-warmup", str(num_warmup), "--min-queries", str(min_queries)]
     arguments += ["--min-duration-s", str(min_duration_s)]

@@ -40,7 +40,7 @@ def probe(
         MissingError: onnxruntime is not installed.
         StageError: the process could not be started, or failed for another reason than the file.
     """
-    arguments = ["--model", str(model.resolve().parent / model.name)]
+    arguments = ["--model", str(model.absolute())]
     if shape_CHW is not None:
         arguments += ["--shape", ",".join(map(str, shape_CHW))]
     if num_classes is not None:

@@ -46,7 +46,8 @@ class InputLayout:
     """numpy's name: float32, float16 or float64."""
     batch: int | None
     """Static batch size; None when the file leaves it open."""
-    shape_CHW: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    """C, H, W."""
     channels_last: bool
     """The file takes (N, H, W, C)."""
 
@@ -73,7 +74,7 @@ class Session:
         self._asked_threads = num_threads
         self._num_classes = num_classes
         self.layout = _only_input(self._session, path, shape_CHW)
-        self.batch, self.shape_CHW = self.layout.batch, self.layout.shape_CHW
+        self.batch, self.shape_CHW = self.layout.batch, self.layout.shape
         self._chunk = self.layout.batch or CHUNK_WHEN_DYNAMIC
 
     @cached_property
@@ -87,21 +88,29 @@ class Session:
         """The provider that ran most nodes."""
         return next(iter(self.nodes_by_provider))
 
-    @cached_property
+    @property
     def output_index(self) -> int:
         """Which output holds the class scores: the first of shape (N, K) and a floating type, K being as asked.
-
-        Told from one run on zeros: many a file does not state the shapes of its outputs.
 
         Raises:
             BadInputError: none does.
         """
+        return self._classes_output[0]
+
+    @property
+    def num_classes(self) -> int:
+        """K of that output."""
+        return self._classes_output[1]
+
+    @cached_property
+    def _classes_output(self) -> tuple[int, int]:
+        """Told from one run on zeros: many a file does not state the shapes of its outputs."""
         outputs = self.run_batch(self.feed(_zeros(self.layout)))
         names = [output.name for output in self._session.get_outputs()]
         for index, output in enumerate(outputs):
             scores = _as_scores(output, self.batch or 1)
             if scores is not None and self._num_classes in (None, scores.shape[1]):
-                return index
+                return index, scores.shape[1]
         wanted = "K of at least 2" if self._num_classes is None else f"K = {self._num_classes}"
         found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(names, outputs, strict=True))
         raise BadInputError(
@@ -230,7 +239,7 @@ def _kind(output: Any) -> str:
 def _zeros(layout: InputLayout) -> NDArray[numpy.float32]:
     import numpy as np
 
-    return np.zeros((layout.batch or 1, *layout.shape_CHW), np.float32)
+    return np.zeros((layout.batch or 1, *layout.shape), np.float32)
 
 
 def _cannot_run(path: Path, error: Exception) -> BadInputError:
@@ -301,11 +310,24 @@ def _start(
 
 
 _KNOWN_FAILURES = (
-    (r"[Uu]nsupported model IR version", "it was written by a newer ONNX: write it with a lower ir_version, or install a newer onnxruntime"),
-    (r"Opset \d+ is under development|opset version|guarantees support", "install a newer onnxruntime, or export with a lower opset"),
-    (r"is not a registered function/op|No Op registered|Could not find an implementation", "it needs an operator that onnxruntime does not have: export with standard ONNX operators"),
-    (r"NoSuchFile|[Ee]xternal data|external initializer", "its weights lie in files beside it: put them there, under the names they had at export"),
-)  # fmt: skip
+    (
+        r"[Uu]nsupported model IR version",
+        "it was written by a newer ONNX: write it with a lower ir_version, or install a newer onnxruntime",
+    ),
+    (
+        r"under development|guarantees support|opset version",
+        "install a newer onnxruntime, or export with a lower opset",
+    ),
+    (
+        r"is not a registered function/op|No Op registered|Could not find an implementation",
+        "it needs an operator that onnxruntime does not have: export with standard ONNX operators",
+    ),
+    (
+        r"[Ee]xternal data|external initializer|NoSuchFile",
+        "its weights lie in files beside it: put them there, under the names they had at export",
+    ),
+)
+"""What onnxruntime says of sound files that it cannot open, and what then helps."""
 
 
 def _advice(failure: Exception) -> str:
@@ -390,9 +412,7 @@ def _threads_started(before: int | None) -> int:
 def _profile(path: Path, asked: Sequence[str], num_threads: int | None, layout: InputLayout) -> Counter[str]:
     import numpy as np
 
-    shape = (
-        (layout.shape_CHW[1], layout.shape_CHW[2], layout.shape_CHW[0]) if layout.channels_last else layout.shape_CHW
-    )
+    shape = (layout.shape[1], layout.shape[2], layout.shape[0]) if layout.channels_last else layout.shape
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         session = _start(path, asked, num_threads, trace_prefix=str(Path(folder) / "trace"))
         feed = {layout.name: np.zeros((layout.batch or 1, *shape), layout.dtype)}

@@ -18,7 +18,7 @@ def test_the_facts_of_a_run_are_there(report):
         "| student sha256 | " + "3f" * 32 + " |",
         "| synthetic images | 1,024 train, 256 calibration, 256 held back |",
         "| distillation | 91.8 % | kept |",
-        "91.0 % (86.9–93.9) of 256 held-back synthetic images",
+        "91.0 % (86.9–93.9) of 256 held-back dreams",
         "| agreement before recovery | 41.8 % (35.9–47.9) |",
         "67,084 of 268,336 are not zero",
         "| p99 | 2.454 ms |",
