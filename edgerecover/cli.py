@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,6 +54,16 @@ MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+
+
+class ImageSetName(str, Enum):
+    """The sets that `synthesize` makes."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    HELD_BACK = "held-back"
+
+
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 """That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
 SparsityOption = Annotated[
@@ -69,7 +80,6 @@ EvalDataOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
-ImageSetName = Literal["train", "calibration", "held-back"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 
@@ -338,7 +348,7 @@ def synthesize(
     from edgerecover.hand_off import DreamRequest, synthesize_images
     from edgerecover.synthesize.stage import SPLITS
 
-    asked = [name.replace("-", "_") for name in sets or ()]
+    asked = [name.value.replace("-", "_") for name in sets or ()]
     request = DreamRequest(
         teacher=teacher,
         profile=loaded_profile,

@@ -123,7 +123,6 @@ def own_operators(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def _parsed(path: Path) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
 
     if not path.exists():
         raise BadInputError(f"{path}: no such file", hint="name an .onnx file")
@@ -136,7 +135,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
         model: onnx.ModelProto = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (DecodeError, ValueError, RecursionError, MemoryError) as error:
+    except Exception as error:  # protobuf's own errors share no base with the others it lets through
         raise BadInputError(
             f"{path}: is not an ONNX file, or a damaged one: {str(error)[:200]}", hint="name an .onnx file"
         ) from error
@@ -234,7 +233,7 @@ def _num_bytes(tensor: onnx.TensorProto) -> int:
 
     if tensor.data_type == TensorProto.STRING or any(side < 0 for side in tensor.dims):
         raise ValueError(tensor.name)
-    num_elements = math.prod(tensor.dims)
+    num_elements: int = math.prod(tensor.dims)
     if TensorProto.DataType.Name(tensor.data_type) in ("INT4", "UINT4", "FLOAT4E2M1"):
         return (num_elements + 1) // 2
     if TensorProto.DataType.Name(tensor.data_type) in ("INT2", "UINT2"):

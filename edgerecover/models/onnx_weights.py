@@ -165,7 +165,7 @@ def _before_transpose(node: onnx.NodeProto, axis: int | None) -> int | None:
         return None
     if not perm:  # reversed: counted from the other end
         return -1 - axis
-    axis = _counted_from_front(axis, len(perm))  # type: ignore[assignment]
+    axis = _counted_from_front(axis, len(perm))
     return perm[axis] if axis is not None and axis < len(perm) else None
 
 

@@ -77,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Probe what the arguments name. An error's message and hint go to stdout as JSON. Returns the exit code."""
     options = _parser().parse_args(argv)
     _bound_memory()
-    shape = tuple(int(side) for side in options.shape.split(",")) if options.shape else None
+    shape = _shape(options.shape) if options.shape else None
     try:
         session = open_session(
             options.model,
             [CPU],
             strict=True,
             shape_CHW=shape,
-            num_classes=options.num_classes,  # type: ignore[arg-type]
+            num_classes=options.num_classes,
         )
         _ = session.output_index
     except MemoryError:
@@ -94,6 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps({"message": error.message, "hint": error.hint}))
         return error.exit_code
     return 0
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    channels, height, width = map(int, text.split(","))
+    return channels, height, width
 
 
 def _bound_memory() -> None:

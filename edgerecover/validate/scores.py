@@ -44,7 +44,8 @@ def as_logits(scores_NK: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     if scale_of(scores_NK) is Scale.PROBABILITIES:
-        return np.log(np.maximum(scores_NK, np.asarray(_SMALLEST, scores_NK.dtype)))
+        logits_NK: NDArray[Any] = np.log(np.maximum(scores_NK, np.asarray(_SMALLEST, scores_NK.dtype)))
+        return logits_NK
     return scores_NK
 
 
