@@ -195,7 +195,7 @@ def run_command(
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     input = _input_spec(input_shape, mean, std, pixel_range)
-    _require_file(model)
+    _require_checkpoint(model)
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)
@@ -343,7 +343,7 @@ def synthesize(
 
     loaded_profile = load_profile(profile)
     input = _input_spec(input_shape, mean, std, pixel_range)
-    _require_file(teacher)
+    _require_checkpoint(teacher)
     from edgerecover.artifacts import to_json
     from edgerecover.hand_off import DreamRequest, synthesize_images
     from edgerecover.synthesize.stage import SPLITS
@@ -380,7 +380,18 @@ def _progress() -> Progress:
 
 def _require_file(path: Path) -> None:
     if not path.exists():
+        raise BadInputError(f"{path} does not exist", hint="give the path of a file")
+
+
+def _require_checkpoint(path: Path) -> None:
+    """What is to be trained, pruned or dreamt from; an ONNX file can only be judged."""
+    if not path.exists():
         raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
+    if path.suffix.lower() == ".onnx":
+        raise BadInputError(
+            f"{path} is an ONNX file, which can be judged and not changed: it has no gradients",
+            hint="`edgerecover validate` judges it beside its teacher; here the PyTorch checkpoint is needed",
+        )
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -464,7 +475,7 @@ def prune(
     trust_code: TrustOption = False,
 ) -> None:
     """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
-    _require_file(model)
+    _require_checkpoint(model)
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)

@@ -96,7 +96,8 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
 
 def _require_free(out: Path) -> None:
     """An earlier hand-off is replaced; anything else is left alone."""
-    free = not out.exists() or (out.is_dir() and (not any(out.iterdir()) or (out / FACTS_NAME).is_file()))
+    ours = {FACTS_NAME, SHEET_NAME, *(f"{split}{end}.npy" for split in SPLITS for end in ("", "_targets"))}
+    free = not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= ours)
     if out.is_symlink() or not free:
         raise BadInputError(
             f"--out {out}: there is something there already, and it is not a folder of synthetic images",
@@ -143,7 +144,7 @@ def _write_set(folder: Path, name: str, images: ImageSet) -> None:
 def _described(
     request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts, folder: Path
 ) -> dict[str, Any]:
-    low, high = teacher.input.bounds()
+    scale = getattr(sets, request.splits[0]).scale
     return {
         "edgerecover_version": __version__,
         "teacher": request.teacher.name,
@@ -155,8 +156,8 @@ def _described(
         "dtype": "float32",
         "scale": "network inputs: (pixel - mean) / std, pixels from range[0] to range[1]",
         "input": to_json(teacher.input),
-        "lowest": list(low),
-        "highest": list(high),
+        "lowest": list(scale.low),
+        "highest": list(scale.high),
         "num_classes": teacher.num_classes,
         "classes": list(teacher.classes) if teacher.classes else None,
         "teacher_agrees_with_target": facts.teacher_agrees_with_target,

@@ -113,8 +113,8 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
         eval_set = _eval_set(request, teacher)
 
-    request.work.mkdir(parents=True, exist_ok=True)
     with stage("synthesize", times) as clock:
+        request.work.mkdir(parents=True, exist_ok=True)
         evidence = _evidence(request, teacher, eval_set, progress)
         clock.reused = evidence.facts.reused
 
@@ -189,6 +189,7 @@ def _open_teacher(request: FileRequest) -> _Teacher:
 def _open_onnx_teacher(request: FileRequest, path: Path) -> _Teacher:
     """An ONNX file that decides; its input is what flags or a TOML file say, for the file says no mean and std."""
     said = [
+        # An ONNX file has no code to run, so none needs trust.
         resolve(file, arch=None, teacher=None, input_flags=request.input, trust_code=True)
         for file in (path, request.model_path)
     ]

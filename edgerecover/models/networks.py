@@ -17,6 +17,7 @@ from edgerecover.models.architectures import build, default_input, load_into, mi
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, match_channels
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.macs import count_macs
+from edgerecover.models.onnx_file import is_onnx, read_onnx
 from edgerecover.models.recognise import (
     num_torchvision_classes,
     recognise,
@@ -66,11 +67,13 @@ class _Opened:
 
 
 def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
-    """Find out what a checkpoint holds. Without a known architecture, its weights alone are looked at.
+    """Find out what a checkpoint or ONNX file holds. Without a known architecture, its weights alone are looked at.
 
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
+    if is_onnx(model_path):
+        return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     spec = _completed(said, checkpoint)

@@ -121,7 +121,7 @@ def synthesize(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
-    return sets, _facts(sets, made, reused=not missing)
+    return sets, _facts(sets, made, settings, reused=not missing)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | 
     return int((teacher(images_NCHW).argmax(1) == targets_N).sum())
 
 
-def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> SyntheticFacts:
+def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reused: bool) -> SyntheticFacts:
     # Of the train images; of the first set there is where these were not asked for.
     some = next(images for images in (sets.train, sets.held_back, sets.calibration) if len(images))
     on_target = sum(shard.num_on_target for shard in some.shards) / len(some) if some.targets() else None
@@ -227,6 +227,7 @@ def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> Synthetic
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
+        source="dreams" if settings.source == "dream" else f"{settings.source} images",
     )
 
 
