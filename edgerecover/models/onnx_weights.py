@@ -187,6 +187,8 @@ def array_of(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
     import onnx
     from onnx import numpy_helper
 
+    if any(side < 0 for side in tensor.dims):  # numpy would take -1 for "whatever fits"
+        raise ValueError(f"{tensor.name}: its shape is {list(tensor.dims)}")
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
     if folder is None:
