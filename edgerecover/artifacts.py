@@ -243,7 +243,8 @@ class Fidelity:
     recovered: Proportion
     exported: Proportion
     predicted: Predicted | None = None
-    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence."""
+    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence, and for a
+    student of another architecture, none of which was measured."""
 
 
 @dataclass(frozen=True)
@@ -369,6 +370,13 @@ class Report:
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     tool_versions: dict[str, str]
+    same_architecture: bool = True
+    """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+
+    @property
+    def before(self) -> str:
+        """What the student is called before recovery."""
+        return "pruned" if self.same_architecture else "as it came"
 
     @property
     def verdict(self) -> GateStatus:

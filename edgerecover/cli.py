@@ -144,6 +144,9 @@ def run_command(
     target: Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")],
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
     arch: ArchOption = None,
+    teacher_arch: Annotated[
+        str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
+    ] = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
@@ -193,6 +196,7 @@ def run_command(
         work=work or bundle.absolute().parent / ".edgerecover",
         arch=arch,
         teacher=teacher,
+        teacher_arch=teacher_arch,
         input=input,
         pruning=pruning,
         eval_data=eval_data,

@@ -40,7 +40,8 @@ from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
 from edgerecover.judgement import Judged, judge_file, logits_of_file
 from edgerecover.models.channels import match_channels
-from edgerecover.models.networks import Models, macs_kept, open_models, open_network
+from edgerecover.models.facts import macs_kept
+from edgerecover.models.networks import Models, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
@@ -71,6 +72,8 @@ class Request:
     """Where dreams and recoveries are kept between runs."""
     arch: str | None = None
     teacher: Path | None = None
+    teacher_arch: str | None = None
+    """The teacher's architecture where it is not the student's."""
     input: InputSpec | None = None
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
@@ -99,6 +102,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             request.model_path,
             arch=request.arch,
             teacher=request.teacher,
+            teacher_arch=request.teacher_arch,
             input_flags=request.input,
             trust_code=request.trust_code,
             will_prune=request.pruning is not None,
@@ -231,19 +235,22 @@ def _eval_set(request: Request, models: Models) -> EvalSet | None:
 
 def _pruned(models: Models, pruning: Pruning) -> Models:
     """The student as magnitude pruning leaves it; the dense network stays the teacher."""
-    pruned = prune(models.student, pruning, models.input)
     narrower = pruning.pattern == "channel"
+    dense = copy.deepcopy(models.student) if narrower else None
+    pruned = prune(models.student, pruning, models.input)
     student_facts = replace(
         models.student_facts,
         num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),
         sparsity=measure(pruned.network, narrower=narrower),
-        macs_kept=macs_kept(pruned.network, models.teacher, models.input) if narrower else None,
+        macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
     return replace(
         models,
         student=pruned.network,
         masks=pruned.masks,
-        channels=match_channels(models.teacher, pruned.network, models.input.shape) if narrower else models.channels,
+        channels=match_channels(models.teacher, pruned.network, models.input.shape)
+        if narrower and models.same_architecture
+        else models.channels,
         student_facts=student_facts,
         warnings=models.warnings + pruned.notes,
     )
@@ -304,7 +311,14 @@ def _report(
         gates=judge(
             limits_of(request.profile, request.target),
             Measured(
-                judged.fidelity, judged.parity, violations, exported, judged.latency, judged.accuracy, judged.two_four
+                judged.fidelity,
+                judged.parity,
+                violations,
+                exported,
+                judged.latency,
+                judged.accuracy,
+                judged.two_four,
+                models.same_architecture,
             ),
         ),
         stages=tuple(times),
@@ -319,9 +333,11 @@ def _report(
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
+                same_architecture=models.same_architecture,
             ),
         ),
         tool_versions=_tool_versions(),
+        same_architecture=models.same_architecture,
     )
 
 
@@ -346,6 +362,7 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
     return {
         "model": request.model_path.name,
         "architecture": models.student_facts.architecture,
+        "teacher_architecture": models.teacher_facts.architecture,
         "input": to_json(models.input),
         "classes": list(models.classes) if models.classes else None,
         "pruned_to": request.pruning.sparsity if request.pruning else None,
@@ -366,6 +383,8 @@ def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
         "seed": request.seed,
         "data_used": report.data_used,
         "verdict": report.verdict.value,
+        "architecture": report.student.architecture,
+        "teacher_architecture": report.teacher.architecture,
         "student_sha256": report.student.sha256,
         "teacher_sha256": report.teacher.sha256,
         "tool_versions": report.tool_versions,

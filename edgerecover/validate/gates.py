@@ -30,10 +30,13 @@ class Measured:
     accuracy: Accuracy | None = None
     two_four: TwoFour | None = None
     """Of the exported file, where the student came as 2:4."""
+    same_architecture: bool = True
+    """The student is its teacher with zeros or fewer channels."""
 
 
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
+    came = "pruned input" if measured.same_architecture else "student as it came"
     gates = [
         _agreement(limits, measured.fidelity.exported),
         _not_worse(
@@ -42,6 +45,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
             measured.fidelity.recovered,
             "recovered agrees with the teacher on",
             "held-back images",
+            came,
         ),
         _mask_kept(measured.num_mask_violations, measured.two_four),
         _parity_top1(limits, measured.parity),
@@ -50,7 +54,9 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     if measured.accuracy is not None:
         accuracy = measured.accuracy
         real = f"real images ({accuracy.source})"
-        gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real))
+        gates.append(
+            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
+        )
         gates.append(_accuracy_drop(limits, accuracy))
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
@@ -93,7 +99,7 @@ def _agreement(limits: Limits, exported: Proportion) -> Gate:
     )
 
 
-def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str) -> Gate:
+def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str, came: str) -> Gate:
     """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
     status = GateStatus.PASS
     if after.value < before.value:
@@ -110,7 +116,7 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
         source="edgerecover",
         message=(
             f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
-            "of the pruned input"
+            f"of the {came}"
             + _advice(
                 status,
                 fail="keep the input, or try another profile",
