@@ -36,9 +36,9 @@ from edgerecover.models.sparsity import measure
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.runtime.host import this_host
 from edgerecover.runtime.session import open_session
-from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict

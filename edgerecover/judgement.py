@@ -24,8 +24,8 @@ from edgerecover.recover.stage import logits_on
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.measure import measure_in_subprocess
 from edgerecover.runtime.session import open_session
-from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.parity import compare

@@ -28,8 +28,8 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import captured, shared_block_names
 from edgerecover.recover.refresh import FreshDreams
-from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.statistics import batch_norms_of
 
 _MOMENTUM = 0.1
 _LOG_ASPECT = 0.25

@@ -27,8 +27,8 @@ from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
-from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.statistics import batch_norms_of
 
 _Layer = nn.Conv2d | nn.Linear
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from edgerecover.config import Refresh, Synthesis
 from edgerecover.device import Compute
-from edgerecover.synthesize.deep_inversion import Rival, dream, tapped
+from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of
 from edgerecover.synthesize.image_set import ImageSet, Shard, write_shard
+from edgerecover.synthesize.statistics import tapped
 
 
 class FreshDreams:
@@ -81,7 +82,7 @@ class FreshDreams:
         with torch.no_grad():
             # A view of two dreams belongs to what the teacher sees in it, not to what either was made for.
             targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
-        with tapped(teacher, self._synthesis) as tap:
+        with tapped(teacher, evidence_of(teacher, self._synthesis)) as tap:
             images_NCHW = dream(
                 teacher,
                 tap,

@@ -25,8 +25,8 @@ from edgerecover.prune import apply_masks
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.deep_inversion import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.statistics import batch_norms_of
 
 _EVALUATION_BATCH = 128
 

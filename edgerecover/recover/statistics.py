@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.synthesize.deep_inversion import batch_norms_of, batch_statistics
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.statistics import batch_norms_of, batch_statistics
 
 _MAX_RATIO = 4.0
 """Largest correction of a variance, either way: channels that are nearly dead on dreams would explode without it."""

@@ -1,4 +1,4 @@
-"""DeepInversion: images optimised until the teacher's batch norm statistics and class scores look like real data's.
+"""DeepInversion: images optimised until the teacher's activations and class scores look like real data's.
 
 Method: Yin et al., "Dreaming to Distill", CVPR 2020 (arXiv 1912.08795), equations 2 to 4. Written from the formulas.
 """
@@ -10,125 +10,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgerecover.synthesize.procedural import fractals
+from edgerecover.synthesize.statistics import BatchNormStatistics, Tap, Weighted, batch_norms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from edgerecover.config import Synthesis
     from edgerecover.device import Compute
 
 
-def batch_norms_of(network: nn.Module) -> dict[str, _BatchNorm]:
-    """All BN layers that hold running statistics, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
-
-
-class StatisticsTap:
-    """Distance between a batch's statistics at every BN layer's input and the layer's stored ones.
-
-    Forward the teacher once, then read `distance()`; the graph of that forward is kept until `clear()`.
-    """
-
-    def __init__(self, teacher: nn.Module, settings: Synthesis) -> None:
-        self._terms: list[Tensor] = []
-        self._handles = [
-            layer.register_forward_pre_hook(self._watch(layer, settings)) for layer in batch_norms_of(teacher).values()
-        ]
-
-    def _watch(self, layer: _BatchNorm, settings: Synthesis) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        stored_mean_C, stored_var_C = layer.running_mean, layer.running_var
-        mean_unit, var_unit = 1.0, 1.0
-        if settings.bn_distance == "relative":
-            var_C = stored_var_C + layer.eps
-            mean_unit, var_unit = float(var_C.sum().sqrt()), float(var_C.norm())
-
-        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            mean_C, var_C = batch_statistics(inputs[0])
-            mean_gap, var_gap = (mean_C - stored_mean_C).norm(), (var_C - stored_var_C).norm()
-            self._terms.append(mean_gap / mean_unit + var_gap / var_unit)
-
-        return record
-
-    def distance(self) -> Tensor | float:
-        """The BN term of the loss for the last forward; 0 for a network without batch norm."""
-        if not self._terms:
-            return 0.0
-        return torch.stack(self._terms).sum()
-
-    def clear(self) -> None:
-        """Forget the last forward."""
-        self._terms.clear()
-
-    def remove(self) -> None:
-        """Take the hooks off the teacher."""
-        for handle in self._handles:
-            handle.remove()
-
-
-@contextmanager
-def tapped(teacher: nn.Module, settings: Synthesis) -> Iterator[StatisticsTap]:
-    """The teacher with its BN inputs watched; hooks are off again afterwards, whatever happens."""
-    tap = StatisticsTap(teacher, settings)
-    try:
-        yield tap
-    finally:
-        tap.remove()
-
-
-class _BatchStatistics(torch.autograd.Function):
-    """Mean and variance with a backward of one pass over the activation.
-
-    Autograd's own backward of `mean` and `square().mean` makes four; on a CPU that was a third of a whole step.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_NC: Tensor) -> tuple[Tensor, Tensor]:
-        dims = [0, *range(2, x_NC.dim())]
-        mean_C = x_NC.mean(dims)
-        # Clamped because rounding can make E[x²] - E[x]² negative.
-        var_C = (x_NC.square().mean(dims) - mean_C.square()).clamp_min(0)
-        ctx.save_for_backward(x_NC, mean_C)
-        return mean_C, var_C
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        grad_mean_C, grad_var_C = gradients
-        x_NC, mean_C = ctx.saved_tensors
-        count = x_NC.numel() // x_NC.shape[1]
-        slope_C = 2 * grad_var_C / count
-        offset_C = grad_mean_C / count - slope_C * mean_C
-        per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
-        return torch.addcmul(offset_C.view(per_channel), x_NC, slope_C.view(per_channel))
-
-
-def batch_statistics(x_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel (dimension 1) over everything else, in float32."""
-    mean_C, var_C = _BatchStatistics.apply(x_NC.float())
-    return mean_C, var_C
+def evidence_of(teacher: nn.Module, settings: Synthesis) -> tuple[Weighted, ...]:
+    """All that is known of the teacher's activations on real data, and how much each counts."""
+    terms = []
+    if batch_norms_of(teacher):
+        terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
+    return tuple(terms)
 
 
 def dream(
     teacher: nn.Module,
-    tap: StatisticsTap,
+    tap: Tap,
     bounds_C: tuple[Tensor, Tensor],
     shape_NCHW: tuple[int, int, int, int],
     targets_N: Tensor | None,
@@ -142,7 +52,7 @@ def dream(
 
     Args:
         teacher: in eval mode, parameters without gradients, on the device of `compute`.
-        tap: its statistics tap.
+        tap: on the teacher, with all that is known of its activations.
         bounds_C: lowest and highest input per channel.
         shape_NCHW: of the batch.
         targets_N: class of each image, or None for the entropy term.
@@ -158,16 +68,17 @@ def dream(
     z = start.to(compute.device, memory_format=compute.memory_format)
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
+    tap.draw(shape_NCHW[0], targets_N, generator)
     for step in range(settings.num_steps):
         optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
-        view = _jitter_and_flip(z, settings, generator)
+        view = z if tap.is_positional else _jitter_and_flip(z, settings, generator)
         tap.clear()
         inputs = middle + unit * view
         with compute.autocast():
             logits_NK = teacher(inputs)
         loss = (
             settings.class_weight * _class_term(logits_NK.float(), targets_N)
-            + settings.bn_weight * tap.distance()
+            + tap.distance()
             + settings.tv_weight * total_variation(view, settings.tv_reduction)
             + settings.l2_weight * view.square().mean()
         )

@@ -18,7 +18,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec, SyntheticFacts, to_json
 from edgerecover.errors import StageError
 from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.synthesize.deep_inversion import StatisticsTap, dream, tapped
+from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.image_set import (
     ImageSet,
     PixelScale,
@@ -29,6 +29,7 @@ from edgerecover.synthesize.image_set import (
     write_shard,
 )
 from edgerecover.synthesize.procedural import procedural_images
+from edgerecover.synthesize.statistics import Tap, tapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +106,7 @@ def synthesize(
         total = sum(plan.num_images for plan in missing) * settings.num_steps
         with (
             progress.task("synthesize", total, "image steps") as task,
-            tapped(teacher, settings) as tap,
+            tapped(teacher, evidence_of(teacher, settings)) as tap,
         ):
             for plan in missing:
                 shards[plan.name] = _make(plan, teacher, tap, input, scale, settings, folder, compute, task)
@@ -164,7 +165,7 @@ def _pixel_scale(input: InputSpec, settings: Synthesis) -> PixelScale:
 def _make(
     plan: _Plan,
     teacher: nn.Module,
-    tap: StatisticsTap,
+    tap: Tap,
     input: InputSpec,
     scale: PixelScale,
     settings: Synthesis,

@@ -15,7 +15,7 @@ from edgerecover.recover.blocks import block_names
 from edgerecover.recover.distill import augment, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.deep_inversion import batch_norms_of
+from edgerecover.synthesize.statistics import batch_norms_of
 
 
 class Losses(Silent):

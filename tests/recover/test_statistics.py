@@ -6,7 +6,7 @@ from torch import nn
 
 from edgerecover.models.channels import ChannelMap, match_channels
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.deep_inversion import batch_norms_of
+from edgerecover.synthesize.statistics import batch_norms_of
 
 
 def statistics_of(network):
