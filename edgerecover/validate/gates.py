@@ -38,7 +38,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
     came = "pruned input" if measured.same_architecture else "student as it came"
     gates = [
-        _agreement(limits, measured.fidelity.exported),
+        _agreement(limits, measured.fidelity.exported, measured.same_architecture),
         _not_worse(
             "not_worse_than_input",
             measured.fidelity.pruned,
@@ -57,7 +57,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
         gates.append(
             _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
         )
-        gates.append(_accuracy_drop(limits, accuracy))
+        gates.append(_accuracy_drop(limits, accuracy, measured.same_architecture))
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
     if limits.max_memory_mb is not None:
@@ -75,7 +75,7 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion) -> Gate:
+def _agreement(limits: Limits, exported: Proportion, same_architecture: bool) -> Gate:
     low, high = (100 * edge for edge in exported.interval())
     limit = 100 * limits.min_agreement
     status = _at_least(low, high, limit)
@@ -92,7 +92,7 @@ def _agreement(limits: Limits, exported: Proportion) -> Gate:
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile),
+                fail=_stronger(limits.profile, same_architecture),
                 inconclusive=f"a profile with more than {exported.total} held-back images can tell",
             )
         ),
@@ -188,7 +188,7 @@ def _parity_logits(limits: Limits, parity: Parity) -> Gate:
     )
 
 
-def _accuracy_drop(limits: Limits, accuracy: Accuracy) -> Gate:
+def _accuracy_drop(limits: Limits, accuracy: Accuracy, same_architecture: bool) -> Gate:
     low, high = (100 * edge for edge in paired_drop(accuracy))
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
@@ -207,7 +207,7 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy) -> Gate:
             f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile),
+                fail=_stronger(limits.profile, same_architecture),
                 inconclusive=f"more than {accuracy.num_images} images can tell",
             )
         ),
@@ -335,8 +335,9 @@ def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
     return f": {advice}" if advice else ""
 
 
-def _stronger(profile: str) -> str:
-    return "try a lower sparsity" if profile == "quality" else "try --profile quality, or a lower sparsity"
+def _stronger(profile: str, same_architecture: bool) -> str:
+    other = "a lower sparsity" if same_architecture else "more recovery.num_steps in a profile of your own"
+    return f"try {other}" if profile == "quality" else f"try --profile quality, or {other}"
 
 
 def _finite(value: float) -> float:
