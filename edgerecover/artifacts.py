@@ -119,6 +119,8 @@ class ModelFacts:
     input_source: str
     macs_kept: float | None = None
     """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+    teacher_named: str | None = None
+    """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
 
     @property
     def pruned_to(self) -> str:

@@ -60,7 +60,12 @@ def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None
         return facts_of(checkpoint, spec, None, num_classes=None)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
-    return facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
+    if taught.teacher_path is None:
+        return facts
+    its_architecture = f" ({taught.architecture})" if taught.architecture else ""
+    return replace(facts, teacher_named=f"{taught.teacher_path.name}{its_architecture}")
 
 
 def open_models(

@@ -78,7 +78,8 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
-        "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
+        "teacher": facts.teacher_named
+        or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
     }
     _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
 

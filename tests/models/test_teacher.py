@@ -8,7 +8,7 @@ from torchvision import models
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build
-from edgerecover.models.networks import open_models
+from edgerecover.models.networks import inspect, open_models
 
 INPUT_TABLE = "[input]\nshape = [1, 6, 6]\n"
 TOML = 'architecture = "nets.py:wider"\nteacher = "dense.pt"\n'
@@ -115,6 +115,17 @@ def test_the_students_input_may_be_said_of_the_teacher(student_path, network):
     is_distilled(found, network)
     assert found.input.shape == (1, 6, 6)
     assert found.student_facts.input_source == "dense.toml"
+
+
+def test_inspect_names_teacher_and_architecture(student_path):
+    def named():
+        return inspect(student_path, arch=None, input_flags=None, trust_code=True).teacher_named
+
+    assert named() == "dense.pt"
+    student_path.with_name("dense.toml").write_text('architecture = "nets.py:tiny"\n')
+    assert named() == "dense.pt (nets.py:tiny)"
+    student_path.with_name("model.toml").write_text(TOML.replace('teacher = "dense.pt"', "") + INPUT_TABLE)
+    assert named() is None
 
 
 # --- what is refused ------------------------------------------------------------------------------------
