@@ -119,6 +119,8 @@ class ModelFacts:
     input_source: str
     macs_kept: float | None = None
     """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+    teacher_named: str | None = None
+    """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
 
     @property
     def pruned_to(self) -> str:
@@ -257,7 +259,8 @@ class Fidelity:
     recovered: Proportion
     exported: Proportion
     predicted: Predicted | None = None
-    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence."""
+    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence, and for a
+    student of another architecture, none of which was measured."""
 
 
 @dataclass(frozen=True)
@@ -386,6 +389,13 @@ class Report:
     tool_versions: dict[str, str]
     record: RecordFacts | None = None
     """None when recovery had the teacher alone."""
+    same_architecture: bool = True
+    """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+
+    @property
+    def before(self) -> str:
+        """What the student is called before recovery."""
+        return "pruned" if self.same_architecture else "as it came"
 
     @property
     def verdict(self) -> GateStatus:

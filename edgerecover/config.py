@@ -244,6 +244,8 @@ class ModelFile(Settings):
     """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
+    teacher_architecture: str | None = None
+    """Its architecture where that is not the student's, spelled as `architecture`."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
 

@@ -42,7 +42,8 @@ from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
 from edgerecover.judgement import Judged, judge_file, logits_of_file
 from edgerecover.models.channels import match_channels
-from edgerecover.models.networks import Models, macs_kept, open_models, open_network
+from edgerecover.models.facts import macs_kept
+from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
@@ -76,6 +77,8 @@ class Request:
     """Where dreams and recoveries are kept between runs."""
     arch: str | None = None
     teacher: Path | None = None
+    teacher_arch: str | None = None
+    """The teacher's architecture where it is not the student's."""
     input: InputSpec | None = None
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
@@ -106,6 +109,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             request.model_path,
             arch=request.arch,
             teacher=request.teacher,
+            teacher_arch=request.teacher_arch,
             input_flags=request.input,
             trust_code=request.trust_code,
             will_prune=request.pruning is not None,
@@ -221,10 +225,9 @@ def make_record(
     Raises:
         BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
     """
-    network, known_input = open_network(model_path, arch=arch, input_flags=input, trust_code=trust_code)
-    spec, num_classes, classes = require_classifier(model_path, network, known_input)
-    images = read_eval_data(data, spec, num_classes, classes)
-    record = recording.record(network, spec.shape, images, num_classes, progress)
+    teacher = open_classifier(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes)
+    record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:
         size_bytes = write_record(out, record)
     except OSError as error:
@@ -276,19 +279,22 @@ def _record(path: Path | None, models: Models) -> Record | None:
 
 def _pruned(models: Models, pruning: Pruning) -> Models:
     """The student as magnitude pruning leaves it; the dense network stays the teacher."""
-    pruned = prune(models.student, pruning, models.input)
     narrower = pruning.pattern == "channel"
+    dense = copy.deepcopy(models.student) if narrower else None
+    pruned = prune(models.student, pruning, models.input)
     student_facts = replace(
         models.student_facts,
         num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),
         sparsity=measure(pruned.network, narrower=narrower),
-        macs_kept=macs_kept(pruned.network, models.teacher, models.input) if narrower else None,
+        macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
     return replace(
         models,
         student=pruned.network,
         masks=pruned.masks,
-        channels=match_channels(models.teacher, pruned.network, models.input.shape) if narrower else models.channels,
+        channels=match_channels(models.teacher, pruned.network, models.input.shape)
+        if narrower and models.same_architecture
+        else models.channels,
         student_facts=student_facts,
         warnings=models.warnings + pruned.notes,
     )
@@ -357,7 +363,14 @@ def _report(
         gates=judge(
             limits_of(request.profile, request.target),
             Measured(
-                judged.fidelity, judged.parity, violations, exported, judged.latency, judged.accuracy, judged.two_four
+                judged.fidelity,
+                judged.parity,
+                violations,
+                exported,
+                judged.latency,
+                judged.accuracy,
+                judged.two_four,
+                models.same_architecture,
             ),
         ),
         stages=tuple(times),
@@ -372,9 +385,11 @@ def _report(
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
+                same_architecture=models.same_architecture,
             ),
         ),
         tool_versions=_tool_versions(),
+        same_architecture=models.same_architecture,
     )
 
 
@@ -410,6 +425,7 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
     return {
         "model": request.model_path.name,
         "architecture": models.student_facts.architecture,
+        "teacher_architecture": models.teacher_facts.architecture,
         "input": to_json(models.input),
         "classes": list(models.classes) if models.classes else None,
         "pruned_to": request.pruning.sparsity if request.pruning else None,
@@ -430,6 +446,8 @@ def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
         "seed": request.seed,
         "data_used": report.data_used,
         "verdict": report.verdict.value,
+        "architecture": report.student.architecture,
+        "teacher_architecture": report.teacher.architecture,
         "student_sha256": report.student.sha256,
         "teacher_sha256": report.teacher.sha256,
         "tool_versions": report.tool_versions,

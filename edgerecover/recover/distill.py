@@ -26,7 +26,7 @@ from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.blocks import captured, shared_block_names
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
@@ -55,13 +55,14 @@ def distill(
 
     Args:
         student: on the device of `compute`, in eval mode; comes back in eval mode.
-        teacher: same architecture and device; not changed. It may be wider.
+        teacher: on the same device; not changed. It may be wider, or of another architecture.
         masks: weight name to kept positions, on the same device.
         images: synthetic train set.
         settings: steps, rate, temperature and weights.
         seed: of the order of images and their augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has.
+        channels: the teacher's channels that a narrower student has; of unrelated ones, features of equal shape are
+            compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
         progress: where to report.
@@ -71,7 +72,7 @@ def distill(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    names = block_names(student) if settings.feature_weight else ()
+    names = shared_block_names(student, teacher) if settings.feature_weight else ()
     optimizer = _optimizer(student, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     batch_size = min(settings.batch_size, len(images))
@@ -169,11 +170,14 @@ def feature_loss(
 ) -> Tensor:
     """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
 
-    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out.
+    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
+    one of another architecture, outputs of equal shape are: it has yet to learn what its channels are for.
     """
     terms = []
     for name, f_s in student.items():
-        f_t = channels.of_teacher(name, teacher[name].float(), dim=1) if name in teacher else None
+        f_t = teacher[name].float() if name in teacher else None
+        if f_t is not None and channels.related:
+            f_t = channels.of_teacher(name, f_t, dim=1)
         if f_t is not None and f_t.shape == f_s.shape:
             terms.append(F.mse_loss(f_s.float(), f_t) / f_t.square().mean().clamp_min(1e-6))
     return torch.stack(terms).mean() if terms else next(iter(teacher.values())).new_zeros((), dtype=torch.float32)

@@ -62,13 +62,14 @@ def recover(
 
     Args:
         student: the pruned network; not changed.
-        teacher: dense network of the same architecture, as wide as the student or wider; not changed.
+        teacher: dense network of the same architecture, as wide as the student or wider, unless `channels` say
+            that it is of another; not changed.
         masks: weight name to kept positions; zeros outside stay exactly zero.
         sets: train to learn from, calibration to choose by; held back is not touched.
         settings: of the profile.
         seed: of batch order and augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has.
+        channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
         record: of the teacher's activations, where the sets were made with one.
         progress: where to report.
@@ -77,12 +78,12 @@ def recover(
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
-    ladder.judge("pruned", current, 0.0)
+    ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
         repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
-    if settings.layerwise:
+    if settings.layerwise and channels.related:
         started = time.perf_counter()
         fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
         ladder.judge("layer-wise least squares", current, time.perf_counter() - started)

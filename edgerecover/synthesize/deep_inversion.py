@@ -35,7 +35,7 @@ def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None =
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
     if record is not None:
-        terms.append(Weighted(settings.record_weight, RecordStatistics(record)))
+        terms.append(Weighted(settings.record_weight, RecordStatistics(record, next(teacher.parameters()).device)))
     return tuple(terms)
 
 

@@ -18,15 +18,18 @@ feature maps are pooled to a coarse grid; covariances are kept to their largest 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.digest import weights_sha256
+from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.record.nodes import NodeLayer, node_layers, read_nodes
 from edgerecover.synthesize.record.spectral import spectral_basis
 from edgerecover.synthesize.record.values import Block, Kind, Record
@@ -45,8 +48,22 @@ _SPECTRAL_SHARE = 0.1
 """Lopes et al.: a tenth of the coefficients is enough."""
 _MAX_NODE_BYTES = 1 << 30
 """Of activations held while a record is made; of more images than fit, as many as fit are used."""
+_BATCH = 64
 _LEAST_SPREAD = 0.1
 """Of a node, as a fraction of its layer's: dead nodes have none, and would be held to their value at any price."""
+
+
+class LabelledImages(Protocol):
+    """What `validate.evaluation.EvalSet` is."""
+
+    @property
+    def input(self) -> InputSpec:
+        """Of the network they fit."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, *, every: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Network inputs (n, C, H, W) float32 and labels (n,), of each `every`-th image."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +79,25 @@ class Recording:
     def record(
         self,
         teacher: nn.Module,
-        shape_CHW: tuple[int, int, int],
-        batches: Iterable[tuple[np.ndarray, np.ndarray]],
+        images: LabelledImages,
         num_classes: int,
+        progress: Progress = SILENT,
     ) -> Record:
         """Watch the teacher on labelled images.
 
         Args:
             teacher: in eval mode, on the CPU.
-            shape_CHW: of its input.
-            batches: network inputs (n, C, H, W) float32 and labels (n,).
+            images: of the network's input; of more than fit in memory, every second or third one is taken.
             num_classes: K.
+            progress: where to report.
 
         Raises:
             BadInputError: fewer than `MIN_IMAGES_PER_CLASS` images of a class, or a network too wide for this kind.
         """
-        layers = node_layers(teacher, shape_CHW, max_cells=self.max_cells, max_nodes=MAX_NODES)
+        layers = node_layers(teacher, images.input.shape, max_cells=self.max_cells, max_nodes=MAX_NODES)
         if self.kind == "top-layer":
             layers = layers[-1:]
-        nodes_NU, labels_N = _watch(teacher, layers, batches)
+        nodes_NU, labels_N = _watch(teacher, layers, images, progress)
         _check_counts(labels_N, num_classes)
         groups = self._groups(layers)
         return Record(
@@ -134,19 +151,21 @@ class Recording:
 
 @torch.no_grad()
 def _watch(
-    teacher: nn.Module, layers: Sequence[NodeLayer], batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    teacher: nn.Module, layers: Sequence[NodeLayer], images: LabelledImages, progress: Progress
 ) -> tuple[Tensor, Tensor]:
     """Nodes (N, U) and labels (N,) of as many images as may be held."""
     max_images = _MAX_NODE_BYTES // (4 * sum(layer.num_nodes for layer in layers))
-    nodes, labels, num_images = [], [], 0
-    with watched(teacher, [layer.place for layer in layers]) as seen:
-        for images_NCHW, labels_N in batches:
+    every = -(-len(images) // max_images)
+    nodes, labels = [], []
+    with (
+        watched(teacher, [layer.place for layer in layers]) as seen,
+        progress.task("record", len(images) // every, "images") as task,
+    ):
+        for images_NCHW, labels_N in images.batches(_BATCH, every=every):
             teacher(torch.from_numpy(images_NCHW))
             nodes.append(read_nodes(layers, seen))
             labels.append(torch.from_numpy(labels_N))
-            num_images += len(labels_N)
-            if num_images >= max_images:
-                break
+            task.advance(len(labels_N))
     return torch.cat(nodes), torch.cat(labels)
 
 

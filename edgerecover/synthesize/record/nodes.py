@@ -10,7 +10,7 @@ a record holds, and what it can give away: nothing in it is finer than a cell.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,6 +94,6 @@ def _whole(name: str, layer: nn.Module, output: Tensor) -> NodeLayer:
     return NodeLayer(name, channels, rows, columns, channels_last)
 
 
-def read_nodes(layers: Sequence[NodeLayer], seen: dict[Place, Tensor]) -> Tensor:
+def read_nodes(layers: Sequence[NodeLayer], seen: Mapping[Place, Tensor]) -> Tensor:
     """Nodes (N, U) of all layers, one behind the other."""
     return torch.cat([layer.read(seen[layer.place]) for layer in layers], 1)

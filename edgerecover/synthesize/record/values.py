@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from edgerecover.synthesize.record.nodes import NodeLayer
+from edgerecover.synthesize.record.nodes import NodeLayer, read_nodes
 from edgerecover.synthesize.statistics import Place
 
 Kind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
@@ -35,15 +35,24 @@ class Block:
     mean_KC: Tensor
     factor_KRC: Tensor
 
-    def standardised(self, nodes_NU: Tensor) -> Tensor:
-        """Nodes in units of their spread over the data."""
-        return (nodes_NU - self.centre_U.to(nodes_NU.device)) / self.scale_U.to(nodes_NU.device)
+    def coefficients(self, nodes_NU: Tensor) -> Tensor:
+        """Of nodes, (N, C)."""
+        standard_NU = (nodes_NU - self.centre_U) / self.scale_U
+        return standard_NU if self.basis_UC is None else standard_NU @ self.basis_UC
 
     def draw(self, classes_N: Tensor, generator: torch.Generator) -> Tensor:
-        """Standardised nodes (N, U), on the CPU, that images of these classes may have."""
+        """Coefficients (N, C), on the CPU, that images of these classes may have."""
         noise_NR = torch.randn((len(classes_N), self.factor_KRC.shape[1]), generator=generator)
-        coefficients_NC = self.mean_KC[classes_N] + torch.einsum("nr,nrc->nc", noise_NR, self.factor_KRC[classes_N])
-        return coefficients_NC if self.basis_UC is None else coefficients_NC @ self.basis_UC.T
+        return self.mean_KC[classes_N] + torch.einsum("nr,nrc->nc", noise_NR, self.factor_KRC[classes_N])
+
+    def mean_variance(self) -> float:
+        """Of the coefficients over all classes' images, mean over coefficients: the unit of distances."""
+        return float((self.mean_KC.var(0, unbiased=False) + self.factor_KRC.square().sum(1).mean(0)).mean())
+
+    def to(self, device: torch.device) -> Block:
+        """The same with its tensors on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,17 @@ class Record:
 class RecordStatistics:
     """What a record knows, for synthesis: each image is to show activations drawn for its class.
 
-    The distance is the mean square over nodes, in units of each node's spread over the data, added up over the
-    record's blocks (Lopes et al. 2017, arXiv 1710.07535: l = Σ (s̄ - s)²).
+    The distance is the mean square over coefficients as a fraction of their variance over the data, added up over the
+    record's blocks. Lopes et al. 2017 (arXiv 1710.07535) compare nodes, l = Σ (s̄ - s)², with s̄ zero outside the kept
+    coefficients; what was not kept is not known to be zero, and is left free here (docs/adr/0018).
     """
 
     is_positional = True
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, device: torch.device) -> None:
         self._record = record
+        self._blocks = [(block, block.to(device), max(block.mean_variance(), 1e-12)) for block in record.blocks]
+        self._device = device
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -94,18 +106,21 @@ class RecordStatistics:
             classes_N = torch.randint(self._record.num_classes, (num_images,), generator=generator)
         else:
             classes_N = targets_N.cpu()
-        return _Wanted(tuple((block, block.draw(classes_N, generator)) for block in self._record.blocks))
+        # Drawn on the CPU, so that the same seed wants the same on every device.
+        return _Wanted(
+            tuple((here, block.draw(classes_N, generator).to(self._device), unit) for block, here, unit in self._blocks)
+        )
 
 
 @dataclass(frozen=True)
 class _Wanted:
     """The distance to one draw."""
 
-    wanted: tuple[tuple[Block, Tensor], ...]
+    wanted: tuple[tuple[Block, Tensor, float], ...]
+    """Coefficients (N, C) of each block, and the unit that distances from them are counted in."""
 
     def __call__(self, seen: Mapping[Place, Tensor]) -> Tensor:
         terms = []
-        for block, wanted_NU in self.wanted:
-            nodes_NU = torch.cat([layer.read(seen[layer.place]) for layer in block.layers], 1)
-            terms.append((block.standardised(nodes_NU) - wanted_NU.to(nodes_NU.device)).square().mean())
+        for block, wanted_NC, unit in self.wanted:
+            terms.append((block.coefficients(read_nodes(block.layers, seen)) - wanted_NC).square().mean() / unit)
         return torch.stack(terms).sum()
