@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -51,8 +51,14 @@ class Block:
 
     def to(self, device: torch.device) -> Block:
         """The same with its tensors on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return Block(
+            self.layers,
+            self.centre_U.to(device),
+            self.scale_U.to(device),
+            None if self.basis_UC is None else self.basis_UC.to(device),
+            self.mean_KC.to(device),
+            self.factor_KRC.to(device),
+        )
 
 
 @dataclass(frozen=True)
