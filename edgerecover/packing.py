@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, Report, to_json
+from edgerecover.artifacts import ModelFacts, RecordFacts, Report, to_json
 from edgerecover.bundle.write import write_bundle
 from edgerecover.report.markdown import markdown
+
+if TYPE_CHECKING:
+    from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
 
@@ -45,6 +48,19 @@ def without_folder(facts: ModelFacts) -> ModelFacts:
     return replace(facts, path=Path(facts.path).name)
 
 
+def record_facts(record: Record | None, path: Path | None) -> RecordFacts | None:
+    """A record as a report shows it; None where there is none."""
+    if record is None or path is None:
+        return None
+    return RecordFacts(path.name, record.sha256, path.stat().st_size, record.kind, record.num_images, record.noise)
+
+
+def data_used(has_record: bool, has_real_images: bool) -> str:
+    """What of real data had a part in a result: "none", "record", "eval-only" or both."""
+    used = [name for name, is_used in (("record", has_record), ("eval-only", has_real_images)) if is_used]
+    return ", ".join(used) or "none"
+
+
 def tool_versions() -> dict[str, str]:
     """Of everything that has a part in the numbers."""
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -60,6 +76,8 @@ def _manifest_fields(report: Report) -> dict[str, Any]:
         "seed": report.seed,
         "data_used": report.data_used,
         "verdict": report.verdict.value,
+        "architecture": report.student.architecture,
+        "teacher_architecture": report.teacher.architecture,
         "student_sha256": report.student.sha256,
         "teacher_sha256": report.teacher.sha256,
         "tool_versions": report.tool_versions,

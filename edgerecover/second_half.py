@@ -27,13 +27,15 @@ from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, op
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.spec import resolve
-from edgerecover.packing import GOLDEN_IMAGES, pack, tool_versions, without_folder
+from edgerecover.packing import GOLDEN_IMAGES, data_used, pack, record_facts, tool_versions, without_folder
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
 from edgerecover.runtime.probe import probe
 from edgerecover.runtime.session import Session
 from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.record.file import read_record_of
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.stage import procedural_set, synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
@@ -64,8 +66,13 @@ class FileRequest:
     pruned: Path | None = None
     """The PyTorch checkpoint before its recovery."""
     arch: str | None = None
+    """Of the PyTorch networks."""
+    teacher_arch: str | None = None
+    """Of the teacher, where it is another."""
     input: InputSpec | None = None
     eval_data: Path | None = None
+    record: Path | None = None
+    """Of the teacher's activations, for its dreams."""
     seed: int = 0
     device: str = "auto"
     trust_code: bool = False
@@ -112,10 +119,11 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         session = _open_file(file, teacher.input, teacher.num_classes)
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
         eval_set = _eval_set(request, teacher)
+        record = _record(request, teacher)
 
     with stage("synthesize", times) as clock:
         request.work.mkdir(parents=True, exist_ok=True)
-        evidence = _evidence(request, teacher, eval_set, progress)
+        evidence = _evidence(request, teacher, record, eval_set, progress)
         clock.reused = evidence.facts.reused
 
     origin = student or pruned
@@ -140,7 +148,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
 
     report = _report(
-        request, str(compute), file, teacher, session, evidence, decisions, judged, origin, num_regrown, times
+        request, str(compute), file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
     )
     if request.out is not None:
         with stage("bundle", times):
@@ -178,10 +186,11 @@ def _open_teacher(request: FileRequest) -> _Teacher:
         return _open_onnx_teacher(request, path)
     opened = open_classifier(
         path,
-        arch=request.arch,
+        arch=request.teacher_arch or request.arch,
         input_flags=request.input,
         trust_code=request.trust_code,
         belongs_to=request.model_path,
+        is_teacher=True,
     )
     return _Teacher(scorer_of(opened.network), opened, opened.input, opened.num_classes, opened.classes, opened.facts)
 
@@ -266,16 +275,29 @@ class _RealImages:
         return (images_NCHW for images_NCHW, _ in self.labelled.batches(batch_size))
 
 
-def _evidence(request: FileRequest, teacher: _Teacher, eval_set: EvalSet | None, progress: Progress) -> _Evidence:
+def _record(request: FileRequest, teacher: _Teacher) -> Record | None:
+    if teacher.network is None and request.record is not None:
+        raise BadInputError(
+            f"--record {request.record}: a record steers dreams, and an ONNX teacher has none",
+            hint="give the teacher's PyTorch checkpoint",
+        )
+    return read_record_of(request.record, teacher.network.network, teacher.input.shape) if teacher.network else None
+
+
+def _evidence(
+    request: FileRequest, teacher: _Teacher, record: Record | None, eval_set: EvalSet | None, progress: Progress
+) -> _Evidence:
     """Held-back dreams; of an ONNX teacher, real images where there are some, else fractals."""
     if teacher.network is not None:
         compute, settings = choose_compute(request.device), request.profile.synthesis
         network = teacher.network.network
-        key = synthesis_key(network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic)
+        key = synthesis_key(
+            network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic, record
+        )
         sets, facts = synthesize(
             network, teacher.input, teacher.num_classes, settings,
-            seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, progress=progress,
-            splits=("held_back",),
+            seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, record=record,
+            progress=progress, splits=("held_back",),
         )  # fmt: skip
         network.cpu()
         return _Evidence(sets.held_back, sets.held_back, facts)
@@ -298,6 +320,7 @@ def _report(
     device: str,
     file: OnnxFile,
     teacher: _Teacher,
+    record: Record | None,
     session: Session,
     evidence: _Evidence,
     decisions: Decisions,
@@ -313,13 +336,14 @@ def _report(
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
         device=device,
-        data_used="eval-only" if judged.accuracy else "none",
+        data_used=data_used(record is not None, judged.accuracy is not None),
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
         student=without_folder(file.facts),
         teacher=without_folder(teacher.facts),
         recovered_sparsity=file.sparsity,
+        record=record_facts(record, request.record),
         synthetic=evidence.facts,
         rungs=(),
         exported=exported,

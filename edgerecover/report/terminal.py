@@ -79,7 +79,8 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
-        "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
+        "teacher": facts.teacher_named
+        or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
     }
     _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
 
@@ -115,10 +116,17 @@ def _headline(report: Report) -> RenderableType:
         _facts({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
+            **_teacher(report),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),
     )  # fmt: skip
+
+
+def _teacher(report: Report) -> dict[str, str]:
+    if report.same_architecture:
+        return {}
+    return {"teacher": f"{report.teacher.architecture}, {report.teacher.num_parameters:,} parameters"}
 
 
 def _stages(report: Report) -> RenderableType:
@@ -166,7 +174,9 @@ def _ladder(report: Report) -> RenderableType:
 
 def _accuracy(report: Report) -> RenderableType:
     named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
-    return _grid(((name, proportion(value), _bar(value.value)) for name, value in named if value), right=(1,))
+    words = {"pruned": report.before}
+    rows = ((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named if value)
+    return _grid(rows, right=(1,))
 
 
 def _exported(report: Report) -> RenderableType:
@@ -176,11 +186,15 @@ def _exported(report: Report) -> RenderableType:
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
-        f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} as pruned, before recovery" if f.pruned else ""),
+        f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p)} if p else {}),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
+
+
+def _as_it_came(report: Report) -> str:
+    return f"{'as pruned' if report.same_architecture else report.before}, before recovery"
 
 
 def _latency_title(report: Report) -> str:

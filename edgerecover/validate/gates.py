@@ -36,12 +36,18 @@ class Measured:
     """Recovered and exported by others."""
     is_float32: bool = True
     """Logits of a file of lower precision are meant to differ from PyTorch's: only decisions are compared."""
+    same_architecture: bool = True
+    """The student is its teacher with zeros or fewer channels."""
 
 
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
-    gates = [_agreement(limits, measured.fidelity.exported, measured.is_from_elsewhere)]
-    gates += _not_worse_than_input(measured.fidelity, measured.is_from_elsewhere)
+    came = "pruned input" if measured.same_architecture else "student as it came"
+    stronger = _stronger(limits.profile, measured)
+    gates = [
+        _agreement(limits, measured.fidelity.exported, stronger),
+        *_not_worse_than_input(measured.fidelity, measured.is_from_elsewhere, came),
+    ]
     if measured.num_mask_violations is not None:
         gates.append(_mask_kept(measured.num_mask_violations, measured.two_four, measured.is_from_elsewhere))
     if measured.parity is not None:
@@ -49,7 +55,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     if measured.parity is not None and measured.is_float32:
         gates.append(_parity_logits(limits, measured.parity))
     if measured.accuracy is not None:
-        gates += _on_real_images(limits, measured.accuracy, measured.is_from_elsewhere)
+        gates += _on_real_images(limits, measured.accuracy, came, stronger)
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
     if limits.max_memory_mb is not None:
@@ -67,7 +73,7 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion, is_from_elsewhere: bool) -> Gate:
+def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
     low, high = (100 * edge for edge in exported.interval())
     limit = 100 * limits.min_agreement
     status = _at_least(low, high, limit)
@@ -84,31 +90,33 @@ def _agreement(limits: Limits, exported: Proportion, is_from_elsewhere: bool) ->
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile, is_from_elsewhere),
+                fail=stronger,
                 inconclusive=f"a profile with more than {exported.total} held-back images can tell",
             )
         ),
     )
 
 
-def _not_worse_than_input(fidelity: Fidelity, is_from_elsewhere: bool) -> list[Gate]:
+def _not_worse_than_input(fidelity: Fidelity, is_from_elsewhere: bool, came: str) -> list[Gate]:
     """Of the recovered network; from elsewhere, of the file."""
     after = fidelity.exported if is_from_elsewhere else fidelity.recovered
     if fidelity.pruned is None or after is None:
         return []
     does = f"{'the file' if is_from_elsewhere else 'recovered'} agrees with the teacher on"
-    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-back images")]
+    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-back images", came)]
 
 
-def _on_real_images(limits: Limits, accuracy: Accuracy, is_from_elsewhere: bool) -> list[Gate]:
+def _on_real_images(limits: Limits, accuracy: Accuracy, came: str, stronger: str) -> list[Gate]:
     gates = []
     if accuracy.pruned is not None:
         real = f"real images ({accuracy.source})"
-        gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real))
-    return [*gates, _accuracy_drop(limits, accuracy, is_from_elsewhere)]
+        gates.append(
+            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
+        )
+    return [*gates, _accuracy_drop(limits, accuracy, stronger)]
 
 
-def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str) -> Gate:
+def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str, came: str) -> Gate:
     """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
     status = GateStatus.PASS
     if after.value < before.value:
@@ -125,7 +133,7 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
         source="edgerecover",
         message=(
             f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
-            "of the pruned input"
+            f"of the {came}"
             + _advice(
                 status,
                 fail="keep the input, or try another profile",
@@ -194,7 +202,7 @@ def _parity_logits(limits: Limits, parity: Parity) -> Gate:
     )
 
 
-def _accuracy_drop(limits: Limits, accuracy: Accuracy, is_from_elsewhere: bool) -> Gate:
+def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
     low, high = (100 * edge for edge in paired_drop(accuracy))
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
@@ -213,7 +221,7 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, is_from_elsewhere: bool) 
             f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile, is_from_elsewhere),
+                fail=stronger,
                 inconclusive=f"more than {accuracy.num_images} images can tell",
             )
         ),
@@ -341,10 +349,11 @@ def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
     return f": {advice}" if advice else ""
 
 
-def _stronger(profile: str, is_from_elsewhere: bool) -> str:
-    if is_from_elsewhere:
+def _stronger(profile: str, measured: Measured) -> str:
+    if measured.is_from_elsewhere:
         return "recover it longer or at a lower sparsity"
-    return "try a lower sparsity" if profile == "quality" else "try --profile quality, or a lower sparsity"
+    other = "a lower sparsity" if measured.same_architecture else "more recovery.num_steps in a profile of your own"
+    return f"try {other}" if profile == "quality" else f"try --profile quality, or {other}"
 
 
 def _finite(value: float) -> float:
