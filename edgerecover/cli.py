@@ -78,6 +78,13 @@ EvalDataOption = Annotated[
     Path | None,
     typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
 ]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
+]
+TeacherArchOption = Annotated[
+    str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
@@ -164,9 +171,7 @@ def run_command(
     target: TargetOption,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
     arch: ArchOption = None,
-    teacher_arch: Annotated[
-        str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
-    ] = None,
+    teacher_arch: TeacherArchOption = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
@@ -181,10 +186,7 @@ def run_command(
     ] = None,
     sparsity: SparsityOption = None,
     eval_data: EvalDataOption = None,
-    record: Annotated[
-        Path | None,
-        typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
-    ] = None,
+    record: RecordOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -277,6 +279,7 @@ def validate(
         typer.Option("--pruned", help="Checkpoint before its recovery: MODEL must not be worse."),
     ] = None,
     arch: ArchOption = None,
+    teacher_arch: TeacherArchOption = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Gates and dreams: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
@@ -285,6 +288,7 @@ def validate(
         Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside MODEL]")
     ] = None,
     eval_data: EvalDataOption = None,
+    record: RecordOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -313,7 +317,9 @@ def validate(
         pruned=pruned,
         arch=arch,
         input=input,
+        teacher_arch=teacher_arch,
         eval_data=eval_data,
+        record=record,
         seed=seed,
         device=device,
         trust_code=trust_code,
@@ -338,6 +344,7 @@ def synthesize(
     work: Annotated[
         Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside --out]")
     ] = None,
+    record: RecordOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -365,6 +372,7 @@ def synthesize(
         work=work or out.absolute().parent / ".edgerecover",
         splits=tuple(split for split in SPLITS if not asked or split in asked),
         arch=arch,
+        record=record,
         input=input,
         seed=seed,
         device=device,

@@ -24,6 +24,7 @@ from edgerecover.models.onnx_file import is_onnx
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.stage import SPLITS, synthesis_key, synthesize
 
 FACTS_NAME = "synthetic.json"
@@ -44,6 +45,8 @@ class DreamRequest:
     splits: tuple[str, ...] = SPLITS
     """Of `train`, `calibration`, `held_back`."""
     arch: str | None = None
+    record: Path | None = None
+    """Of the teacher's activations on real data, to be matched beside batch norm's statistics."""
     input: InputSpec | None = None
     seed: int = 0
     device: str = "auto"
@@ -79,11 +82,14 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
         request.teacher, arch=request.arch, input_flags=request.input, trust_code=request.trust_code
     )
     settings = request.profile.synthesis
-    key = synthesis_key(teacher.network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic)
+    record = read_record_of(request.record, teacher.network, teacher.input.shape)
+    key = synthesis_key(
+        teacher.network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic, record
+    )
     sets, facts = synthesize(
         teacher.network, teacher.input, teacher.num_classes, settings,
-        seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, progress=progress,
-        splits=request.splits,
+        seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, record=record,
+        progress=progress, splits=request.splits,
     )  # fmt: skip
     try:
         files = _write(request, teacher, sets, facts)
@@ -152,6 +158,7 @@ def _described(
         "architecture": teacher.facts.architecture,
         "profile": request.profile.name,
         "seed": request.seed,
+        "record": request.record.name if request.record else None,
         "layout": "NCHW",
         "dtype": "float32",
         "scale": "network inputs: (pixel - mean) / std, pixels from range[0] to range[1]",
