@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
+RESERVED_NAMES = ("config.json", "dreams.png", "golden", "manifest.json", "report.json", "report.md")
+"""What every bundle holds beside its model."""
 
 
 def pack(

@@ -18,6 +18,7 @@ from typing import Any
 
 from edgerecover import __version__
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Report, StageTime, SyntheticFacts, to_json
+from edgerecover.bundle.manifest import check_paths
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import choose_compute
@@ -27,7 +28,15 @@ from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, op
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.spec import resolve
-from edgerecover.packing import GOLDEN_IMAGES, data_used, pack, record_facts, tool_versions, without_folder
+from edgerecover.packing import (
+    GOLDEN_IMAGES,
+    RESERVED_NAMES,
+    data_used,
+    pack,
+    record_facts,
+    tool_versions,
+    without_folder,
+)
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
 from edgerecover.runtime.probe import probe
@@ -115,6 +124,8 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
     times: list[StageTime] = []
     with stage("load", times):
         file = read_onnx(request.model_path)
+        if request.out is not None:
+            _check_names(file)
         teacher = _open_teacher(request)
         session = _open_file(file, teacher.input, teacher.num_classes)
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
@@ -232,6 +243,21 @@ def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None) -> Ses
             ) from error
         raise
     return open_on_cpu(file.path, input.shape, num_classes)
+
+
+def _check_names(file: OnnxFile) -> None:
+    """Weight files keep their names in a bundle, where some names are taken."""
+    taken = {*RESERVED_NAMES, "model.onnx"}
+    try:
+        check_paths(dict.fromkeys(file.external))
+        clash = next((name for name in file.external if name.partition("/")[0].casefold() in taken), None)
+    except ValueError as error:
+        clash = str(error)
+    if clash is not None:
+        raise BadInputError(
+            f"{file.path}: its weights lie in {clash}, a name that a bundle cannot hold beside its own files",
+            hint="save the model anew with its weights inside, or under another name",
+        )
 
 
 def _open_beside(request: FileRequest, path: Path | None, teacher: _Teacher) -> Classifier | None:

@@ -139,6 +139,16 @@ def test_weights_beside_the_file_are_packed_with_it(judge, folder, tmp_path):
     assert read_onnx(tmp_path / "out.bundle" / "model.onnx").external == ("large.data",)
 
 
+@pytest.mark.parametrize("name", ["report.json", "model.onnx", "golden/inputs.npy"])
+def test_weights_under_a_name_that_a_bundle_has_itself(judge, folder, tmp_path, name):
+    (folder / "golden").mkdir(exist_ok=True)
+    model = onnx.load(folder / "student.onnx")
+    (folder / name).unlink(missing_ok=True)
+    onnx.save(model, folder / "clash.onnx", save_as_external_data=True, location=name, size_threshold=1024)
+    with pytest.raises(BadInputError, match="a name that a bundle cannot hold"):
+        judge("clash.onnx", out=tmp_path / "out.bundle")
+
+
 def test_real_images_give_accuracy(judge):
     report = judge(eval_data=demo_files().test_images)
     assert report.data_used == "eval-only"

@@ -51,9 +51,9 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     if measured.num_mask_violations is not None:
         gates.append(_mask_kept(measured.num_mask_violations, measured.two_four, measured.is_from_elsewhere))
     if measured.parity is not None:
-        gates.append(_parity_top1(limits, measured.parity))
+        gates.append(_parity_top1(limits, measured.parity, _what_changed(measured)))
     if measured.parity is not None and measured.is_float32:
-        gates.append(_parity_logits(limits, measured.parity))
+        gates.append(_parity_logits(limits, measured.parity, _what_changed(measured)))
     if measured.accuracy is not None:
         gates += _on_real_images(limits, measured.accuracy, came, stronger)
     if limits.max_p99_ms is not None:
@@ -163,7 +163,15 @@ def _mask_kept(num_regrown: int, two_four: TwoFour | None, is_from_elsewhere: bo
     )
 
 
-def _parity_top1(limits: Limits, parity: Parity) -> Gate:
+def _what_changed(measured: Measured) -> str:
+    if not measured.is_float32:
+        return "its lower precision changed decisions: calibrate it on more images, or per channel"
+    if measured.is_from_elsewhere:
+        return "it was made from another network, or its export changed it"
+    return "the export changed the network: try another opset"
+
+
+def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     """Without an interval: both sides saw the very same images, and the limit is on these."""
     measured, limit = 100 * parity.top1_agreement, 100 * limits.min_parity_top1
     status = GateStatus.PASS if measured >= limit else GateStatus.FAIL
@@ -178,12 +186,12 @@ def _parity_top1(limits: Limits, parity: Parity) -> Gate:
         message=(
             f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
-            + _advice(status, fail="the export changed the network: try another opset")
+            + _advice(status, fail=what_changed)
         ),
     )
 
 
-def _parity_logits(limits: Limits, parity: Parity) -> Gate:
+def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     measured, limit = _finite(parity.relative), limits.max_parity_relative
     status = GateStatus.PASS if measured <= limit else GateStatus.FAIL
     return Gate(
@@ -196,8 +204,7 @@ def _parity_logits(limits: Limits, parity: Parity) -> Gate:
         source=f"profile {limits.profile}",
         message=(
             f"largest logit difference to PyTorch {measured:.2g} standard deviations, "
-            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}"
-            + _advice(status, fail="the export changed the network: try another opset")
+            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}" + _advice(status, fail=what_changed)
         ),
     )
 

@@ -67,3 +67,10 @@ def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy)
         ["recovered", "89.8 % (86.8–92.2)"],
         ["exported", "89.8 % (86.8–92.2)"],
     ]
+
+
+def test_a_file_from_elsewhere_shows_what_there_is(report):
+    alone = dataclasses.replace(report.fidelity, pruned=None, recovered=None)
+    text = markdown(dataclasses.replace(report, rungs=(), parity=None, fidelity=alone))
+    for absent in ("Recovery ladder", "parity with", "before recovery", "| None"):
+        assert absent not in text
