@@ -337,7 +337,7 @@ def _advice(failure: Exception) -> str:
 
 
 _NOISE = (
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : ",
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : ",
     r"Load model from .*? failed:",
     r"/onnxruntime_src/\S+:\d+ ",
     r"(?:\S+ )?onnxruntime::[^()]*\([^()]*\)(?: const)? ?",
