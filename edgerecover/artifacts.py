@@ -119,6 +119,8 @@ class ModelFacts:
     input_source: str
     macs_kept: float | None = None
     """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+    teacher_named: str | None = None
+    """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
 
     @property
     def pruned_to(self) -> str:
@@ -152,10 +154,26 @@ class SyntheticFacts:
     """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
     images_per_s: float
     reused: bool
+    source: str = "dreams"
+    """What the images are, for people: "dreams", "fractals", "real images"."""
     mirrored: bool = False
     """Whether half of the views were mirrored."""
     mirror_correlation: float | None = None
     """Of the teacher's margins on mirrored dreams with those on the dreams: what `flip = "auto"` was decided by."""
+
+
+@dataclass(frozen=True)
+class RecordFacts:
+    """An activation record: statistics of the teacher's activations on real data, made by whoever has the data."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    num_images: int
+    """It was made from."""
+    noise: float
+    """Added to every statistic, in standard errors of it."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +205,7 @@ class TwoFour:
 
 @dataclass(frozen=True)
 class Parity:
-    """The exported file against PyTorch on the same held-back images."""
+    """The exported file against the PyTorch network it was made from, on the same held-back images."""
 
     num_images: int
     max_abs: float
@@ -241,24 +259,27 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How often a model decides as the teacher does, on held-back synthetic images. Never called accuracy."""
+    """How often a model decides as the teacher does, on held-back images. Never called accuracy."""
 
-    pruned: Proportion
-    recovered: Proportion
+    pruned: Proportion | None
+    """None where the network before recovery is not known;"""
+    recovered: Proportion | None
+    """and where the file's PyTorch network is not."""
     exported: Proportion
     predicted: Predicted | None = None
-    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence."""
+    """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
+    norm), and for a student of another architecture, none of which was measured."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 on real labelled images, only ever from --eval-data. All four on the same images."""
+    """Top-1 on real labelled images, only ever from --eval-data. All on the same images; None where not known."""
 
     source: str
     num_images: int
     teacher: Proportion
-    pruned: Proportion
-    recovered: Proportion
+    pruned: Proportion | None
+    recovered: Proportion | None
     exported: Proportion
     teacher_only: int
     """Images that the teacher gets right and the exported file wrong;"""
@@ -354,17 +375,21 @@ class Report:
     seed: int
     device: str
     data_used: str
-    """"none", or "eval-only" when --eval-data was given (real data judged, never trained on)."""
+    """"none"; "record" when statistics of real data were shipped with the teacher (--record); "eval-only" when
+    --eval-data was given (real data judged, never trained on); "record, eval-only" when both."""
     target: str
     target_description: str
     profile: str
     student: ModelFacts
+    """As it came: the pruned checkpoint or, recovered elsewhere, the ONNX file itself."""
     teacher: ModelFacts
     recovered_sparsity: Sparsity
     synthetic: SyntheticFacts
     rungs: tuple[Rung, ...]
+    """None at all when the file was recovered elsewhere."""
     exported: Exported
-    parity: Parity
+    parity: Parity | None
+    """None where the PyTorch network that the file was made from is not known."""
     fidelity: Fidelity
     latency: Latency
     accuracy: Accuracy | None
@@ -373,6 +398,15 @@ class Report:
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     tool_versions: dict[str, str]
+    record: RecordFacts | None = None
+    """None when recovery had the teacher alone."""
+    same_architecture: bool = True
+    """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+
+    @property
+    def before(self) -> str:
+        """What the student is called before recovery."""
+        return "pruned" if self.same_architecture else "as it came"
 
     @property
     def verdict(self) -> GateStatus:

@@ -83,8 +83,8 @@ class Target(Settings):
 class Synthesis(Settings):
     """How images are dreamt from the teacher: DeepInversion (Yin et al. 2020, arXiv 1912.08795).
 
-    loss = class_weight · class term + bn_weight · BN term + pixel_weight · pixel term + tv_weight · TV
-         + l2_weight · mean square.
+    loss = class_weight · class term + bn_weight · BN term + record_weight · record's distance
+         + pixel_weight · pixel term + tv_weight · TV + l2_weight · mean square.
     """
 
     num_train: Count
@@ -106,6 +106,8 @@ class Synthesis(Settings):
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    record_weight: NonNegative = 10.0
+    """Of an activation record's distance; used only with `--record`."""
     pixel_weight: NonNegative = 0.0
     """Of the pixels' mean and variance, compared with mean and std of the input as BN statistics are. Left out where
     mean and std are not those of any images (0 and 1, 0.5 and 0.5)."""
@@ -261,6 +263,8 @@ class ModelFile(Settings):
     """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
+    teacher_architecture: str | None = None
+    """Its architecture where that is not the student's, spelled as `architecture`."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
 

@@ -9,15 +9,9 @@ directory under the digest of what it depends on, so the same command again, or 
 from __future__ import annotations
 
 import copy
-import json
-import platform
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +19,45 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Exported,
     InputSpec,
-    ModelFacts,
+    Pattern,
+    RecordFacts,
     Report,
     Sparsity,
     StageTime,
     SyntheticFacts,
+    sha256_of,
     to_json,
 )
-from edgerecover.bundle.write import check_writable, write_bundle
+from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
-from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
-from edgerecover.judgement import Judged, judge_file, logits_of_file
+from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
-from edgerecover.models.networks import Models, macs_kept, open_models, open_network
+from edgerecover.models.facts import macs_kept
+from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
+from edgerecover.packing import GOLDEN_IMAGES, data_used, pack, record_facts, tool_versions, without_folder
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
-from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
+from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.synthesize.record.file import read_record_of, write_record
+from edgerecover.synthesize.record.make import Recording
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
-
-_GOLDEN_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,14 @@ class Request:
     """Where dreams and recoveries are kept between runs."""
     arch: str | None = None
     teacher: Path | None = None
+    teacher_arch: str | None = None
+    """The teacher's architecture where it is not the student's."""
     input: InputSpec | None = None
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
     eval_data: Path | None = None
+    record: Path | None = None
+    """Activation record of the teacher."""
     seed: int = 0
     device: str = "auto"
     batch: int | None = 1
@@ -95,23 +99,25 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with _stage("load", times):
+    with stage("load", times):
         models = open_models(
             request.model_path,
             arch=request.arch,
             teacher=request.teacher,
+            teacher_arch=request.teacher_arch,
             input_flags=request.input,
             trust_code=request.trust_code,
             will_prune=request.pruning is not None,
         )
         eval_set = _eval_set(request, models)
+        record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
-        with _stage("prune", times):
+        with stage("prune", times):
             models = _pruned(models, request.pruning)
 
-    with _stage("synthesize", times) as clock:
-        settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, progress)
+    with stage("synthesize", times) as clock:
+        settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
         request = replace(request, profile=settled.profile)
         key = synthesis_key(
             models.teacher,
@@ -120,6 +126,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             request.profile.synthesis,
             request.seed,
             compute.arithmetic,
+            record,
         )
         sets, synthetic = synthesize(
             models.teacher,
@@ -129,42 +136,49 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             seed=request.seed,
             folder=request.work / f"dreams-{key}",
             compute=compute,
+            record=record,
             progress=progress,
         )
         synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
-    with _stage("recover", times) as clock:
-        recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
+    with stage("recover", times) as clock:
+        recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         onnx_path = Path(scratch) / "model.onnx"
-        with _stage("export", times):
+        with stage("export", times):
             exported = export(
                 recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
             )
 
-        with _stage("validate", times):
-            golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
+        with stage("validate", times):
+            golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
+            session = open_on_cpu(onnx_path, models.input.shape, models.num_classes)
             judged = judge_file(
-                onnx_path, models, recovered.student, sets.held_back, eval_set, golden_NCHW, request.target,
+                session,
+                Beside(scorer_of(models.teacher), scorer_of(models.student), scorer_of(recovered.student)),
+                sets.held_back,
+                eval_set,
+                golden_NCHW,
+                request.target,
                 request.profile.latency,
-            )  # fmt: skip
+                is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+                # Measured on students of their teacher's architecture, on dreams that batch norm guides.
+                is_predictable=models.same_architecture and bool(batch_norms_of(models.teacher)),
+            )
 
-        report = _report(request, compute, models, synthetic, decisions, recovered, exported, judged, times)
-        with _stage("bundle", times):
-            files: dict[str, Path | bytes | str] = {
+        report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
+        with stage("bundle", times):
+            content: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
                 "recovered.safetensors": weights_of(recovered.student),
                 "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(logits_of_file(onnx_path, [golden_NCHW])),
+                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
                 "dreams.png": contact_sheet(sets.train),
-                "config.json": _json(_resolved_configuration(request, models)),
-                "report.json": _json(to_json(report)),
-                "report.md": markdown(report),
             }
-            write_bundle(files, request.out, _manifest_fields(request, report))
+            pack(report, request.out, content, _resolved_configuration(request, models))
     return report
 
 
@@ -199,32 +213,30 @@ def prune_file(
     return PrunedFile(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)
 
 
-@dataclass
-class _Clock:
-    """One stage under way; the stage says here when it found its result already done."""
+def make_record(
+    model_path: Path,
+    data: Path,
+    out: Path,
+    recording: Recording,
+    *,
+    arch: str | None,
+    input: InputSpec | None,
+    trust_code: bool,
+    progress: Progress = SILENT,
+) -> RecordFacts:
+    """Write the activation record of a dense network from its owner's labelled images.
 
-    reused: bool = False
-
-
-@contextmanager
-def _stage(name: str, times: list[StageTime]) -> Iterator[_Clock]:
-    """Time a stage, and let no failure leave it without its name and an exit code."""
-    started, clock = time.perf_counter(), _Clock()
+    Raises:
+        BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
+    """
+    teacher = open_classifier(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes)
+    record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:
-        yield clock
-    except EdgeRecoverError:
-        raise
+        size_bytes = write_record(out, record)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
-        ) from error
-    except Exception as error:
-        raise StageError(
-            f"stage {name} failed: {type(error).__name__}: {error}",
-            hint="run again with --debug for the full trace; what was finished is reused",
-        ) from error
-    times.append(StageTime(name, time.perf_counter() - started, clock.reused))
+        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+    return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
 
 
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
@@ -235,26 +247,35 @@ def _eval_set(request: Request, models: Models) -> EvalSet | None:
 
 def _pruned(models: Models, pruning: Pruning) -> Models:
     """The student as magnitude pruning leaves it; the dense network stays the teacher."""
-    pruned = prune(models.student, pruning, models.input)
     narrower = pruning.pattern == "channel"
+    dense = copy.deepcopy(models.student) if narrower else None
+    pruned = prune(models.student, pruning, models.input)
     student_facts = replace(
         models.student_facts,
         num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),
         sparsity=measure(pruned.network, narrower=narrower),
-        macs_kept=macs_kept(pruned.network, models.teacher, models.input) if narrower else None,
+        macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
     return replace(
         models,
         student=pruned.network,
         masks=pruned.masks,
-        channels=match_channels(models.teacher, pruned.network, models.input.shape) if narrower else models.channels,
+        channels=match_channels(models.teacher, pruned.network, models.input.shape)
+        if narrower and models.same_architecture
+        else models.channels,
         student_facts=student_facts,
         warnings=models.warnings + pruned.notes,
     )
 
 
 def _recovered(
-    request: Request, models: Models, sets: SyntheticSets, sets_key: str, compute: Compute, progress: Progress
+    request: Request,
+    models: Models,
+    record: Record | None,
+    sets: SyntheticSets,
+    sets_key: str,
+    compute: Compute,
+    progress: Progress,
 ) -> tuple[Recovered, bool]:
     settings = request.profile.recovery
     key = recovery_key(models.student, models.masks, sets_key, settings, request.seed)
@@ -264,7 +285,7 @@ def _recovered(
     made = recover(
         models.student, models.teacher, models.masks, sets, settings,
         seed=request.seed, compute=compute, channels=models.channels, synthesis=request.profile.synthesis,
-        progress=progress,
+        record=record, progress=progress,
     )  # fmt: skip
     write_recovered(folder, made)
     return made, False
@@ -274,6 +295,7 @@ def _report(
     request: Request,
     compute: Compute,
     models: Models,
+    record: Record | None,
     synthetic: SyntheticFacts,
     decisions: Decisions,
     recovered: Recovered,
@@ -288,13 +310,14 @@ def _report(
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
         device=str(compute),
-        data_used="eval-only" if judged.accuracy else "none",
+        data_used=data_used(record is not None, judged.accuracy is not None),
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
-        student=_without_folder(models.student_facts),
-        teacher=_without_folder(models.teacher_facts),
+        student=without_folder(models.student_facts),
+        teacher=without_folder(models.teacher_facts),
         recovered_sparsity=sparsity,
+        record=record_facts(record, request.record),
         synthetic=synthetic,
         rungs=recovered.rungs,
         exported=replace(exported, path=Path(exported.path).name),
@@ -308,7 +331,14 @@ def _report(
         gates=judge(
             limits_of(request.profile, request.target),
             Measured(
-                judged.fidelity, judged.parity, violations, exported, judged.latency, judged.accuracy, judged.two_four
+                judged.fidelity,
+                judged.parity,
+                violations,
+                exported,
+                judged.latency,
+                judged.accuracy,
+                judged.two_four,
+                same_architecture=models.same_architecture,
             ),
         ),
         stages=tuple(times),
@@ -323,15 +353,13 @@ def _report(
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
+                same_architecture=models.same_architecture,
+                has_record=record is not None,
             ),
         ),
-        tool_versions=_tool_versions(),
+        tool_versions=tool_versions(),
+        same_architecture=models.same_architecture,
     )
-
-
-def _without_folder(facts: ModelFacts) -> ModelFacts:
-    """A report travels: it names the user's files, not where they lay."""
-    return replace(facts, path=Path(facts.path).name)
 
 
 def _num_mask_violations(models: Models, recovered: Recovered) -> int:
@@ -340,16 +368,12 @@ def _num_mask_violations(models: Models, recovered: Recovered) -> int:
     return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
 
 
-def _tool_versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
-
-
 def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
     """Everything that decided the result, with no path of the user's machine in it."""
     return {
         "model": request.model_path.name,
         "architecture": models.student_facts.architecture,
+        "teacher_architecture": models.teacher_facts.architecture,
         "input": to_json(models.input),
         "classes": list(models.classes) if models.classes else None,
         "pruned_to": request.pruning.sparsity if request.pruning else None,
@@ -359,22 +383,3 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
         "target": request.target.model_dump(mode="json", exclude_none=True),
         "profile": request.profile.model_dump(mode="json"),
     }
-
-
-def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
-    return {
-        "edgerecover_version": report.edgerecover_version,
-        "created_utc": report.created_utc,
-        "target": report.target,
-        "profile": report.profile,
-        "seed": request.seed,
-        "data_used": report.data_used,
-        "verdict": report.verdict.value,
-        "student_sha256": report.student.sha256,
-        "teacher_sha256": report.teacher.sha256,
-        "tool_versions": report.tool_versions,
-    }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, mirroring, percent, prediction, proportion, size
+from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record, size
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -32,15 +32,16 @@ _WIDEST = 100
 """Columns beyond which lines of prose get hard to read."""
 
 
-def print_report(console: Console, report: Report, bundle: str) -> None:
-    """Show a whole run."""
+def print_report(console: Console, report: Report, bundle: str | None) -> None:
+    """Show a whole run, or the judgement of a file from elsewhere; `bundle` is where it was packed, if it was."""
     parts: list[RenderableType] = [
         _headline(report),
         _section("Stages"),
         _stages(report),
-        _section(f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"),
-        _ladder(report),
     ]
+    if report.rungs:
+        title = f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"
+        parts += [_section(title), _ladder(report)]
     if report.accuracy:
         title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
         parts += [_section(title), _accuracy(report)]
@@ -78,7 +79,8 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
-        "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
+        "teacher": facts.teacher_named
+        or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
     }
     _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
 
@@ -114,16 +116,24 @@ def _headline(report: Report) -> RenderableType:
         _facts({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
+            **_teacher(report),
+            **({"record": record(report.record)} if report.record else {}),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),
     )  # fmt: skip
 
 
+def _teacher(report: Report) -> dict[str, str]:
+    if report.same_architecture:
+        return {}
+    return {"teacher": f"{report.teacher.architecture}, {report.teacher.num_parameters:,} parameters"}
+
+
 def _stages(report: Report) -> RenderableType:
     notes = {
         "synthesize": _dreams(report),
-        "recover": f"kept: {next(rung.name for rung in report.rungs if rung.chosen)}",
+        "recover": f"kept: {next((rung.name for rung in report.rungs if rung.chosen), 'nothing')}",
         "export": f"{report.exported.exporter}, opset {report.exported.opset}",
         "validate": f"{report.latency.runtime}, {report.latency.provider}",
     }
@@ -139,7 +149,9 @@ def _stages(report: Report) -> RenderableType:
 
 def _dreams(report: Report) -> str:
     s = report.synthetic
-    made = f"{s.num_train + s.num_calibration + s.num_held_back:,} dreams, {s.images_per_s:.3g}/s"
+    made = f"{s.num_train + s.num_calibration + s.num_held_back:,} {s.source}"
+    if s.images_per_s:
+        made += f", {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is not None:
         made += f", {percent(s.teacher_agrees_with_target)} seen as their class"
     return made if s.mirror_correlation is None else f"{made}\nmirrored: {mirroring(s)}"
@@ -163,7 +175,9 @@ def _ladder(report: Report) -> RenderableType:
 
 def _accuracy(report: Report) -> RenderableType:
     named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
-    return _grid(((name, proportion(value), _bar(value.value)) for name, value in named), right=(1,))
+    words = {"pruned": report.before}
+    rows = ((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named if value)
+    return _grid(rows, right=(1,))
 
 
 def _exported(report: Report) -> RenderableType:
@@ -172,13 +186,16 @@ def _exported(report: Report) -> RenderableType:
     return _facts({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
-        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back dreams\n"
-        f"{proportion(f.pruned)} as pruned, before recovery",
+        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
+        f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
-        "parity": f"same decision as PyTorch on {percent(p.top1_agreement)} of them\n"
-        f"logits differ by {p.max_abs:.1e} at most (their spread: {p.logit_scale:.3g})",
+        **({"parity": parity(p)} if p else {}),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
+
+
+def _as_it_came(report: Report) -> str:
+    return f"{'as pruned' if report.same_architecture else report.before}, before recovery"
 
 
 def _latency_title(report: Report) -> str:
@@ -217,12 +234,13 @@ def _gates(gates: tuple[Gate, ...]) -> RenderableType:
     return _grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
 
 
-def _verdict(report: Report, bundle: str) -> RenderableType:
+def _verdict(report: Report, bundle: str | None) -> RenderableType:
     waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in report.gates)
     rows: list[tuple[str | Text, ...]] = [
         (Text(_WORD[report.verdict], f"reverse {_STYLE[report.verdict]}"), _summary(report)),
-        (Text("bundle", "dim"), Text(bundle, "bold")),
     ]
+    if bundle is not None:
+        rows.append((Text("bundle", "dim"), Text(bundle, "bold")))
     if waiting:
         style = _STYLE[GateStatus.NEEDS_DEVICE]
         rows.insert(
@@ -238,8 +256,9 @@ def _summary(report: Report) -> str:
     if report.accuracy:
         pruned, exported, measure = report.accuracy.pruned, report.accuracy.exported, "accuracy"
     where = "" if latency.host_is_target else "host "
+    before = f"{100 * pruned.value:.1f} → " if pruned else ""
     return (
-        f"{measure} {100 * pruned.value:.1f} → {percent(exported.value)}, {size(report.exported.size_bytes)}, "
+        f"{measure} {before}{percent(exported.value)}, {size(report.exported.size_bytes)}, "
         f"{where}p99 {latency.percentile_ms(99):.2f} ms"
     )
 

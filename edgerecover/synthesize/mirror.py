@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgerecover.artifacts import InputSpec
     from edgerecover.config import Synthesis
     from edgerecover.device import Compute
+    from edgerecover.synthesize.record.values import Record
 
 LEAST_CORRELATION = 0.8
 """docs/adr/0015 has what networks trained with and without mirroring show."""
@@ -44,7 +45,12 @@ _SEED = 0
 
 
 def mirror_correlation(
-    teacher: nn.Module, input: InputSpec, num_classes: int, settings: Synthesis, compute: Compute
+    teacher: nn.Module,
+    input: InputSpec,
+    num_classes: int,
+    settings: Synthesis,
+    compute: Compute,
+    record: Record | None = None,
 ) -> float:
     """Correlation of the teacher's margins on its dreams with those on the mirrored dreams, -1 to 1.
 
@@ -56,6 +62,7 @@ def mirror_correlation(
         num_classes: K.
         settings: how to dream; number of images and steps, class targets and mirroring are this function's own.
         compute: device and precision.
+        record: of the teacher's activations.
     """
     settings = settings.model_copy(
         update={
@@ -71,7 +78,7 @@ def mirror_correlation(
     low, high = input.bounds()
     bounds_C = torch.tensor(low), torch.tensor(high)
     found = []
-    with tapped(teacher, evidence_of(teacher, settings)) as tap:
+    with tapped(teacher, evidence_of(teacher, settings, record)) as tap:
         for targets_B in targets_N.to(compute.device).split(_BATCH_SIZE):
             shape_NCHW = (len(targets_B), *input.shape)
             images = dream(teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute)

@@ -15,12 +15,13 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import Profile
 from edgerecover.progress import SILENT, Progress
-from edgerecover.synthesize.deep_inversion import evidence_of
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
+from edgerecover.synthesize.statistics import batch_norms_of
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
+    from edgerecover.synthesize.record.values import Record
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def settle(
     input: InputSpec,
     num_classes: int,
     compute: Compute,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Settled:
     """Decide what a profile leaves to the teacher: its recipe without statistics, the pixel term, mirroring.
@@ -48,19 +50,19 @@ def settle(
         input: its preprocessing.
         num_classes: K.
         compute: device and precision.
+        record: of the teacher's activations, where one came with it.
         progress: where to say what was decided.
     """
     teacher = compute.place(teacher).eval().requires_grad_(False)
     synthesis, recovery = profile.synthesis, profile.recovery
-    if profile.without_statistics is not None and not evidence_of(
-        teacher, synthesis.model_copy(update={"pixel_weight": 0.0})
-    ):
+    is_unknown = not batch_norms_of(teacher) and record is None
+    if is_unknown and profile.without_statistics is not None:
         synthesis, recovery = profile.without_statistics.synthesis, profile.without_statistics.recovery
     if synthesis.pixel_weight and not has_pixel_statistics(input):
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute)
+        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "

@@ -51,8 +51,8 @@ class Decisions:
         return max(self.counts) / self.num_images
 
 
-def decisions_of(teacher_logits_NK: NDArray[Any]) -> Decisions:
-    """Count the teacher's decisions on its own dreams.
+def decisions_of(teacher_logits_NK: NDArray[Any], images: str = "dreams") -> Decisions:
+    """Count the teacher's decisions on its own dreams, or other `images`.
 
     Raises:
         BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
@@ -63,12 +63,12 @@ def decisions_of(teacher_logits_NK: NDArray[Any]) -> Decisions:
     num_broken = int((~np.isfinite(teacher_logits_NK)).any(axis=1).sum())
     if num_broken:
         raise BadInputError(
-            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} dreams",
+            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
             hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
         )
     if num_images > 1 and np.ptp(teacher_logits_NK, axis=0).max() <= _CONSTANT * np.abs(teacher_logits_NK).max():
         raise BadInputError(
-            f"the teacher's logits are the same on all {num_images:,} dreams: it tells no images apart, "
+            f"the teacher's logits are the same on all {num_images:,} {images}: it tells no images apart, "
             "and there is nothing to recover from it",
             hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
         )
@@ -85,6 +85,9 @@ def doubts(
     fidelity: Fidelity,
     accuracy: Accuracy | None,
     classes: Sequence[str] | None,
+    *,
+    same_architecture: bool = True,
+    has_record: bool = False,
 ) -> tuple[str, ...]:
     """What the reader of a report must know before trusting its numbers.
 
@@ -92,25 +95,42 @@ def doubts(
         decisions: of the teacher.
         synthetic: how many images there were, and how many the teacher reads as the class they were made for.
         student: as it came.
-        teacher: what it was pruned from.
+        teacher: what it was pruned from, or learns from.
         rungs: of the recovery.
         fidelity: agreement with the teacher on held-back dreams.
         accuracy: on real images, where there were any.
         classes: names by class index, where known.
+        same_architecture: the student is its teacher with zeros or fewer channels.
+        has_record: an activation record of the teacher was used.
     """
     return (
-        *_about_student(student, teacher),
-        *_about_statistics(teacher),
+        *_about_student(student, teacher, same_architecture),
+        *_about_statistics(teacher, has_record),
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes(decisions, synthetic, classes),
-        *_about_recovery(decisions, rungs, fidelity),
+        *_about_recovery(decisions, rungs, fidelity, same_architecture),
     )
 
 
-def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
+def doubts_of_file(
+    decisions: Decisions,
+    synthetic: SyntheticFacts,
+    fidelity: Fidelity,
+    accuracy: Accuracy | None,
+    classes: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """The same for a file that was recovered elsewhere; `decisions` are those on the images it was judged on."""
+    return (
+        *_about_teacher(decisions, synthetic, accuracy),
+        *_about_classes_judged(decisions, synthetic, classes),
+        *_about_file(decisions, synthetic, fidelity),
+    )
+
+
+def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
     sparsity = student.sparsity
     as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
-    if as_dense and student.num_parameters == teacher.num_parameters:
+    if same_architecture and as_dense and student.num_parameters == teacher.num_parameters:
         yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
     empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]
     if empty:
@@ -121,8 +141,8 @@ def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
         )
 
 
-def _about_statistics(teacher: ModelFacts) -> Iterator[str]:
-    if not teacher.num_batch_norms:
+def _about_statistics(teacher: ModelFacts, has_record: bool) -> Iterator[str]:
+    if not teacher.num_batch_norms and not has_record:
         yield (
             "the teacher holds no statistics of real images: it has no batch norm, and no activation record came with "
             "it. Its dreams follow its class scores and what is true of images in general, and nothing shows how near "
@@ -134,7 +154,7 @@ def _about_statistics(teacher: ModelFacts) -> Iterator[str]:
 def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Accuracy | None) -> Iterator[str]:
     guess = 1 / len(decisions.counts)
     share = synthetic.teacher_agrees_with_target
-    if share is not None and _may_be_chance(_proportion(share, synthetic.num_train), guess):
+    if share is not None and _may_be_chance(_proportion(share, decisions.num_images), guess):
         yield (
             f"the teacher reads {share:.1%} of its own dreams as the class they were made for, which is chance "
             f"({guess:.1%}): it may be untrained or damaged, or mean and std of its input may be wrong; "
@@ -170,13 +190,42 @@ def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Seq
         )
 
 
-def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity) -> Iterator[str]:
+def _about_classes_judged(
+    decisions: Decisions, synthetic: SyntheticFacts, classes: Sequence[str] | None
+) -> Iterator[str]:
+    num_classes, images = len(decisions.counts), f"{decisions.num_images:,} {synthetic.source}"
+    names = classes or [f"class {number}" for number in range(num_classes)]
+    if len(decisions.seen) == 1:
+        yield (
+            f"the teacher reads all {images} as {names[decisions.seen[0]]}: agreement with it proves nothing, for a "
+            "file that never looks at the image reaches it too"
+        )
+    elif decisions.unseen:
+        yield (
+            f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in {images}: "
+            f"agreement says nothing about {_pronoun(decisions.unseen)}"
+        )
+
+
+def _about_file(decisions: Decisions, synthetic: SyntheticFacts, fidelity: Fidelity) -> Iterator[str]:
+    if len(decisions.seen) > 1 and _may_be_chance(fidelity.exported, decisions.chance):
+        yield (
+            f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-back "
+            f"{synthetic.source}, and always answering the same class would on {decisions.chance:.1%}; do not deploy it"
+        )
+
+
+def _about_recovery(
+    decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity, same_architecture: bool
+) -> Iterator[str]:
     for rung in rungs:
         if rung.name.endswith("(diverged)"):
             yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"
     if len(decisions.seen) == 1:
         return
     chance = decisions.chance
+    if fidelity.recovered is None or fidelity.pruned is None:
+        return
     if _may_be_chance(fidelity.recovered, chance):
         yield (
             f"the recovered student is at chance level: it agrees with the teacher on "
@@ -184,8 +233,9 @@ def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidel
             f"{chance:.1%}; do not deploy it"
         )
     elif _may_be_chance(fidelity.pruned, chance):
+        came = "the pruned student" if same_architecture else "the student of another architecture, as it came,"
         yield (
-            f"the pruned student decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
+            f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
             "one knows it learned from dreams; judge it with --eval-data where you can"
         )
 

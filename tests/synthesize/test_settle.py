@@ -27,7 +27,7 @@ def profile(synthesis, recovery):
 
 
 def settled(profile, teacher, input, cpu, progress=None):
-    return settle(profile, teacher, input, 4, cpu, progress or Silent())
+    return settle(profile, teacher, input, 4, cpu, None, progress or Silent())
 
 
 def test_a_teacher_with_batch_norm_keeps_the_recipe(profile, teacher, input_spec, cpu):
@@ -43,6 +43,11 @@ def test_a_teacher_without_gets_the_other_one(profile, teacher_without_bn, input
         profile.without_statistics.recovery,
     )
     assert found.without_statistics is None
+
+
+def test_a_record_is_knowledge_too(profile, teacher_without_bn, input_spec, cpu):
+    found = settle(profile, teacher_without_bn, input_spec, 4, cpu, object())
+    assert found.profile == profile.model_copy(update={"without_statistics": None})
 
 
 def test_a_profile_may_make_no_difference(profile, teacher_without_bn, input_spec, cpu):

@@ -52,11 +52,14 @@ def doubts_about(
     accuracy=None,
     classes=CLASSES,
     num_batch_norms=1,
+    **options,
 ):
     decisions = Decisions(counts)
     synthetic = SyntheticFacts(decisions.num_images, 32, N, on_target, 1.0, reused=False)
     teacher = dataclasses.replace(STUDENT, sparsity=DENSE, num_batch_norms=num_batch_norms)
-    return doubts(decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes)
+    return doubts(
+        decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes, **options
+    )
 
 
 def with_layers(*layers, pattern=Pattern.UNSTRUCTURED, num_parameters=300):
@@ -65,6 +68,10 @@ def with_layers(*layers, pattern=Pattern.UNSTRUCTURED, num_parameters=300):
 
 def on_real_images(right):
     return Accuracy("photos", N, *(Proportion(right, N) for _ in range(4)), 0, 0)
+
+
+def test_a_record_takes_the_place_of_batch_norms_statistics():
+    assert doubts_about(num_batch_norms=0, has_record=True) == ()
 
 
 def test_a_sound_run_raises_none():
@@ -98,6 +105,12 @@ def test_each_doubt_is_said_once_and_alone(changes, words):
 
 def test_a_student_with_fewer_channels_was_pruned_although_it_is_dense():
     assert doubts_about(student=with_layers(*DENSE.layers, pattern=Pattern.DENSE, num_parameters=150)) == ()
+
+
+def test_a_student_of_another_architecture_is_not_said_to_be_pruned():
+    as_dense = dataclasses.replace(STUDENT, sparsity=DENSE)
+    (doubt,) = doubts_about(student=as_dense, fidelity=agreeing(25, 90), same_architecture=False)
+    assert doubt.startswith("the student of another architecture, as it came, decided by chance")
 
 
 def test_a_student_that_answers_the_teachers_favourite_class_is_at_chance():
