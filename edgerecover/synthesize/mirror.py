@@ -79,7 +79,7 @@ def mirror_correlation(
     bounds_C = torch.tensor(low), torch.tensor(high)
     found = []
     with tapped(teacher, evidence_of(teacher, settings, record)) as tap:
-        for targets_B in targets_N.to(compute.device).split(_BATCH_SIZE):
+        for targets_B in torch.split(targets_N.to(compute.device), _BATCH_SIZE):
             shape_NCHW = (len(targets_B), *input.shape)
             images = dream(teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute)
             found.append([_logits(teacher, view, compute) for view in (images, images.flip(3))])

@@ -68,10 +68,10 @@ def settle(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "
             f"those on the dreams at {correlation:.2f}, and {LEAST_CORRELATION} is asked for"
         )
-        synthesis, recovery = (
-            settings.model_copy(update={"flip": decided}) if settings.flip == "auto" else settings
-            for settings in (synthesis, recovery)
-        )
+        if synthesis.flip == "auto":
+            synthesis = synthesis.model_copy(update={"flip": decided})
+        if recovery.flip == "auto":
+            recovery = recovery.model_copy(update={"flip": decided})
     settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_statistics": None})
     return Settled(settled, correlation)
 

@@ -191,8 +191,8 @@ class PixelStatistics:
 
     def _distance(self, seen: Mapping[Place, Tensor]) -> Tensor:
         mean_C, var_C = batch_statistics(seen[self.places[0]])
-        unit = math.sqrt(len(mean_C))
-        return (mean_C.norm() + (var_C - 1).norm()) / unit
+        gap: Tensor = mean_C.norm() + (var_C - 1).norm()
+        return gap / math.sqrt(len(mean_C))
 
 
 class _BatchStatistics(torch.autograd.Function):
