@@ -102,6 +102,9 @@ class Synthesis(Settings):
     class_term: Literal["target", "entropy"]
     """`target`: cross entropy to balanced class targets; `entropy`: low entropy of the teacher's output, no target."""
     class_weight: NonNegative
+    class_temperature: Positive = 1.0
+    """T of T · cross entropy(logits / T): above 1, it goes on asking for wider margins when the class is decided. Real
+    images have wide ones."""
     bn_weight: NonNegative
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by

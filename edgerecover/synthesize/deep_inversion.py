@@ -84,7 +84,7 @@ def dream(
         with compute.autocast():
             logits_NK = teacher(inputs)
         loss = (
-            settings.class_weight * _class_term(logits_NK.float(), targets_N)
+            settings.class_weight * _class_term(logits_NK.float(), targets_N, settings.class_temperature)
             + tap.distance()
             + settings.tv_weight * total_variation(view, settings.tv_reduction)
             + settings.l2_weight * view.square().mean()
@@ -185,9 +185,9 @@ def _jitter_and_flip(x: Tensor, settings: Synthesis, generator: torch.Generator)
     return x
 
 
-def _class_term(logits_NK: Tensor, targets_N: Tensor | None) -> Tensor:
+def _class_term(logits_NK: Tensor, targets_N: Tensor | None, temperature: float) -> Tensor:
     if targets_N is not None:
-        return F.cross_entropy(logits_NK, targets_N)
+        return temperature * F.cross_entropy(logits_NK / temperature, targets_N)
     log_p = F.log_softmax(logits_NK, dim=1)
     return -(log_p.exp() * log_p).sum(1).mean()
 

@@ -70,6 +70,7 @@ def mirror_correlation(
             "schedule": "cosine",
             "class_term": "target",
             "class_weight": _CLASS_WEIGHT,
+            "class_temperature": 1.0,
             "flip": False,
         }
     )

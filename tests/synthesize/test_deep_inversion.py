@@ -157,6 +157,15 @@ def test_the_pixel_term_brings_dreams_to_the_mean_and_std_of_the_input(teacher_w
     assert gap(20.0) < 0.5 * gap(0.0)
 
 
+def test_a_class_temperature_asks_for_wider_margins(teacher_without_bn, input_spec, synthesis, cpu):
+    def margin(temperature):
+        settings = synthesis.model_copy(update={"class_temperature": temperature})
+        top = teacher_without_bn(dreams(teacher_without_bn, input_spec, settings, cpu)).topk(2, dim=1).values
+        return float((top[:, 0] - top[:, 1]).median())
+
+    assert margin(8.0) > 1.1 * margin(1.0)
+
+
 def test_disagreement_is_bounded_and_none_with_oneself():
     logits_NK = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
     assert float(disagreement(logits_NK, logits_NK)) == pytest.approx(0, abs=1e-6)
