@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import default_input
 from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
 from edgerecover.models.facts import facts_of
+from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.opening import Opened, checked_num_classes, completed, open_checkpoint, required_architecture
 from edgerecover.models.sparsity import prunable_weights
@@ -84,7 +84,7 @@ def open_models(
         model_path: the student's checkpoint.
         arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
         teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
+        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
         trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
         teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
