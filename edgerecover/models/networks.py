@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
-from edgerecover.models.facts import facts_of
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
+from edgerecover.models.facts import as_narrower, facts_of
 from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.opening import Opened, checked_num_classes, completed, open_checkpoint, required_architecture
@@ -104,6 +104,9 @@ def open_models(
     teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
+    channels = _channels(student, found, input)
+    if channels.related and not found.same_architecture:
+        student_facts = as_narrower(student_facts, student.network, found.opened.network)
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
     return Models(
         student=student.network,
@@ -115,8 +118,8 @@ def open_models(
         architecture=required_architecture(model_path, spec),
         student_facts=student_facts,
         teacher_facts=teacher_facts,
-        warnings=_warnings(student_facts, teacher_facts, same_architecture=found.same_architecture),
-        channels=_channels(student, found, input),
+        warnings=_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+        channels=channels,
     )
 
 
@@ -164,7 +167,7 @@ def _with_input(spec: ModelSpec, taught: ModelSpec, model_path: Path) -> tuple[M
 
 def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
-        return UNRELATED
+        return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
 
 
