@@ -62,10 +62,11 @@ def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
-    if taught.teacher_path is None:
+    if taught.teacher_path is None or said.toml_path is None:
         return facts
     its_architecture = f" ({taught.architecture})" if taught.architecture else ""
-    return replace(facts, teacher_named=f"{taught.teacher_path.name}{its_architecture}")
+    named = f"{taught.teacher_path.name}{its_architecture}, named by {said.toml_path.name}"
+    return replace(facts, teacher_named=named)
 
 
 def open_models(

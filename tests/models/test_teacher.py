@@ -141,9 +141,9 @@ def test_inspect_names_teacher_and_architecture(student_path):
     def named():
         return inspect(student_path, arch=None, input_flags=None, trust_code=True).teacher_named
 
-    assert named() == "dense.pt"
+    assert named() == "dense.pt, named by model.toml"
     student_path.with_name("dense.toml").write_text('architecture = "nets.py:tiny"\n')
-    assert named() == "dense.pt (nets.py:tiny)"
+    assert named() == "dense.pt (nets.py:tiny), named by model.toml"
     student_path.with_name("model.toml").write_text(TOML.replace('teacher = "dense.pt"', "") + INPUT_TABLE)
     assert named() is None
 
