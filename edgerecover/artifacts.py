@@ -158,6 +158,20 @@ class SyntheticFacts:
 
 
 @dataclass(frozen=True)
+class RecordFacts:
+    """An activation record: statistics of the teacher's activations on real data, made by whoever has the data."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    num_images: int
+    """It was made from."""
+    noise: float
+    """Added to every statistic, in standard errors of it."""
+
+
+@dataclass(frozen=True)
 class Exported:
     """The ONNX file that everything after it judges."""
 
@@ -354,7 +368,8 @@ class Report:
     seed: int
     device: str
     data_used: str
-    """"none", or "eval-only" when --eval-data was given (real data judged, never trained on)."""
+    """"none"; "record" when statistics of real data were shipped with the teacher (--record); "eval-only" when
+    --eval-data was given (real data judged, never trained on); "record, eval-only" when both."""
     target: str
     target_description: str
     profile: str
@@ -373,6 +388,8 @@ class Report:
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     tool_versions: dict[str, str]
+    record: RecordFacts | None = None
+    """None when recovery had the teacher alone."""
     same_architecture: bool = True
     """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
 

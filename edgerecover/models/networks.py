@@ -138,6 +138,32 @@ def open_network(
     return open_checkpoint(checkpoint, spec).network, spec.input
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """One network and all that has to be known to show it images."""
+
+    network: nn.Module
+    """float32, on the CPU, in eval mode."""
+    input: InputSpec
+    num_classes: int
+    classes: tuple[str, ...] | None
+
+
+def open_classifier(
+    model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
+) -> Classifier:
+    """Open one checkpoint whose input must be known.
+
+    Raises:
+        BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
+    """
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    spec, input = _with_input(completed(said, checkpoint), said, model_path)
+    network = open_checkpoint(checkpoint, spec).network
+    return Classifier(network, input, checked_num_classes(network, input, spec), spec.classes)
+
+
 # --- what teacher and student share ---------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _MOMENTUM = 0.1
@@ -47,6 +48,7 @@ def distill(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
@@ -62,6 +64,7 @@ def distill(
         channels: the teacher's channels that a narrower student has; of unrelated ones, the ends of stages are
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
+        record: of the teacher's activations, where `images` were made with one.
         progress: where to report.
 
     Raises:
@@ -80,7 +83,7 @@ def distill(
         return augment(batch_NCHW, settings, generator, rng)
 
     with (
-        _fresh_dreams(settings, synthesis, images, compute, seed) as fresh,
+        _fresh_dreams(settings, synthesis, record, images, compute, seed) as fresh,
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
@@ -129,11 +132,16 @@ def _paired_blocks(
 
 
 def _fresh_dreams(
-    settings: Recovery, synthesis: Synthesis | None, images: ImageSet, compute: Compute, seed: int
+    settings: Recovery,
+    synthesis: Synthesis | None,
+    record: Record | None,
+    images: ImageSet,
+    compute: Compute,
+    seed: int,
 ) -> FreshDreams | AbstractContextManager[None]:
     if settings.refresh is None or synthesis is None:
         return nullcontext()
-    return FreshDreams(settings.refresh, synthesis, images, compute, seed)
+    return FreshDreams(settings.refresh, synthesis, record, images, compute, seed)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _EVALUATION_BATCH = 128
@@ -52,6 +53,7 @@ def recover(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -69,6 +71,7 @@ def recover(
         compute: device and precision.
         channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
+        record: of the teacher's activations, where the sets were made with one.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -90,7 +93,8 @@ def recover(
         try:
             distill(
                 current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, synthesis=synthesis, progress=progress,
+                seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
+                progress=progress,
             )  # fmt: skip
         except StageError as error:
             # The rungs below still stand; what diverged is judged like any other, and loses.
