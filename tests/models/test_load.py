@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.load import STATE_KEYS, WRAPPER_PREFIXES, read_checkpoint
+from edgerecover.models.load import read_checkpoint
+from edgerecover.models.wrappings import STATE_KEYS, WRAPPER_PREFIXES
 
 
 def refused(path):
