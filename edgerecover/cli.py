@@ -42,7 +42,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(targets_app, name="targets")
 app.add_typer(profiles_app, name="profiles")
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint: state_dict or safetensors.")]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, of any of the formats in the docs.")]
 ArchOption = Annotated[
     str | None, typer.Option("--arch", help="file.py:factory, package.module:factory or torchvision:NAME.")
 ]
@@ -51,6 +51,9 @@ MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+TrustPickleOption = Annotated[
+    bool, typer.Option("--trust-pickle", help="Really unpickle a whole module, which runs code that its file names.")
+]
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 """That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
 SparsityOption = Annotated[
@@ -171,6 +174,7 @@ def run_command(
     seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")] = "auto",
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
@@ -200,6 +204,7 @@ def run_command(
         device=device,
         batch=batch or None,
         trust_code=trust_code,
+        trust_pickle=trust_pickle,
     )
     _run_and_show(request, as_json)
 
@@ -285,6 +290,7 @@ def inspect(
     std: StdOption = None,
     pixel_range: RangeOption = None,
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a checkpoint holds: format, architecture, sparsity per layer, and whether the teacher is inside."""
@@ -294,7 +300,7 @@ def inspect(
     from edgerecover.report.terminal import print_facts
 
     input = _input_spec(input_shape, mean, std, pixel_range)
-    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code)
+    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code, trust_pickle=trust_pickle)
     if as_json:
         _print_json(to_json(facts))
     else:
@@ -313,6 +319,7 @@ def prune(
     arch: ArchOption = None,
     input_shape: ShapeOption = None,
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
 ) -> None:
     """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
     _require_file(model)
@@ -323,7 +330,7 @@ def prune(
     from edgerecover.pipeline import prune_file
 
     input = _input_spec(input_shape, None, None, None)
-    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code)
+    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code, trust_pickle=trust_pickle)
     zeros = pruned.sparsity
     if pattern == "channel":
         typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")

@@ -48,7 +48,7 @@ def build(architecture: str, base_dir: Path, num_classes: int | None) -> nn.Modu
     if where == "torchvision":
         return _build_torchvision(factory_name, num_classes)
     path = base_dir / where if where.endswith(".py") else None
-    with _importable(path.parent if path else base_dir), _reported(architecture):
+    with importable(path.parent if path else base_dir), _reported(architecture):
         module = _load_file(path) if path else importlib.import_module(where)
         factory = _factory_of(module, factory_name, architecture)
         return _checked_network(_call(factory, num_classes), architecture)
@@ -121,6 +121,11 @@ def _first(fault: str, items: list[str]) -> str:
     return f"  {len(items)} {fault}: {', '.join(items[:_NUM_SHOWN])}{more}"
 
 
+def torchvision_network(name: str) -> nn.Module | None:
+    """torchvision's classifier of this name with fresh weights; None when there is none."""
+    return _build_torchvision(name, None) if name in _torchvision_names() else None
+
+
 # --- torchvision ----------------------------------------------------------------------------------------
 
 
@@ -153,7 +158,7 @@ def _torchvision_names() -> list[str]:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """Let code import its neighbours, from source alone, and keep what it prints away from stdout.
 
     Cached bytecode beside the source is ignored: it could hold other code than the source that was trusted.

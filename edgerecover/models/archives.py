@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.models.modules import MAX_NAME, MAX_PARTS, children_of
-from edgerecover.models.pickles import Made, PickleError
+from edgerecover.models.records import Made, PickleError, printable
 from edgerecover.models.tensors import (
     TensorReader,
     UnusableTensorError,
@@ -17,7 +17,7 @@ from edgerecover.models.tensors import (
     shape_of,
     strided_view,
 )
-from edgerecover.models.torch_files import Content, check_byte_order, read_pickle, read_zip
+from edgerecover.models.torch_files import Content, NoWeightsError, check_byte_order, read_pickle, read_zip
 from edgerecover.models.zips import Archive, ZipError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def read_torchscript(archive: Archive) -> Content:
 
     Raises:
         ZipError, PickleError: damaged.
+        NoWeightsError: frozen.
     """
     check_byte_order(archive)
     parsed = read_pickle(archive, "data.pkl")
@@ -62,7 +63,7 @@ def read_torchscript(archive: Archive) -> Content:
     if state:
         return Content(state, reader, "TorchScript archive")
     if "constants.pkl" in archive and any(map(is_tensor, _flat(read_pickle(archive, "constants.pkl").root))):
-        raise PickleError("a frozen TorchScript archive: its weights are constants without names")
+        raise NoWeightsError("a frozen TorchScript archive, whose weights are constants without names")
     return Content({}, reader, "TorchScript archive")
 
 
@@ -117,7 +118,8 @@ def read_exported(archive: Archive) -> Content:
     data/weights (2.8), and the same at the top (2.1 to 2.7).
 
     Raises:
-        ZipError, PickleError: damaged, compiled, or of several programs.
+        ZipError, PickleError: damaged.
+        NoWeightsError: compiled, or of several programs.
     """
     check_byte_order(archive)
     names = archive.names
@@ -127,13 +129,13 @@ def read_exported(archive: Archive) -> Content:
         pickled = ["serialized_state_dict.pt" if "serialized_state_dict.pt" in names else "serialized_state_dict.json"]
     if len(tables) + len(pickled) > 1:
         programs = [found[1] for name in names if (found := _TABLE.fullmatch(name) or _PICKLED.fullmatch(name))]
-        raise ZipError(f"{len(programs)} programs are inside, {', '.join(programs)[:100]}; one is expected")
+        raise NoWeightsError(f"a torch.export archive of {len(programs)} programs, {printable(', '.join(programs))}")
     if tables:
         content = Content(_from_table(archive, tables[0]), TensorReader(archive.read), "torch.export archive")
     elif pickled:
         content = _nested(archive, pickled[0])
     else:
-        raise ZipError("no weights are in it by name; AOTInductor compiles them into a library")
+        raise NoWeightsError("a torch.export archive without weights by name; AOTInductor compiles them into a library")
     return _with_example(archive, content)
 
 

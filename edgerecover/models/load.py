@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +13,18 @@ from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.models.archives import read_exported, read_torchscript
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
-from edgerecover.models.pickles import PickleError, printable
+from edgerecover.models.records import PickleError, printable
+from edgerecover.models.sound import bake_masks, check_values, plain
 from edgerecover.models.sparsity import DENSE_MAX_SPARSITY
 from edgerecover.models.tensors import TensorReader, UnusableTensorError
-from edgerecover.models.torch_files import Content, opened_archive, read_stream, read_zip
-from edgerecover.models.wrappings import NoWeightsError, Weights, find_weights, without_prefixes
+from edgerecover.models.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
+from edgerecover.models.wrappings import Weights, find_weights, without_prefixes
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, ZipError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_HARMLESS = ("collections.", "argparse.Namespace", "torch.", "numpy.", "__torch__.", "builtins.set", "_codecs.encode")
+_HARMLESS = ("collections.", "argparse.Namespace", "torch.", "numpy.", "__torch__.", "builtins.set", "__builtin__.set", "_codecs.encode")
 """Modules of names that checkpoints hold as a matter of course; others are named to the user."""
 
 _NUM_NAMES_SHOWN = 3
@@ -48,6 +49,8 @@ class Checkpoint:
     """Prefixes that all keys shared and that were taken off, outermost first."""
     classes: tuple[str, ...] = ()
     """Of a whole module that was pickled, its class and those of its parts, none of them imported."""
+    under: tuple[str, ...] = ()
+    """The keys that lead to the weights."""
     arch: str | None = None
     """The name of an architecture that the training script left beside the weights."""
     example_shape: tuple[int, ...] | None = None
@@ -63,6 +66,16 @@ class Checkpoint:
             dense_tensors=_prefixed(dense, prefix) if dense is not None else None,
             prefixes=(),
         )
+
+    def without(self, names: Collection[str]) -> Checkpoint:
+        """The same, less these tensors."""
+        if not names:
+            return self
+        tensors, masks, dense = (
+            {key: tensor for key, tensor in kept.items() if key not in names}
+            for kept in (self.tensors, self.masks, self.dense_tensors or {})
+        )
+        return replace(self, tensors=tensors, masks=masks, dense_tensors=dense or None)
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with _opened(path, detect(path)) as content, _faults_of(path, content):
         found = find_weights(content.root)
-        plain, average = (_read(path, content.reader, weights) for weights in (found.plain, found.average))
-        chosen, words = _chosen(plain, average)
-    tensors, was_cast = _plain(chosen.tensors)
-    _check_values(path, tensors)
-    pruned, masks, dense = _bake_masks(tensors)
+        own, average = (_read(path, content.reader, weights) for weights in (found.plain, found.average))
+        chosen, words = _chosen(own, average)
+    tensors, was_cast = plain(chosen.tensors)
+    check_values(path, tensors)
+    pruned, masks, dense = bake_masks(tensors)
     wording = [_wording(content, chosen), *words, *content.notes, *_beside(content, chosen)]
     wording += [f"prefix '{''.join(chosen.prefixes)}'"] if chosen.prefixes else []
     wording += [f"{was_cast} read as float32"] if was_cast else []
@@ -105,6 +118,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         dense_tensors=dense,
         prefixes=chosen.prefixes,
         classes=chosen.weights.classes,
+        under=chosen.weights.under,
         arch=found.arch,
         example_shape=content.example_shape,
     )
@@ -158,6 +172,8 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except BadInputError:
         raise
+    except NoWeightsError as error:
+        raise BadInputError(f"{path}: {error}", hint=SAVE_HINT) from error
     except (ZipError, PickleError) as fault:
         raise BadInputError(
             f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one ({fault})",
@@ -186,7 +202,7 @@ def _faults_of(path: Path, content: Content) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
 # --- from the tree to tensors ---------------------------------------------------------------------------
@@ -243,23 +259,23 @@ def _storage_fault(key: str, tensor: Tensor) -> str:
     return ""
 
 
-def _chosen(plain: _State | None, average: _State | None) -> tuple[_State, list[str]]:
+def _chosen(own: _State | None, average: _State | None) -> tuple[_State, list[str]]:
     """The weights or their average, and what to say of the other."""
-    if plain is None or average is None:
-        only = plain or average
+    if own is None or average is None:
+        only = own or average
         assert only is not None, "find_weights gives one of them"
-        return only, [] if plain else ["the running average (EMA) of the weights"]
-    wanted = {key for key in plain.tensors if not key.endswith("num_batches_tracked")}
+        return only, [] if own else ["the running average (EMA) of the weights"]
+    wanted = {key for key in own.tensors if not key.endswith("num_batches_tracked")}
     if not wanted <= average.tensors.keys():
-        return plain, [f"not their average under '{'.'.join(average.weights.under)}', which lacks tensors"]
-    if _fraction_zero(plain.tensors) > _fraction_zero(average.tensors) + DENSE_MAX_SPARSITY:
-        return plain, [f"not their average under '{'.'.join(average.weights.under)}', which has fewer zeros"]
-    beside = f" beside the plain ones under '{'.'.join(plain.weights.under)}'" if plain.weights.under else ""
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which lacks tensors"]
+    if _fraction_zero(own.tensors) > _fraction_zero(average.tensors) + DENSE_MAX_SPARSITY:
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which has fewer zeros"]
+    beside = f" beside the plain ones under '{'.'.join(own.weights.under)}'" if own.weights.under else ""
     return average, [f"the running average (EMA) of the weights{beside}"]
 
 
 def _fraction_zero(tensors: Mapping[str, Tensor]) -> float:
-    weights = [tensor for tensor in _bake_masks(dict(tensors))[0].values() if tensor.dim() >= 2]
+    weights = [tensor for tensor in bake_masks(dict(tensors))[0].values() if tensor.dim() >= 2]
     num_values = sum(weight.numel() for weight in weights)
     return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights) / max(1, num_values)
 
@@ -272,9 +288,9 @@ def _wording(content: Content, chosen: _State) -> str:
     wording = content.kind if content.kind not in ("state_dict", "pickle") or not weights.kind else weights.kind
     if wording == "pickle":
         wording = "state_dict by pickle.dump"
-    if weights.classes:
-        wording += f" of class {weights.classes[0]}, its weights read without running it"
-    return f"{wording} under '{'.'.join(map(printable, weights.under))}'" if weights.under else wording
+    wording += f" of class {weights.classes[0]}" if weights.classes else ""
+    wording += f" under '{'.'.join(map(printable, weights.under))}'" if weights.under else ""
+    return f"{wording}, weights read without running it" if weights.classes else wording
 
 
 def _beside(content: Content, chosen: _State) -> list[str]:
@@ -287,63 +303,3 @@ def _foreign(content: Content) -> str:
     foreign = sorted(name for name in content.names if not name.startswith(_HARMLESS))
     more = f" and {len(foreign) - _NUM_NAMES_SHOWN} more" if len(foreign) > _NUM_NAMES_SHOWN else ""
     return ", ".join(map(printable, foreign[:_NUM_NAMES_SHOWN])) + more
-
-
-# --- plain, sound tensors -------------------------------------------------------------------------------
-
-
-def _plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Detached float32 copies, and the names of other floating types that were met."""
-    import torch
-
-    met = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
-    plain = {
-        key: tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for key, tensor in state.items()
-    }
-    return plain, " and ".join(sorted(met))
-
-
-def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
-    for key, tensor in tensors.items():
-        is_finite = tensor.isfinite()
-        if not bool(is_finite.all()):
-            num_bad = tensor.numel() - int(is_finite.count_nonzero())
-            raise BadInputError(
-                f"{path}: {num_bad:,} of the {tensor.numel():,} values of {key!r} are NaN or infinite",
-                hint="use a checkpoint from before the training diverged",
-            )
-        if key.endswith("running_var") and bool((tensor < 0).any()):
-            raise BadInputError(
-                f"{path}: {key!r} holds negative variances (lowest {float(tensor.min()):.3g}), "
-                "so its normalisation cannot be computed",
-                hint="use an intact checkpoint",
-            )
-
-
-def _bake_masks(
-    tensors: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
-    """Pruned tensors, masks, and the dense tensors when they are all there."""
-    masks = _explicit_masks(tensors)
-    if not masks:
-        return tensors, {}, None
-    plain_keys = {f"{name}_orig": name for name in masks}
-    mask_keys = {f"{name}_mask" for name in masks}
-    dense = {plain_keys.get(key, key): tensor for key, tensor in tensors.items() if key not in mask_keys}
-    pruned = {key: tensor * masks[key] if key in masks else tensor for key, tensor in dense.items()}
-    has_dense_weights = any(bool((dense[key][~mask] != 0).any()) for key, mask in masks.items())
-    return pruned, masks, dense if has_dense_weights else None
-
-
-def _explicit_masks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors called X_mask that hold only 0 and 1, in the shape of X_orig or X."""
-    masks = {}
-    for key, mask in tensors.items():
-        name = key.removesuffix("_mask")
-        weight = tensors.get(f"{name}_orig", tensors.get(name))
-        if name == key or weight is None or weight.shape != mask.shape or not weight.is_floating_point():
-            continue
-        if bool(((mask == 0) | (mask == 1)).all()):
-            masks[name] = mask != 0
-    return masks

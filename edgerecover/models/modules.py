@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgerecover.models.pickles import Made, PickleError, printable
+from edgerecover.models.records import Made, PickleError, printable
 from edgerecover.models.tensors import is_tensor
 
 MAX_NAME = 1000
@@ -15,6 +15,7 @@ MAX_PARTS = 200_000
 """Modules and tensors of one network; files can name the same ones again and again."""
 
 _MAX_DEPTH = 100
+_GRAPH_CLASS = "torch.fx.graph_module.GraphModule"
 _GRAPH_MODULE = "torch.fx.graph_module.reduce_graph_module"
 
 
@@ -49,7 +50,8 @@ def state_of(module: Any) -> dict[str, Any]:
 
 def classes_of(module: Any) -> tuple[str, ...]:
     """Names of the classes of a module and those inside it, outermost first, each once."""
-    found = (printable(inner.maker or inner.by) for _, inner in children_of(module, _submodules))
+    makers = (inner.maker or inner.by for _, inner in children_of(module, _submodules))
+    found = (_GRAPH_CLASS if maker == _GRAPH_MODULE else printable(maker) for maker in makers)
     return tuple(dict.fromkeys(found))
 
 

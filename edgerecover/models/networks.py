@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Sparsity
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.architectures import build, load_into, mismatch
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, match_channels
+from edgerecover.models.completion import completed, no_architecture
+from edgerecover.models.formats import Container, detect
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.macs import count_macs
-from edgerecover.models.recognise import (
-    num_torchvision_classes,
-    recognise,
-    recognise_narrower,
-    without_auxiliary_heads,
-)
+from edgerecover.models.onnx_file import onnx_facts
+from edgerecover.models.recognise import num_torchvision_classes, recognise, without_auxiliary_heads
 from edgerecover.models.sparsity import measure, prunable_weights
 from edgerecover.models.spec import ModelSpec, resolve
-from edgerecover.models.widths import failing_layer, narrow_to
+from edgerecover.models.whole_modules import WholeModule, load_module
+from edgerecover.models.widths import failing_layer, is_narrower, narrow_to
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,15 +64,24 @@ class _Opened:
     """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
 
 
-def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
-    """Find out what a checkpoint holds. Without a known architecture, its weights alone are looked at.
+def inspect(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> ModelFacts:
+    """Find out what a checkpoint or an ONNX file holds. Without a known architecture, its weights alone are looked at.
 
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
+    if detect(model_path) is Container.ONNX:
+        return onnx_facts(model_path)
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = _completed(said, checkpoint)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
     if spec.architecture is None:
         return _facts(checkpoint, spec, None, num_classes=None)
     opened = _open_student(checkpoint, spec, spec.architecture)
@@ -89,6 +97,7 @@ def open_models(
     input_flags: InputSpec | None,
     trust_code: bool,
     will_prune: bool,
+    trust_pickle: bool = False,
 ) -> Models:
     """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
 
@@ -99,15 +108,18 @@ def open_models(
         input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
         trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
+        trust_pickle: whole modules may really be unpickled, which runs code that their files name.
 
     Raises:
         BadInputError: anything about the files that keeps them from being recovered; the message says which.
     """
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
-    spec = _completed(said, checkpoint)
-    architecture, input = _required(model_path, spec)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    architecture, input = _required(checkpoint, spec)
     opened = _open_student(checkpoint, spec, architecture)
+    if trust_pickle and spec.teacher_path is not None and opened.dense is None:
+        opened = replace(opened, dense=_wider_module(spec.teacher_path, opened.network))
     checkpoint, student = opened.checkpoint, opened.network
     num_classes = _checked_num_classes(student, input, spec)
     student_facts = _facts(checkpoint, spec, student, num_classes=num_classes, dense=opened.dense)
@@ -131,7 +143,12 @@ def open_models(
 
 
 def open_network(
-    model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
 ) -> tuple[nn.Module, InputSpec | None]:
     """Open one checkpoint in its architecture, and say what its input looks like where that is known.
 
@@ -140,39 +157,27 @@ def open_network(
     """
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = _completed(said, checkpoint)
-    return _open_student(checkpoint, spec, _required_architecture(model_path, spec)).network, spec.input
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    return _open_student(checkpoint, spec, _required_architecture(checkpoint, spec)).network, spec.input
 
 
 # --- architecture and input -----------------------------------------------------------------------------
 
 
-def _completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
-    if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
-        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
-    if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
-        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
-    if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
-        spec = replace(spec, input=usual, input_source="torchvision's own weights")
-    return spec
-
-
-def _required_architecture(model_path: Path, spec: ModelSpec) -> str:
+def _required_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
     if spec.architecture is None:
-        raise BadInputError(
-            f"{model_path}: no architecture is named for it, and it is none of torchvision's classifiers",
-            hint='name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"',
-        )
+        raise no_architecture(checkpoint)
     return spec.architecture
 
 
-def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
-    architecture = _required_architecture(model_path, spec)
+def _required(checkpoint: Checkpoint, spec: ModelSpec) -> tuple[str, InputSpec]:
+    architecture = _required_architecture(checkpoint, spec)
     if spec.input is None:
+        example = checkpoint.example_shape
+        given = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
         raise BadInputError(
-            f"{model_path}: what the network's input looks like is not known",
-            hint="give --input-shape, or an [input] table with shape, mean and std in model.toml beside it",
+            f"{checkpoint.path}: what the network's input looks like is not known",
+            hint=f"give --input-shape{given}, or an [input] table with shape, mean and std in model.toml beside it",
         )
     return architecture, spec.input
 
@@ -180,17 +185,32 @@ def _required(model_path: Path, spec: ModelSpec) -> tuple[str, InputSpec]:
 def _open_student(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> _Opened:
     """The network with the checkpoint's weights, its layers as narrow as these."""
     guess = _guessed_num_classes(checkpoint, spec, architecture)
-    network = build(architecture, spec.base_dir, guess)
+    network = _built(spec, architecture, guess)
     fitted = _fitted_keys(checkpoint, network, architecture)
     if guess is not None and mismatch(network, fitted.tensors):
         # The guess was wrong, or the factory's own default is right: let it be the judge.
-        default = build(architecture, spec.base_dir, None)
+        default = _built(spec, architecture, None)
         if not mismatch(default, fitted.tensors):
             network = default
     what = f"{checkpoint.path} ({architecture})"
     dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
     load_into(network, fitted.tensors, what=what)
     return _Opened(fitted, network.eval(), dense)
+
+
+def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
+    return load_module(spec.module) if spec.module else build(architecture, spec.base_dir, num_classes)
+
+
+def _wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
+    """The teacher's own pickled module, where the student's has lost channels of it; else None."""
+    if not teacher_path.is_file():
+        return None
+    teacher = read_checkpoint(teacher_path)
+    own = student.state_dict()
+    if not teacher.classes or not is_narrower(own, teacher.tensors):
+        return None
+    return load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
 
 
 def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
@@ -225,19 +245,15 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
 def _fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
     """Put back a prefix such as `model.` when it is the network's own, and drop heads only training uses."""
     keys = network.state_dict().keys()
+    # TorchScript keeps buffers that state_dict() leaves out.
+    checkpoint = checkpoint.without({name for name, _ in network.named_buffers() if name not in keys})
     for start in range(len(checkpoint.prefixes)):
         prefix = "".join(checkpoint.prefixes[start:])
         if keys and all(key.startswith(prefix) for key in keys):
             return checkpoint.with_prefix(prefix)
     if architecture not in _WITH_AUXILIARY_HEADS:
         return checkpoint
-    dense = checkpoint.dense_tensors
-    return replace(
-        checkpoint,
-        tensors=without_auxiliary_heads(checkpoint.tensors),
-        masks=without_auxiliary_heads(checkpoint.masks),
-        dense_tensors=without_auxiliary_heads(dense) if dense is not None else None,
-    )
+    return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
 
 
 def _checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.models.pickles import Made, Name, Outside, printable
+from edgerecover.models.records import Made, Name, Outside, printable
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 
 if TYPE_CHECKING:

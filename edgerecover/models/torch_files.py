@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerecover.models.pickles import Outside, Parsed, PickleError, parse
+from edgerecover.models.pickles import Parsed, parse
+from edgerecover.models.records import Outside, PickleError
 from edgerecover.models.tensors import STORAGE_DTYPES, TensorReader, UnusableTensorError, storage_id
 from edgerecover.models.zips import Archive, ZipError
 
@@ -25,6 +26,10 @@ _ELEMENT_BYTES = {
     "float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2,
     "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
+
+
+class NoWeightsError(Exception):
+    """The file holds no weights by name, or several and no saying which; the text is for people."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgerecover.models.modules import MAX_NAME, classes_of, is_module, state_of
-from edgerecover.models.pickles import Made, printable
+from edgerecover.models.records import Made, printable
 from edgerecover.models.tensors import is_tensor
+from edgerecover.models.torch_files import NoWeightsError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 """Where training scripts put the state_dict, most specific first."""
@@ -33,10 +34,6 @@ _TORCH_PRUNING = "full_state_dict"
 _LIGHTNING = "pytorch-lightning_version"
 _COUNTER = "n_averaged"
 _MAX_NESTING = 4
-
-
-class NoWeightsError(Exception):
-    """There are none, or several and no saying which; the text is for people."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) ->
 def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
     module = _torch_pruning_module(content)
     if module is not None:
-        return _cleaned(Weights(state_of(module), under, classes_of(module), "Torch-Pruning state_dict"))
+        return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
     if is_module(content):
         return _cleaned(Weights(state_of(content), under, classes_of(content), kind or "pickled module"))
     return _cleaned(Weights(_tensors_of(content), under, (), kind))
