@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from edgerecover.models.formats import COPY_HINT, SAVE_HINT, Container, detect, 
 from edgerecover.models.records import PickleError, printable
 from edgerecover.models.sound import bake_masks, check_values, plain
 from edgerecover.models.sparsity import DENSE_MAX_SPARSITY
-from edgerecover.models.tensors import TensorReader, UnusableTensorError
+from edgerecover.models.tensors import DTYPES, TensorReader, UnusableTensorError
 from edgerecover.models.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
 from edgerecover.models.wrappings import Weights, find_weights, without_prefixes
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, ZipError
@@ -24,8 +25,12 @@ from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, Zip
 if TYPE_CHECKING:
     from torch import Tensor
 
-_HARMLESS = ("collections.", "argparse.Namespace", "torch.", "numpy.", "__torch__.", "builtins.set", "__builtin__.set", "_codecs.encode")
-"""Modules of names that checkpoints hold as a matter of course; others are named to the user."""
+_USUAL_NAMES = re.compile(
+    r"collections\.\w+|argparse\.Namespace|_codecs\.encode|(__builtin__|builtins)\.(set|dict|list|slice|complex)|__torch__.*"
+    r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*"
+    r"|torch\.(\w*Storage|Size|device|dtype|Tensor|bool|u?int\d+|b?float\w+|complex\d+|q\w*int\d+|per_\w+|sparse_\w+)"
+)
+"""What checkpoints hold as a matter of course; other names are shown to the user."""
 
 _NUM_NAMES_SHOWN = 3
 
@@ -254,6 +259,8 @@ def _storage_fault(key: str, tensor: Tensor) -> str:
         return "is complex"
     if tensor.is_meta:
         return "has no data (device meta)"
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        return f"is of type {tensor.dtype}"
     if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
         return "is of 8-bit integers, whose scales stand elsewhere"
     return ""
@@ -300,6 +307,6 @@ def _beside(content: Content, chosen: _State) -> list[str]:
 
 def _foreign(content: Content) -> str:
     """What unpickling would have imported beyond the usual, for people."""
-    foreign = sorted(name for name in content.names if not name.startswith(_HARMLESS))
+    foreign = sorted(name for name in content.names if not _USUAL_NAMES.fullmatch(name))
     more = f" and {len(foreign) - _NUM_NAMES_SHOWN} more" if len(foreign) > _NUM_NAMES_SHOWN else ""
     return ", ".join(map(printable, foreign[:_NUM_NAMES_SHOWN])) + more

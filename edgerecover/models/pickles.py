@@ -19,11 +19,13 @@ from typing import Any
 
 from edgerecover.models.records import Made, Name, Outside, PickleError
 
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 """Of one pickle. A ResNet-152 with its optimizer takes 60,000."""
 
 _MAX_KEY = 1 << 31
 """Integers beyond are no dictionary keys: files could choose them so that all collide."""
+
+_SET = Name("builtins", "set")
 
 _DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict", "__builtin__.dict")
 
@@ -155,7 +157,7 @@ class _Machine:
         self._set_items(items)
 
     def frozen_set(self, _: Any) -> None:
-        made = Made(Name("builtins", "frozenset"), ())
+        made = Made(_SET, ())
         made.elements = self.pop_to_mark()
         self.stack.append(made)
 
@@ -275,7 +277,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Made(Name("builtins", "set"), ()),
+    "EMPTY_SET": lambda: Made(_SET, ()),
 }
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark,
