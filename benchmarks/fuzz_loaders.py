@@ -63,7 +63,7 @@ class _Watch:
 
 def work() -> None:
     """Open each file that stdin names, and answer with a line of JSON."""
-    import encodings.cp437  # zipfile decodes names with it
+    import encodings.cp437  # noqa: F401  # zipfile decodes names with it
     import warnings
 
     from edgerecover.errors import BadInputError

@@ -21,9 +21,8 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = F
     In this order, what is first wins: what the user said; the module itself, with `trust_pickle`; exact keys and
     shapes; the name that a training script left, when the keys are those of it; the keys of a wider network.
     """
-    if spec.architecture is None and trust_pickle and (whole := _whole_module(checkpoint, spec)):
-        architecture = f"pickle:{printable(whole.class_name)}"
-        spec = replace(spec, architecture=architecture, architecture_source="--trust-pickle", module=whole)
+    if spec.architecture is None and trust_pickle:
+        spec = with_module(spec, checkpoint)
     if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
     if spec.architecture is None and (named := _named(checkpoint)):
@@ -33,6 +32,15 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = F
     if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
         spec = replace(spec, input=usual, input_source="torchvision's own weights")
     return spec
+
+
+def with_module(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """`spec` with the checkpoint's own module as its architecture, or else the teacher's; as it is if both are none."""
+    whole = _whole_module(checkpoint, spec)
+    if whole is None:
+        return spec
+    name = f"pickle:{printable(whole.class_name)}"
+    return replace(spec, architecture=name, architecture_source="--trust-pickle", module=whole)
 
 
 def no_architecture(checkpoint: Checkpoint) -> BadInputError:
