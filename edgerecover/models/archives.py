@@ -153,7 +153,7 @@ def _inner_archive(archive: Archive, name: str) -> Archive:
 def _from_table(archive: Archive, table: str) -> dict[str, Tensor]:
     if archive.size_bytes(table) > MAX_JSON_BYTES:
         raise ZipError(f"{table[:80]} is larger than any table of weights")
-    config = json.loads(archive.read(table))["config"]
+    config = json.loads(archive.read(table).decode("utf-8"))["config"]
     raw: dict[str, Tensor] = {}
     state: dict[str, Tensor] = {}
     for name, entry in config.items():

@@ -225,7 +225,7 @@ def _read(path: Path, reader: TensorReader, weights: Weights | None) -> _State |
             raise _unusable(path, key, str(error)) from error
         if fault := _storage_fault(key, tensor):
             raise _unusable(path, key, fault)
-        claimed_bytes += tensor.numel() * tensor.element_size()
+        claimed_bytes += tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
         if claimed_bytes > MAX_EXPANSION * size_bytes + MAX_EXPANSION_FREE_BYTES:
             raise BadInputError(
                 f"{path}: {size_bytes:,} bytes claim to hold tensors of {claimed_bytes:,} bytes and more; "
