@@ -82,12 +82,13 @@ def work() -> None:
 
     for line in sys.stdin:
         if line.startswith("warm"):
-            for path in line.split()[1:]:
-                opened(Path(path))  # imports what is imported when it is first needed
-            beside = Path(path).with_name("model.toml")
+            paths = [Path(path) for path in line.split()[1:]]
+            beside = paths[0].with_name("model.toml")
             beside.write_text('architecture = "missing.py:none"')
-            opened(Path(path))
+            opened(paths[0])  # imports what is imported when it is first needed
             beside.unlink()
+            for path in paths:
+                opened(path)
             watch = _Watch()
             limit = _status_kib("VmSize") * 1024 + ADDRESS_SPACE_MIB * MIB
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

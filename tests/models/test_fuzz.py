@@ -29,7 +29,9 @@ class _Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event, args):
-        if self.events is not None and event in ("os.system", "subprocess.Popen", "exec", "pickle.find_class"):
+        is_codec = event == "exec" and "encodings" in args[0].co_filename  # Python's own, at their first use
+        watched = event in ("os.system", "subprocess.Popen", "exec", "pickle.find_class")
+        if self.events is not None and watched and not is_codec:
             self.events.append((event, str(args)[:100]))
 
     @contextlib.contextmanager
@@ -43,6 +45,8 @@ class _Watch:
 
 
 _WATCH = _Watch()
+
+NAMES = ("export.pt2", "legacy", "module", "pickle", "safetensors", "script", "zip")
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +100,10 @@ def damaged_inside(content, rng):
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_damaged_files(tmp_path, files, data):
-    name = data.draw(st.sampled_from(sorted(files)))
-    rng = random.Random(data.draw(st.integers(0, 2**32)))
-    content = files[name]
-    if content.startswith(b"PK") and data.draw(st.booleans()):
+@given(name=st.sampled_from(NAMES), seed=st.integers(0, 2**32), inside=st.booleans())
+def test_damaged_files(tmp_path, files, name, seed, inside):
+    rng, content = random.Random(seed), files[name]
+    if inside and content.startswith(b"PK"):
         opened(tmp_path / name, damaged_inside(content, rng))
     else:
         opened(tmp_path / name, damaged(content, rng))
