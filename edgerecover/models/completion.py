@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import default_input, torchvision_network
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.models.libraries import LIBRARIES, build_from_library, default_input, library_of
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.recognise import recognise, recognise_narrower
 from edgerecover.models.records import printable
@@ -16,7 +17,7 @@ _NUM_CLASSES_SHOWN = 4
 
 
 def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = False) -> ModelSpec:
-    """`spec` with what a trusted pickle, the checkpoint's keys and torchvision's own weights can add.
+    """`spec` with what a trusted pickle, the checkpoint's keys and a library's own weights can add.
 
     In this order, what is first wins: what the user said; the module itself, with `trust_pickle`; exact keys and
     shapes; the name that a training script left, when the keys are those of it; the keys of a wider network.
@@ -30,7 +31,7 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = F
     if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
     if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
-        spec = replace(spec, input=usual, input_source="torchvision's own weights")
+        spec = replace(spec, input=usual, input_source=f"{library_of(spec.architecture)}'s own weights")
     return spec
 
 
@@ -71,10 +72,17 @@ def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None
 
 
 def _named(checkpoint: Checkpoint) -> str | None:
-    """torchvision's classifier of the name in the file, when it has the checkpoint's keys."""
-    network = torchvision_network(checkpoint.arch) if checkpoint.arch else None
-    if network is None:
-        return None
-    keys = {key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
-    found = {key for key in checkpoint.tensors if not key.endswith("num_batches_tracked")}
-    return f"torchvision:{checkpoint.arch}" if keys == found else None
+    """The library's classifier of the name in the file, when it has the checkpoint's keys."""
+    for library in LIBRARIES if checkpoint.arch else ():
+        name = f"{library}:{checkpoint.arch}"
+        try:
+            network = build_from_library(name, None, None)
+        except (BadInputError, MissingError):
+            continue
+        if _keys(network.state_dict()) == _keys(checkpoint.tensors):
+            return name
+    return None
+
+
+def _keys(state: Mapping[str, object]) -> set[str]:
+    return {key for key in state if not key.endswith("num_batches_tracked")}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import default_input
-from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.completion import completed
-from edgerecover.models.facts import facts_of
+from edgerecover.models.facts import as_narrower, facts_of
 from edgerecover.models.formats import Container, detect
+from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
-from edgerecover.models.onnx_file import onnx_facts
+from edgerecover.models.onnx_file import is_onnx, read_onnx
 from edgerecover.models.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
 from edgerecover.models.sparsity import prunable_weights
 from edgerecover.models.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
@@ -63,8 +63,8 @@ def inspect(
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
-    if detect(model_path) is Container.ONNX:
-        return onnx_facts(model_path)
+    if is_onnx(model_path) or detect(model_path) is Container.ONNX:
+        return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     spec = completed(said, checkpoint, trust_pickle=trust_pickle)
@@ -74,10 +74,11 @@ def inspect(
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
-    if taught.teacher_path is None:
+    if taught.teacher_path is None or said.toml_path is None:
         return facts
     its_architecture = f" ({taught.architecture})" if taught.architecture else ""
-    return replace(facts, teacher_named=f"{taught.teacher_path.name}{its_architecture}")
+    named = f"{taught.teacher_path.name}{its_architecture}, named by {said.toml_path.name}"
+    return replace(facts, teacher_named=named)
 
 
 def open_models(
@@ -97,7 +98,7 @@ def open_models(
         model_path: the student's checkpoint.
         arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
         teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
+        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
         trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
         teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
@@ -123,6 +124,9 @@ def open_models(
     teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
+    channels = _channels(student, found, input)
+    if channels.related and not found.same_architecture:
+        student_facts = as_narrower(student_facts, student.network, found.opened.network)
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
     return Models(
         student=student.network,
@@ -134,8 +138,8 @@ def open_models(
         architecture=required_architecture(checkpoint, spec),
         student_facts=student_facts,
         teacher_facts=teacher_facts,
-        warnings=_warnings(student_facts, teacher_facts, same_architecture=found.same_architecture),
-        channels=_channels(student, found, input),
+        warnings=_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+        channels=channels,
     )
 
 
@@ -164,9 +168,12 @@ class Classifier:
 
     network: nn.Module
     """float32, on the CPU, in eval mode."""
+    masks: dict[str, Tensor]
+    """As in `Models`."""
     input: InputSpec
     num_classes: int
     classes: tuple[str, ...] | None
+    facts: ModelFacts
 
 
 def open_classifier(
@@ -176,17 +183,55 @@ def open_classifier(
     input_flags: InputSpec | None,
     trust_code: bool,
     trust_pickle: bool = False,
+    belongs_to: Path | None = None,
+    is_teacher: bool = False,
 ) -> Classifier:
     """Open one checkpoint whose input must be known.
+
+    Args:
+        model_path: the checkpoint.
+        arch: relative to the working directory; None: a TOML file says, or keys and shapes tell.
+        input_flags: the input that flags describe; None: a TOML file or the architecture's own weights say.
+        trust_code: Python that a TOML file names may run without a trust record.
+        belongs_to: a file whose TOML file says what that beside the checkpoint does not.
+        is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
     """
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    if belongs_to is not None:
+        other = resolve(belongs_to, arch=arch, teacher=model_path, input_flags=input_flags, trust_code=trust_code)
+        taught = resolve_teacher(other, teacher_arch=None, trust_code=trust_code)
+        if is_teacher and taught.architecture and not arch:
+            said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
+        said = _filled(said, other)
     spec, input = _with_input(completed(said, checkpoint, trust_pickle=trust_pickle), said, checkpoint)
-    network = open_checkpoint(checkpoint, spec).network
-    return Classifier(network, input, checked_num_classes(network, input, spec), spec.classes)
+    opened = open_checkpoint(checkpoint, spec)
+    num_classes = checked_num_classes(opened.network, input, spec)
+    return Classifier(
+        network=opened.network,
+        masks=_masks(opened.checkpoint, opened.network),
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        facts=facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense),
+    )
+
+
+def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+    """`spec` with what only `other` says."""
+    if spec.architecture is None:
+        spec = replace(
+            spec,
+            architecture=other.architecture,
+            architecture_source=other.architecture_source,
+            base_dir=other.base_dir,
+        )
+    if spec.input is None:
+        spec = replace(spec, input=other.input, input_source=other.input_source)
+    return replace(spec, classes=spec.classes or other.classes)
 
 
 # --- what teacher and student share ---------------------------------------------------------------------
@@ -221,7 +266,7 @@ def _with_input(spec: ModelSpec, taught: ModelSpec, checkpoint: Checkpoint) -> t
 
 def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
-        return UNRELATED
+        return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
 
 

@@ -13,6 +13,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build, load_into, mismatch
 from edgerecover.models.completion import no_architecture
+from edgerecover.models.libraries import classifier_key
 from edgerecover.models.load import Checkpoint
 from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
 from edgerecover.models.spec import ModelSpec
@@ -74,7 +75,7 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
 
 
 def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
-    return load_module(spec.module) if spec.module else build(architecture, spec.base_dir, num_classes)
+    return load_module(spec.module) if spec.module else build(architecture, spec.base_dir, num_classes, spec.input)
 
 
 def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
@@ -100,6 +101,8 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
     """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
     if architecture.startswith("torchvision:"):
         return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if (key := classifier_key(architecture)) and key in checkpoint.tensors:
+        return checkpoint.tensors[key].shape[0]
     if spec.classes:
         return len(spec.classes)
     sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]
