@@ -267,6 +267,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML") from error
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"{path}: is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: nests too deeply, or holds a number too long, to be read") from error
 
 
 def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:

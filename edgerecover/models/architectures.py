@@ -51,7 +51,7 @@ def build(architecture: str, base_dir: Path, num_classes: int | None, input: Inp
     if library_of(architecture):
         return build_from_library(architecture, num_classes, input)
     path = base_dir / where if where.endswith(".py") else None
-    with _importable(path.parent if path else base_dir), _reported(architecture):
+    with importable(path.parent if path else base_dir), _reported(architecture):
         module = _load_file(path) if path else importlib.import_module(where)
         factory = _factory_of(module, factory_name, architecture)
         return _checked_network(_call(factory, num_classes), architecture)
@@ -117,7 +117,7 @@ def _first(fault: str, items: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """Let code import its neighbours, from source alone, and keep what it prints away from stdout.
 
     Cached bytecode beside the source is ignored: it could hold other code than the source that was trusted.

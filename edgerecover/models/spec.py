@@ -12,6 +12,7 @@ from edgerecover.models.trust import require_trust
 
 if TYPE_CHECKING:
     from edgerecover.config import ModelFile
+    from edgerecover.models.whole_modules import WholeModule
 
 MODEL_FILE = "model.toml"
 
@@ -38,6 +39,8 @@ class ModelSpec:
     input_source: str
     """"--input-shape", the name of the TOML file, or "unknown"."""
     classes: tuple[str, ...] | None
+    module: WholeModule | None = None
+    """The trusted pickle whose own module is the network."""
     toml_path: Path | None = None
     """The TOML file that says it."""
     teacher_architecture: str | None = None
