@@ -39,6 +39,19 @@ class GateStatus(str, Enum):
     """The limit is the target's, and this machine is not it."""
 
 
+class Descent(str, Enum):
+    """What a student's weights are to its teacher's."""
+
+    COPIED = "copied"
+    """Every kept weight is the teacher's, up to rounding and one scale per tensor; so are the batch norm statistics."""
+    RECALIBRATED = "recalibrated"
+    """The weights are the teacher's, the batch norm statistics are not."""
+    TRAINED = "trained"
+    """Weights are the student's own."""
+    UNRELATED = "unrelated"
+    """There are none to compare: another architecture, or channels whose origin cannot be told."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """What the network expects: shape (C, H, W), and how a pixel becomes an input value: (pixel - mean) / std."""
@@ -139,6 +152,17 @@ class Rung:
     """Mean KL(teacher || student) in nats on the same images: breaks ties."""
     seconds: float
     chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How the weights of a student, as it came, relate to its teacher's."""
+
+    descent: Descent
+    deviation: float
+    """Root mean square of what kept weights differ by, relative to the teacher's; 0 for a copy, 1 where unrelated."""
+    own: tuple[str, ...]
+    """Names of the parameters and statistics that are not the teacher's."""
 
 
 @dataclass(frozen=True)
