@@ -16,7 +16,8 @@ import argparse
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -235,11 +236,13 @@ class Student:
     masks: dict[str, Tensor]
 
 
-def students(case: Case, work: Path) -> Iterator[Student]:
-    for sparsity in SPARSITIES:
+def students(case: Case, work: Path, sparsities: Sequence[float], only: Sequence[str]) -> Iterator[Student]:
+    for sparsity in sparsities:
         masks = global_magnitude_masks(case.teacher, sparsity)
         for name, kind, make in recipes(case, masks):
             full = f"{name}-{100 * sparsity:g}"
+            if only and name not in only:
+                continue
             path = work / "students" / f"{case.network}-{full}.pt"
             network = _kept(path, lambda: copy.deepcopy(case.teacher), make, 0)
             kept = {n: network.get_parameter(n) != 0 for n in masks}
@@ -294,11 +297,12 @@ def recipes(case: Case, masks: dict[str, Tensor]) -> Iterator[tuple[str, str, Ca
         yield "scaled", "rounded", after(lambda n: scale(n, 0.9))
         yield "tuned-gently", "trained", after(tuned(30, lr / 100))
         yield "tuned-then-int8", "trained", after(tuned(epoch, lr), lambda n: round_to(n, 8))
-    if case.other is not None and sparsity in (0.5, 0.9) or abs(sparsity - 0.9) < 0.01 and case.other is not None:
+    if case.other is not None and (sparsity < 0.6 or 0.85 < sparsity < 0.92):
         yield "other-seed-tuned", "trained", from_other(epoch)
         yield "earlier-one-shot", "trained", from_earlier
     if sparsity < 0.6 or 0.85 < sparsity < 0.92:
         yield "least-squares", "trained", after(lambda n: least_squares(n, case, masks))
+    if any(isinstance(module, nn.BatchNorm2d) for module in case.teacher.modules()):
         yield "recalibrated", "own statistics", after(lambda n: recalibrate(n, case))
     if sparsity > 0.85:
         yield "tuned-gently", "trained", after(tuned(30, lr / 100))
@@ -354,9 +358,6 @@ def least_squares(network: nn.Module, case: Case, masks: dict[str, Tensor]) -> N
     """Closed-form updates on real images, layer by layer."""
     low, high = case.input.bounds()
     images_NCHW = PixelScale(low, high).encode(case.train[0][:512].numpy())
-    folder = Path("/tmp") / "unused"
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shard = write_shard(folder, "train-00000", images_NCHW, (), 0, 0.0)
@@ -417,14 +418,16 @@ def climb(case: Case, student: Student, profile: Profile, **changes: object) -> 
 
 
 METHODS: dict[str, Method] = {
-    "unprotected": lambda case, student, profile: climb(case, student, profile),
+    "unprotected": lambda case, student, profile: climb(case, student, profile, fine_tuned="recover"),
+    "shipped": lambda case, student, profile: climb(case, student, profile),
 }
 
 
-def measure(case: Case, methods: list[str], profile: Profile, work: Path, results: Path) -> None:
+def measure(case: Case, asked: argparse.Namespace, profile: Profile) -> None:
+    results = asked.results
     done = {(row.network, row.student, row.method) for row in read(results)}
-    for student in students(case, work):
-        for method in methods:
+    for student in students(case, asked.work, asked.sparsities, asked.students):
+        for method in asked.methods:
             if (case.network, student.name, method) in done:
                 continue
             after, chosen = METHODS[method](case, student, profile)
@@ -457,6 +460,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", help="left out: only print")
     parser.add_argument("--networks", nargs="+", default=[*DEVELOPED_ON, *CHECKED_ON])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
+    parser.add_argument("--students", nargs="+", default=[], help="by recipe: one-shot, tuned-1-epoch; left out: all")
     parser.add_argument("--profile", default="fast")
     parser.add_argument("--work", type=Path, default=Path("benchmark-results/fine-tuned"))
     parser.add_argument("--results", type=Path, default=Path("benchmark-results/fine-tuned/results.json"))
@@ -465,7 +470,7 @@ def main() -> None:
         profile = load_profile(asked.profile)
         for network in asked.networks:
             case = open_case(network, asked.data, asked.work, profile)
-            measure(case, asked.methods, profile, asked.work, asked.results)
+            measure(case, asked, profile)
 
 
 if __name__ == "__main__":

@@ -393,6 +393,8 @@ class Report:
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     tool_versions: dict[str, str]
+    lineage: Lineage | None = None
+    """Of the student as it came; None in reports that were written before it was looked at."""
 
     @property
     def verdict(self) -> GateStatus:

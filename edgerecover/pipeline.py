@@ -316,12 +316,14 @@ def _report(
                 models.student_facts,
                 models.teacher_facts,
                 recovered.rungs,
+                recovered.lineage,
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
             ),
         ),
         tool_versions=_tool_versions(),
+        lineage=recovered.lineage,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Rung
+from edgerecover.artifacts import Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
@@ -24,6 +24,7 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.lineage import is_protected, lineage_of
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.statistics import batch_norms_of
@@ -39,6 +40,8 @@ class Recovered:
     """On the CPU, in eval mode, without gradients."""
     rungs: tuple[Rung, ...]
     """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
+    lineage: Lineage | None = None
+    """Of the student as it came."""
 
 
 def recover(
@@ -56,7 +59,10 @@ def recover(
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
-    The student as it came is one of the candidates, so what comes back is never worse than it by that measure.
+    The student as it came is one of the candidates, and is left for another only where that agrees on more images than
+    chance would explain; so what comes back is never worse than it by that measure. Of a
+    student that others have trained since it was pruned that measure says nothing: it is handed back as it came, unless
+    it decides by chance or `settings.fine_tuned` is "recover" (docs/adr/0016).
 
     Args:
         student: the pruned network; not changed.
@@ -75,6 +81,12 @@ def recover(
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
     ladder.judge("pruned", current, 0.0)
+    lineage = lineage_of(current, teacher, masks, channels)
+    if settings.fine_tuned == "keep" and is_protected(
+        lineage, current, teacher, (sets.train, sets.calibration), compute
+    ):
+        progress.note("the student was trained since it was pruned: it is handed back as it came")
+        return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
         repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
@@ -99,7 +111,7 @@ def recover(
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
-    return Recovered(best.eval().requires_grad_(False), ladder.rungs())
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage)
 
 
 class _Ladder:
@@ -108,6 +120,7 @@ class _Ladder:
     def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
         self._images, self._compute = images, compute
         self._teacher_logits_NK = logits_on(teacher, images, compute)
+        self._came_N = torch.zeros(0, dtype=torch.bool)
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -121,10 +134,19 @@ class _Ladder:
         log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
         kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True).nan_to_num(nan=torch.inf))
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
+        if len(self._rungs) == 1:
+            self._came_N = agrees_N
         best = self._rungs[self._best]
-        if len(self._rungs) == 1 or (agreement, -kl) > (best.agreement, -best.kl):
+        is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N)
+        if len(self._rungs) == 1 or is_better:
             self._best = len(self._rungs) - 1
             self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+
+    def _is_more_than_chance(self, agrees_N: Tensor) -> bool:
+        """Whether more images were won from the student as it came than the standard error of that number."""
+        num_changed = int((agrees_N != self._came_N).sum())
+        num_won = int(agrees_N.sum()) - int(self._came_N.sum())
+        return num_won > num_changed**0.5
 
     def rungs(self) -> tuple[Rung, ...]:
         return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
