@@ -14,7 +14,7 @@ Random and destroyed networks have weights of their own too, and nothing to lose
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Descent, Lineage
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _SAME = 1e-5
@@ -48,7 +48,7 @@ _BATCH = 128
 
 
 def is_protected(
-    lineage: Lineage, student: nn.Module, teacher: nn.Module, images: Sequence[ImageSet], compute: Compute
+    lineage: Lineage, student: nn.Module, teacher: nn.Module, sets: SyntheticSets, compute: Compute
 ) -> bool:
     """Whether a student, as it came, may have learnt something that recovery without data could destroy unseen.
 
@@ -56,13 +56,14 @@ def is_protected(
         lineage: of the student.
         student: as it came, on the device of `compute`; not changed.
         teacher: on the same device.
-        images: of the teacher; nothing was learnt from them yet.
+        sets: of the teacher; train and calibration are looked at, and nothing was learnt from them yet.
         compute: device; always float32.
     """
     if lineage.descent in (Descent.COPIED, Descent.RECALIBRATED):
         return False
     student_NK, teacher_NK = (
-        torch.cat([_logits(network, each, compute) for each in images]) for network in (student, teacher)
+        torch.cat([_logits(network, images, compute) for images in (sets.train, sets.calibration)])
+        for network in (student, teacher)
     )
     return knows_its_classes(student_NK, teacher_NK)
 
@@ -121,6 +122,8 @@ def lineage_of(
         masks: weight name to kept positions; a weight without one is compared as a whole.
         channels: the teacher's channels that a narrower student has.
     """
+    if not channels.related:
+        return Lineage(Descent.UNRELATED, 1.0, ())
     taught = dict(teacher.named_parameters())
     differing, total, own = 0.0, 0.0, []
     for name, parameter in student.named_parameters():

@@ -27,6 +27,7 @@ from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _EVALUATION_BATCH = 128
@@ -55,43 +56,45 @@ def recover(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
     The student as it came is one of the candidates, and is left for another only where that agrees on more images than
     chance would explain; so what comes back is never worse than it by that measure. Of a
-    student that others have trained since it was pruned that measure says nothing: it is handed back as it came, unless
-    it decides by chance or `settings.fine_tuned` is "recover" (docs/adr/0016).
+    student that others have trained that measure says little: it is handed back as it came, unless it knows no class
+    or `settings.fine_tuned` is "recover" (docs/adr/0016).
 
     Args:
         student: the pruned network; not changed.
-        teacher: dense network of the same architecture, as wide as the student or wider; not changed.
+        teacher: dense network of the same architecture, as wide as the student or wider, unless `channels` say
+            that it is of another; not changed.
         masks: weight name to kept positions; zeros outside stay exactly zero.
         sets: train to learn from, calibration to choose by; held back is not touched.
         settings: of the profile.
         seed: of batch order and augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has.
+        channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
+        record: of the teacher's activations, where the sets were made with one.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
-    ladder.judge("pruned", current, 0.0)
     lineage = lineage_of(current, teacher, masks, channels)
-    if settings.fine_tuned == "keep" and is_protected(
-        lineage, current, teacher, (sets.train, sets.calibration), compute
-    ):
-        progress.note("the student was trained since it was pruned: it is handed back as it came")
+    if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
+        progress.note("the student was trained by others: it is handed back as it came")
+        ladder.judge("as it came (fine-tuned)", current, 0.0)
         return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
+    ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
         repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
-    if settings.layerwise:
+    if settings.layerwise and channels.related:
         started = time.perf_counter()
         fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
         ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
@@ -101,7 +104,8 @@ def recover(
         try:
             distill(
                 current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, synthesis=synthesis, progress=progress,
+                seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
+                progress=progress,
             )  # fmt: skip
         except StageError as error:
             # The rungs below still stand; what diverged is judged like any other, and loses.
@@ -120,7 +124,7 @@ class _Ladder:
     def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
         self._images, self._compute = images, compute
         self._teacher_logits_NK = logits_on(teacher, images, compute)
-        self._came_N = torch.zeros(0, dtype=torch.bool)
+        self._as_it_came_N = torch.zeros(0, dtype=torch.bool)
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -135,7 +139,7 @@ class _Ladder:
         kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True).nan_to_num(nan=torch.inf))
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
         if len(self._rungs) == 1:
-            self._came_N = agrees_N
+            self._as_it_came_N = agrees_N
         best = self._rungs[self._best]
         is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N)
         if len(self._rungs) == 1 or is_better:
@@ -144,8 +148,8 @@ class _Ladder:
 
     def _is_more_than_chance(self, agrees_N: Tensor) -> bool:
         """Whether more images were won from the student as it came than the standard error of that number."""
-        num_changed = int((agrees_N != self._came_N).sum())
-        num_won = int(agrees_N.sum()) - int(self._came_N.sum())
+        num_changed = int((agrees_N != self._as_it_came_N).sum())
+        num_won = int(agrees_N.sum()) - int(self._as_it_came_N.sum())
         return num_won > num_changed**0.5
 
     def rungs(self) -> tuple[Rung, ...]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.synthesize.procedural import fractals
+from edgerecover.synthesize.record.values import Record, RecordStatistics
 from edgerecover.synthesize.statistics import BatchNormStatistics, Tap, Weighted, batch_norms_of
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from edgerecover.device import Compute
 
 
-def evidence_of(teacher: nn.Module, settings: Synthesis) -> tuple[Weighted, ...]:
+def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None = None) -> tuple[Weighted, ...]:
     """All that is known of the teacher's activations on real data, and how much each counts."""
-    terms = []
+    terms: list[Weighted] = []
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
+    if record is not None:
+        terms.append(Weighted(settings.record_weight, RecordStatistics(record, next(teacher.parameters()).device)))
     return tuple(terms)
 
 

@@ -96,6 +96,8 @@ def doubts(
     fidelity: Fidelity,
     accuracy: Accuracy | None,
     classes: Sequence[str] | None,
+    *,
+    same_architecture: bool = True,
 ) -> tuple[str, ...]:
     """What the reader of a report must know before trusting its numbers.
 
@@ -103,26 +105,27 @@ def doubts(
         decisions: of the teacher.
         synthetic: how many images there were, and how many the teacher reads as the class they were made for.
         student: as it came.
-        teacher: what it was pruned from.
+        teacher: what it was pruned from, or learns from.
         rungs: of the recovery.
         lineage: of the student as it came, where it was looked at.
         fidelity: agreement with the teacher on held-back dreams.
         accuracy: on real images, where there were any.
         classes: names by class index, where known.
+        same_architecture: the student is its teacher with zeros or fewer channels.
     """
     return (
-        *_about_student(student, teacher),
+        *_about_student(student, teacher, same_architecture),
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes(decisions, synthetic, classes),
         *_about_lineage(lineage, rungs),
-        *_about_recovery(decisions, rungs, fidelity),
+        *_about_recovery(decisions, rungs, fidelity, same_architecture),
     )
 
 
-def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
+def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
     sparsity = student.sparsity
     as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
-    if as_dense and student.num_parameters == teacher.num_parameters:
+    if same_architecture and as_dense and student.num_parameters == teacher.num_parameters:
         yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
     empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]
     if empty:
@@ -180,9 +183,8 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
         "teacher's: they were estimated anew since it was pruned",
         Descent.TRAINED: f"{_count(len(lineage.own), 'tensor')} of the student "
         f"{'is' if len(lineage.own) == 1 else 'are'} not the teacher's, by {lineage.deviation:.2%} of the weights' "
-        "size: it was trained since it was pruned",
-        Descent.UNRELATED: "the student's weights cannot be compared with the teacher's, and it decides as one that "
-        "was trained",
+        "size: it was trained since it was pruned, or pruned from another network",
+        Descent.UNRELATED: "the student's weights cannot be compared with the teacher's",
     }[lineage.descent]
     if rungs[-1].chosen and len(rungs) == 1:
         yield (
@@ -190,14 +192,16 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
             "without a trace, and agreement says little about it (docs/explanation/how-recovery-works.md). Where you "
             'know better, set recovery.fine_tuned = "recover" in a profile of your own and judge with --eval-data'
         )
-    elif not rungs[0].chosen:
+    elif not rungs[0].chosen and lineage.descent is Descent.TRAINED:
         yield (
             f"{found}. It was changed nevertheless, and its real accuracy may have fallen although agreement rose: "
             "judge it with --eval-data"
         )
 
 
-def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity) -> Iterator[str]:
+def _about_recovery(
+    decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity, same_architecture: bool
+) -> Iterator[str]:
     for rung in rungs:
         if rung.name.endswith("(diverged)"):
             yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"
@@ -211,8 +215,9 @@ def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidel
             f"{chance:.1%}; do not deploy it"
         )
     elif _may_be_chance(fidelity.pruned, chance):
+        came = "the pruned student" if same_architecture else "the student of another architecture, as it came,"
         yield (
-            f"the pruned student decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
+            f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
             "one knows it learned from dreams; judge it with --eval-data where you can"
         )
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgerecover.artifacts import Descent
-from edgerecover.models.channels import match_channels
+from edgerecover.models.channels import UNRELATED, match_channels
 from edgerecover.prune import global_magnitude_masks
 from edgerecover.recover.lineage import is_protected, knows_its_classes, lineage_of
 
@@ -120,6 +120,7 @@ def test_another_networks_weights_are_trained(teacher, student_and_masks):
 
 def test_another_architecture_is_unrelated(teacher, teacher_without_bn):
     assert lineage_of(teacher_without_bn, teacher, {}).descent is Descent.UNRELATED
+    assert lineage_of(teacher, teacher, {}, UNRELATED).descent is Descent.UNRELATED
 
 
 def test_a_narrower_student_is_a_copy_of_the_channels_it_kept(teacher, narrower, input_spec):
@@ -190,7 +191,7 @@ def protected(teacher, sets, cpu):
     def protected(student):
         masks = {name: p != 0 for name, p in student.named_parameters() if p.dim() > 1}
         lineage = lineage_of(student, teacher, masks)
-        return is_protected(lineage, student, teacher, (sets.train, sets.calibration), cpu)
+        return is_protected(lineage, student, teacher, sets, cpu)
 
     return protected
 
