@@ -95,8 +95,8 @@ class Case:
     teacher: nn.Module
     earlier: nn.Module
     """The teacher some training before: what a student may have been pruned from."""
-    other: nn.Module | None
-    """A network of the same shape from another seed."""
+    other: Callable[[], nn.Module] | None
+    """Gives a network of the same shape from another seed."""
     input: InputSpec
     sets: SyntheticSets
     train: Images
@@ -140,7 +140,11 @@ def _fashion(name, data, work):  # type: ignore[no-untyped-def]
                     recipe.seed)  # fmt: skip
     teacher = _kept(work / f"{name}-teacher.pt", lambda: copy.deepcopy(earlier),
                     lambda n: fine_tune(n, train, 468, 0.03, weight_decay=5e-4), recipe.seed)  # fmt: skip
-    other = _kept(work / f"{name}-other.pt", recipe.build, lambda n: fine_tune(n, train, 936, 0.05), recipe.seed + 100)
+
+    def other() -> nn.Module:
+        path, seed = work / f"{name}-other.pt", recipe.seed + 100
+        return _kept(path, recipe.build, lambda n: fine_tune(n, train, 936, 0.05), seed)
+
     return teacher, earlier, other, FASHION, train, test, True, 0.02
 
 
@@ -274,7 +278,7 @@ def recipes(case: Case, masks: dict[str, Tensor]) -> Iterator[tuple[str, str, Ca
     def from_other(num_steps: int) -> Callable[[nn.Module], None]:
         def make(network: nn.Module) -> None:
             assert case.other is not None
-            start_from(case.other)(network)
+            start_from(case.other())(network)
             pruned_anew(network)
             own = {n: network.get_parameter(n) != 0 for n in masks}
             if num_steps:

@@ -284,7 +284,7 @@ class Fidelity:
     exported: Proportion
     predicted: Predicted | None = None
     """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence, and for a
-    student of another architecture, none of which was measured."""
+    student of another architecture, or that others have trained, neither of which it was measured on."""
 
 
 @dataclass(frozen=True)

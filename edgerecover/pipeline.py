@@ -159,7 +159,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
             judged = judge_file(
                 onnx_path, models, recovered.student, sets.held_back, eval_set, golden_NCHW, request.target,
-                request.profile.latency,
+                request.profile.latency, handed_back=recovered.handed_back,
             )  # fmt: skip
 
         report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)

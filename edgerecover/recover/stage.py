@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Lineage, Rung
+from edgerecover.artifacts import Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
@@ -43,6 +43,12 @@ class Recovered:
     """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
     lineage: Lineage | None = None
     """Of the student as it came."""
+
+    @property
+    def handed_back(self) -> bool:
+        """Nothing was tried on the student, because others have trained it."""
+        own = self.lineage is not None and self.lineage.descent in (Descent.TRAINED, Descent.UNRELATED)
+        return own and len(self.rungs) == 1
 
 
 def recover(
