@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgerecover.artifacts import Report
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, percent, prediction, proportion, record, size
 
 
 def markdown(report: Report) -> str:
@@ -56,6 +56,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
         ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
         ("student sha256", s.sha256),
         ("teacher sha256", report.teacher.sha256),
+        *([("activation record", record(report.record))] if report.record else []),
         ("synthetic images", f"{report.synthetic.num_train:,} train, {report.synthetic.num_calibration:,} calibration, "
          f"{report.synthetic.num_held_back:,} held back"),
     ]  # fmt: skip

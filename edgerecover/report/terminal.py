@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, percent, prediction, proportion, record, size
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -116,6 +116,7 @@ def _headline(report: Report) -> RenderableType:
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
             **_teacher(report),
+            **({"record": record(report.record)} if report.record else {}),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),

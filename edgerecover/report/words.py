@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Predicted, Proportion
+from edgerecover.artifacts import Predicted, Proportion, RecordFacts
 
 
 def percent(fraction: float) -> str:
@@ -46,3 +46,9 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def record(facts: RecordFacts) -> str:
+    """Of the teacher's activations, shipped with it."""
+    noise = f", noise of {facts.noise:g} standard errors" if facts.noise else ""
+    return f"{facts.path}: {facts.kind}, from {facts.num_images:,} real images, {size(facts.size_bytes)}{noise}"
