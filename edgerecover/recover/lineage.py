@@ -103,7 +103,8 @@ def _standardised(logits_NK: Tensor) -> Tensor:
     """Each image's logits around their mean, then each class's to mean 0 and length 1 over the images."""
     centred_NK = logits_NK - logits_NK.mean(1, keepdim=True)
     centred_NK = centred_NK - centred_NK.mean(0)
-    return centred_NK / centred_NK.norm(dim=0).clamp_min(_TINY)
+    standardised_NK: Tensor = centred_NK / centred_NK.norm(dim=0).clamp_min(_TINY)
+    return standardised_NK
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ class _Ladder:
         """Whether more images were won from the student as it came than the standard error of that number."""
         num_changed = int((agrees_N != self._as_it_came_N).sum())
         num_won = int(agrees_N.sum()) - int(self._as_it_came_N.sum())
-        return num_won > num_changed**0.5
+        return num_won > math.sqrt(num_changed)
 
     def rungs(self) -> tuple[Rung, ...]:
         return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
