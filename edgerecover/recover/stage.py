@@ -28,6 +28,7 @@ from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
@@ -131,6 +132,10 @@ class _Ladder:
     def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
         self._images, self._compute = images, compute
         self._teacher_logits_NK = logits_on(teacher, images, compute)
+        # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
+        self._formulas_NCHW = torch.zeros(0) if batch_norms_of(teacher) else _formula_images(images)
+        self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
+        self._as_it_came_on_formulas_N = torch.zeros(0, dtype=torch.bool)
         self._as_it_came_N = torch.zeros(0, dtype=torch.bool)
         self._rungs: list[Rung] = []
         self._best = 0
@@ -147,22 +152,55 @@ class _Ladder:
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
         if len(self._rungs) == 1:
             self._as_it_came_N = agrees_N
+            self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)
         best = self._rungs[self._best]
         is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N)
-        if len(self._rungs) == 1 or is_better:
+        if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
             self._best = len(self._rungs) - 1
             self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
 
     def _is_more_than_chance(self, agrees_N: Tensor) -> bool:
         """Whether more images were won from the student as it came than the standard error of that number."""
-        num_changed = int((agrees_N != self._as_it_came_N).sum())
-        num_won = int(agrees_N.sum()) - int(self._as_it_came_N.sum())
-        return num_won > math.sqrt(num_changed)
+        return _standard_errors_won(self._as_it_came_N, agrees_N) > 1
+
+    def _falls_on_formulas(self, candidate: nn.Module) -> bool:
+        """Whether it agrees less than the student as it came, surely, on images that nothing was learnt from."""
+        return _standard_errors_won(self._as_it_came_on_formulas_N, self._agrees_on_formulas(candidate)) < -2
+
+    def _agrees_on_formulas(self, candidate: nn.Module) -> Tensor:
+        return self._decisions_on_formulas(candidate) == self._teacher_on_formulas_N
+
+    @torch.no_grad()
+    def _decisions_on_formulas(self, network: nn.Module) -> Tensor:
+        if not len(self._formulas_NCHW):
+            return torch.zeros(0, dtype=torch.int64)
+        batches = self._formulas_NCHW.split(_EVALUATION_BATCH)
+        return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
 
     def rungs(self) -> tuple[Rung, ...]:
         return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
 
 
+def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
+    """Images won less those lost, in standard errors of that number; 0 where nothing changed."""
+    num_changed = int((before_N != after_N).sum())
+    return (int(after_N.sum()) - int(before_N.sum())) / math.sqrt(max(1, num_changed))
+
+
+def _formula_images(like: ImageSet) -> Tensor:
+    """Fractals and noise, half each, of the shape and range of a set; fewer where images are large."""
+    _, channels, height, width = like.bytes_of([0]).shape
+    num_images = min(_MAX_FORMULA_IMAGES, max(32, _MAX_FORMULA_IMAGES * 32 * 32 // (height * width)))
+    bounds = (like.scale.low, like.scale.high)
+    made = [
+        procedural_images(source, num_images, (channels, height, width), bounds, seed=0)
+        for source in ("fractal", "noise")
+    ]
+    return torch.cat([torch.from_numpy(images_NCHW) for images_NCHW in made])
+
+
+_MAX_FORMULA_IMAGES = 256
+"""Of each kind."""
 _LARGEST_KL = 1e9
 """Stands for infinity, which JSON cannot hold."""
 

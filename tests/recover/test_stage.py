@@ -112,6 +112,30 @@ class _WrongOn(torch.nn.Module):
         return logits
 
 
+@pytest.mark.parametrize("has_norms", [True, False])
+def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
+    has_norms, teacher, teacher_without_bn, sets, cpu
+):
+    judge = teacher if has_norms else teacher_without_bn
+    ladder = _Ladder(judge, sets.calibration, cpu)
+    ladder.judge("came", _WrongOn(judge, 16), 0.0)
+    ladder.judge("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
+    assert ladder.rungs()[1].agreement == 1.0
+    assert [rung.chosen for rung in ladder.rungs()] == [not has_norms, has_norms]
+
+
+class _RightOnlyOn(torch.nn.Module):
+    """Decides as a network does on batches of one size, and gives another class on all others."""
+
+    def __init__(self, network, batch_size):
+        super().__init__()
+        self.network, self.batch_size = network, batch_size
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits if len(images) == self.batch_size else logits.roll(1, dims=1)
+
+
 def test_outputs_that_are_not_numbers_win_nothing(climb, student_and_masks, teacher, sets, cpu):
     """An argmax over NaN is class 0, which can agree by chance more often than a student stuck on another class."""
     student, _ = student_and_masks
