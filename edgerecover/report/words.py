@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Predicted, Proportion, RecordFacts
+from edgerecover.artifacts import Parity, Predicted, Proportion, RecordFacts
 
 
 def percent(fraction: float) -> str:
@@ -23,6 +23,14 @@ def prediction(value: Predicted) -> str:
         f"{100 * value.kept:.0f} % ± {error_points:.1f} of the teacher's accuracy kept on real images\n"
         f"read from dreams, not measured; mean error over {value.num_students} students of {value.num_networks} "
         "networks: docs/explanation/agreement-and-accuracy.md"
+    )
+
+
+def parity(value: Parity) -> str:
+    """How near a file is to its PyTorch network."""
+    return (
+        f"same decision as PyTorch on {percent(value.top1_agreement)} of them\n"
+        f"logits differ by {value.max_abs:.1e} at most (their spread: {value.logit_scale:.3g})"
     )
 
 
