@@ -119,7 +119,8 @@ class ModelFacts:
     format: str
     """For people: "state_dict", "state_dict under 'model', prefix 'module.'", "safetensors"."""
     architecture: str | None
-    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`; None when nothing named or recognised it."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`; None when nothing named
+    or recognised it."""
     architecture_source: str
     """Where that came from: "--arch", "model.toml", "recognised from keys and shapes" or "unknown"."""
     num_parameters: int

@@ -47,7 +47,7 @@ app.add_typer(profiles_app, name="profiles")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint: state_dict or safetensors.")]
 ArchOption = Annotated[
-    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory or torchvision:NAME.")
+    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory, torchvision:NAME or timm:NAME.")
 ]
 ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input, e.g. 3,224,224.")]
 MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g. 0.485,0.456,0.406.")]

@@ -244,7 +244,7 @@ class ModelFile(Settings):
     """`model.toml` beside a checkpoint: what would otherwise be flags."""
 
     architecture: str | None = None
-    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None

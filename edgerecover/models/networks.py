@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import default_input
-from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
-from edgerecover.models.facts import facts_of
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
+from edgerecover.models.facts import as_narrower, facts_of
+from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.onnx_file import is_onnx, read_onnx
 from edgerecover.models.opening import Opened, checked_num_classes, completed, open_checkpoint, required_architecture
@@ -65,10 +65,11 @@ def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
-    if taught.teacher_path is None:
+    if taught.teacher_path is None or said.toml_path is None:
         return facts
     its_architecture = f" ({taught.architecture})" if taught.architecture else ""
-    return replace(facts, teacher_named=f"{taught.teacher_path.name}{its_architecture}")
+    named = f"{taught.teacher_path.name}{its_architecture}, named by {said.toml_path.name}"
+    return replace(facts, teacher_named=named)
 
 
 def open_models(
@@ -87,7 +88,7 @@ def open_models(
         model_path: the student's checkpoint.
         arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
         teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
+        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
         trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
         teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
@@ -107,6 +108,9 @@ def open_models(
     teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
+    channels = _channels(student, found, input)
+    if channels.related and not found.same_architecture:
+        student_facts = as_narrower(student_facts, student.network, found.opened.network)
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
     return Models(
         student=student.network,
@@ -118,8 +122,8 @@ def open_models(
         architecture=required_architecture(model_path, spec),
         student_facts=student_facts,
         teacher_facts=teacher_facts,
-        warnings=_warnings(student_facts, teacher_facts, same_architecture=found.same_architecture),
-        channels=_channels(student, found, input),
+        warnings=_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+        channels=channels,
     )
 
 
@@ -238,7 +242,7 @@ def _with_input(spec: ModelSpec, taught: ModelSpec, model_path: Path) -> tuple[M
 
 def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
-        return UNRELATED
+        return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
 
 

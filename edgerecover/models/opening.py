@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.architectures import build, load_into, mismatch
+from edgerecover.models.libraries import classifier_key, default_input, library_of
 from edgerecover.models.load import Checkpoint
 from edgerecover.models.recognise import (
     num_torchvision_classes,
@@ -41,13 +42,13 @@ class Opened:
 
 
 def completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
+    """`spec` with what the checkpoint's keys and a library's own weights can add."""
     if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
     if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
     if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
-        spec = replace(spec, input=usual, input_source="torchvision's own weights")
+        spec = replace(spec, input=usual, input_source=f"{library_of(spec.architecture)}'s own weights")
     return spec
 
 
@@ -78,11 +79,11 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     """
     architecture = required_architecture(checkpoint.path, spec)
     guess = _guessed_num_classes(checkpoint, spec, architecture)
-    network = build(architecture, spec.base_dir, guess)
+    network = build(architecture, spec.base_dir, guess, spec.input)
     fitted = fitted_keys(checkpoint, network, architecture)
     if guess is not None and mismatch(network, fitted.tensors):
         # The guess was wrong, or the factory's own default is right: let it be the judge.
-        default = build(architecture, spec.base_dir, None)
+        default = build(architecture, spec.base_dir, None, spec.input)
         if not mismatch(default, fitted.tensors):
             network = default
     what = f"{role}{checkpoint.path} ({architecture})"
@@ -114,6 +115,8 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
     """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
     if architecture.startswith("torchvision:"):
         return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if (key := classifier_key(architecture)) and key in checkpoint.tensors:
+        return checkpoint.tensors[key].shape[0]
     if spec.classes:
         return len(spec.classes)
     sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]

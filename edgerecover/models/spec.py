@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.models.libraries import library_of
 from edgerecover.models.trust import require_trust
 
 if TYPE_CHECKING:
@@ -153,6 +154,6 @@ def _read(toml_path: Path | None) -> ModelFile:
 def _require_trust(architecture: str, toml_path: Path, trust_code: bool) -> None:
     """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
     where = architecture.rpartition(":")[0]
-    if trust_code or not where or where in ("torchvision", _OWN_CODE):
+    if trust_code or not where or library_of(architecture) or where == _OWN_CODE:
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

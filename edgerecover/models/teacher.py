@@ -35,7 +35,7 @@ class Teacher:
     spec: ModelSpec
     """Its own: with its architecture, and who named it."""
     same_architecture: bool
-    """The student's is the same, however it is spelled, and perhaps with fewer channels."""
+    """The student's checkpoint fits the same network, however it is spelled, perhaps with fewer channels."""
 
 
 def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
