@@ -174,7 +174,7 @@ class _Ladder:
     def _decisions_on_formulas(self, network: nn.Module) -> Tensor:
         if not len(self._formulas_NCHW):
             return torch.zeros(0, dtype=torch.int64)
-        batches = self._formulas_NCHW.split(_EVALUATION_BATCH)
+        batches = torch.split(self._formulas_NCHW, _EVALUATION_BATCH)
         return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
 
     def rungs(self) -> tuple[Rung, ...]:
