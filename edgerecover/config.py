@@ -142,6 +142,9 @@ class Refresh(Settings):
 class Recovery(Settings):
     """How the student is brought back under its mask: statistics repair, layer-wise least squares, distillation."""
 
+    fine_tuned: Literal["keep", "recover"] = "keep"
+    """A student that was trained since it was pruned, as its weights show: `keep` hands it back as it came, because
+    what it has learnt from real data would be lost without a trace on dreams; `recover` treats it like any other."""
     repair_statistics: bool
     layerwise: bool = False
     """Fit each layer's kept weights to the teacher's outputs by least squares before distilling."""

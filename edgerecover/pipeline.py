@@ -163,8 +163,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 request.target,
                 request.profile.latency,
                 is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
-                # Measured on students of their teacher's architecture, on dreams that batch norm guides.
-                is_predictable=models.same_architecture and bool(batch_norms_of(models.teacher)),
+                # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that
+                # others have trained far too little is predicted (docs/adr/0009).
+                is_predictable=models.same_architecture
+                and bool(batch_norms_of(models.teacher))
+                and not recovered.handed_back,
             )
 
         report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
@@ -357,6 +360,7 @@ def _report(
                 models.student_facts,
                 models.teacher_facts,
                 recovered.rungs,
+                recovered.lineage,
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
@@ -364,6 +368,7 @@ def _report(
             ),
         ),
         tool_versions=tool_versions(),
+        lineage=recovered.lineage,
         same_architecture=models.same_architecture,
     )
 
