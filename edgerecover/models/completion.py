@@ -73,10 +73,13 @@ def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None
 
 def _named(checkpoint: Checkpoint) -> str | None:
     """The library's classifier of the name in the file, when it has the checkpoint's keys."""
+    import torch
+
     for library in LIBRARIES if checkpoint.arch else ():
         name = f"{library}:{checkpoint.arch}"
         try:
-            network = build_from_library(name, None, None)
+            with torch.device("meta"):  # a small file may name a network of gigabytes
+                network = build_from_library(name, None, None)
         except (BadInputError, MissingError):
             continue
         if _keys(network.state_dict()) == _keys(checkpoint.tensors):

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from edgerecover.models import completion
 from edgerecover.models.completion import completed, no_architecture
 from edgerecover.models.load import read_checkpoint
 from edgerecover.models.spec import UNKNOWN, ModelSpec
@@ -31,3 +32,18 @@ def test_a_name_that_is_none_changes_nothing(tmp_path):
     for arch in ("resnet9000", "__init__", "models"):
         checkpoint = checkpoint_of(tmp_path, {"arch": arch, "state_dict": {"fc.weight": torch.ones(2, 2)}})
         assert completed(NOTHING_SAID, checkpoint).architecture is None
+
+
+def test_a_small_file_that_names_a_large_network_takes_no_memory_for_it(tmp_path, monkeypatch):
+    checkpoint = checkpoint_of(tmp_path, {"arch": "vgg19", "state_dict": {"fc.weight": torch.ones(2, 2)}})
+    devices = []
+    build = completion.build_from_library
+
+    def watched(name, num_classes, input):
+        network = build(name, num_classes, input)
+        devices.extend(parameter.device.type for parameter in network.parameters())
+        return network
+
+    monkeypatch.setattr(completion, "build_from_library", watched)
+    completed(NOTHING_SAID, checkpoint)
+    assert set(devices) == {"meta"}
