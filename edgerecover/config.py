@@ -104,6 +104,8 @@ class Synthesis(Settings):
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    patch_weight: NonNegative = 0.0
+    """Of the entropy of patch similarities (Li et al. 2022, arXiv 2203.02250), for transformers without batch norm."""
     tv_weight: NonNegative
     tv_reduction: Literal["mean", "sum"] = "mean"
     """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
 from edgerecover.synthesize.procedural import fractals
 from edgerecover.synthesize.statistics import BatchNormStatistics, Tap, Weighted, batch_norms_of
 
@@ -33,6 +34,8 @@ def evidence_of(teacher: nn.Module, settings: Synthesis) -> tuple[Weighted, ...]
     terms = []
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
+    elif settings.patch_weight and attentions_of(teacher):
+        terms.append(Weighted(settings.patch_weight, PatchSimilarityEntropy(teacher)))
     return tuple(terms)
 
 
