@@ -162,7 +162,10 @@ class Recovery(Settings):
     """`adapt`: BN normalises with batch statistics while distilling; `frozen`: with the stored ones."""
     flip: bool
     crop_fraction: Fraction
-    """Random shift with zero padding, as a fraction of the image's side."""
+    """Random shift, as a fraction of the image's side."""
+    crop_border: Literal["edge", "zero"] = "zero"
+    """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, which
+    after mean and std is the mean colour, and black where pixels go in as bytes."""
     zoom_fraction: Fraction = 0.0
     """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
     cutmix_share: Fraction = 0.0

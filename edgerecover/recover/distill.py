@@ -178,7 +178,7 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
         flips = torch.rand(n, generator=generator) < 0.5
         batch_NCHW = torch.where(flips.view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
     if pad := round(min(h, w) * settings.crop_fraction):
-        padded = F.pad(batch_NCHW, (pad, pad, pad, pad))
+        padded = F.pad(batch_NCHW, (pad,) * 4, mode="replicate" if settings.crop_border == "edge" else "constant")
         tops, lefts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator).tolist()
         batch_NCHW = torch.stack(
             [
