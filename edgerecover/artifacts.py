@@ -119,6 +119,8 @@ class ModelFacts:
     input_source: str
     macs_kept: float | None = None
     """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+    teacher_named: str | None = None
+    """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
 
     @property
     def pruned_to(self) -> str:
@@ -152,6 +154,20 @@ class SyntheticFacts:
     """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
     images_per_s: float
     reused: bool
+
+
+@dataclass(frozen=True)
+class RecordFacts:
+    """An activation record: statistics of the teacher's activations on real data, made by whoever has the data."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    num_images: int
+    """It was made from."""
+    noise: float
+    """Added to every statistic, in standard errors of it."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +259,8 @@ class Fidelity:
     recovered: Proportion
     exported: Proportion
     predicted: Predicted | None = None
-    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence."""
+    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence, and for a
+    student of another architecture, none of which was measured."""
 
 
 @dataclass(frozen=True)
@@ -350,7 +367,8 @@ class Report:
     seed: int
     device: str
     data_used: str
-    """"none", or "eval-only" when --eval-data was given (real data judged, never trained on)."""
+    """"none"; "record" when statistics of real data were shipped with the teacher (--record); "eval-only" when
+    --eval-data was given (real data judged, never trained on); "record, eval-only" when both."""
     target: str
     target_description: str
     profile: str
@@ -369,6 +387,15 @@ class Report:
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     tool_versions: dict[str, str]
+    record: RecordFacts | None = None
+    """None when recovery had the teacher alone."""
+    same_architecture: bool = True
+    """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+
+    @property
+    def before(self) -> str:
+        """What the student is called before recovery."""
+        return "pruned" if self.same_architecture else "as it came"
 
     @property
     def verdict(self) -> GateStatus:

@@ -144,6 +144,9 @@ def run_command(
     target: Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")],
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
     arch: ArchOption = None,
+    teacher_arch: Annotated[
+        str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
+    ] = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
@@ -160,6 +163,10 @@ def run_command(
     eval_data: Annotated[
         Path | None,
         typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
     ] = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
@@ -193,9 +200,11 @@ def run_command(
         work=work or bundle.absolute().parent / ".edgerecover",
         arch=arch,
         teacher=teacher,
+        teacher_arch=teacher_arch,
         input=input,
         pruning=pruning,
         eval_data=eval_data,
+        record=record,
         seed=seed,
         device=device,
         batch=batch or None,
@@ -333,6 +342,57 @@ def prune(
         )
     for note in pruned.notes:
         typer.echo(note)
+
+
+RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
+"""That of `edgerecover.synthesize.record`, which `--help` need not import; mypy compares the two."""
+
+
+@app.command("record")
+def record_command(
+    model: Annotated[Path, typer.Argument(metavar="DENSE", help="Checkpoint of the dense network.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) that it was trained on.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Record file. [DENSE.record.safetensors]")] = None,
+    kind: Annotated[RecordKind, typer.Option("--kind", help="Which statistics; see the documentation.")] = "joint",
+    noise: Annotated[
+        float,
+        typer.Option("--noise", help="Gaussian noise on every statistic, in its standard errors.", min=0.0, max=100.0),
+    ] = 0.0,
+    arch: ArchOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write statistics of DENSE's activations on its own data: what to ship so that others can recover it."""
+    _require_file(model)
+    from edgerecover.artifacts import to_json
+    from edgerecover.pipeline import make_record
+    from edgerecover.synthesize.record.make import Recording
+
+    path = out or model.with_name(f"{model.stem}.record.safetensors")
+    facts = make_record(
+        model,
+        data,
+        path,
+        Recording(kind, noise),
+        arch=arch,
+        input=_input_spec(input_shape, mean, std, pixel_range),
+        trust_code=trust_code,
+        progress=_progress(),
+    )
+    if as_json:
+        _print_json(to_json(facts))
+    else:
+        typer.echo(
+            f"{path}: {facts.kind} record of {facts.num_images:,} images, {facts.size_bytes / 1000:,.0f} kB; "
+            f"noise: {f'{facts.noise:g} standard errors' if facts.noise else 'none'}"
+        )
+        typer.echo("what it tells about the images: docs/explanation/activation-records.md; look before you ship it")
 
 
 @app.command()

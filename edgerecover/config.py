@@ -83,7 +83,8 @@ class Target(Settings):
 class Synthesis(Settings):
     """How images are dreamt from the teacher: DeepInversion (Yin et al. 2020, arXiv 1912.08795).
 
-    loss = class_weight · class term + bn_weight · BN term + tv_weight · TV + l2_weight · mean square.
+    loss = class_weight · class term + bn_weight · BN term + record_weight · record's distance + tv_weight · TV
+    + l2_weight · mean square.
     """
 
     num_train: Count
@@ -106,6 +107,8 @@ class Synthesis(Settings):
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
     patch_weight: NonNegative = 0.0
     """Of the entropy of patch similarities (Li et al. 2022, arXiv 2203.02250), for transformers without batch norm."""
+    record_weight: NonNegative = 10.0
+    """Of an activation record's distance; used only with `--record`."""
     tv_weight: NonNegative
     tv_reduction: Literal["mean", "sum"] = "mean"
     """`mean` over batch and pixels keeps the weight's meaning at every batch size and resolution."""
@@ -246,6 +249,8 @@ class ModelFile(Settings):
     """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
+    teacher_architecture: str | None = None
+    """Its architecture where that is not the student's, spelled as `architecture`."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
 

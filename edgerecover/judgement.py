@@ -91,9 +91,14 @@ def _on_dreams(models: Models, recovered: nn.Module, held_back: ImageSet, onnx_p
         pruned=agreement(pruned, teacher),
         recovered=agreement(ours, teacher),
         exported=agreement(exported, teacher),
-        predicted=predict(exported, teacher) if batch_norms_of(models.teacher) else None,
+        predicted=predict(exported, teacher) if _is_predictable(models) else None,
     )
     return fidelity, compare(ours, exported)
+
+
+def _is_predictable(models: Models) -> bool:
+    """Predictions were measured on students of their teacher's architecture, and on dreams that batch norm guides."""
+    return models.same_architecture and bool(batch_norms_of(models.teacher))
 
 
 def logits_of_file(onnx_path: Path, batches_NCHW: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:

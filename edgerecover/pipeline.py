@@ -26,10 +26,12 @@ from edgerecover.artifacts import (
     Exported,
     InputSpec,
     ModelFacts,
+    RecordFacts,
     Report,
     Sparsity,
     StageTime,
     SyntheticFacts,
+    sha256_of,
     to_json,
 )
 from edgerecover.bundle.write import check_writable, write_bundle
@@ -40,7 +42,8 @@ from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
 from edgerecover.judgement import Judged, judge_file, logits_of_file
 from edgerecover.models.channels import match_channels
-from edgerecover.models.networks import Models, macs_kept, open_models, open_network
+from edgerecover.models.facts import macs_kept
+from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
@@ -49,6 +52,9 @@ from edgerecover.recover.store import read_recovered, recovery_key, weights_of, 
 from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
 from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.synthesize.record.file import check_teacher, read_record, write_record
+from edgerecover.synthesize.record.make import Recording
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
@@ -71,10 +77,14 @@ class Request:
     """Where dreams and recoveries are kept between runs."""
     arch: str | None = None
     teacher: Path | None = None
+    teacher_arch: str | None = None
+    """The teacher's architecture where it is not the student's."""
     input: InputSpec | None = None
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
     eval_data: Path | None = None
+    record: Path | None = None
+    """Activation record of the teacher."""
     seed: int = 0
     device: str = "auto"
     batch: int | None = 1
@@ -99,11 +109,13 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             request.model_path,
             arch=request.arch,
             teacher=request.teacher,
+            teacher_arch=request.teacher_arch,
             input_flags=request.input,
             trust_code=request.trust_code,
             will_prune=request.pruning is not None,
         )
         eval_set = _eval_set(request, models)
+        record = _record(request.record, models)
 
     if request.pruning is not None:
         with _stage("prune", times):
@@ -117,6 +129,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             request.profile.synthesis,
             request.seed,
             compute.arithmetic,
+            record,
         )
         sets, synthetic = synthesize(
             models.teacher,
@@ -126,13 +139,14 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             seed=request.seed,
             folder=request.work / f"dreams-{key}",
             compute=compute,
+            record=record,
             progress=progress,
         )
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
     with _stage("recover", times) as clock:
-        recovered, clock.reused = _recovered(request, models, sets, key, compute, progress)
+        recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         onnx_path = Path(scratch) / "model.onnx"
@@ -148,7 +162,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 request.profile.latency,
             )  # fmt: skip
 
-        report = _report(request, compute, models, synthetic, decisions, recovered, exported, judged, times)
+        report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
         with _stage("bundle", times):
             files: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
@@ -195,6 +209,32 @@ def prune_file(
     return PrunedFile(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)
 
 
+def make_record(
+    model_path: Path,
+    data: Path,
+    out: Path,
+    recording: Recording,
+    *,
+    arch: str | None,
+    input: InputSpec | None,
+    trust_code: bool,
+    progress: Progress = SILENT,
+) -> RecordFacts:
+    """Write the activation record of a dense network from its owner's labelled images.
+
+    Raises:
+        BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
+    """
+    teacher = open_classifier(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes)
+    record = recording.record(teacher.network, images, teacher.num_classes, progress)
+    try:
+        size_bytes = write_record(out, record)
+    except OSError as error:
+        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+    return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
+
+
 @dataclass
 class _Clock:
     """One stage under way; the stage says here when it found its result already done."""
@@ -229,28 +269,45 @@ def _eval_set(request: Request, models: Models) -> EvalSet | None:
     return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes)
 
 
+def _record(path: Path | None, models: Models) -> Record | None:
+    if path is None:
+        return None
+    record = read_record(path)
+    check_teacher(record, path, models.teacher, models.input.shape)
+    return record
+
+
 def _pruned(models: Models, pruning: Pruning) -> Models:
     """The student as magnitude pruning leaves it; the dense network stays the teacher."""
-    pruned = prune(models.student, pruning, models.input)
     narrower = pruning.pattern == "channel"
+    dense = copy.deepcopy(models.student) if narrower else None
+    pruned = prune(models.student, pruning, models.input)
     student_facts = replace(
         models.student_facts,
         num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),
         sparsity=measure(pruned.network, narrower=narrower),
-        macs_kept=macs_kept(pruned.network, models.teacher, models.input) if narrower else None,
+        macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
     return replace(
         models,
         student=pruned.network,
         masks=pruned.masks,
-        channels=match_channels(models.teacher, pruned.network, models.input.shape) if narrower else models.channels,
+        channels=match_channels(models.teacher, pruned.network, models.input.shape)
+        if narrower and models.same_architecture
+        else models.channels,
         student_facts=student_facts,
         warnings=models.warnings + pruned.notes,
     )
 
 
 def _recovered(
-    request: Request, models: Models, sets: SyntheticSets, sets_key: str, compute: Compute, progress: Progress
+    request: Request,
+    models: Models,
+    record: Record | None,
+    sets: SyntheticSets,
+    sets_key: str,
+    compute: Compute,
+    progress: Progress,
 ) -> tuple[Recovered, bool]:
     settings = request.profile.recovery
     key = recovery_key(models.student, models.masks, sets_key, settings, request.seed)
@@ -260,7 +317,7 @@ def _recovered(
     made = recover(
         models.student, models.teacher, models.masks, sets, settings,
         seed=request.seed, compute=compute, channels=models.channels, synthesis=request.profile.synthesis,
-        progress=progress,
+        record=record, progress=progress,
     )  # fmt: skip
     write_recovered(folder, made)
     return made, False
@@ -270,6 +327,7 @@ def _report(
     request: Request,
     compute: Compute,
     models: Models,
+    record: Record | None,
     synthetic: SyntheticFacts,
     decisions: Decisions,
     recovered: Recovered,
@@ -284,13 +342,14 @@ def _report(
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
         device=str(compute),
-        data_used="eval-only" if judged.accuracy else "none",
+        data_used=_data_used(record is not None, judged.accuracy is not None),
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
         student=_without_folder(models.student_facts),
         teacher=_without_folder(models.teacher_facts),
         recovered_sparsity=sparsity,
+        record=_record_facts(record, request.record),
         synthetic=synthetic,
         rungs=recovered.rungs,
         exported=replace(exported, path=Path(exported.path).name),
@@ -304,7 +363,14 @@ def _report(
         gates=judge(
             limits_of(request.profile, request.target),
             Measured(
-                judged.fidelity, judged.parity, violations, exported, judged.latency, judged.accuracy, judged.two_four
+                judged.fidelity,
+                judged.parity,
+                violations,
+                exported,
+                judged.latency,
+                judged.accuracy,
+                judged.two_four,
+                models.same_architecture,
             ),
         ),
         stages=tuple(times),
@@ -319,10 +385,23 @@ def _report(
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
+                same_architecture=models.same_architecture,
             ),
         ),
         tool_versions=_tool_versions(),
+        same_architecture=models.same_architecture,
     )
+
+
+def _record_facts(record: Record | None, path: Path | None) -> RecordFacts | None:
+    if record is None or path is None:
+        return None
+    return RecordFacts(path.name, record.sha256, path.stat().st_size, record.kind, record.num_images, record.noise)
+
+
+def _data_used(has_record: bool, has_real_images: bool) -> str:
+    used = [name for name, is_used in (("record", has_record), ("eval-only", has_real_images)) if is_used]
+    return ", ".join(used) or "none"
 
 
 def _without_folder(facts: ModelFacts) -> ModelFacts:
@@ -346,6 +425,7 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
     return {
         "model": request.model_path.name,
         "architecture": models.student_facts.architecture,
+        "teacher_architecture": models.teacher_facts.architecture,
         "input": to_json(models.input),
         "classes": list(models.classes) if models.classes else None,
         "pruned_to": request.pruning.sparsity if request.pruning else None,
@@ -366,6 +446,8 @@ def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
         "seed": request.seed,
         "data_used": report.data_used,
         "verdict": report.verdict.value,
+        "architecture": report.student.architecture,
+        "teacher_architecture": report.teacher.architecture,
         "student_sha256": report.student.sha256,
         "teacher_sha256": report.teacher.sha256,
         "tool_versions": report.tool_versions,

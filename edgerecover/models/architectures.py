@@ -66,13 +66,14 @@ def default_input(architecture: str) -> InputSpec | None:
     return InputSpec((3, side, side), tuple(transforms.mean), tuple(transforms.std))
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, flag: str = "--arch") -> None:
     """Copy a checkpoint's tensors into a network; keys and shapes must match (see `mismatch`).
 
     Args:
         module: the network, changed in place.
         tensors: the state_dict.
         what: names the checkpoint and the architecture in the message: "model.pt (models.py:resnet20)".
+        flag: names the architecture on the command line.
 
     Raises:
         BadInputError: names the first missing and unexpected keys and the first differing shapes.
@@ -80,7 +81,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) ->
     if differences := mismatch(module, tensors):
         raise BadInputError(
             f"{what}: the checkpoint does not fit the architecture\n{differences}",
-            hint="name the architecture that the checkpoint was trained with (--arch or model.toml)",
+            hint=f"name the architecture that the checkpoint was trained with ({flag} or model.toml)",
         )
     # The network's own state fills what may be missing, and carries the layers' version numbers.
     state = module.state_dict()

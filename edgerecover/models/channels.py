@@ -37,6 +37,8 @@ class ChannelMap:
     kept: Mapping[str, Tensor | None]
     """int64 (C,) by module name: the teacher's channel that each of the student's is; None where that cannot be told.
     A module that is not here has the teacher's channels."""
+    related: bool = True
+    """False: of another architecture, none of whose channels is known to be one of the teacher's."""
 
     def of_teacher(self, name: str, values: Tensor, dim: int) -> Tensor | None:
         """The teacher's values of a module for the student's channels, in its order; None where not known.
@@ -46,6 +48,8 @@ class ChannelMap:
             values: the teacher's, with its channels along `dim`.
             dim: of the channels.
         """
+        if not self.related:
+            return None
         if name not in self.kept:
             return values
         kept = self.kept[name]
@@ -54,6 +58,9 @@ class ChannelMap:
 
 SAME_CHANNELS = ChannelMap({})
 """Of a student as wide as its teacher."""
+
+UNRELATED = ChannelMap({}, related=False)
+"""Of a student of another architecture."""
 
 
 def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[int, int, int]) -> ChannelMap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.toml"
 
 UNKNOWN = "unknown"
+
+INPUT_FLAGS = "--input-shape"
+"""The `input_source` of an input that flags describe."""
 
 _OWN_CODE = "edgerecover.demo.network"
 """The demo's network is edgerecover's own code: whoever runs edgerecover trusts it already."""
@@ -34,6 +37,10 @@ class ModelSpec:
     input_source: str
     """"--input-shape", the name of the TOML file, or "unknown"."""
     classes: tuple[str, ...] | None
+    toml_path: Path | None = None
+    """The TOML file that says it."""
+    teacher_architecture: str | None = None
+    """Where the teacher's differs: `teacher_architecture` of the TOML file."""
 
 
 def resolve(
@@ -55,8 +62,8 @@ def resolve(
     toml_path = _model_file_beside(model_path)
     file = _read(toml_path)
     name = toml_path.name if toml_path else UNKNOWN
-    if not arch and file.architecture and toml_path and not trust_code:
-        _require_trust_in(file.architecture, toml_path)
+    if not arch and file.architecture and toml_path:
+        _require_trust(file.architecture, toml_path, trust_code)
     given_input = file.input.to_spec() if file.input else None
     given_teacher = model_path.parent / file.teacher if file.teacher else None
     return ModelSpec(
@@ -65,9 +72,71 @@ def resolve(
         base_dir=Path.cwd() if arch else model_path.parent,
         teacher_path=teacher or given_teacher,
         input=input_flags or given_input,
-        input_source="--input-shape" if input_flags else name if given_input else UNKNOWN,
+        input_source=INPUT_FLAGS if input_flags else name if given_input else UNKNOWN,
         classes=file.classes,
+        toml_path=toml_path,
+        teacher_architecture=file.teacher_architecture,
     )
+
+
+def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code: bool) -> ModelSpec:
+    """What is said about the teacher alone: its architecture, where it is not the student's, and its input.
+
+    `teacher_arch` (relative to the working directory) wins over `teacher_architecture` in the student's TOML file,
+    and that over `dense.toml` beside `dense.pt`. A `model.toml` beside a teacher in another folder may be about any
+    checkpoint there: see `resolve_neighbour`.
+
+    Raises:
+        BadInputError: as `resolve`.
+    """
+    own_toml = _existing(student.teacher_path.with_suffix(".toml")) if student.teacher_path else None
+    own_toml = own_toml if own_toml != student.toml_path else None
+    own = _read(own_toml)
+    if teacher_arch:
+        architecture, source, base_dir = teacher_arch, "--teacher-arch", Path.cwd()
+    elif student.teacher_architecture and student.toml_path:
+        architecture, source = student.teacher_architecture, student.toml_path.name
+        base_dir = student.toml_path.parent
+        _require_trust(architecture, student.toml_path, trust_code)
+    elif own.architecture and own_toml:
+        architecture, source, base_dir = own.architecture, own_toml.name, own_toml.parent
+        _require_trust(architecture, own_toml, trust_code)
+    else:
+        architecture, source, base_dir = None, UNKNOWN, student.base_dir
+    return ModelSpec(
+        architecture=architecture,
+        architecture_source=source,
+        base_dir=base_dir,
+        teacher_path=student.teacher_path,
+        input=own.input.to_spec() if own.input else None,
+        input_source=own_toml.name if own_toml and own.input else UNKNOWN,
+        classes=student.classes,
+        toml_path=own_toml,
+    )
+
+
+def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: bool) -> ModelSpec | None:
+    """What the `model.toml` of a teacher in another folder says of its architecture; None when it says nothing.
+
+    Raises:
+        BadInputError: as `resolve`.
+    """
+    toml_path = _existing(teacher.teacher_path.with_name(MODEL_FILE)) if teacher.teacher_path else None
+    architecture = _read(toml_path).architecture
+    if toml_path is None or architecture is None or toml_path == student.toml_path:
+        return None
+    _require_trust(architecture, toml_path, trust_code)
+    return replace(
+        teacher,
+        architecture=architecture,
+        architecture_source=f"{MODEL_FILE} beside it",
+        base_dir=toml_path.parent,
+        toml_path=toml_path,
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _model_file_beside(model_path: Path) -> Path | None:
@@ -81,8 +150,9 @@ def _read(toml_path: Path | None) -> ModelFile:
     return parse(ModelFile, read_toml(toml_path), toml_path) if toml_path else ModelFile()
 
 
-def _require_trust_in(architecture: str, toml_path: Path) -> None:
+def _require_trust(architecture: str, toml_path: Path, trust_code: bool) -> None:
+    """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
     where = architecture.rpartition(":")[0]
-    if not where or where in ("torchvision", _OWN_CODE):
+    if trust_code or not where or where in ("torchvision", _OWN_CODE):
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

@@ -31,6 +31,12 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     return tuple(weighted[:-1])
 
 
+def shared_block_names(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
+    """The student's blocks that the teacher has under the same name."""
+    known = {name for name, _ in teacher.named_modules()}
+    return tuple(name for name in block_names(student) if name in known)
+
+
 def _is_compound(module: nn.Module) -> bool:
     return type(module) not in _CONTAINERS and any(True for child in module.children() for _ in child.parameters())
 

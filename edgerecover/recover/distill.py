@@ -26,9 +26,10 @@ from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.blocks import captured, shared_block_names
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _MOMENTUM = 0.1
@@ -47,20 +48,23 @@ def distill(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
     Args:
         student: on the device of `compute`, in eval mode; comes back in eval mode.
-        teacher: same architecture and device; not changed. It may be wider.
+        teacher: on the same device; not changed. It may be wider, or of another architecture.
         masks: weight name to kept positions, on the same device.
         images: synthetic train set.
         settings: steps, rate, temperature and weights.
         seed: of the order of images and their augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has.
+        channels: the teacher's channels that a narrower student has; of unrelated ones, features of equal shape are
+            compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
+        record: of the teacher's activations, where `images` were made with one.
         progress: where to report.
 
     Raises:
@@ -68,7 +72,7 @@ def distill(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    names = block_names(student) if settings.feature_weight else ()
+    names = shared_block_names(student, teacher) if settings.feature_weight else ()
     optimizer = _optimizer(student, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     batch_size = min(settings.batch_size, len(images))
@@ -79,7 +83,7 @@ def distill(
         return augment(batch_NCHW, settings, generator, rng)
 
     with (
-        _fresh_dreams(settings, synthesis, images, compute, seed) as fresh,
+        _fresh_dreams(settings, synthesis, record, images, compute, seed) as fresh,
         _batch_norms(student, settings.bn),
         captured(student, names) as student_features,
         captured(teacher, names) as teacher_features,
@@ -118,11 +122,16 @@ def distill(
 
 
 def _fresh_dreams(
-    settings: Recovery, synthesis: Synthesis | None, images: ImageSet, compute: Compute, seed: int
+    settings: Recovery,
+    synthesis: Synthesis | None,
+    record: Record | None,
+    images: ImageSet,
+    compute: Compute,
+    seed: int,
 ) -> FreshDreams | AbstractContextManager[None]:
     if settings.refresh is None or synthesis is None:
         return nullcontext()
-    return FreshDreams(settings.refresh, synthesis, images, compute, seed)
+    return FreshDreams(settings.refresh, synthesis, record, images, compute, seed)
 
 
 @contextmanager
@@ -161,11 +170,14 @@ def feature_loss(
 ) -> Tensor:
     """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
 
-    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out.
+    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
+    one of another architecture, outputs of equal shape are: it has yet to learn what its channels are for.
     """
     terms = []
     for name, f_s in student.items():
-        f_t = channels.of_teacher(name, teacher[name].float(), dim=1) if name in teacher else None
+        f_t = teacher[name].float() if name in teacher else None
+        if f_t is not None and channels.related:
+            f_t = channels.of_teacher(name, f_t, dim=1)
         if f_t is not None and f_t.shape == f_s.shape:
             terms.append(F.mse_loss(f_s.float(), f_t) / f_t.square().mean().clamp_min(1e-6))
     return torch.stack(terms).mean() if terms else next(iter(teacher.values())).new_zeros((), dtype=torch.float32)

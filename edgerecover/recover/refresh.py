@@ -23,14 +23,23 @@ from edgerecover.config import Refresh, Synthesis
 from edgerecover.device import Compute
 from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of
 from edgerecover.synthesize.image_set import ImageSet, Shard, write_shard
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import tapped
 
 
 class FreshDreams:
     """The images of all refreshes so far; a context, because they lie in a temporary folder."""
 
-    def __init__(self, settings: Refresh, synthesis: Synthesis, images: ImageSet, compute: Compute, seed: int) -> None:
-        self._settings, self._images, self._compute = settings, images, compute
+    def __init__(
+        self,
+        settings: Refresh,
+        synthesis: Synthesis,
+        record: Record | None,
+        images: ImageSet,
+        compute: Compute,
+        seed: int,
+    ) -> None:
+        self._settings, self._record, self._images, self._compute = settings, record, images, compute
         self._synthesis = synthesis.model_copy(
             update={"num_steps": settings.num_steps, "lr": settings.lr, "schedule": "cosine", "class_term": "target"}
         )
@@ -82,7 +91,7 @@ class FreshDreams:
         with torch.no_grad():
             # A view of two dreams belongs to what the teacher sees in it, not to what either was made for.
             targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
-        with tapped(teacher, evidence_of(teacher, self._synthesis)) as tap:
+        with tapped(teacher, evidence_of(teacher, self._synthesis, self._record)) as tap:
             images_NCHW = dream(
                 teacher,
                 tap,

@@ -26,6 +26,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _EVALUATION_BATCH = 128
@@ -52,6 +53,7 @@ def recover(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -60,26 +62,28 @@ def recover(
 
     Args:
         student: the pruned network; not changed.
-        teacher: dense network of the same architecture, as wide as the student or wider; not changed.
+        teacher: dense network of the same architecture, as wide as the student or wider, unless `channels` say
+            that it is of another; not changed.
         masks: weight name to kept positions; zeros outside stay exactly zero.
         sets: train to learn from, calibration to choose by; held back is not touched.
         settings: of the profile.
         seed: of batch order and augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has.
+        channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
+        record: of the teacher's activations, where the sets were made with one.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
-    ladder.judge("pruned", current, 0.0)
+    ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
         repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
-    if settings.layerwise:
+    if settings.layerwise and channels.related:
         started = time.perf_counter()
         fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
         ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
@@ -89,7 +93,8 @@ def recover(
         try:
             distill(
                 current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, synthesis=synthesis, progress=progress,
+                seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
+                progress=progress,
             )  # fmt: skip
         except StageError as error:
             # The rungs below still stand; what diverged is judged like any other, and loses.

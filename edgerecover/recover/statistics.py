@@ -44,26 +44,21 @@ def repair_statistics(
 
     Args:
         student: on the device of `compute`; only its BN running statistics change.
-        teacher: same architecture, same device, unchanged.
+        teacher: same device, unchanged; of another architecture, it has no say.
         images: synthetic train set.
         batch_size: images per forward; batches weigh alike, so a short last one is left out.
         compute: device and precision.
         channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
     """
     student_statistics = _statistics_on(student, images, batch_size, compute)
-    teacher_statistics = _statistics_on(teacher, images, batch_size, compute)
-    stored_by_name = batch_norms_of(teacher)
+    taught_by_name = _stored_and_measured(teacher, images, batch_size, compute) if channels.related else {}
     for name, layer in batch_norms_of(student).items():
-        stored = stored_by_name[name]
-        if name not in student_statistics or name not in teacher_statistics:
+        if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        assert stored.running_mean is not None
-        assert stored.running_var is not None
         mean_s, var_s = student_statistics[name]
-        taught_4C = torch.stack([stored.running_mean, stored.running_var, *teacher_statistics[name]])
-        kept_4C = channels.of_teacher(name, taught_4C, dim=1)
+        kept_4C = channels.of_teacher(name, taught_by_name[name], dim=1) if name in taught_by_name else None
         if kept_4C is None:
             layer.running_mean.copy_(mean_s)
             layer.running_var.copy_(var_s)
@@ -74,6 +69,18 @@ def repair_statistics(
         scale = ((var_s + eps) / (var_t + eps)).sqrt()
         layer.running_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
         layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
+
+
+def _stored_and_measured(teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute) -> dict[str, Tensor]:
+    """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
+    layers = batch_norms_of(teacher)
+    taught = {}
+    for name, measured in _statistics_on(teacher, images, batch_size, compute).items():
+        mean_C, var_C = layers[name].running_mean, layers[name].running_var
+        assert mean_C is not None
+        assert var_C is not None
+        taught[name] = torch.stack([mean_C, var_C, *measured])
+    return taught
 
 
 @torch.no_grad()

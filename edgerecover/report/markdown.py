@@ -47,6 +47,10 @@ def _model(report: Report) -> list[tuple[str, str]]:
     return [
         ("architecture", str(s.architecture)),
         ("parameters", f"{s.num_parameters:,}"),
+        *([] if report.same_architecture else [
+            ("teacher's architecture", str(report.teacher.architecture)),
+            ("teacher's parameters", f"{report.teacher.num_parameters:,}"),
+        ]),
         *([("pruned", s.pruned_to)] if s.macs_kept is not None else []),
         ("zeros before", f"{percent(s.sparsity.sparsity)}, {s.sparsity.pattern.value}"),
         ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
@@ -68,9 +72,9 @@ def _rungs(report: Report) -> list[tuple[str, str, str]]:
 def _accuracy(report: Report) -> list[str]:
     if not report.accuracy:
         return []
-    rows = (
-        (name, proportion(getattr(report.accuracy, name))) for name in ("teacher", "pruned", "recovered", "exported")
-    )
+    words = {"pruned": report.before}
+    names = ("teacher", "pruned", "recovered", "exported")
+    rows = ((words.get(name, name), proportion(getattr(report.accuracy, name))) for name in names)
     title = f"Accuracy on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
     return _table(title, ("model", "top-1 (95 % interval)"), rows)
 

@@ -78,7 +78,8 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
-        "teacher": "inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside",
+        "teacher": facts.teacher_named
+        or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
     }
     _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
 
@@ -114,10 +115,17 @@ def _headline(report: Report) -> RenderableType:
         _facts({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
+            **_teacher(report),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),
     )  # fmt: skip
+
+
+def _teacher(report: Report) -> dict[str, str]:
+    if report.same_architecture:
+        return {}
+    return {"teacher": f"{report.teacher.architecture}, {report.teacher.num_parameters:,} parameters"}
 
 
 def _stages(report: Report) -> RenderableType:
@@ -163,7 +171,8 @@ def _ladder(report: Report) -> RenderableType:
 
 def _accuracy(report: Report) -> RenderableType:
     named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
-    return _grid(((name, proportion(value), _bar(value.value)) for name, value in named), right=(1,))
+    words = {"pruned": report.before}
+    return _grid(((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named), right=(1,))
 
 
 def _exported(report: Report) -> RenderableType:
@@ -173,7 +182,7 @@ def _exported(report: Report) -> RenderableType:
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back dreams\n"
-        f"{proportion(f.pruned)} as pruned, before recovery",
+        f"{proportion(f.pruned)} {'as pruned' if report.same_architecture else report.before}, before recovery",
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         "parity": f"same decision as PyTorch on {percent(p.top1_agreement)} of them\n"
         f"logits differ by {p.max_abs:.1e} at most (their spread: {p.logit_scale:.3g})",

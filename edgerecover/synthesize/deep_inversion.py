@@ -20,6 +20,7 @@ from torch import nn
 
 from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
 from edgerecover.synthesize.procedural import fractals
+from edgerecover.synthesize.record.values import Record, RecordStatistics
 from edgerecover.synthesize.statistics import BatchNormStatistics, Tap, Weighted, batch_norms_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from edgerecover.device import Compute
 
 
-def evidence_of(teacher: nn.Module, settings: Synthesis) -> tuple[Weighted, ...]:
+def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None = None) -> tuple[Weighted, ...]:
     """All that is known of the teacher's activations on real data, and how much each counts."""
-    terms = []
+    terms: list[Weighted] = []
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
-    elif settings.patch_weight and attentions_of(teacher):
+    if record is not None:
+        terms.append(Weighted(settings.record_weight, RecordStatistics(record, next(teacher.parameters()).device)))
+    if not terms and settings.patch_weight and attentions_of(teacher):
         terms.append(Weighted(settings.patch_weight, PatchSimilarityEntropy(teacher)))
     return tuple(terms)
 

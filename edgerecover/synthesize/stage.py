@@ -17,6 +17,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec, SyntheticFacts, to_json
 from edgerecover.errors import StageError
+from edgerecover.models.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.image_set import (
@@ -36,23 +37,27 @@ if TYPE_CHECKING:
 
     from edgerecover.config import Synthesis
     from edgerecover.device import Compute
+    from edgerecover.synthesize.record.values import Record
 
 SPLITS = ("train", "calibration", "held_back")
-_FORMAT = 2
+_FORMAT = 3
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
 def synthesis_key(
-    teacher: nn.Module, input: InputSpec, num_classes: int, settings: Synthesis, seed: int, arithmetic: str
+    teacher: nn.Module,
+    input: InputSpec,
+    num_classes: int,
+    settings: Synthesis,
+    seed: int,
+    arithmetic: str,
+    record: Record | None = None,
 ) -> str:
     """Name of the sets that these values give: 16 hex digits over everything the images depend on.
 
     `arithmetic` is that of `Compute`.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(teacher.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest = hashlib.sha256(weights_sha256(teacher).encode())
     described = [
         _FORMAT,
         repr(teacher),
@@ -61,6 +66,7 @@ def synthesis_key(
         settings.model_dump(mode="json"),
         seed,
         arithmetic,
+        record.sha256 if record else None,
     ]
     digest.update(json.dumps(described, sort_keys=True).encode())
     return digest.hexdigest()[:16]
@@ -75,6 +81,7 @@ def synthesize(
     seed: int,
     folder: Path,
     compute: Compute,
+    record: Record | None = None,
     progress: Progress = SILENT,
 ) -> tuple[SyntheticSets, SyntheticFacts]:
     """Dream the train, calibration and held-back sets, or read back what an earlier run has finished of them.
@@ -90,6 +97,7 @@ def synthesize(
         seed: any integer.
         folder: where shards are kept; made when missing.
         compute: device and precision.
+        record: of the teacher's activations on real data, to be matched beside batch norm's statistics.
         progress: where to report.
 
     Raises:
@@ -106,7 +114,7 @@ def synthesize(
         total = sum(plan.num_images for plan in missing) * settings.num_steps
         with (
             progress.task("synthesize", total, "image steps") as task,
-            tapped(teacher, evidence_of(teacher, settings)) as tap,
+            tapped(teacher, evidence_of(teacher, settings, record)) as tap,
         ):
             for plan in missing:
                 shards[plan.name] = _make(plan, teacher, tap, input, scale, settings, folder, compute, task)

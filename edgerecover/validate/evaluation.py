@@ -1,4 +1,4 @@
-"""Real labelled images from --eval-data: judged on, never trained on.
+"""Real labelled images, given with --eval-data to judge on, or with --data to make an activation record from.
 
 Shapes: N images, H height, W width, C channels.
 """
@@ -44,14 +44,16 @@ class EvalSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
-        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order.
+    def batches(
+        self, batch_size: int, *, every: int = 1
+    ) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
+        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order; all, or each `every`-th.
 
         Raises:
             BadInputError: an image of a folder cannot be decoded.
         """
-        for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, len(self), batch_size * every):
+            part = slice(start, start + batch_size * every, every)
             yield _normalised(self.read_pixels(part), self.input), self.labels[part]
 
 
@@ -69,7 +71,7 @@ def read_eval_data(path: Path, input: InputSpec, num_classes: int, classes: Sequ
     if path.is_dir():
         return _open_folder(path, input, num_classes, classes)
     if not path.exists():
-        raise BadInputError(f"--eval-data {path}: no such file or folder")
+        raise BadInputError(f"images {path}: no such file or folder")
     return _open_npz(path, input, num_classes)
 
 
@@ -102,7 +104,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
             keys = next((pair for pair in NPZ_KEYS if set(pair) <= set(arrays.files)), None)
             if keys is None:
                 raise BadInputError(
-                    f"--eval-data {path}: no images and labels, found {', '.join(arrays.files) or 'nothing'}",
+                    f"images {path}: no images and labels, found {', '.join(arrays.files) or 'nothing'}",
                     hint=f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}",
                 )
             return arrays[keys[0]], arrays[keys[1]]
@@ -110,7 +112,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         raise
     except Exception as error:  # a hostile archive makes zipfile, zlib and numpy raise nearly anything
         raise BadInputError(
-            f"--eval-data {path}: cannot be read as .npz: {error}",
+            f"images {path}: cannot be read as .npz: {error}",
             hint="an .npz of plain arrays (np.savez), or a folder with one subfolder of images per class",
         ) from error
 
@@ -120,7 +122,7 @@ def _refuse_oversize(path: Path) -> None:
         unpacked_bytes = sum(member.file_size for member in archive.infolist())
     if unpacked_bytes > MAX_NPZ_BYTES:
         raise BadInputError(
-            f"--eval-data {path}: unpacks to {unpacked_bytes / 2**30:.1f} GiB, "
+            f"images {path}: unpacks to {unpacked_bytes / 2**30:.1f} GiB, "
             f"more than the {MAX_NPZ_BYTES >> 30} GiB read into memory",
             hint="give a folder with one subfolder of images per class: it is read in batches",
         )
@@ -132,11 +134,11 @@ def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[nump
     channels, height, width = input.shape
     if images.dtype != np.uint8:
         raise BadInputError(
-            f"--eval-data {path}: images of type uint8 (pixels 0 to 255) were expected, found {images.dtype}",
+            f"images {path}: images of type uint8 (pixels 0 to 255) were expected, found {images.dtype}",
             hint="store the pixels as they are; mean and std of the model's input are applied here",
         )
     if not len(images.shape) or not len(images):
-        raise BadInputError(f"--eval-data {path}: there are no images in it")
+        raise BadInputError(f"images {path}: there are no images in it")
     if images.shape[1:] == (height, width, channels):
         return images
     if images.shape[1:] == (channels, height, width):
@@ -144,7 +146,7 @@ def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[nump
     if channels == 1 and images.shape[1:] == (height, width):
         return images[..., np.newaxis]
     raise BadInputError(
-        f"--eval-data {path}: images of shape (N, {height}, {width}, {channels}) were expected, found {images.shape}",
+        f"images {path}: images of shape (N, {height}, {width}, {channels}) were expected, found {images.shape}",
         hint="a folder of images, unlike an .npz, is resized to the model's input",
     )
 
@@ -156,14 +158,14 @@ def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: i
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise BadInputError(
-            f"--eval-data {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}"
+            f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}"
         )
     if len(labels) != num_images:
-        raise BadInputError(f"--eval-data {path}: {num_images} images but {len(labels)} labels")
+        raise BadInputError(f"images {path}: {num_images} images but {len(labels)} labels")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= num_classes:
         raise BadInputError(
-            f"--eval-data {path}: labels from {lowest} to {highest}, but the model has {num_classes} classes",
+            f"images {path}: labels from {lowest} to {highest}, but the model has {num_classes} classes",
             hint=f"labels count from 0 to {num_classes - 1}",
         )
     return labels.astype(np.int64)
@@ -177,14 +179,14 @@ def _open_folder(path: Path, input: InputSpec, num_classes: int, classes: Sequen
 
     if input.shape[0] not in (1, 3):
         raise BadInputError(
-            f"--eval-data {path}: a folder of images fits 1 or 3 channels, the model takes {input.shape[0]}",
+            f"images {path}: a folder of images fits 1 or 3 channels, the model takes {input.shape[0]}",
             hint="store the images in an .npz",
         )
     names = _class_folders(path, num_classes, classes)
     found = [(file, label) for label, name in enumerate(names) for file in _images_in(path / name)]
     if not found:
         raise BadInputError(
-            f"--eval-data {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
+            f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
         )
     files = [file for file, _ in found]
     for file in files:
@@ -198,14 +200,14 @@ def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) 
     names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(names) != num_classes:
         raise BadInputError(
-            f"--eval-data {path}: {len(names)} class subfolders, but the model has {num_classes} classes",
+            f"images {path}: {len(names)} class subfolders, but the model has {num_classes} classes",
             hint="one subfolder of images per class, empty ones too; or an .npz with images and labels",
         )
     if classes is None:
         return names
     if unknown := sorted(set(names) - set(classes)):
         raise BadInputError(
-            f"--eval-data {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes)}",
+            f"images {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes)}",
             hint="name the subfolders as the model's classes are named in model.toml",
         )
     return list(classes)
@@ -262,5 +264,5 @@ def _decoding(file: Path) -> Iterator[None]:
             yield
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         raise BadInputError(
-            f"--eval-data {file}: cannot be decoded as an image: {error}", hint="repair or remove the file"
+            f"image {file}: cannot be decoded as an image: {error}", hint="repair or remove the file"
         ) from error

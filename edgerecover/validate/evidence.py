@@ -85,6 +85,8 @@ def doubts(
     fidelity: Fidelity,
     accuracy: Accuracy | None,
     classes: Sequence[str] | None,
+    *,
+    same_architecture: bool = True,
 ) -> tuple[str, ...]:
     """What the reader of a report must know before trusting its numbers.
 
@@ -92,24 +94,25 @@ def doubts(
         decisions: of the teacher.
         synthetic: how many images there were, and how many the teacher reads as the class they were made for.
         student: as it came.
-        teacher: what it was pruned from.
+        teacher: what it was pruned from, or learns from.
         rungs: of the recovery.
         fidelity: agreement with the teacher on held-back dreams.
         accuracy: on real images, where there were any.
         classes: names by class index, where known.
+        same_architecture: the student is its teacher with zeros or fewer channels.
     """
     return (
-        *_about_student(student, teacher),
+        *_about_student(student, teacher, same_architecture),
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes(decisions, synthetic, classes),
-        *_about_recovery(decisions, rungs, fidelity),
+        *_about_recovery(decisions, rungs, fidelity, same_architecture),
     )
 
 
-def _about_student(student: ModelFacts, teacher: ModelFacts) -> Iterator[str]:
+def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
     sparsity = student.sparsity
     as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
-    if as_dense and student.num_parameters == teacher.num_parameters:
+    if same_architecture and as_dense and student.num_parameters == teacher.num_parameters:
         yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
     empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]
     if empty:
@@ -159,7 +162,9 @@ def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Seq
         )
 
 
-def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity) -> Iterator[str]:
+def _about_recovery(
+    decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity, same_architecture: bool
+) -> Iterator[str]:
     for rung in rungs:
         if rung.name.endswith("(diverged)"):
             yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"
@@ -173,8 +178,9 @@ def _about_recovery(decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidel
             f"{chance:.1%}; do not deploy it"
         )
     elif _may_be_chance(fidelity.pruned, chance):
+        came = "the pruned student" if same_architecture else "the student of another architecture, as it came,"
         yield (
-            f"the pruned student decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
+            f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
             "one knows it learned from dreams; judge it with --eval-data where you can"
         )
 

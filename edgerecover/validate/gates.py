@@ -30,18 +30,22 @@ class Measured:
     accuracy: Accuracy | None = None
     two_four: TwoFour | None = None
     """Of the exported file, where the student came as 2:4."""
+    same_architecture: bool = True
+    """The student is its teacher with zeros or fewer channels."""
 
 
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
+    came = "pruned input" if measured.same_architecture else "student as it came"
     gates = [
-        _agreement(limits, measured.fidelity.exported),
+        _agreement(limits, measured.fidelity.exported, measured.same_architecture),
         _not_worse(
             "not_worse_than_input",
             measured.fidelity.pruned,
             measured.fidelity.recovered,
             "recovered agrees with the teacher on",
             "held-back images",
+            came,
         ),
         _mask_kept(measured.num_mask_violations, measured.two_four),
         _parity_top1(limits, measured.parity),
@@ -50,8 +54,10 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     if measured.accuracy is not None:
         accuracy = measured.accuracy
         real = f"real images ({accuracy.source})"
-        gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real))
-        gates.append(_accuracy_drop(limits, accuracy))
+        gates.append(
+            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
+        )
+        gates.append(_accuracy_drop(limits, accuracy, measured.same_architecture))
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
     if limits.max_memory_mb is not None:
@@ -69,7 +75,7 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion) -> Gate:
+def _agreement(limits: Limits, exported: Proportion, same_architecture: bool) -> Gate:
     low, high = (100 * edge for edge in exported.interval())
     limit = 100 * limits.min_agreement
     status = _at_least(low, high, limit)
@@ -86,14 +92,14 @@ def _agreement(limits: Limits, exported: Proportion) -> Gate:
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile),
+                fail=_stronger(limits.profile, same_architecture),
                 inconclusive=f"a profile with more than {exported.total} held-back images can tell",
             )
         ),
     )
 
 
-def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str) -> Gate:
+def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str, came: str) -> Gate:
     """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
     status = GateStatus.PASS
     if after.value < before.value:
@@ -110,7 +116,7 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
         source="edgerecover",
         message=(
             f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
-            "of the pruned input"
+            f"of the {came}"
             + _advice(
                 status,
                 fail="keep the input, or try another profile",
@@ -182,7 +188,7 @@ def _parity_logits(limits: Limits, parity: Parity) -> Gate:
     )
 
 
-def _accuracy_drop(limits: Limits, accuracy: Accuracy) -> Gate:
+def _accuracy_drop(limits: Limits, accuracy: Accuracy, same_architecture: bool) -> Gate:
     low, high = (100 * edge for edge in paired_drop(accuracy))
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
@@ -201,7 +207,7 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy) -> Gate:
             f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile),
+                fail=_stronger(limits.profile, same_architecture),
                 inconclusive=f"more than {accuracy.num_images} images can tell",
             )
         ),
@@ -329,8 +335,9 @@ def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
     return f": {advice}" if advice else ""
 
 
-def _stronger(profile: str) -> str:
-    return "try a lower sparsity" if profile == "quality" else "try --profile quality, or a lower sparsity"
+def _stronger(profile: str, same_architecture: bool) -> str:
+    other = "a lower sparsity" if same_architecture else "more recovery.num_steps in a profile of your own"
+    return f"try {other}" if profile == "quality" else f"try --profile quality, or {other}"
 
 
 def _finite(value: float) -> float:

@@ -206,11 +206,13 @@ def test_a_teacher_of_another_class_count(pruned_path):
     assert "tells 7 classes apart, the student 3" in message
 
 
-def test_a_teacher_of_another_architecture(pruned_path):
-    torch.save(models.squeezenet1_1().state_dict(), pruned_path.with_name("other.pt"))
+def test_a_teacher_of_an_unknown_architecture(pruned_path):
+    other = nn.Sequential(nn.Conv2d(1, 9, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    torch.save(other.state_dict(), pruned_path.with_name("other.pt"))
     message = refused(pruned_path, teacher=pruned_path.with_name("other.pt"))
-    assert "is torchvision:squeezenet1_1, the student is nets.py:tiny" in message
-    assert "0.weight" in message
+    assert "is of another architecture, the student is nets.py:tiny" in message
+    assert "0.weight: checkpoint [9, 1, 3, 3], architecture [4, 1, 3, 3]" in message
+    assert "--teacher-arch" in message
 
 
 def test_an_input_that_does_not_fit(dense_path):

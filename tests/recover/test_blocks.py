@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.blocks import block_names, captured, shared_block_names
 
 
 def on_meta(name):
@@ -35,6 +35,12 @@ def test_blocks_of_known_architectures(architecture, expected):
 def test_a_plain_network_is_matched_at_its_norms_or_at_its_weights(teacher, teacher_without_bn):
     assert block_names(teacher) == ("1", "4", "7")
     assert block_names(teacher_without_bn) == ("0", "2", "4")
+
+
+def test_blocks_that_two_architectures_share_by_name():
+    shallow, deep = on_meta("resnet18"), on_meta("resnet34")
+    assert shared_block_names(deep, shallow) == block_names(shallow)
+    assert shared_block_names(shallow, on_meta("vgg11_bn")) == ()
 
 
 def test_outputs_are_captured_and_hooks_removed(teacher, real_images):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.errors import StageError
-from edgerecover.models.channels import ChannelMap
+from edgerecover.models.channels import UNRELATED, ChannelMap
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
@@ -263,3 +263,21 @@ def test_features_of_a_narrower_student_are_compared_on_the_channels_it_kept():
     assert float(feature_loss(student, teacher, channels)) == 0.0
     assert float(feature_loss(student, teacher, ChannelMap({"known": torch.tensor([0, 2]), "unknown": None}))) > 0.0
     assert float(feature_loss({"unknown": student["unknown"]}, teacher, channels)) == 0.0
+
+
+def test_features_of_another_architecture_are_compared_where_their_shapes_agree():
+    f_t = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    teacher = {"same": f_t, "narrower": f_t}
+    student = {"same": 0.5 * f_t, "narrower": f_t[:, :4], "absent": f_t}
+    assert float(feature_loss(student, teacher, UNRELATED)) == pytest.approx(0.25)
+    assert float(feature_loss({"narrower": f_t[:, :4]}, teacher, UNRELATED)) == 0.0
+
+
+def test_a_student_whose_modules_the_teacher_has_not_learns_from_its_outputs(teacher, sets, recovery, cpu):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.BatchNorm1d(16)), nn.Linear(16, 4))
+    student.eval()
+    before = agreement(student, teacher, sets.train, cpu)
+    distill(student, teacher, {}, sets.train, recovery, seed=0, compute=cpu, channels=UNRELATED)
+    assert agreement(student, teacher, sets.train, cpu) > before + 0.3

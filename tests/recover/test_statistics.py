@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.models.channels import ChannelMap, match_channels
+from edgerecover.models.channels import UNRELATED, ChannelMap, match_channels
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.statistics import batch_norms_of
 
@@ -188,3 +188,15 @@ def test_channels_that_are_not_known_get_the_measured_statistics(narrower, teach
     repair_statistics(narrower, teacher, sets.train, 8, cpu, ChannelMap({"1": None, "4": None, "7": None}))
     inputs = narrower[0](torch.from_numpy(sets.train.images_of(range(len(sets.train)))))
     torch.testing.assert_close(narrower[1].running_mean, inputs.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_a_student_of_another_architecture_gets_what_it_sees(teacher, sets, cpu):
+    """At the first layer, whose input no other layer touches; the teacher has a layer of that name and shape."""
+    student = copy.deepcopy(teacher)[:3]
+    repair_statistics(student, teacher, sets.train, 32, cpu, UNRELATED)
+    inputs = torch.cat([student[0](torch.as_tensor(batch)) for batch in sets.train.batches(32)])
+    torch.testing.assert_close(student[1].running_mean, inputs.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(student[1].running_var, inputs.var((0, 2, 3)), rtol=1e-2, atol=1e-4)
+    assert not torch.allclose(student[1].running_var, teacher[1].running_var, rtol=1e-2)
+    renamed = nn.Sequential(nn.Sequential(student))
+    repair_statistics(renamed, teacher, sets.train, 32, cpu, UNRELATED)

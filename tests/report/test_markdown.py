@@ -28,6 +28,15 @@ def test_the_facts_of_a_run_are_there(report):
     assert [row[1] for row in table_of(text, "Gates")] == ["pass", "pass", "pass", "needs the device"]
 
 
+def test_both_architectures_are_named_where_they_differ(report_with_accuracy):
+    teacher = dataclasses.replace(report_with_accuracy.teacher, architecture="models.py:resnet56")
+    other = dataclasses.replace(report_with_accuracy, teacher=teacher, same_architecture=False)
+    assert ["teacher's architecture", "models.py:resnet56"] in table_of(markdown(other), "Model")
+    accuracy = f"Accuracy on 500 real images ({report_with_accuracy.accuracy.source})"
+    assert [row[0] for row in table_of(markdown(other), accuracy)] == ["teacher", "as it came", "recovered", "exported"]
+    assert "teacher's architecture" not in markdown(report_with_accuracy)
+
+
 def test_every_table_is_rectangular(report_with_accuracy):
     lines = markdown(report_with_accuracy).splitlines()
     for above, below in itertools.pairwise(lines):

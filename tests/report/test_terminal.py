@@ -111,6 +111,16 @@ def test_another_machine_gives_host_latency_and_the_target_target_latency(report
     assert not re.search(r"host p99", there)
 
 
+def test_a_student_of_another_architecture_is_not_called_pruned(report_with_accuracy):
+    teacher = dataclasses.replace(report_with_accuracy.teacher, architecture="models.py:resnet56")
+    other = dataclasses.replace(report_with_accuracy, teacher=teacher, same_architecture=False)
+    text = shown(print_report, other, BUNDLE)
+    assert "teacher    models.py:resnet56, 269,722 parameters" in text
+    assert "as it came  60.6 % (56.3–64.8)" in text
+    assert "(35.9–47.9) as it came, before recovery" in text
+    assert "models.py:resnet56" not in shown(print_report, report_with_accuracy, BUNDLE)
+
+
 def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy):
     without_prediction = dataclasses.replace(report, fidelity=dataclasses.replace(report.fidelity, predicted=None))
     assert "accuracy" not in shown(print_report, without_prediction, BUNDLE).lower()

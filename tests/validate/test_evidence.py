@@ -51,11 +51,14 @@ def doubts_about(
     fidelity=None,
     accuracy=None,
     classes=CLASSES,
+    **options,
 ):
     decisions = Decisions(counts)
     synthetic = SyntheticFacts(decisions.num_images, 32, N, on_target, 1.0, reused=False)
     teacher = dataclasses.replace(STUDENT, sparsity=DENSE)
-    return doubts(decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes)
+    return doubts(
+        decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes, **options
+    )
 
 
 def with_layers(*layers, pattern=Pattern.UNSTRUCTURED, num_parameters=300):
@@ -96,6 +99,12 @@ def test_each_doubt_is_said_once_and_alone(changes, words):
 
 def test_a_student_with_fewer_channels_was_pruned_although_it_is_dense():
     assert doubts_about(student=with_layers(*DENSE.layers, pattern=Pattern.DENSE, num_parameters=150)) == ()
+
+
+def test_a_student_of_another_architecture_is_not_said_to_be_pruned():
+    as_dense = dataclasses.replace(STUDENT, sparsity=DENSE)
+    (doubt,) = doubts_about(student=as_dense, fidelity=agreeing(25, 90), same_architecture=False)
+    assert doubt.startswith("the student of another architecture, as it came, decided by chance")
 
 
 def test_a_student_that_answers_the_teachers_favourite_class_is_at_chance():

@@ -96,6 +96,15 @@ def test_a_failed_agreement_says_what_was_asked_found_and_what_to_do():
     assert "--profile" not in gates(best, fidelity=fidelity)["agreement"].message
 
 
+def test_a_student_of_another_architecture_is_not_called_pruned():
+    fidelity = Fidelity(Proportion(300, 1000), Proportion(812, 1000), Proportion(812, 1000))
+    found = gates(fidelity=fidelity, accuracy=accuracy(950, 700, 260, 10), same_architecture=False)
+    assert "at least the 30.0 % of the student as it came" in found["not_worse_than_input"].message
+    for name in ("agreement", "accuracy_drop"):
+        assert "sparsity" not in found[name].message
+        assert "recovery.num_steps" in found[name].message
+
+
 @given(st.integers(0, 2000), st.floats(0, 1))
 def test_a_proportion_never_passes_below_nor_fails_above_its_limit(hits, limit):
     share = Proportion(hits, 2000)

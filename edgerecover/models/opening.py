@@ -1,0 +1,179 @@
+"""One checkpoint in its architecture, its layers as narrow as its tensors, and K from a forward pass.
+
+Shapes: N images, C channels, H×W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.load import Checkpoint
+from edgerecover.models.recognise import (
+    num_torchvision_classes,
+    recognise,
+    recognise_narrower,
+    without_auxiliary_heads,
+)
+from edgerecover.models.spec import ModelSpec
+from edgerecover.models.widths import failing_layer, narrow_to
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint in its architecture."""
+
+    checkpoint: Checkpoint
+    """With its keys as the network spells them."""
+    network: nn.Module
+    dense: nn.Module | None
+    """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
+
+
+def completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
+    if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
+    if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
+    if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
+        spec = replace(spec, input=usual, input_source="torchvision's own weights")
+    return spec
+
+
+def required_architecture(model_path: Path, spec: ModelSpec) -> str:
+    """The architecture that was named or recognised.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    if spec.architecture is None:
+        raise BadInputError(
+            f"{model_path}: no architecture is named for it, and it is none of torchvision's classifiers",
+            hint='name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"',
+        )
+    return spec.architecture
+
+
+def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> Opened:
+    """The network with the checkpoint's weights, its layers as narrow as these.
+
+    Args:
+        checkpoint: any.
+        spec: how to open it.
+        role: `"teacher "` where messages should say so.
+
+    Raises:
+        BadInputError: no architecture is named, it cannot be built, or the checkpoint does not fit it.
+    """
+    architecture = required_architecture(checkpoint.path, spec)
+    guess = _guessed_num_classes(checkpoint, spec, architecture)
+    network = build(architecture, spec.base_dir, guess)
+    fitted = fitted_keys(checkpoint, network, architecture)
+    if guess is not None and mismatch(network, fitted.tensors):
+        # The guess was wrong, or the factory's own default is right: let it be the judge.
+        default = build(architecture, spec.base_dir, None)
+        if not mismatch(default, fitted.tensors):
+            network = default
+    what = f"{role}{checkpoint.path} ({architecture})"
+    dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
+    load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
+    return Opened(fitted, network.eval(), dense)
+
+
+def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
+    """Make the layers as narrow as a channel-pruned checkpoint's; returns the network as it was, None if it is still.
+
+    Raises:
+        BadInputError: the narrower layers do not fit together.
+    """
+    differences, dense = mismatch(network, checkpoint.tensors), copy.deepcopy(network).eval()
+    if input is None or not narrow_to(network, checkpoint.tensors):
+        return None
+    if failure := failing_layer(network.eval(), input.shape):
+        name, error = failure
+        raise BadInputError(
+            f"{what}: the checkpoint does not fit the architecture\n{differences}\n"
+            f"  nor does it fit as a channel-pruned one: the forward pass fails at {name or 'the top'} ({error})",
+            hint="name the architecture that the checkpoint was trained with (--arch or model.toml)",
+        )
+    return dense
+
+
+def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
+    """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
+    if architecture.startswith("torchvision:"):
+        return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if spec.classes:
+        return len(spec.classes)
+    sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]
+    return int(sizes[-1]) if sizes else None
+
+
+def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
+    """Put back a prefix such as `model.` when it is the network's own, and drop heads only training uses."""
+    keys = network.state_dict().keys()
+    for start in range(len(checkpoint.prefixes)):
+        prefix = "".join(checkpoint.prefixes[start:])
+        if keys and all(key.startswith(prefix) for key in keys):
+            return checkpoint.with_prefix(prefix)
+    if architecture not in _WITH_AUXILIARY_HEADS:
+        return checkpoint
+    dense = checkpoint.dense_tensors
+    return replace(
+        checkpoint,
+        tensors=without_auxiliary_heads(checkpoint.tensors),
+        masks=without_auxiliary_heads(checkpoint.masks),
+        dense_tensors=without_auxiliary_heads(dense) if dense is not None else None,
+    )
+
+
+def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
+    """K, from the logits of a black and a white image.
+
+    Raises:
+        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the class
+            names'.
+    """
+    import torch
+
+    what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    black_and_white_NCHW = torch.tensor(input.bounds()).view(2, -1, 1, 1).expand(2, *input.shape).contiguous()
+    try:
+        with torch.no_grad():
+            logits_NK = network(black_and_white_NCHW)
+    except Exception as error:  # the user's network raises anything
+        raise BadInputError(
+            f"{what}: the forward pass failed with {type(error).__name__}: {error}",
+            hint="check the input's shape [C, H, W] (--input-shape or model.toml)",
+        ) from error
+    if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
+        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+        raise BadInputError(
+            f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
+            hint="name a factory whose network returns the logits alone in eval mode",
+        )
+    if not bool(logits_NK.isfinite().all()):
+        raise BadInputError(f"{what}: the logits of a black or a white image are NaN or infinite")
+    num_classes = logits_NK.shape[1]
+    if num_classes < 2:
+        raise BadInputError(
+            f"{what}: a single logit comes out, and one class leaves nothing to decide",
+            hint="a binary classifier needs two logits: let its factory append a layer that turns x into [0, x]",
+        )
+    if spec.classes and len(spec.classes) != num_classes:
+        raise BadInputError(
+            f"{what}: {num_classes} classes come out, but model.toml names {len(spec.classes)}",
+            hint="correct `classes` in model.toml",
+        )
+    return num_classes

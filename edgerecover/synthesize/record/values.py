@@ -1,0 +1,132 @@
+"""What a record says, as frozen values: Gaussians, one a class, of a teacher's activations in a few coordinates."""
+
+# Shapes: N images, K classes, U nodes, C coefficients, R rank.
+# ruff: noqa: TID253, N815 - works on tensors throughout, shapes are suffixes of fields too; only stages import it
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from edgerecover.synthesize.record.nodes import NodeLayer, read_nodes
+from edgerecover.synthesize.statistics import Place
+
+Kind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers whose activations are drawn together.
+
+    A node's value is centre + scale · (basis · coefficients); coefficients of class k are Gaussian with mean
+    `mean_KC[k]` and covariance factorᵀ factor.
+    """
+
+    layers: tuple[NodeLayer, ...]
+    centre_U: Tensor
+    scale_U: Tensor
+    basis_UC: Tensor | None
+    """Orthonormal columns; None: a coefficient for each node."""
+    mean_KC: Tensor
+    factor_KRC: Tensor
+
+    def coefficients(self, nodes_NU: Tensor) -> Tensor:
+        """Of nodes, (N, C)."""
+        standard_NU = (nodes_NU - self.centre_U) / self.scale_U
+        return standard_NU if self.basis_UC is None else standard_NU @ self.basis_UC
+
+    def draw(self, classes_N: Tensor, generator: torch.Generator) -> Tensor:
+        """Coefficients (N, C), on the CPU, that images of these classes may have."""
+        noise_NR = torch.randn((len(classes_N), self.factor_KRC.shape[1]), generator=generator)
+        return self.mean_KC[classes_N] + torch.einsum("nr,nrc->nc", noise_NR, self.factor_KRC[classes_N])
+
+    def mean_variance(self) -> float:
+        """Of the coefficients over all classes' images, mean over coefficients: the unit of distances."""
+        return float((self.mean_KC.var(0, unbiased=False) + self.factor_KRC.square().sum(1).mean(0)).mean())
+
+    def to(self, device: torch.device) -> Block:
+        """The same with its tensors on a device."""
+        return Block(
+            self.layers,
+            self.centre_U.to(device),
+            self.scale_U.to(device),
+            None if self.basis_UC is None else self.basis_UC.to(device),
+            self.mean_KC.to(device),
+            self.factor_KRC.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """An activation record."""
+
+    kind: Kind
+    teacher_sha256: str
+    """`models.digest.weights_sha256` of the network it was made from."""
+    num_images: int
+    noise: float
+    """Gaussian noise that was added to every statistic, in standard errors of that statistic."""
+    blocks: tuple[Block, ...]
+    sha256: str = ""
+    """Of the file it was read from; empty for one that was just made."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.blocks[0].mean_KC)
+
+    @property
+    def layers(self) -> tuple[NodeLayer, ...]:
+        """All layers that it speaks of, once each."""
+        return tuple(dict.fromkeys(layer for block in self.blocks for layer in block.layers))
+
+
+class RecordStatistics:
+    """What a record knows, for synthesis: each image is to show activations drawn for its class.
+
+    The distance is the mean square over coefficients as a fraction of their variance over the data, added up over the
+    record's blocks. Lopes et al. 2017 (arXiv 1710.07535) compare nodes, l = Σ (s̄ - s)², with s̄ zero outside the kept
+    coefficients; what was not kept is not known to be zero, and is left free here (docs/adr/0018).
+    """
+
+    is_positional = True
+
+    def __init__(self, record: Record, device: torch.device) -> None:
+        self._record = record
+        self._blocks = [(block, block.to(device), max(block.mean_variance(), 1e-12)) for block in record.blocks]
+        self._device = device
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The outputs of the recorded layers."""
+        return tuple(layer.place for layer in self._record.layers)
+
+    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> _Wanted:
+        """Activations for each image of the next batch, of random classes where they have none."""
+        if targets_N is None:
+            classes_N = torch.randint(self._record.num_classes, (num_images,), generator=generator)
+        else:
+            classes_N = targets_N.cpu()
+        # Drawn on the CPU, so that the same seed wants the same on every device.
+        return _Wanted(
+            tuple((here, block.draw(classes_N, generator).to(self._device), unit) for block, here, unit in self._blocks)
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The distance to one draw."""
+
+    wanted: tuple[tuple[Block, Tensor, float], ...]
+    """Coefficients (N, C) of each block, and the unit that distances from them are counted in."""
+
+    def __call__(self, seen: Mapping[Place, Tensor]) -> Tensor:
+        terms = []
+        for block, wanted_NC, unit in self.wanted:
+            terms.append((block.coefficients(read_nodes(block.layers, seen)) - wanted_NC).square().mean() / unit)
+        return torch.stack(terms).sum()
