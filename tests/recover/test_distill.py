@@ -216,11 +216,12 @@ def test_flips_mirror_about_half_of_the_images_across(numbered, recovery):
     assert 8 < sum(mirrored) < 24
 
 
-def test_crops_shift_by_at_most_the_fraction_and_fill_with_zeros(numbered, recovery):
+@pytest.mark.parametrize(("border", "mode"), [("zero", "constant"), ("edge", "replicate")])
+def test_crops_shift_by_at_most_the_fraction_and_fill_what_they_uncover(numbered, recovery, border, mode):
     pad = 2
-    shifted = augmented(numbered, recovery, crop_fraction=pad / 6)
+    shifted = augmented(numbered, recovery, crop_fraction=pad / 6, crop_border=border)
     assert shifted.shape == numbered.shape
-    padded = F.pad(numbered, (pad,) * 4)
+    padded = F.pad(numbered, (pad,) * 4, mode=mode)
     windows = {(top, left): padded[:, :, top : top + 6, left : left + 8] for top in range(5) for left in range(5)}
     found = [[at for at, window in windows.items() if torch.equal(shifted[i], window[i])] for i in range(32)]
     assert all(len(where) == 1 for where in found)
