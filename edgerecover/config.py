@@ -167,8 +167,8 @@ class Recovery(Settings):
     crop_fraction: Fraction
     """Random shift, as a fraction of the image's side."""
     crop_border: Literal["edge", "zero"] = "zero"
-    """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, which
-    after mean and std is the mean colour, and black where pixels go in as bytes."""
+    """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, the
+    mean colour after mean and std, but black where pixels go in as bytes."""
     zoom_fraction: Fraction = 0.0
     """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
     cutmix_share: Fraction = 0.0

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgerecover.synthesize.record.values import Record
 
 SPLITS = ("train", "calibration", "held_back")
-_FORMAT = 3
+_FORMAT = 4
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
