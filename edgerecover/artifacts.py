@@ -154,6 +154,8 @@ class SyntheticFacts:
     """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
     images_per_s: float
     reused: bool
+    source: str = "dreams"
+    """What the images are, for people: "dreams", "fractals", "real images"."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class TwoFour:
 
 @dataclass(frozen=True)
 class Parity:
-    """The exported file against PyTorch on the same held-back images."""
+    """The exported file against the PyTorch network it was made from, on the same held-back images."""
 
     num_images: int
     max_abs: float
@@ -253,25 +255,27 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How often a model decides as the teacher does, on held-back synthetic images. Never called accuracy."""
+    """How often a model decides as the teacher does, on held-back images. Never called accuracy."""
 
-    pruned: Proportion
-    recovered: Proportion
+    pruned: Proportion | None
+    """None where the network before recovery is not known;"""
+    recovered: Proportion | None
+    """and where the file's PyTorch network is not."""
     exported: Proportion
     predicted: Predicted | None = None
-    """Of the exported file; None for a teacher without batch norm, whose dreams are too weak evidence, and for a
-    student of another architecture, none of which was measured."""
+    """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
+    norm), and for a student of another architecture, none of which was measured."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 on real labelled images, only ever from --eval-data. All four on the same images."""
+    """Top-1 on real labelled images, only ever from --eval-data. All on the same images; None where not known."""
 
     source: str
     num_images: int
     teacher: Proportion
-    pruned: Proportion
-    recovered: Proportion
+    pruned: Proportion | None
+    recovered: Proportion | None
     exported: Proportion
     teacher_only: int
     """Images that the teacher gets right and the exported file wrong;"""
@@ -373,12 +377,15 @@ class Report:
     target_description: str
     profile: str
     student: ModelFacts
+    """As it came: the pruned checkpoint or, recovered elsewhere, the ONNX file itself."""
     teacher: ModelFacts
     recovered_sparsity: Sparsity
     synthetic: SyntheticFacts
     rungs: tuple[Rung, ...]
+    """None at all when the file was recovered elsewhere."""
     exported: Exported
-    parity: Parity
+    parity: Parity | None
+    """None where the PyTorch network that the file was made from is not known."""
     fidelity: Fidelity
     latency: Latency
     accuracy: Accuracy | None

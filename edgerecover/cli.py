@@ -8,6 +8,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +27,7 @@ from edgerecover.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgerecover.artifacts import InputSpec
+    from edgerecover.artifacts import InputSpec, Report
     from edgerecover.pipeline import Request
     from edgerecover.progress import Progress
 
@@ -51,6 +54,16 @@ MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+
+
+class ImageSetName(str, Enum):
+    """The sets that `synthesize` makes."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    HELD_BACK = "held-back"
+
+
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 """That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
 SparsityOption = Annotated[
@@ -60,6 +73,20 @@ SparsityOption = Annotated[
         help="Fraction of weights to prune, e.g. 0.75; with --pattern channel, of MACs (within 0.03); not with 2:4.",
     ),
 ]
+TargetOption = Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")]
+EvalDataOption = Annotated[
+    Path | None,
+    typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
+]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
+]
+TeacherArchOption = Annotated[
+    str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
+DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 
@@ -141,12 +168,10 @@ def _options(
 @app.command("run")
 def run_command(
     model: ModelArgument,
-    target: Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")],
+    target: TargetOption,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
     arch: ArchOption = None,
-    teacher_arch: Annotated[
-        str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
-    ] = None,
+    teacher_arch: TeacherArchOption = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
@@ -160,14 +185,8 @@ def run_command(
         typer.Option("--pattern", help="Prune a dense MODEL to this pattern."),
     ] = None,
     sparsity: SparsityOption = None,
-    eval_data: Annotated[
-        Path | None,
-        typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
-    ] = None,
-    record: Annotated[
-        Path | None,
-        typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
-    ] = None,
+    eval_data: EvalDataOption = None,
+    record: RecordOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -175,8 +194,8 @@ def run_command(
     batch: Annotated[
         int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
-    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")] = "auto",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,7 +204,7 @@ def run_command(
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     input = _input_spec(input_shape, mean, std, pixel_range)
-    _require_file(model)
+    _require_checkpoint(model)
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)
@@ -214,22 +233,160 @@ def run_command(
 
 
 def _run_and_show(request: Request, as_json: bool) -> None:
-    from edgerecover.artifacts import to_json
     from edgerecover.pipeline import run
+
+    with _dreaming(request.work) as progress:
+        report = run(request, progress)
+    _show_report(report, str(request.out), as_json)
+
+
+@contextmanager
+def _dreaming(work: Path) -> Iterator[Progress]:
+    """Progress on stderr; whoever interrupts is told what is kept."""
+    progress = _progress()
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
+        raise
+
+
+def _show_report(report: Report, bundle: str | None, as_json: bool) -> None:
+    from edgerecover.artifacts import to_json
     from edgerecover.report.terminal import print_report
     from edgerecover.validate.gates import exit_code
 
-    progress = _progress()
-    try:
-        report = run(request, progress)
-    except KeyboardInterrupt:
-        progress.note(f"interrupted; finished dreams are kept in {request.work}, the same command goes on from there")
-        raise
     if as_json:
-        _print_json({"bundle": str(request.out), "verdict": report.verdict.value, **to_json(report)})
+        _print_json({"bundle": bundle, "verdict": report.verdict.value, **to_json(report)})
     else:
-        print_report(_stdout(), report, str(request.out))
+        print_report(_stdout(), report, bundle)
     raise typer.Exit(exit_code(report.verdict))
+
+
+@app.command()
+def validate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file of a classifier, recovered anywhere.")],
+    target: TargetOption,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="The dense network: a checkpoint, or an .onnx file.")
+    ] = None,
+    student: Annotated[
+        Path | None,
+        typer.Option("--student", help="Checkpoint that MODEL was exported from, to compare with."),
+    ] = None,
+    pruned: Annotated[
+        Path | None,
+        typer.Option("--pruned", help="Checkpoint before its recovery: MODEL must not be worse."),
+    ] = None,
+    arch: ArchOption = None,
+    teacher_arch: TeacherArchOption = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="Gates and dreams: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Pack a bundle there. [none]")] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside MODEL]")
+    ] = None,
+    eval_data: EvalDataOption = None,
+    record: RecordOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge an ONNX file that was recovered elsewhere beside its dense teacher, and pack it with --out."""
+    from edgerecover.config import load_profile, load_target
+
+    loaded_target, loaded_profile = load_target(target), load_profile(profile)
+    input = _input_spec(input_shape, mean, std, pixel_range)
+    _require_file(model)
+    from edgerecover.second_half import FileRequest, validate_file
+
+    request = FileRequest(
+        model_path=model,
+        target=loaded_target,
+        profile=loaded_profile,
+        work=work or model.absolute().parent / ".edgerecover",
+        out=out,
+        teacher=teacher,
+        student=student,
+        pruned=pruned,
+        arch=arch,
+        input=input,
+        teacher_arch=teacher_arch,
+        eval_data=eval_data,
+        record=record,
+        seed=seed,
+        device=device,
+        trust_code=trust_code,
+    )
+    with _dreaming(request.work) as progress:
+        report = validate_file(request, progress)
+    _show_report(report, str(out) if out else None, as_json)
+
+
+@app.command()
+def synthesize(
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint of the dense network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")],
+    sets: Annotated[
+        list[ImageSetName] | None,
+        typer.Option("--set", help="Which images; may be given several times. [all three]"),
+    ] = None,
+    arch: ArchOption = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="How they are dreamt: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside --out]")
+    ] = None,
+    record: RecordOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Dream images from a dense TEACHER and write them as .npy network inputs, for a quantiser say."""
+    from edgerecover.config import load_profile
+
+    loaded_profile = load_profile(profile)
+    input = _input_spec(input_shape, mean, std, pixel_range)
+    _require_checkpoint(teacher)
+    from edgerecover.artifacts import to_json
+    from edgerecover.hand_off import DreamRequest, synthesize_images
+    from edgerecover.synthesize.stage import SPLITS
+
+    asked = [name.value.replace("-", "_") for name in sets or ()]
+    request = DreamRequest(
+        teacher=teacher,
+        profile=loaded_profile,
+        out=out,
+        work=work or out.absolute().parent / ".edgerecover",
+        splits=tuple(split for split in SPLITS if not asked or split in asked),
+        arch=arch,
+        record=record,
+        input=input,
+        seed=seed,
+        device=device,
+        trust_code=trust_code,
+    )
+    with _dreaming(request.work) as progress:
+        done = synthesize_images(request, progress)
+    if as_json:
+        _print_json({"out": str(out), "files": list(done.files), "synthetic": to_json(done.facts)})
+        return
+    for name in done.files:
+        typer.echo(f"{out / name}")
+    if done.facts.teacher_agrees_with_target is not None:
+        typer.echo(f"{done.facts.teacher_agrees_with_target:.1%} are seen as their class by the teacher")
 
 
 def _progress() -> Progress:
@@ -240,7 +397,18 @@ def _progress() -> Progress:
 
 def _require_file(path: Path) -> None:
     if not path.exists():
+        raise BadInputError(f"{path} does not exist", hint="give the path of a file")
+
+
+def _require_checkpoint(path: Path) -> None:
+    """What is to be trained, pruned or dreamt from; an ONNX file can only be judged."""
+    if not path.exists():
         raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
+    if path.suffix.lower() == ".onnx":
+        raise BadInputError(
+            f"{path} is an ONNX file, which can be judged and not changed: it has no gradients",
+            hint="`edgerecover validate` judges it beside its teacher; here the PyTorch checkpoint is needed",
+        )
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -324,7 +492,7 @@ def prune(
     trust_code: TrustOption = False,
 ) -> None:
     """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
-    _require_file(model)
+    _require_checkpoint(model)
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)

@@ -1,147 +1,188 @@
-"""The validate stage: the exported file beside teacher, student and recovered network, and against the clock."""
+"""The validate stage: an ONNX file beside its teacher, beside what it was made from, and against the clock."""
 
 # Shapes: N images, C channels, H height, W width, K classes.
-# ruff: noqa: TID253 - runs networks; only the pipeline imports it
+# ruff: noqa: TID253 - runs networks; only what calls the stages imports it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, Pattern, Proportion, TwoFour
+from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, Proportion, TwoFour
 from edgerecover.config import LatencySettings, Target
 from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
-from edgerecover.models.networks import Models
-from edgerecover.recover.stage import logits_on
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.measure import measure_in_subprocess
-from edgerecover.runtime.session import open_session
-from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.statistics import batch_norms_of
+from edgerecover.runtime.session import Session, open_session
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.parity import compare
 from edgerecover.validate.prediction import predict
+from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
 
 _FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
-"""What judges the exported file on a machine that is not the target: every onnxruntime has it."""
+"""What judges a file on a machine that is not the target: every onnxruntime has it."""
+_BATCH = 128
+
+Scores = np.ndarray[Any, Any]
+Scorer = Callable[[Any], Scores]
+"""From network inputs, float32 (N, C, H, W), to class scores (N, K)."""
+
+
+class Images(Protocol):
+    """Network inputs that are read in batches."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batches(self, batch_size: int) -> Iterator[Any]:
+        """All images in order, float32 (n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a file is judged beside."""
+
+    teacher: Scorer
+    pruned: Scorer | None = None
+    """The network before its recovery, where it is known."""
+    recovered: Scorer | None = None
+    """The PyTorch network that the file was made from, where it is known."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """All that was measured of one exported file."""
+    """All that was measured of one file."""
 
     fidelity: Fidelity
-    parity: Parity
+    parity: Parity | None
+    """None without the PyTorch network that the file was made from."""
     latency: Latency
     accuracy: Accuracy | None
     """None without real images."""
     two_four: TwoFour | None
-    """Of the file's own weights; None where the student is not 2:4."""
+    """Of the file's own weights; None where nothing says that they are to be 2:4."""
+    scale: Scale
+    """Of the file's scores."""
+    teacher_scores: Scores
+    """On the held-back images, (N, K)."""
+
+
+def scorer_of(network: nn.Module) -> Scorer:
+    """A network as a scorer: float32, on the CPU, in eval mode. The network is moved there."""
+    cpu = choose_compute("cpu")
+    network = cpu.place(network).eval()
+
+    @torch.no_grad()
+    def score(images_NCHW: Scores) -> Scores:
+        scores_NK: Scores = network(cpu.images(images_NCHW)).float().numpy()
+        return scores_NK
+
+    return score
+
+
+def open_on_cpu(onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None) -> Session:
+    """The file as it is judged.
+
+    Raises:
+        BadInputError: it is not such a classifier.
+    """
+    return open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True, shape_CHW=shape_CHW, num_classes=num_classes)
+
+
+def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any]) -> Scores:
+    """Class scores (N, K) of all images."""
+    return np.concatenate([scorer(batch_NCHW) for batch_NCHW in batches_NCHW])
 
 
 def judge_file(
-    onnx_path: Path,
-    models: Models,
-    recovered: nn.Module,
-    held_back: ImageSet,
+    session: Session,
+    beside: Beside,
+    held_back: Images,
     eval_set: EvalSet | None,
-    golden_NCHW: np.ndarray[Any, Any],
+    golden_NCHW: Scores,
     target: Target,
     settings: LatencySettings,
+    *,
+    is_two_four: bool,
+    is_predictable: bool,
 ) -> Judged:
-    """Measure everything that gates and report ask of an exported file.
+    """Measure everything that gates and report ask of a file.
 
     Args:
-        onnx_path: the file.
-        models: teacher and student as opened; come back on the CPU.
-        recovered: the network that was exported.
-        held_back: synthetic images that nothing has touched.
+        session: the file, opened.
+        beside: teacher and, where they are known, the networks it came from.
+        held_back: images that nothing has touched.
         eval_set: real labelled images, or None.
         golden_NCHW: network inputs that latency is measured with.
         target: decides whether this host is the device.
         settings: of the latency measurement.
+        is_two_four: the file's weights are to be 2:4.
+        is_predictable: the held-back images are dreams that real accuracy can be predicted from.
     """
-    fidelity, parity = _on_dreams(models, recovered, held_back, onnx_path)
+    teacher = scores_of(beside.teacher, held_back.batches(_BATCH))
+    exported = scores_of(session.run, held_back.batches(_BATCH))
+    pruned, recovered = (
+        scores_of(scorer, held_back.batches(_BATCH)) if scorer else None for scorer in (beside.pruned, beside.recovered)
+    )
+    scale = scale_of(exported)
     return Judged(
-        fidelity=fidelity,
-        parity=parity,
-        accuracy=_on_real_images(models, recovered, eval_set, onnx_path),
-        latency=_latency(onnx_path, golden_NCHW, target, settings),
-        two_four=check_two_four(onnx_path) if models.student_facts.sparsity.pattern is Pattern.TWO_FOUR else None,
+        fidelity=Fidelity(
+            pruned=None if pruned is None else agreement(pruned, teacher),
+            recovered=None if recovered is None else agreement(recovered, teacher),
+            exported=agreement(exported, teacher),
+            predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
+        ),
+        parity=None if recovered is None else compare(on_scale(recovered, scale), exported),
+        accuracy=_on_real_images(session, beside, eval_set),
+        latency=_latency(session.path, golden_NCHW, target, settings),
+        two_four=check_two_four(session.path) if is_two_four else None,
+        scale=scale,
+        teacher_scores=teacher,
     )
 
 
-def _on_dreams(models: Models, recovered: nn.Module, held_back: ImageSet, onnx_path: Path) -> tuple[Fidelity, Parity]:
-    """Teacher, pruned, recovered and exported on the held-back set; all in float32 on the CPU."""
-    cpu = choose_compute("cpu")
-    teacher, pruned, ours = (
-        logits_on(network.cpu(), held_back, cpu).numpy() for network in (models.teacher, models.student, recovered)
-    )
-    exported = logits_of_file(onnx_path, held_back.batches(128))
-    fidelity = Fidelity(
-        pruned=agreement(pruned, teacher),
-        recovered=agreement(ours, teacher),
-        exported=agreement(exported, teacher),
-        predicted=predict(exported, teacher) if _is_predictable(models) else None,
-    )
-    return fidelity, compare(ours, exported)
-
-
-def _is_predictable(models: Models) -> bool:
-    """Predictions were measured on students of their teacher's architecture, and on dreams that batch norm guides."""
-    return models.same_architecture and bool(batch_norms_of(models.teacher))
-
-
-def logits_of_file(onnx_path: Path, batches_NCHW: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits (N, K) of an ONNX file on batches of network inputs, by onnxruntime on the CPU."""
-    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
-    return np.concatenate([session.run(batch_NCHW) for batch_NCHW in batches_NCHW])
-
-
-@torch.no_grad()
-def _on_real_images(models: Models, recovered: nn.Module, eval_set: EvalSet | None, onnx_path: Path) -> Accuracy | None:
-    """Top-1 of all four on the same labelled images, streamed."""
+def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
+    """Top-1 of all there are on the same labelled images, streamed."""
     if eval_set is None:
         return None
-    session = open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True)
-    networks = {"teacher": models.teacher, "pruned": models.student, "recovered": recovered}
-    right: dict[str, list[Any]] = {name: [] for name in (*networks, "exported")}
-    for images_NCHW, labels_N in eval_set.batches(128):
-        for name, network in networks.items():
-            right[name].append(correct(_forward(network, images_NCHW), labels_N))
-        right["exported"].append(correct(session.run(images_NCHW), labels_N))
+    named = {"teacher": beside.teacher, "pruned": beside.pruned, "recovered": beside.recovered, "exported": session.run}
+    scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
+    right: dict[str, list[Any]] = {name: [] for name in scorers}
+    for images_NCHW, labels_N in eval_set.batches(_BATCH):
+        for name, scorer in scorers.items():
+            right[name].append(correct(scorer(images_NCHW), labels_N))
     hits = {name: np.concatenate(parts) for name, parts in right.items()}
     total = len(eval_set)
+    proportions = {name: Proportion(int(values.sum()), total) for name, values in hits.items()}
     return Accuracy(
         source=eval_set.source,
         num_images=total,
-        **{name: Proportion(int(values.sum()), total) for name, values in hits.items()},
+        teacher=proportions["teacher"],
+        pruned=proportions.get("pruned"),
+        recovered=proportions.get("recovered"),
+        exported=proportions["exported"],
         teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
         exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
     )
 
 
-def _forward(network: nn.Module, images_NCHW: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    logits_NK: np.ndarray[Any, Any] = network(torch.from_numpy(images_NCHW)).numpy()
-    return logits_NK
-
-
-def _latency(onnx_path: Path, golden_NCHW: np.ndarray[Any, Any], target: Target, settings: LatencySettings) -> Latency:
+def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
     board = target.board.value if target.board else None
     here = is_target(target.machine.value, board, this_host())
-    golden_path = onnx_path.with_suffix(".golden.npy")
-    golden_path.write_bytes(npy_bytes(golden_NCHW))
-    try:
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+        golden_path = Path(folder) / "golden.npy"
+        golden_path.write_bytes(npy_bytes(golden_NCHW))
         return measure_in_subprocess(
             onnx_path,
             golden_path,
@@ -152,5 +193,3 @@ def _latency(onnx_path: Path, golden_NCHW: np.ndarray[Any, Any], target: Target,
             machine=target.machine.value,
             board=board,
         )
-    finally:
-        golden_path.unlink()

@@ -9,15 +9,9 @@ directory under the digest of what it depends on, so the same command again, or 
 from __future__ import annotations
 
 import copy
-import json
-import platform
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +19,7 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Exported,
     InputSpec,
-    ModelFacts,
+    Pattern,
     RecordFacts,
     Report,
     Sparsity,
@@ -34,35 +28,35 @@ from edgerecover.artifacts import (
     sha256_of,
     to_json,
 )
-from edgerecover.bundle.write import check_writable, write_bundle
+from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
-from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.files import npy_bytes, replace_file
-from edgerecover.judgement import Judged, judge_file, logits_of_file
+from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
+from edgerecover.packing import GOLDEN_IMAGES, data_used, pack, record_facts, tool_versions, without_folder
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
-from edgerecover.report.markdown import markdown
 from edgerecover.report.picture import contact_sheet
+from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import SyntheticSets
-from edgerecover.synthesize.record.file import check_teacher, read_record, write_record
+from edgerecover.synthesize.record.file import read_record_of, write_record
 from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
-
-_GOLDEN_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with _stage("load", times):
+    with stage("load", times):
         models = open_models(
             request.model_path,
             arch=request.arch,
@@ -115,13 +109,13 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             will_prune=request.pruning is not None,
         )
         eval_set = _eval_set(request, models)
-        record = _record(request.record, models)
+        record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
-        with _stage("prune", times):
+        with stage("prune", times):
             models = _pruned(models, request.pruning)
 
-    with _stage("synthesize", times) as clock:
+    with stage("synthesize", times) as clock:
         key = synthesis_key(
             models.teacher,
             models.input,
@@ -145,36 +139,42 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
-    with _stage("recover", times) as clock:
+    with stage("recover", times) as clock:
         recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         onnx_path = Path(scratch) / "model.onnx"
-        with _stage("export", times):
+        with stage("export", times):
             exported = export(
                 recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
             )
 
-        with _stage("validate", times):
-            golden_NCHW = sets.held_back.images_of(range(min(_GOLDEN_IMAGES, len(sets.held_back))))
+        with stage("validate", times):
+            golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
+            session = open_on_cpu(onnx_path, models.input.shape, models.num_classes)
             judged = judge_file(
-                onnx_path, models, recovered.student, sets.held_back, eval_set, golden_NCHW, request.target,
+                session,
+                Beside(scorer_of(models.teacher), scorer_of(models.student), scorer_of(recovered.student)),
+                sets.held_back,
+                eval_set,
+                golden_NCHW,
+                request.target,
                 request.profile.latency,
-            )  # fmt: skip
+                is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+                # Measured on students of their teacher's architecture, on dreams that batch norm guides.
+                is_predictable=models.same_architecture and bool(batch_norms_of(models.teacher)),
+            )
 
         report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
-        with _stage("bundle", times):
-            files: dict[str, Path | bytes | str] = {
+        with stage("bundle", times):
+            content: dict[str, Path | bytes | str] = {
                 "model.onnx": onnx_path,
                 "recovered.safetensors": weights_of(recovered.student),
                 "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(logits_of_file(onnx_path, [golden_NCHW])),
+                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
                 "dreams.png": contact_sheet(sets.train),
-                "config.json": _json(_resolved_configuration(request, models)),
-                "report.json": _json(to_json(report)),
-                "report.md": markdown(report),
             }
-            write_bundle(files, request.out, _manifest_fields(request, report))
+            pack(report, request.out, content, _resolved_configuration(request, models))
     return report
 
 
@@ -235,46 +235,10 @@ def make_record(
     return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
 
 
-@dataclass
-class _Clock:
-    """One stage under way; the stage says here when it found its result already done."""
-
-    reused: bool = False
-
-
-@contextmanager
-def _stage(name: str, times: list[StageTime]) -> Iterator[_Clock]:
-    """Time a stage, and let no failure leave it without its name and an exit code."""
-    started, clock = time.perf_counter(), _Clock()
-    try:
-        yield clock
-    except EdgeRecoverError:
-        raise
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
-        ) from error
-    except Exception as error:
-        raise StageError(
-            f"stage {name} failed: {type(error).__name__}: {error}",
-            hint="run again with --debug for the full trace; what was finished is reused",
-        ) from error
-    times.append(StageTime(name, time.perf_counter() - started, clock.reused))
-
-
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
     if request.eval_data is None:
         return None
     return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes)
-
-
-def _record(path: Path | None, models: Models) -> Record | None:
-    if path is None:
-        return None
-    record = read_record(path)
-    check_teacher(record, path, models.teacher, models.input.shape)
-    return record
 
 
 def _pruned(models: Models, pruning: Pruning) -> Models:
@@ -342,14 +306,14 @@ def _report(
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
         device=str(compute),
-        data_used=_data_used(record is not None, judged.accuracy is not None),
+        data_used=data_used(record is not None, judged.accuracy is not None),
         target=request.target.name,
         target_description=request.target.description,
         profile=request.profile.name,
-        student=_without_folder(models.student_facts),
-        teacher=_without_folder(models.teacher_facts),
+        student=without_folder(models.student_facts),
+        teacher=without_folder(models.teacher_facts),
         recovered_sparsity=sparsity,
-        record=_record_facts(record, request.record),
+        record=record_facts(record, request.record),
         synthetic=synthetic,
         rungs=recovered.rungs,
         exported=replace(exported, path=Path(exported.path).name),
@@ -370,7 +334,7 @@ def _report(
                 judged.latency,
                 judged.accuracy,
                 judged.two_four,
-                models.same_architecture,
+                same_architecture=models.same_architecture,
             ),
         ),
         stages=tuple(times),
@@ -388,36 +352,15 @@ def _report(
                 same_architecture=models.same_architecture,
             ),
         ),
-        tool_versions=_tool_versions(),
+        tool_versions=tool_versions(),
         same_architecture=models.same_architecture,
     )
-
-
-def _record_facts(record: Record | None, path: Path | None) -> RecordFacts | None:
-    if record is None or path is None:
-        return None
-    return RecordFacts(path.name, record.sha256, path.stat().st_size, record.kind, record.num_images, record.noise)
-
-
-def _data_used(has_record: bool, has_real_images: bool) -> str:
-    used = [name for name, is_used in (("record", has_record), ("eval-only", has_real_images)) if is_used]
-    return ", ".join(used) or "none"
-
-
-def _without_folder(facts: ModelFacts) -> ModelFacts:
-    """A report travels: it names the user's files, not where they lay."""
-    return replace(facts, path=Path(facts.path).name)
 
 
 def _num_mask_violations(models: Models, recovered: Recovered) -> int:
     """Weights that the mask holds at zero and that are not zero after recovery."""
     weights = dict(recovered.student.named_parameters())
     return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
-
-
-def _tool_versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
@@ -435,24 +378,3 @@ def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:
         "target": request.target.model_dump(mode="json", exclude_none=True),
         "profile": request.profile.model_dump(mode="json"),
     }
-
-
-def _manifest_fields(request: Request, report: Report) -> dict[str, Any]:
-    return {
-        "edgerecover_version": report.edgerecover_version,
-        "created_utc": report.created_utc,
-        "target": report.target,
-        "profile": report.profile,
-        "seed": request.seed,
-        "data_used": report.data_used,
-        "verdict": report.verdict.value,
-        "architecture": report.student.architecture,
-        "teacher_architecture": report.teacher.architecture,
-        "student_sha256": report.student.sha256,
-        "teacher_sha256": report.teacher.sha256,
-        "tool_versions": report.tool_versions,
-    }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -106,6 +106,9 @@ def _table(kind: str, function: Callable[..., Any]) -> str:
 
 
 def _value(parameter: Parameter) -> str:
+    if typing.get_origin(parameter.kind) is list:
+        (choices,) = typing.get_args(parameter.kind)
+        return " or ".join(f"`{choice.value}`" for choice in choices)
     if typing.get_origin(parameter.kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(parameter.kind))
     return {bool: "–", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}[parameter.kind]

@@ -170,3 +170,75 @@ def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dreams")
     found, _ = synthesize(teacher, INPUT, NUM_CLASSES, synthesis, seed=0, folder=folder, compute=cpu)
     return found
+
+
+@pytest.fixture
+def write_onnx():
+    """Writes a small classifier, 3×8×8 to 5 classes, by hand: as ONNX files from elsewhere come, and without torch."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, numpy_helper
+    from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+
+    def write_onnx(
+        path,
+        *,
+        batch="batch",
+        opset=18,
+        ir_version=None,
+        dtype="float32",
+        channels_last=False,
+        names=("input", "logits"),
+        sides=(8, 8),
+        extra_outputs=False,
+        softmax=False,
+        external=None,
+        operator=None,
+        zeros=(),
+    ):
+        random = np.random.default_rng(0)
+        conv = random.standard_normal((8, 3, 3, 3))
+        fc = random.standard_normal((8, 5))
+        conv.reshape(-1)[list(zeros)] = 0.0
+        kind = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE,
+                "uint8": TensorProto.UINT8}[dtype]  # fmt: skip
+        input_name, output_name = names
+        weights_dtype = "float32" if dtype == "uint8" else dtype
+        nodes = [make_node("Transpose", [input_name], ["nchw"], perm=[0, 3, 1, 2])] if channels_last else []
+        images = "nchw" if channels_last else input_name
+        if dtype == "uint8":
+            nodes.append(make_node("Cast", [images], ["float"], to=TensorProto.FLOAT))
+            images = "float"
+        nodes += [
+            make_node("Conv", [images, "conv.weight"], ["a"], pads=[1, 1, 1, 1]),
+            make_node("Relu", ["a"], ["b"]),
+            make_node("GlobalAveragePool", ["b"], ["c"]),
+            make_node("Flatten", ["c"], ["features"]),
+            make_node("Gemm", ["features", "fc.weight"], ["scores"]),
+        ]
+        if operator:
+            nodes.append(make_node(operator, ["scores"], ["odd"], domain="acme"))
+        last = "odd" if operator else "scores"
+        nodes.append(make_node("Softmax" if softmax else "Identity", [last], [output_name]))
+        shape = [batch, *sides, 3] if channels_last else [batch, 3, *sides]
+        score_kind = TensorProto.FLOAT if dtype == "uint8" else kind
+        outputs = [make_tensor_value_info(output_name, score_kind, [batch, 5])]
+        if extra_outputs:
+            outputs.insert(0, make_tensor_value_info("features", score_kind, [batch, 8]))
+        graph = make_graph(
+            nodes,
+            "classifier",
+            [make_tensor_value_info(input_name, kind, shape)],
+            outputs,
+            [numpy_helper.from_array(value.astype(weights_dtype), name)
+             for name, value in (("conv.weight", conv), ("fc.weight", fc))],
+        )  # fmt: skip
+        opsets = [make_opsetid("", opset), *([make_opsetid("acme", 1)] if operator else [])]
+        model = make_model(graph, opset_imports=opsets, ir_version=ir_version or (11 if opset >= 23 else 8))
+        if external:
+            onnx.save(model, path, save_as_external_data=True, location=external, size_threshold=0)
+        else:
+            onnx.save(model, path)
+        return path
+
+    return write_onnx

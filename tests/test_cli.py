@@ -182,6 +182,33 @@ def test_dynamic_batch(digits: Path) -> None:
         assert session.run(None, {"input": np.zeros((n, 1, 8, 8), np.float32)})[0].shape == (n, 10)
 
 
+def test_an_onnx_file_is_judged_and_packed_in_the_same_look(digits: Path) -> None:
+    run_flags = ("--arch", ARCHITECTURE, *PREPROCESSING, "-p", "smoke", "--work", "work")
+    done = edgerecover("run", "-t", "jetson-orin", "model.pt", "--teacher", "dense.pt", *run_flags, cwd=digits)
+    assert done.returncode == 0, done.stderr
+    line = ("validate", "model.jetson-orin.bundle/model.onnx", "-t", "jetson-orin", "--teacher", "dense.pt", *run_flags)
+    judged = edgerecover(*line, "--pruned", "model.pt", "--out", "judged.bundle", cwd=digits)
+    assert judged.returncode == 0, judged.stderr
+    assert max(len(line) for line in judged.stdout.splitlines()) <= 80
+    assert "\x1b" not in judged.stdout + judged.stderr
+    for words in ("from an earlier run", "agreement", "p99", "DEVICE", "judged.bundle"):
+        assert words in judged.stdout
+    assert edgerecover("bundle", "verify", "judged.bundle", cwd=digits).returncode == 0
+    assert edgerecover("bundle", "show", "judged.bundle", cwd=digits).returncode == 0
+    as_json = json.loads(edgerecover(*line, "--json", cwd=digits).stdout)
+    assert (as_json["bundle"], as_json["parity"], as_json["rungs"]) == (None, None, [])
+
+    made = edgerecover("synthesize", "dense.pt", "-o", "images", "--set", "held-back", *run_flags, "--json", cwd=digits)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["synthetic"]["reused"]
+    np.testing.assert_array_equal(
+        np.load(digits / "images" / "held_back.npy")[:16], np.load(digits / "judged.bundle" / "golden" / "inputs.npy")
+    )
+    refused = edgerecover("run", "-t", "jetson-orin", "model.jetson-orin.bundle/model.onnx", cwd=digits)
+    assert refused.returncode == 2
+    assert "edgerecover validate" in refused.stderr
+
+
 def with_nan(folder: Path) -> str:
     state = torch.load(folder / "model.pt")
     state["fc.weight"][0, 0] = float("nan")

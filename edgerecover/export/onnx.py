@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.files import replace_file
+from edgerecover.models.onnx_weights import graphs_of, weights_of
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
-    import numpy
     import onnx
     from torch import Tensor, nn
 
@@ -141,23 +141,13 @@ def _opset_of(model: onnx.ModelProto) -> int:
 def _strip(model: onnx.ModelProto) -> None:
     """Take out doc strings and metadata: they carry source paths and stack traces of this machine."""
     parts: list[Any] = [model]
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         parts += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for function in model.functions:
         parts += [function, *function.node, *function.value_info]
     for part in parts:
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those nested in its nodes (the branches of If, the bodies of Loop)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            nested = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for inner in nested:
-                yield from _graphs(inner)
 
 
 def _checked(model: onnx.ModelProto) -> bytes:
@@ -195,28 +185,6 @@ def _write(content: bytes, path: Path) -> None:
 
 def count_weights(model: onnx.ModelProto) -> tuple[int, int]:
     """Weights that feed Conv, ConvTranspose, Gemm and MatMul, each tensor once; and how many are not zero."""
-    import numpy as np
-
-    weights = list(_weights(model.graph))
-    return sum(weight.size for weight in weights), sum(int(np.count_nonzero(weight)) for weight in weights)
-
-
-def _weights(graph: onnx.GraphProto) -> Iterable[numpy.ndarray[Any, Any]]:
-    from onnx import numpy_helper
-
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    # The TorchScript exporter shares and reorders weights through these.
-    passed_on = {
-        node.output[0]: node.input[0]
-        for node in graph.node
-        if node.op_type in ("Identity", "Transpose", "Reshape", "Cast")
-    }
-    found: dict[str, None] = {}
-    for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            for name in node.input[:2]:
-                while name in passed_on:
-                    name = passed_on[name]
-                if name in tensors:
-                    found[name] = None
-    return (numpy_helper.to_array(tensors[name]) for name in found)
+    weights = list(weights_of(model))
+    num_weights = sum(weight.is_zero.size for weight in weights)
+    return num_weights, num_weights - sum(int(weight.is_zero.sum()) for weight in weights)

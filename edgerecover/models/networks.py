@@ -12,6 +12,7 @@ from edgerecover.models.architectures import default_input
 from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
 from edgerecover.models.facts import facts_of
 from edgerecover.models.load import Checkpoint, read_checkpoint
+from edgerecover.models.onnx_file import is_onnx, read_onnx
 from edgerecover.models.opening import Opened, checked_num_classes, completed, open_checkpoint, required_architecture
 from edgerecover.models.sparsity import prunable_weights
 from edgerecover.models.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
@@ -48,11 +49,13 @@ class Models:
 
 
 def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
-    """Find out what a checkpoint holds. Without a known architecture, its weights alone are looked at.
+    """Find out what a checkpoint or ONNX file holds. Without a known architecture, its weights alone are looked at.
 
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
+    if is_onnx(model_path):
+        return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     spec = completed(said, checkpoint)
@@ -140,24 +143,69 @@ class Classifier:
 
     network: nn.Module
     """float32, on the CPU, in eval mode."""
+    masks: dict[str, Tensor]
+    """As in `Models`."""
     input: InputSpec
     num_classes: int
     classes: tuple[str, ...] | None
+    facts: ModelFacts
 
 
 def open_classifier(
-    model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    belongs_to: Path | None = None,
+    is_teacher: bool = False,
 ) -> Classifier:
     """Open one checkpoint whose input must be known.
+
+    Args:
+        model_path: the checkpoint.
+        arch: relative to the working directory; None: a TOML file says, or keys and shapes tell.
+        input_flags: the input that flags describe; None: a TOML file or the architecture's own weights say.
+        trust_code: Python that a TOML file names may run without a trust record.
+        belongs_to: a file whose TOML file says what that beside the checkpoint does not.
+        is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
     """
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    if belongs_to is not None:
+        other = resolve(belongs_to, arch=arch, teacher=model_path, input_flags=input_flags, trust_code=trust_code)
+        taught = resolve_teacher(other, teacher_arch=None, trust_code=trust_code)
+        if is_teacher and taught.architecture and not arch:
+            said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
+        said = _filled(said, other)
     spec, input = _with_input(completed(said, checkpoint), said, model_path)
-    network = open_checkpoint(checkpoint, spec).network
-    return Classifier(network, input, checked_num_classes(network, input, spec), spec.classes)
+    opened = open_checkpoint(checkpoint, spec)
+    num_classes = checked_num_classes(opened.network, input, spec)
+    return Classifier(
+        network=opened.network,
+        masks=_masks(opened.checkpoint, opened.network),
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        facts=facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense),
+    )
+
+
+def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+    """`spec` with what only `other` says."""
+    if spec.architecture is None:
+        spec = replace(
+            spec,
+            architecture=other.architecture,
+            architecture_source=other.architecture_source,
+            base_dir=other.base_dir,
+        )
+    if spec.input is None:
+        spec = replace(spec, input=other.input, input_source=other.input_source)
+    return replace(spec, classes=spec.classes or other.classes)
 
 
 # --- what teacher and student share ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ Shapes of weights: (out, in / groups, *kernel) for Conv, (in, out / groups, *ker
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import LayerSparsity, Pattern, Sparsity
@@ -39,6 +39,11 @@ def measure(weights: nn.Module | Mapping[str, Tensor], *, narrower: bool = False
         layers = [(name, weight, 1) for name, weight in weights.items()]
     else:
         layers = list(prunable_layers(weights))
+    return measure_layers(layers, narrower=narrower)
+
+
+def measure_layers(layers: Sequence[tuple[str, Tensor, int]], *, narrower: bool = False) -> Sparsity:
+    """The same for name, weight and input dimension of each layer."""
     eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
     measured = tuple(_measure_layer(*layer) for layer in layers)
     return Sparsity(measured, Pattern.CHANNEL if narrower else _overall(measured, eligible))

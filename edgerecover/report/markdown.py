@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgerecover.artifacts import Report
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, percent, prediction, proportion, record, size
 
 
 def markdown(report: Report) -> str:
@@ -19,11 +19,7 @@ def markdown(report: Report) -> str:
             "",
             *_table("Model", ("", ""), _model(report)),
             *_table("Stages", ("stage", "time"), _stages(report)),
-            *_table(
-                "Recovery ladder",
-                ("rung", "agreement with the teacher (calibration dreams)", ""),
-                _rungs(report),
-            ),
+            *_ladder(report),
             *_accuracy(report),
             *_table("Exported file", ("", ""), _exported(report)),
             *_table("Latency", ("", ""), _latency(report)),
@@ -56,6 +52,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
         ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
         ("student sha256", s.sha256),
         ("teacher sha256", report.teacher.sha256),
+        *([("activation record", record(report.record))] if report.record else []),
         ("synthetic images", f"{report.synthetic.num_train:,} train, {report.synthetic.num_calibration:,} calibration, "
          f"{report.synthetic.num_held_back:,} held back"),
     ]  # fmt: skip
@@ -63,6 +60,12 @@ def _model(report: Report) -> list[tuple[str, str]]:
 
 def _stages(report: Report) -> list[tuple[str, str]]:
     return [(s.stage, duration(s.seconds) + (" (from an earlier run)" if s.reused else "")) for s in report.stages]
+
+
+def _ladder(report: Report) -> list[str]:
+    if not report.rungs:
+        return []
+    return _table("Recovery ladder", ("rung", "agreement with the teacher (calibration dreams)", ""), _rungs(report))
 
 
 def _rungs(report: Report) -> list[tuple[str, str, str]]:
@@ -73,8 +76,8 @@ def _accuracy(report: Report) -> list[str]:
     if not report.accuracy:
         return []
     words = {"pruned": report.before}
-    names = ("teacher", "pruned", "recovered", "exported")
-    rows = ((words.get(name, name), proportion(getattr(report.accuracy, name))) for name in names)
+    named = ((name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported"))
+    rows = ((words.get(name, name), proportion(value)) for name, value in named if value)
     title = f"Accuracy on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
     return _table(title, ("model", "top-1 (95 % interval)"), rows)
 
@@ -85,10 +88,11 @@ def _exported(report: Report) -> list[tuple[str, str]]:
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
         ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are not zero"),
         ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
-         "held-back synthetic images"),
-        ("agreement before recovery", proportion(report.fidelity.pruned)),
+         f"held-back {report.synthetic.source}"),
+        *([("agreement before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
-        ("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}"),
+        *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}")]
+          if p else []),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, percent, prediction, proportion, size
+from edgerecover.report.words import duration, parity, percent, prediction, proportion, record, size
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -32,15 +32,16 @@ _WIDEST = 100
 """Columns beyond which lines of prose get hard to read."""
 
 
-def print_report(console: Console, report: Report, bundle: str) -> None:
-    """Show a whole run."""
+def print_report(console: Console, report: Report, bundle: str | None) -> None:
+    """Show a whole run, or the judgement of a file from elsewhere; `bundle` is where it was packed, if it was."""
     parts: list[RenderableType] = [
         _headline(report),
         _section("Stages"),
         _stages(report),
-        _section(f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"),
-        _ladder(report),
     ]
+    if report.rungs:
+        title = f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"
+        parts += [_section(title), _ladder(report)]
     if report.accuracy:
         title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
         parts += [_section(title), _accuracy(report)]
@@ -116,6 +117,7 @@ def _headline(report: Report) -> RenderableType:
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
             **_teacher(report),
+            **({"record": record(report.record)} if report.record else {}),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",
         }),
@@ -131,7 +133,7 @@ def _teacher(report: Report) -> dict[str, str]:
 def _stages(report: Report) -> RenderableType:
     notes = {
         "synthesize": _dreams(report),
-        "recover": f"kept: {next(rung.name for rung in report.rungs if rung.chosen)}",
+        "recover": f"kept: {next((rung.name for rung in report.rungs if rung.chosen), 'nothing')}",
         "export": f"{report.exported.exporter}, opset {report.exported.opset}",
         "validate": f"{report.latency.runtime}, {report.latency.provider}",
     }
@@ -147,7 +149,9 @@ def _stages(report: Report) -> RenderableType:
 
 def _dreams(report: Report) -> str:
     s = report.synthetic
-    made = f"{s.num_train + s.num_calibration + s.num_held_back:,} dreams, {s.images_per_s:.3g}/s"
+    made = f"{s.num_train + s.num_calibration + s.num_held_back:,} {s.source}"
+    if s.images_per_s:
+        made += f", {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is None:
         return made
     return f"{made}, {percent(s.teacher_agrees_with_target)} seen as their class"
@@ -172,7 +176,8 @@ def _ladder(report: Report) -> RenderableType:
 def _accuracy(report: Report) -> RenderableType:
     named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
     words = {"pruned": report.before}
-    return _grid(((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named), right=(1,))
+    rows = ((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named if value)
+    return _grid(rows, right=(1,))
 
 
 def _exported(report: Report) -> RenderableType:
@@ -181,13 +186,16 @@ def _exported(report: Report) -> RenderableType:
     return _facts({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
-        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back dreams\n"
-        f"{proportion(f.pruned)} {'as pruned' if report.same_architecture else report.before}, before recovery",
+        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
+        f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
-        "parity": f"same decision as PyTorch on {percent(p.top1_agreement)} of them\n"
-        f"logits differ by {p.max_abs:.1e} at most (their spread: {p.logit_scale:.3g})",
+        **({"parity": parity(p)} if p else {}),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
+
+
+def _as_it_came(report: Report) -> str:
+    return f"{'as pruned' if report.same_architecture else report.before}, before recovery"
 
 
 def _latency_title(report: Report) -> str:
@@ -226,12 +234,13 @@ def _gates(gates: tuple[Gate, ...]) -> RenderableType:
     return _grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
 
 
-def _verdict(report: Report, bundle: str) -> RenderableType:
+def _verdict(report: Report, bundle: str | None) -> RenderableType:
     waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in report.gates)
     rows: list[tuple[str | Text, ...]] = [
         (Text(_WORD[report.verdict], f"reverse {_STYLE[report.verdict]}"), _summary(report)),
-        (Text("bundle", "dim"), Text(bundle, "bold")),
     ]
+    if bundle is not None:
+        rows.append((Text("bundle", "dim"), Text(bundle, "bold")))
     if waiting:
         style = _STYLE[GateStatus.NEEDS_DEVICE]
         rows.insert(
@@ -247,8 +256,9 @@ def _summary(report: Report) -> str:
     if report.accuracy:
         pruned, exported, measure = report.accuracy.pruned, report.accuracy.exported, "accuracy"
     where = "" if latency.host_is_target else "host "
+    before = f"{100 * pruned.value:.1f} → " if pruned else ""
     return (
-        f"{measure} {100 * pruned.value:.1f} → {percent(exported.value)}, {size(report.exported.size_bytes)}, "
+        f"{measure} {before}{percent(exported.value)}, {size(report.exported.size_bytes)}, "
         f"{where}p99 {latency.percentile_ms(99):.2f} ms"
     )
 

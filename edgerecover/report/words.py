@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Predicted, Proportion
+from edgerecover.artifacts import Parity, Predicted, Proportion, RecordFacts
 
 
 def percent(fraction: float) -> str:
@@ -26,6 +26,14 @@ def prediction(value: Predicted) -> str:
     )
 
 
+def parity(value: Parity) -> str:
+    """How near a file is to its PyTorch network."""
+    return (
+        f"same decision as PyTorch on {percent(value.top1_agreement)} of them\n"
+        f"logits differ by {value.max_abs:.1e} at most (their spread: {value.logit_scale:.3g})"
+    )
+
+
 def size(num_bytes: int) -> str:
     """1_099_231 → "1.1 MB" (10^6 bytes, as disks and downloads count)."""
     if num_bytes < 1000:
@@ -46,3 +54,9 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def record(facts: RecordFacts) -> str:
+    """Of the teacher's activations, shipped with it."""
+    noise = f", noise of {facts.noise:g} standard errors" if facts.noise else ""
+    return f"{facts.path}: {facts.kind}, from {facts.num_images:,} real images, {size(facts.size_bytes)}{noise}"

@@ -11,13 +11,13 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Latency, from_json, to_json
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.runtime.fresh import run_fresh
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.latency import measure
 from edgerecover.runtime.memory import peak_bytes
@@ -65,12 +65,13 @@ def measure_here(
     runtime = import_onnxruntime()
     feed_NCHW = _read_images(golden_inputs)
     memory_before_bytes = peak_bytes()
-    session = open_session(model, providers, num_threads=num_threads)
+    shape_CHW = feed_NCHW.shape[1:] if feed_NCHW.ndim == 4 else None
+    session = open_session(model, providers, num_threads=num_threads, shape_CHW=shape_CHW)
     batch = session.batch or 1
     session.run(feed_NCHW[:batch])  # refuses images that do not fit
-    query_NCHW = np.resize(feed_NCHW[:batch], (batch, *session.shape_CHW))
+    query = session.feed(np.resize(feed_NCHW[:batch], (batch, *session.shape_CHW)))
     warmup_ms, samples_ms = measure(
-        lambda: session.run_batch(query_NCHW),
+        lambda: session.run_batch(query),
         num_warmup=num_warmup,
         min_queries=min_queries,
         min_duration_s=min_duration_s,
@@ -113,7 +114,7 @@ def measure_in_subprocess(
         BadInputError, MissingError: as `measure_here`.
         StageError: the process died, hung or answered something else; gives its last line.
     """
-    arguments = ["--model", str(model.resolve()), "--golden-inputs", str(golden_inputs.resolve())]
+    arguments = ["--model", str(model.absolute()), "--golden-inputs", str(golden_inputs.resolve())]
     arguments += ["--providers", ",".join(providers), "--machine", machine]
     arguments += ["--num-warmup", str(num_warmup), "--min-queries", str(min_queries)]
     arguments += ["--min-duration-s", str(min_duration_s)]
@@ -121,35 +122,7 @@ def measure_in_subprocess(
         arguments += ["--num-threads", str(num_threads)]
     if board is not None:
         arguments += ["--board", board]
-    return _parsed(_in_fresh_interpreter(arguments))
-
-
-def _in_fresh_interpreter(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    # -I keeps the current folder, which may be a stranger's, off the import path. This process's own path
-    # goes last instead: it is how an editable or user install is found.
-    code = (
-        "import json, sys; sys.path.extend(json.loads(sys.argv[1])); "
-        "from edgerecover.runtime.measure import main; sys.exit(main(sys.argv[2:]))"
-    )
-    search_path = json.dumps([entry for entry in sys.path if entry])
-    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
-        try:
-            return subprocess.run(
-                [sys.executable, "-I", "-X", "utf8", "-c", code, search_path, *arguments],
-                cwd=folder,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise StageError(f"the latency measurement did not end within {TIMEOUT_S:.0f} s") from error
-        except OSError as error:
-            raise StageError(
-                f"the latency measurement could not start {sys.executable}: {error.strerror or error}"
-            ) from error
+    return _parsed(run_fresh("edgerecover.runtime.measure", arguments, TIMEOUT_S, what="the latency measurement"))
 
 
 def _parsed(child: subprocess.CompletedProcess[str]) -> Latency:

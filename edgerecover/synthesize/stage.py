@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from edgerecover.synthesize.record.values import Record
 
 SPLITS = ("train", "calibration", "held_back")
+_PROCEDURAL_BATCH = 64
 _FORMAT = 4
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
@@ -83,6 +85,7 @@ def synthesize(
     compute: Compute,
     record: Record | None = None,
     progress: Progress = SILENT,
+    splits: Sequence[str] = SPLITS,
 ) -> tuple[SyntheticSets, SyntheticFacts]:
     """Dream the train, calibration and held-back sets, or read back what an earlier run has finished of them.
 
@@ -99,6 +102,7 @@ def synthesize(
         compute: device and precision.
         record: of the teacher's activations on real data, to be matched beside batch norm's statistics.
         progress: where to report.
+        splits: those of `SPLITS` that are wanted; the others come back empty.
 
     Raises:
         StageError: the images diverged (not finite), or two sets share an image.
@@ -106,7 +110,9 @@ def synthesize(
     folder.mkdir(parents=True, exist_ok=True)
     teacher = compute.place(teacher).eval().requires_grad_(False)
     sizes = dict(zip(SPLITS, (settings.num_train, settings.num_calibration, settings.num_held_back), strict=True))
-    plans = [plan for split in SPLITS for plan in _plans(split, sizes[split], num_classes, settings, seed)]
+    plans = [
+        plan for split in SPLITS if split in splits for plan in _plans(split, sizes[split], num_classes, settings, seed)
+    ]
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
     missing = [plan for plan in plans if plan.name not in shards]
     scale = _pixel_scale(input, settings)
@@ -123,7 +129,7 @@ def synthesize(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
-    return sets, _facts(sets, made, reused=not missing)
+    return sets, _facts(sets, made, settings, reused=not missing)
 
 
 @dataclass(frozen=True)
@@ -217,15 +223,43 @@ def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | 
     return int((teacher(images_NCHW).argmax(1) == targets_N).sum())
 
 
-def _facts(sets: SyntheticSets, made: list[Shard], *, reused: bool) -> SyntheticFacts:
-    train = sets.train
-    on_target = sum(shard.num_on_target for shard in train.shards) / len(train) if train.targets() else None
+def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reused: bool) -> SyntheticFacts:
+    # Of the train images; of the first set there is where these were not asked for.
+    some = next(images for images in (sets.train, sets.held_back, sets.calibration) if len(images))
+    on_target = sum(shard.num_on_target for shard in some.shards) / len(some) if some.targets() else None
     seconds = sum(shard.seconds for shard in made)
     return SyntheticFacts(
-        num_train=len(train),
+        num_train=len(sets.train),
         num_calibration=len(sets.calibration),
         num_held_back=len(sets.held_back),
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
+        source="dreams" if settings.source == "dream" else f"{settings.source} images",
     )
+
+
+def procedural_set(input: InputSpec, num_images: int, *, seed: int, folder: Path) -> tuple[ImageSet, SyntheticFacts]:
+    """Fractals for a teacher that gives no gradient: a held-back set made from formulas alone.
+
+    Args:
+        input: the teacher's; its mean, std and pixel range decide what a pixel can be.
+        num_images: N.
+        seed: of all randomness.
+        folder: where they are kept; made when missing. Name it after seed and input.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scale, shards, reused = PixelScale(*input.bounds()), [], True
+    for number, start in enumerate(range(0, num_images, _PROCEDURAL_BATCH)):
+        name, size = f"held_back-{number:05d}", min(_PROCEDURAL_BATCH, num_images - start)
+        shard = read_shard(folder, name)
+        if shard is None or shard.num_images != size:
+            started, reused = time.perf_counter(), False
+            shard_seed = _seed_of(f"{seed}/fractals/{number}")
+            images_NCHW = procedural_images("fractal", size, input.shape, input.bounds(), shard_seed)
+            shard = write_shard(folder, name, scale.encode(images_NCHW), (), 0, time.perf_counter() - started)
+        shards.append(shard)
+    images = ImageSet(folder, scale, tuple(shards))
+    seconds = sum(shard.seconds for shard in shards)
+    facts = SyntheticFacts(0, 0, len(images), None, len(images) / seconds if seconds else 0.0, reused, "fractals")
+    return images, facts

@@ -9,7 +9,7 @@ import contextlib
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +44,27 @@ class EvalSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self, batch_size: int, *, every: int = 1
-    ) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
-        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order; all, or each `every`-th.
+    def sample(self, num_images: int) -> EvalSet:
+        """At most so many of them, drawn at random but always the same ones."""
+        import numpy as np
+
+        if num_images >= len(self):
+            return self
+        chosen_N = np.sort(np.random.default_rng(0).permutation(len(self))[:num_images])
+
+        def read(part: slice) -> NDArray[numpy.uint8]:
+            return np.concatenate([self.read_pixels(slice(i, i + 1)) for i in chosen_N[part]])
+
+        return replace(self, labels=self.labels[chosen_N], read_pixels=read)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
+        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order.
 
         Raises:
             BadInputError: an image of a folder cannot be decoded.
         """
-        for start in range(0, len(self), batch_size * every):
-            part = slice(start, start + batch_size * every, every)
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
             yield _normalised(self.read_pixels(part), self.input), self.labels[part]
 
 

@@ -51,8 +51,8 @@ class Decisions:
         return max(self.counts) / self.num_images
 
 
-def decisions_of(teacher_logits_NK: NDArray[Any]) -> Decisions:
-    """Count the teacher's decisions on its own dreams.
+def decisions_of(teacher_logits_NK: NDArray[Any], images: str = "dreams") -> Decisions:
+    """Count the teacher's decisions on its own dreams, or other `images`.
 
     Raises:
         BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
@@ -63,12 +63,12 @@ def decisions_of(teacher_logits_NK: NDArray[Any]) -> Decisions:
     num_broken = int((~np.isfinite(teacher_logits_NK)).any(axis=1).sum())
     if num_broken:
         raise BadInputError(
-            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} dreams",
+            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
             hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
         )
     if num_images > 1 and np.ptp(teacher_logits_NK, axis=0).max() <= _CONSTANT * np.abs(teacher_logits_NK).max():
         raise BadInputError(
-            f"the teacher's logits are the same on all {num_images:,} dreams: it tells no images apart, "
+            f"the teacher's logits are the same on all {num_images:,} {images}: it tells no images apart, "
             "and there is nothing to recover from it",
             hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
         )
@@ -109,6 +109,21 @@ def doubts(
     )
 
 
+def doubts_of_file(
+    decisions: Decisions,
+    synthetic: SyntheticFacts,
+    fidelity: Fidelity,
+    accuracy: Accuracy | None,
+    classes: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """The same for a file that was recovered elsewhere; `decisions` are those on the images it was judged on."""
+    return (
+        *_about_teacher(decisions, synthetic, accuracy),
+        *_about_classes_judged(decisions, synthetic, classes),
+        *_about_file(decisions, synthetic, fidelity),
+    )
+
+
 def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
     sparsity = student.sparsity
     as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
@@ -126,7 +141,7 @@ def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: 
 def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Accuracy | None) -> Iterator[str]:
     guess = 1 / len(decisions.counts)
     share = synthetic.teacher_agrees_with_target
-    if share is not None and _may_be_chance(_proportion(share, synthetic.num_train), guess):
+    if share is not None and _may_be_chance(_proportion(share, decisions.num_images), guess):
         yield (
             f"the teacher reads {share:.1%} of its own dreams as the class they were made for, which is chance "
             f"({guess:.1%}): it may be untrained or damaged, or mean and std of its input may be wrong; "
@@ -162,6 +177,31 @@ def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Seq
         )
 
 
+def _about_classes_judged(
+    decisions: Decisions, synthetic: SyntheticFacts, classes: Sequence[str] | None
+) -> Iterator[str]:
+    num_classes, images = len(decisions.counts), f"{decisions.num_images:,} {synthetic.source}"
+    names = classes or [f"class {number}" for number in range(num_classes)]
+    if len(decisions.seen) == 1:
+        yield (
+            f"the teacher reads all {images} as {names[decisions.seen[0]]}: agreement with it proves nothing, for a "
+            "file that never looks at the image reaches it too"
+        )
+    elif decisions.unseen:
+        yield (
+            f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in {images}: "
+            f"agreement says nothing about {_pronoun(decisions.unseen)}"
+        )
+
+
+def _about_file(decisions: Decisions, synthetic: SyntheticFacts, fidelity: Fidelity) -> Iterator[str]:
+    if len(decisions.seen) > 1 and _may_be_chance(fidelity.exported, decisions.chance):
+        yield (
+            f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-back "
+            f"{synthetic.source}, and always answering the same class would on {decisions.chance:.1%}; do not deploy it"
+        )
+
+
 def _about_recovery(
     decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity, same_architecture: bool
 ) -> Iterator[str]:
@@ -171,6 +211,8 @@ def _about_recovery(
     if len(decisions.seen) == 1:
         return
     chance = decisions.chance
+    if fidelity.recovered is None or fidelity.pruned is None:
+        return
     if _may_be_chance(fidelity.recovered, chance):
         yield (
             f"the recovered student is at chance level: it agrees with the teacher on "

@@ -22,14 +22,20 @@ class Measured:
     """What the run found."""
 
     fidelity: Fidelity
-    parity: Parity
-    num_mask_violations: int
-    """Weights that are zero in the student and not in the recovered network."""
+    parity: Parity | None
+    """None: the file's PyTorch network is not known."""
+    num_mask_violations: int | None
+    """Weights that are zero in the student and not in the recovered network, or in the file from elsewhere; None: there
+    is no such student."""
     exported: Exported
     latency: Latency
     accuracy: Accuracy | None = None
     two_four: TwoFour | None = None
     """Of the exported file, where the student came as 2:4."""
+    is_from_elsewhere: bool = False
+    """Recovered and exported by others."""
+    is_float32: bool = True
+    """Logits of a file of lower precision are meant to differ from PyTorch's: only decisions are compared."""
     same_architecture: bool = True
     """The student is its teacher with zeros or fewer channels."""
 
@@ -37,27 +43,19 @@ class Measured:
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
     came = "pruned input" if measured.same_architecture else "student as it came"
+    stronger = _stronger(limits.profile, measured)
     gates = [
-        _agreement(limits, measured.fidelity.exported, measured.same_architecture),
-        _not_worse(
-            "not_worse_than_input",
-            measured.fidelity.pruned,
-            measured.fidelity.recovered,
-            "recovered agrees with the teacher on",
-            "held-back images",
-            came,
-        ),
-        _mask_kept(measured.num_mask_violations, measured.two_four),
-        _parity_top1(limits, measured.parity),
-        _parity_logits(limits, measured.parity),
+        _agreement(limits, measured.fidelity.exported, stronger),
+        *_not_worse_than_input(measured.fidelity, measured.is_from_elsewhere, came),
     ]
+    if measured.num_mask_violations is not None:
+        gates.append(_mask_kept(measured.num_mask_violations, measured.two_four, measured.is_from_elsewhere))
+    if measured.parity is not None:
+        gates.append(_parity_top1(limits, measured.parity, _what_changed(measured)))
+    if measured.parity is not None and measured.is_float32:
+        gates.append(_parity_logits(limits, measured.parity, _what_changed(measured)))
     if measured.accuracy is not None:
-        accuracy = measured.accuracy
-        real = f"real images ({accuracy.source})"
-        gates.append(
-            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
-        )
-        gates.append(_accuracy_drop(limits, accuracy, measured.same_architecture))
+        gates += _on_real_images(limits, measured.accuracy, came, stronger)
     if limits.max_p99_ms is not None:
         gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
     if limits.max_memory_mb is not None:
@@ -75,7 +73,7 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion, same_architecture: bool) -> Gate:
+def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
     low, high = (100 * edge for edge in exported.interval())
     limit = 100 * limits.min_agreement
     status = _at_least(low, high, limit)
@@ -92,11 +90,30 @@ def _agreement(limits: Limits, exported: Proportion, same_architecture: bool) ->
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile, same_architecture),
+                fail=stronger,
                 inconclusive=f"a profile with more than {exported.total} held-back images can tell",
             )
         ),
     )
+
+
+def _not_worse_than_input(fidelity: Fidelity, is_from_elsewhere: bool, came: str) -> list[Gate]:
+    """Of the recovered network; from elsewhere, of the file."""
+    after = fidelity.exported if is_from_elsewhere else fidelity.recovered
+    if fidelity.pruned is None or after is None:
+        return []
+    does = f"{'the file' if is_from_elsewhere else 'recovered'} agrees with the teacher on"
+    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-back images", came)]
+
+
+def _on_real_images(limits: Limits, accuracy: Accuracy, came: str, stronger: str) -> list[Gate]:
+    gates = []
+    if accuracy.pruned is not None:
+        real = f"real images ({accuracy.source})"
+        gates.append(
+            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
+        )
+    return [*gates, _accuracy_drop(limits, accuracy, stronger)]
 
 
 def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str, came: str) -> Gate:
@@ -126,12 +143,13 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
     )
 
 
-def _mask_kept(num_regrown: int, two_four: TwoFour | None) -> Gate:
-    """Zeros of the recovered network and, where the student is 2:4, the pattern in the exported file."""
+def _mask_kept(num_regrown: int, two_four: TwoFour | None, is_from_elsewhere: bool) -> Gate:
+    """Zeros of the recovered network or file and, where the student is 2:4, the pattern in the exported file."""
     num_dense_groups = two_four.num_dense_groups if two_four else 0
     faults = [f"{num_regrown:,} pruned weights are no longer zero"] if num_regrown else []
     if num_dense_groups:
         faults.append(f"{num_dense_groups:,} groups of four in the exported file hold more than two weights")
+    blame = "recover it under its mask" if is_from_elsewhere else "a fault of edgerecover, please report it"
     in_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
     return Gate(
         name="mask_kept",
@@ -141,15 +159,19 @@ def _mask_kept(num_regrown: int, two_four: TwoFour | None) -> Gate:
         direction=AT_MOST,
         unit="",
         source="edgerecover",
-        message=(
-            f"{' and '.join(faults)}: a fault of edgerecover, please report it"
-            if faults
-            else f"every pruned weight is still zero{in_file}"
-        ),
+        message=(f"{' and '.join(faults)}: {blame}" if faults else f"every pruned weight is still zero{in_file}"),
     )
 
 
-def _parity_top1(limits: Limits, parity: Parity) -> Gate:
+def _what_changed(measured: Measured) -> str:
+    if not measured.is_float32:
+        return "its lower precision changed decisions: calibrate it on more images, or per channel"
+    if measured.is_from_elsewhere:
+        return "it was made from another network, or its export changed it"
+    return "the export changed the network: try another opset"
+
+
+def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     """Without an interval: both sides saw the very same images, and the limit is on these."""
     measured, limit = 100 * parity.top1_agreement, 100 * limits.min_parity_top1
     status = GateStatus.PASS if measured >= limit else GateStatus.FAIL
@@ -164,12 +186,12 @@ def _parity_top1(limits: Limits, parity: Parity) -> Gate:
         message=(
             f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
             f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
-            + _advice(status, fail="the export changed the network: try another opset")
+            + _advice(status, fail=what_changed)
         ),
     )
 
 
-def _parity_logits(limits: Limits, parity: Parity) -> Gate:
+def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     measured, limit = _finite(parity.relative), limits.max_parity_relative
     status = GateStatus.PASS if measured <= limit else GateStatus.FAIL
     return Gate(
@@ -182,13 +204,12 @@ def _parity_logits(limits: Limits, parity: Parity) -> Gate:
         source=f"profile {limits.profile}",
         message=(
             f"largest logit difference to PyTorch {measured:.2g} standard deviations, "
-            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}"
-            + _advice(status, fail="the export changed the network: try another opset")
+            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}" + _advice(status, fail=what_changed)
         ),
     )
 
 
-def _accuracy_drop(limits: Limits, accuracy: Accuracy, same_architecture: bool) -> Gate:
+def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
     low, high = (100 * edge for edge in paired_drop(accuracy))
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
@@ -207,7 +228,7 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, same_architecture: bool) 
             f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
             + _advice(
                 status,
-                fail=_stronger(limits.profile, same_architecture),
+                fail=stronger,
                 inconclusive=f"more than {accuracy.num_images} images can tell",
             )
         ),
@@ -335,8 +356,10 @@ def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
     return f": {advice}" if advice else ""
 
 
-def _stronger(profile: str, same_architecture: bool) -> str:
-    other = "a lower sparsity" if same_architecture else "more recovery.num_steps in a profile of your own"
+def _stronger(profile: str, measured: Measured) -> str:
+    if measured.is_from_elsewhere:
+        return "recover it longer or at a lower sparsity"
+    other = "a lower sparsity" if measured.same_architecture else "more recovery.num_steps in a profile of your own"
     return f"try {other}" if profile == "quality" else f"try --profile quality, or {other}"
 
 

@@ -18,7 +18,7 @@ def test_the_facts_of_a_run_are_there(report):
         "| student sha256 | " + "3f" * 32 + " |",
         "| synthetic images | 1,024 train, 256 calibration, 256 held back |",
         "| distillation | 91.8 % | kept |",
-        "91.0 % (86.9–93.9) of 256 held-back synthetic images",
+        "91.0 % (86.9–93.9) of 256 held-back dreams",
         "| agreement before recovery | 41.8 % (35.9–47.9) |",
         "67,084 of 268,336 are not zero",
         "| p99 | 2.454 ms |",
@@ -67,3 +67,10 @@ def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy)
         ["recovered", "89.8 % (86.8–92.2)"],
         ["exported", "89.8 % (86.8–92.2)"],
     ]
+
+
+def test_a_file_from_elsewhere_shows_what_there_is(report):
+    alone = dataclasses.replace(report.fidelity, pruned=None, recovered=None)
+    text = markdown(dataclasses.replace(report, rungs=(), parity=None, fidelity=alone))
+    for absent in ("Recovery ladder", "parity with", "before recovery", "| None"):
+        assert absent not in text

@@ -220,3 +220,15 @@ def test_every_shipped_file_can_be_shown_whole(kind):
             assert key in text
             if isinstance(value, dict) and "source" in value:
                 assert re.sub(r"\s", "", value["source"]) in packed
+
+
+def test_a_file_from_elsewhere_shows_what_there_is(report):
+    alone = dataclasses.replace(report.fidelity, pruned=None, recovered=None, predicted=None)
+    judged = dataclasses.replace(report, rungs=(), parity=None, fidelity=alone)
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    print_report(console, judged, None)
+    text = console.file.getvalue()
+    for absent in ("Recovery:", "parity", "as pruned", "None", "→"):
+        assert absent not in text
+    assert "bundle" not in text.rpartition("Verdict")[2]
+    assert "with the teacher on 256 held-back dreams" in " ".join(text.split())

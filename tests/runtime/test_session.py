@@ -81,7 +81,7 @@ def test_a_file_that_is_no_image_classifier(tmp_path):
         [make_tensor_value_info("c", onnx.TensorProto.FLOAT, [2])],
     )
     onnx.save(make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=10), tmp_path / "sum.onnx")
-    with pytest.raises(BadInputError, match="one float input"):
+    with pytest.raises(BadInputError, match="one floating-point input"):
         open_session(tmp_path / "sum.onnx", [CPU])
 
 
@@ -89,3 +89,94 @@ def test_a_file_that_is_no_image_classifier(tmp_path):
 def test_images_of_another_shape_are_refused(classifier, shape):
     with pytest.raises(BadInputError, match=r"\(N, 3, 4, 4\)"):
         open_session(classifier, [CPU], num_threads=1).run(np.zeros(shape, np.float32))
+
+
+# --- files as others write them -----------------------------------------------------------------------------
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.fixture
+def reference(write_onnx, tmp_path):
+    """What the plain file answers to these images."""
+    return open_session(write_onnx(tmp_path / "plain.onnx"), [CPU], num_threads=1).run(images(9, SHAPE))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"opset": opset} for opset in (11, 13, 17, 20, 22, 23)),
+        {"batch": 1},
+        {"batch": 7},
+        {"dtype": "float16"},
+        {"channels_last": True},
+        {"channels_last": True, "batch": 4, "dtype": "float16"},
+        {"names": ("pixel_values:0", "StatefulPartitionedCall/output")},
+        {"sides": ("height", "width")},
+        {"sides": (None, None), "channels_last": True},
+        {"extra_outputs": True},
+        {"external": "weights.bin"},
+    ],
+    ids=str,
+)
+def test_files_of_any_make_answer_alike(write_onnx, tmp_path, reference, options):
+    path = write_onnx(tmp_path / "net.onnx", **options)
+    session = open_session(path, [CPU], num_threads=1, strict=True, shape_CHW=SHAPE, num_classes=5)
+    scores = session.run(images(9, SHAPE))
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, reference, atol=2e-2 if options.get("dtype") == "float16" else 1e-4)
+    assert session.outputs[session.output_index] != "features"
+
+
+def test_the_classes_settle_which_output_is_meant(write_onnx, tmp_path):
+    path = write_onnx(tmp_path / "net.onnx", extra_outputs=True)
+    assert open_session(path, [CPU], num_threads=1, num_classes=5).run(images(2, SHAPE)).shape == (2, 5)
+    assert open_session(path, [CPU], num_threads=1, num_classes=8).run(images(2, SHAPE)).shape == (2, 8)
+    with pytest.raises(BadInputError, match=r"K = 10 was expected, found features float32 \(1, 8\), logits"):
+        open_session(path, [CPU], num_threads=1, num_classes=10).run(images(2, SHAPE))
+
+
+def test_a_batch_that_is_open_in_name_only(write_onnx, tmp_path, reference):
+    """A Reshape to one image, as exporters leave it: the file says N and means 1."""
+    path = write_onnx(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.op_type = "Reshape"
+    del flatten.attribute[:]
+    flatten.input.append("shape")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 8]), "shape"))
+    onnx.save(model, path)
+    scores = open_session(path, [CPU], num_threads=1).run(images(9, SHAPE))
+    np.testing.assert_allclose(scores, reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "uint8"}, r"floating-point input \(N, 3, 8, 8\) was expected, found input tensor\(uint8\)"),
+        ({"sides": (9, 8)}, r"found input tensor\(float\) \(batch, 3, 9, 8\)"),
+        ({"batch": 2**40}, r"found input tensor\(float\) \(1099511627776, 3, 8, 8\)"),
+        ({"ir_version": 99}, "IR version"),
+        ({"opset": 99}, "99"),
+        ({"operator": "Shuffle"}, "Shuffle"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_refused_in_one_line(write_onnx, tmp_path, options, words):
+    path = write_onnx(tmp_path / "net.onnx", **options)
+    with pytest.raises(BadInputError, match=words) as caught:
+        open_session(path, [CPU], num_threads=1, shape_CHW=SHAPE)
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    assert "onnxruntime_src" not in caught.value.message
+
+
+def test_hints_fit_the_failure(write_onnx, tmp_path):
+    hints = {}
+    for name, options in {"ir": {"ir_version": 99}, "opset": {"opset": 99}, "own": {"operator": "Shuffle"}}.items():
+        with pytest.raises(BadInputError) as caught:
+            open_session(write_onnx(tmp_path / f"{name}.onnx", **options), [CPU])
+        hints[name] = caught.value.hint
+    assert "ir_version" in hints["ir"]
+    assert "lower opset" in hints["opset"]
+    assert "standard ONNX operators" in hints["own"]

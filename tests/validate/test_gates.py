@@ -228,3 +228,21 @@ def test_two_four_in_the_file_is_judged_with_the_mask():
     assert broken.status is GateStatus.FAIL
     assert broken.measured == 5
     assert "3 groups of four" in broken.message
+
+
+def test_a_file_from_elsewhere_is_judged_by_what_there_is_to_compare_with():
+    alone = Fidelity(None, None, Proportion(950, 1000))
+    found = gates(fidelity=alone, parity=None, num_mask_violations=None, is_from_elsewhere=True)
+    assert list(found) == ["agreement", "latency_p99", "memory", "file_size"]
+    worse = Fidelity(Proportion(990, 1000), None, Proportion(900, 1000))
+    gate = gates(fidelity=worse, is_from_elsewhere=True)["not_worse_than_input"]
+    assert gate.status is GateStatus.FAIL
+    assert gate.message.startswith("the file agrees")
+
+
+def test_lower_precision_is_judged_on_decisions_alone():
+    found = gates(parity=Parity(1000, 0.5, 0.1, 2.0, 0.98), is_float32=False, is_from_elsewhere=True)
+    assert "parity_logits" not in found
+    assert found["parity_top1"].status is GateStatus.FAIL
+    assert "lower precision" in found["parity_top1"].message
+    assert "opset" not in found["parity_top1"].message

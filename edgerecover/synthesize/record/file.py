@@ -81,6 +81,19 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
+def read_record_of(path: Path | None, teacher: nn.Module, shape_CHW: tuple[int, int, int]) -> Record | None:
+    """The record at `path`, known to be the teacher's; None where none is given.
+
+    Raises:
+        BadInputError: as `read_record` and `check_teacher`.
+    """
+    if path is None:
+        return None
+    record = read_record(path)
+    check_teacher(record, path, teacher, shape_CHW)
+    return record
+
+
 def check_teacher(record: Record, path: Path, teacher: nn.Module, shape_CHW: tuple[int, int, int]) -> None:
     """Make sure that a record speaks of this network.
 

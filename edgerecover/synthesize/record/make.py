@@ -42,7 +42,7 @@ MAX_CELLS = 7
 MAX_NODES = 4096
 """Of all layers together. The spectrum's eigenvectors cost their cube: half a minute at this size."""
 
-MAX_RANK = 32
+MAX_RANK = 64
 _JOINT_COMPONENTS = 128
 _SPECTRAL_SHARE = 0.1
 """Lopes et al.: a tenth of the coefficients is enough."""
@@ -62,8 +62,11 @@ class LabelledImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, *, every: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Network inputs (n, C, H, W) float32 and labels (n,), of each `every`-th image."""
+    def sample(self, num_images: int) -> LabelledImages:
+        """At most so many of them."""
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Network inputs (n, C, H, W) float32 and labels (n,)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Recording:
 
         Args:
             teacher: in eval mode, on the CPU.
-            images: of the network's input; of more than fit in memory, every second or third one is taken.
+            images: of the network's input; of more than fit in memory, a random sample is taken.
             num_classes: K.
             progress: where to report.
 
@@ -155,13 +158,13 @@ def _watch(
 ) -> tuple[Tensor, Tensor]:
     """Nodes (N, U) and labels (N,) of as many images as may be held."""
     max_images = _MAX_NODE_BYTES // (4 * sum(layer.num_nodes for layer in layers))
-    every = -(-len(images) // max_images)
+    chosen = images.sample(max_images)
     nodes, labels = [], []
     with (
         watched(teacher, [layer.place for layer in layers]) as seen,
-        progress.task("record", len(images) // every, "images") as task,
+        progress.task("record", len(chosen), "images") as task,
     ):
-        for images_NCHW, labels_N in images.batches(_BATCH, every=every):
+        for images_NCHW, labels_N in chosen.batches(_BATCH):
             teacher(torch.from_numpy(images_NCHW))
             nodes.append(read_nodes(layers, seen))
             labels.append(torch.from_numpy(labels_N))

@@ -1,0 +1,90 @@
+"""What a report and its bundle hold beside the numbers: no folder of this machine, and enough to make it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import ModelFacts, RecordFacts, Report, to_json
+from edgerecover.bundle.write import write_bundle
+from edgerecover.report.markdown import markdown
+
+if TYPE_CHECKING:
+    from edgerecover.synthesize.record.values import Record
+
+GOLDEN_IMAGES = 16
+RESERVED_NAMES = ("config.json", "dreams.png", "golden", "manifest.json", "report.json", "report.md")
+"""What every bundle holds beside its model."""
+
+
+def pack(
+    report: Report, out: Path, content: Mapping[str, Path | bytes | str], configuration: Mapping[str, Any]
+) -> None:
+    """Write the bundle of a report.
+
+    Args:
+        report: as it was shown.
+        out: where to.
+        content: model, golden images and answers, and what else belongs to it, by path inside the bundle.
+        configuration: everything that decided the result, with no path of the user's machine in it.
+
+    Raises:
+        BadInputError: it cannot be written; nothing is left behind.
+    """
+    files: dict[str, Path | bytes | str] = {
+        **content,
+        "config.json": _json(configuration),
+        "report.json": _json(to_json(report)),
+        "report.md": markdown(report),
+    }
+    write_bundle(files, out, _manifest_fields(report))
+
+
+def without_folder(facts: ModelFacts) -> ModelFacts:
+    """A report travels: it names the user's files, not where they lay."""
+    return replace(facts, path=Path(facts.path).name)
+
+
+def record_facts(record: Record | None, path: Path | None) -> RecordFacts | None:
+    """A record as a report shows it; None where there is none."""
+    if record is None or path is None:
+        return None
+    return RecordFacts(path.name, record.sha256, path.stat().st_size, record.kind, record.num_images, record.noise)
+
+
+def data_used(has_record: bool, has_real_images: bool) -> str:
+    """What of real data had a part in a result: "none", "record", "eval-only" or both."""
+    used = [name for name, is_used in (("record", has_record), ("eval-only", has_real_images)) if is_used]
+    return ", ".join(used) or "none"
+
+
+def tool_versions() -> dict[str, str]:
+    """Of everything that has a part in the numbers."""
+    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _manifest_fields(report: Report) -> dict[str, Any]:
+    return {
+        "edgerecover_version": report.edgerecover_version,
+        "created_utc": report.created_utc,
+        "target": report.target,
+        "profile": report.profile,
+        "seed": report.seed,
+        "data_used": report.data_used,
+        "verdict": report.verdict.value,
+        "architecture": report.student.architecture,
+        "teacher_architecture": report.teacher.architecture,
+        "student_sha256": report.student.sha256,
+        "teacher_sha256": report.teacher.sha256,
+        "tool_versions": report.tool_versions,
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,39 @@
+"""A stage under way: its time, and no failure that leaves it without its name and an exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edgerecover.artifacts import StageTime
+from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+
+
+@dataclass
+class Clock:
+    """One stage under way; the stage says here when it found its result already done."""
+
+    reused: bool = False
+
+
+@contextmanager
+def stage(name: str, times: list[StageTime]) -> Iterator[Clock]:
+    """Time a stage, and let no failure leave it without its name and an exit code."""
+    started, clock = time.perf_counter(), Clock()
+    try:
+        yield clock
+    except EdgeRecoverError:
+        raise
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise BadInputError(
+            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
+        ) from error
+    except Exception as error:
+        raise StageError(
+            f"stage {name} failed: {type(error).__name__}: {error}",
+            hint="run again with --debug for the full trace; what was finished is reused",
+        ) from error
+    times.append(StageTime(name, time.perf_counter() - started, clock.reused))

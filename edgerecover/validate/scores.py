@@ -1,0 +1,60 @@
+"""What kind of numbers a classifier's file gives: logits, or what a softmax made of them.
+
+Decisions are the same on all three scales; differences and margins are not. Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TOLERANCE = 0.01
+"""Of a sum that should be 1: half precision and 8-bit outputs round."""
+_SMALLEST = 1e-38
+"""Stands for a probability that float32 rounds to 0; its logarithm is finite."""
+
+
+class Scale(str, Enum):
+    """The scale of a classifier's scores."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    LOG_PROBABILITIES = "log-probabilities"
+
+
+def scale_of(scores_NK: NDArray[Any]) -> Scale:
+    """Told from the numbers: the probabilities of every image add up to 1."""
+    import numpy as np
+
+    scores_NK = scores_NK.astype(np.float64)
+    if not np.isfinite(scores_NK).all():
+        return Scale.LOGITS
+    if (scores_NK >= 0).all() and (np.abs(scores_NK.sum(axis=1) - 1) < _TOLERANCE).all():
+        return Scale.PROBABILITIES
+    if (scores_NK <= 0).all() and (np.abs(np.exp(scores_NK).sum(axis=1) - 1) < _TOLERANCE).all():
+        return Scale.LOG_PROBABILITIES
+    return Scale.LOGITS
+
+
+def as_logits(scores_NK: NDArray[Any]) -> NDArray[Any]:
+    """Scores of any scale as logits, up to a constant per image: log p keeps every margin of the logits behind it."""
+    import numpy as np
+
+    if scale_of(scores_NK) is Scale.PROBABILITIES:
+        logits_NK: NDArray[Any] = np.log(np.maximum(scores_NK, np.asarray(_SMALLEST, scores_NK.dtype)))
+        return logits_NK
+    return scores_NK
+
+
+def on_scale(logits_NK: NDArray[Any], scale: Scale) -> NDArray[Any]:
+    """Logits as scores of `scale`."""
+    import numpy as np
+
+    if scale is Scale.LOGITS:
+        return logits_NK
+    shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
+    log_NK: NDArray[Any] = shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True))
+    return log_NK if scale is Scale.LOG_PROBABILITIES else np.exp(log_NK)

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from edgerecover.validate.prediction import reading
+from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
+
+LOGITS = np.random.default_rng(0).standard_normal((16, 10)).astype(np.float32) * 3
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_scales_are_told_apart(scale):
+    assert scale_of(on_scale(LOGITS, scale)) is scale
+    assert scale_of(on_scale(LOGITS, scale).astype(np.float16)) is scale
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_margins_and_decisions_survive(scale):
+    student = LOGITS + np.random.default_rng(1).standard_normal(LOGITS.shape).astype(np.float32)
+    scores = on_scale(student, scale)
+    assert (scores.argmax(1) == student.argmax(1)).all()
+    assert reading(as_logits(scores), LOGITS) == pytest.approx(reading(student, LOGITS), rel=1e-4)
+
+
+def test_what_is_not_finite_is_left_alone():
+    broken = on_scale(LOGITS, Scale.PROBABILITIES)
+    broken[0, 0] = np.nan
+    assert scale_of(broken) is Scale.LOGITS
+
+
+def test_a_probability_of_zero_has_a_finite_logarithm():
+    scores = np.eye(3, dtype=np.float32)
+    assert np.isfinite(as_logits(scores)).all()
