@@ -166,9 +166,10 @@ class Recovery(Settings):
     flip: bool
     crop_fraction: Fraction
     """Random shift, as a fraction of the image's side."""
-    crop_border: Literal["edge", "zero"] = "zero"
+    crop_border: Literal["auto", "edge", "zero"] = "zero"
     """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, the
-    mean colour after mean and std, but black where pixels go in as bytes."""
+    mean colour after mean and std, but black where pixels go in as bytes; `auto` is the one that the teacher's batch
+    norm statistics speak for."""
     zoom_fraction: Fraction = 0.0
     """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
     cutmix_share: Fraction = 0.0
