@@ -144,6 +144,9 @@ class Refresh(Settings):
 class Recovery(Settings):
     """How the student is brought back under its mask: statistics repair, layer-wise least squares, distillation."""
 
+    fine_tuned: Literal["keep", "recover"] = "keep"
+    """A student that was trained since it was pruned, as its weights show: `keep` hands it back as it came, because
+    what it has learnt from real data would be lost without a trace on dreams; `recover` treats it like any other."""
     repair_statistics: bool
     layerwise: bool = False
     """Fit each layer's kept weights to the teacher's outputs by least squares before distilling."""
@@ -247,7 +250,7 @@ class ModelFile(Settings):
     """`model.toml` beside a checkpoint: what would otherwise be flags."""
 
     architecture: str | None = None
-    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None
@@ -273,6 +276,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML") from error
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"{path}: is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: nests too deeply, or holds a number too long, to be read") from error
 
 
 def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:

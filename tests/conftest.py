@@ -99,6 +99,12 @@ def teacher_without_bn(_trained_teachers):
 
 
 @pytest.fixture(scope="session")
+def training_images():
+    """Network inputs and labels that the toy teachers were trained on."""
+    return images_of_classes(512, seed=1)
+
+
+@pytest.fixture(scope="session")
 def real_images():
     """Network inputs and labels that no network here was trained on."""
     return images_of_classes(256, seed=5)

@@ -15,6 +15,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
+from edgerecover.models.libraries import build_from_library
 from edgerecover.pipeline import Request, run
 from edgerecover.prune import Pruning
 from edgerecover.runtime.session import open_session
@@ -150,3 +151,33 @@ def test_a_network_with_layer_norm_alone(name, tiny, tmp_path):
 
 
 NO_WEIGHT = re.compile("pos_embedding|class_token|relative_position_bias_table|layer_scale")
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("test_resnet", 32), ("test_vit", 48), pytest.param("test_convnext", 64, marks=pytest.mark.slow)],
+)
+def test_networks_of_timm_named_by_the_user(name, side, tiny, tmp_path):
+    """They hold norms with activations inside, layer scale, attention in one Linear; ViT is built for its size."""
+    input = InputSpec((3, side, side), (0.5,) * 3, (0.25,) * 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_from_library(f"timm:{name}", 3, input).eval()
+        images = torch.randn(8, 3, side, side)
+        with torch.no_grad():
+            *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+            last.weight /= network(images).std(0).mean()
+            last.bias -= network(images).mean(0)
+    torch.save(network.state_dict(), tmp_path / "dense.pt")
+    report = run(
+        Request(
+            tmp_path / "dense.pt", load_target("onnx-generic"), tiny, tmp_path / "out.bundle", tmp_path / "work",
+            arch=f"timm:{name}", input=input, pruning=Pruning("unstructured", 0.75),
+        )
+    )  # fmt: skip
+    assert report.student.num_classes == 3
+    assert report.exported.exporter == "dynamo"
+    assert report.parity.top1_agreement == 1.0
+    assert [gate.name for gate in report.gates if gate.name == "mask_kept" and gate.status.value == "fail"] == []
+    assert "distillation" in {rung.name for rung in report.rungs}
+    verify_bundle(tmp_path / "out.bundle")

@@ -27,7 +27,7 @@ from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.recover.blocks import captured, shared_block_names
+from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
@@ -62,7 +62,7 @@ def distill(
         settings: steps, rate, temperature and weights.
         seed: of the order of images and their augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has; of unrelated ones, features of equal shape are
+        channels: the teacher's channels that a narrower student has; of unrelated ones, the ends of stages are
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
@@ -75,7 +75,7 @@ def distill(
     generator = torch.Generator().manual_seed(seed)
     if settings.crop_border == "auto":
         settings = settings.model_copy(update={"crop_border": border_of(teacher, images, settings, compute)})
-    names = shared_block_names(student, teacher) if settings.feature_weight else ()
+    pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
     optimizer = _optimizer(student, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     batch_size = min(settings.batch_size, len(images))
@@ -88,8 +88,8 @@ def distill(
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed) as fresh,
         _batch_norms(student, settings.bn),
-        captured(student, names) as student_features,
-        captured(teacher, names) as teacher_features,
+        captured(student, tuple(pairs)) as student_features,
+        captured(teacher, tuple(pairs.values())) as teacher_features,
         progress.task("distill", settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
@@ -107,7 +107,8 @@ def distill(
             kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
             loss = settings.kd_weight * kd
             if teacher_features:
-                loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features, channels)
+                taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
+                loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             _mask_gradients(student, masks)
@@ -122,6 +123,15 @@ def distill(
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
+
+
+def _paired_blocks(
+    student: nn.Module, teacher: nn.Module, images: ImageSet, compute: Compute, channels: ChannelMap
+) -> dict[str, str]:
+    """Names of the student's blocks and of those of the teacher that they are compared with."""
+    if channels.related:
+        return {name: name for name in block_names(student)}
+    return stage_ends(student, teacher, compute.images(images.images_of(range(1))))
 
 
 def _fresh_dreams(
@@ -174,7 +184,7 @@ def feature_loss(
     """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
 
     Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
-    one of another architecture, outputs of equal shape are: it has yet to learn what its channels are for.
+    one of another architecture, all are: it has yet to learn what its channels are for.
     """
     terms = []
     for name, f_s in student.items():
