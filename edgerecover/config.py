@@ -105,6 +105,8 @@ class Synthesis(Settings):
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    patch_weight: NonNegative = 0.0
+    """Of the entropy of patch similarities (Li et al. 2022, arXiv 2203.02250), for transformers without batch norm."""
     record_weight: NonNegative = 10.0
     """Of an activation record's distance; used only with `--record`."""
     tv_weight: NonNegative
@@ -166,7 +168,11 @@ class Recovery(Settings):
     """`adapt`: BN normalises with batch statistics while distilling; `frozen`: with the stored ones."""
     flip: bool
     crop_fraction: Fraction
-    """Random shift with zero padding, as a fraction of the image's side."""
+    """Random shift, as a fraction of the image's side."""
+    crop_border: Literal["auto", "edge", "zero"] = "zero"
+    """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, the
+    mean colour after mean and std, but black where pixels go in as bytes; `auto` is the one that the teacher's batch
+    norm statistics speak for."""
     zoom_fraction: Fraction = 0.0
     """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
     cutmix_share: Fraction = 0.0

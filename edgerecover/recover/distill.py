@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.statistics import batch_norms_of
+from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, batch_norms_of, tapped
 
 _MOMENTUM = 0.1
 _LOG_ASPECT = 0.25
@@ -72,6 +73,8 @@ def distill(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
+    if settings.crop_border == "auto":
+        settings = settings.model_copy(update={"crop_border": border_of(teacher, images, settings, compute)})
     pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
     optimizer = _optimizer(student, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
@@ -200,7 +203,7 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
         flips = torch.rand(n, generator=generator) < 0.5
         batch_NCHW = torch.where(flips.view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
     if pad := round(min(h, w) * settings.crop_fraction):
-        padded = F.pad(batch_NCHW, (pad, pad, pad, pad))
+        padded = F.pad(batch_NCHW, (pad,) * 4, mode="replicate" if settings.crop_border == "edge" else "constant")
         tops, lefts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator).tolist()
         batch_NCHW = torch.stack(
             [
@@ -213,6 +216,33 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
     if rng.random() < settings.cutmix_share:
         batch_NCHW = _with_rectangles_exchanged(batch_NCHW, generator, rng)
     return batch_NCHW
+
+
+@torch.no_grad()
+def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute: Compute) -> Literal["edge", "zero"]:
+    """What the teacher is used to see beside a shifted image: `zero` or `edge`, by its batch norm statistics.
+
+    They come from images that were shifted in training in one way or another. Images shifted in a way that is foreign
+    to the teacher are far from them, and batch norm that adapts to such images ends up wrong for real ones. `zero`
+    unless `edge` is clearly nearer; `edge` for a teacher that has no statistics.
+    """
+    if not batch_norms_of(teacher):
+        return "edge"
+    shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
+    sample_NCHW = torch.from_numpy(images.images_of(range(min(_BORDER_IMAGES, len(images)))))
+    distances = {}
+    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
+        tap.draw(len(sample_NCHW), None, torch.Generator())
+        for border in ("edge", "zero"):
+            shifting = settings.model_copy(update={**shifts_alone, "crop_border": border})
+            shifted = augment(sample_NCHW, shifting, torch.Generator().manual_seed(0), np.random.default_rng(0))
+            teacher(compute.images(shifted))
+            distances[border] = float(tap.distance())
+    return "edge" if distances["edge"] < _CLEARLY_NEARER * distances["zero"] else "zero"
+
+
+_BORDER_IMAGES = 256
+_CLEARLY_NEARER = 0.8
 
 
 def _zoomed(batch_NCHW: Tensor, least_area: float, generator: torch.Generator) -> Tensor:
