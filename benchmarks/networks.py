@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from grid import pattern_flags
@@ -27,6 +28,10 @@ class Network:
     mean: list[float]
     std: list[float]
     range: tuple[float, float] = (0.0, 1.0)
+    shape: tuple[int, int, int] = (3, 32, 32)
+    factories: str = "cifar_networks"
+    """Module of this folder that builds it; of a checkpoint, DATA/models.py does."""
+    images: Literal["cifar10", "fashion_mnist"] = "cifar10"
 
 
 _CHECKPOINTS = {
@@ -45,7 +50,12 @@ PAPER_NETWORKS = (
     "densenet121",
     "shufflenet_v2_x1_0",
 )
-NETWORKS = _CHECKPOINTS | {name: Network(None, *_IMAGENET) for name in (*PAPER_NETWORKS, "vgg_small")}
+_LAYER_NORM = Network(None, [0.286], [0.353], (0.0, 1.0), (1, 28, 28), "layer_norm_networks", "fashion_mnist")
+NETWORKS = (
+    _CHECKPOINTS
+    | {name: Network(None, *_IMAGENET) for name in (*PAPER_NETWORKS, "vgg_small")}
+    | dict.fromkeys(("vit", "convnext"), _LAYER_NORM)
+)
 
 
 def prepare(name: str, data: Path, folder: Path, *, teacher_steps: int, device: str) -> None:
@@ -59,7 +69,7 @@ def prepare(name: str, data: Path, folder: Path, *, teacher_steps: int, device: 
         shutil.copyfile(data / "cifar10_png_test_dev500.npz", folder / "test.npz")
         shutil.copyfile(data / "cifar10_png_train7728.npz", folder / "train.npz")
         return
-    shutil.copyfile(HERE / "cifar_networks.py", folder / "models.py")
+    shutil.copyfile(HERE / f"{network.factories}.py", folder / "models.py")
     if not (folder / "dense.pt").exists():
         flags = ["--steps", str(teacher_steps), "--device", device, "--out", str(folder / "dense.pt")]
         subprocess.run(
@@ -67,13 +77,14 @@ def prepare(name: str, data: Path, folder: Path, *, teacher_steps: int, device: 
         )
     for split, limit in (("test", None), ("train", _NUM_REAL_TRAIN)):
         if not (folder / f"{split}.npz").exists():
-            images_NHWC, labels_N = read_jpegs(data / "cifar10_jpeg.npz", split, limit)
+            images_NHWC, labels_N = read_images(network, data, split, limit)
             np.savez(folder / f"{split}.npz", images=images_NHWC, labels=labels_N)
 
 
 def _write_model_toml(name: str, network: Network, folder: Path) -> None:
     (folder / "model.toml").write_text(
-        f'architecture = "models.py:{name}"\nteacher = "dense.pt"\n\n[input]\nshape = [3, 32, 32]\n'
+        f'architecture = "models.py:{name}"\nteacher = "dense.pt"\n\n[input]\n'
+        f"shape = {list(network.shape)}\n"
         f"mean = {network.mean}\nstd = {network.std}\nrange = {list(network.range)}\n"
     )
 
@@ -88,6 +99,15 @@ def prune(folder: Path, pattern: str) -> None:
     if not out.exists():
         command = [sys.executable, "-m", "edgerecover", "prune", str(folder / "dense.pt"), *pattern_flags(pattern)]
         subprocess.run([*command, "--out", str(out), "--trust-code"], stdout=sys.stderr, check=True)
+
+
+def read_images(network: Network, data: Path, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, H, W, C) and labels (N,) of what a network without a checkpoint is trained and judged on."""
+    if network.images == "cifar10":
+        return read_jpegs(data / "cifar10_jpeg.npz", split, limit)
+    with np.load(data / f"{network.images}_{split}.npz", allow_pickle=False) as arrays:
+        images_NHWC, labels_N = arrays["images"][:limit], arrays["labels"][:limit]
+    return images_NHWC.reshape(-1, *network.shape[1:], network.shape[0]), labels_N
 
 
 def read_jpegs(path: Path, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,19 @@ class GateStatus(str, Enum):
     """The limit is the target's, and this machine is not it."""
 
 
+class Descent(str, Enum):
+    """What a student's weights are to its teacher's."""
+
+    COPIED = "copied"
+    """Every kept weight is the teacher's, up to rounding and one scale per tensor; so are the batch norm statistics."""
+    RECALIBRATED = "recalibrated"
+    """The weights are the teacher's, the batch norm statistics are not."""
+    TRAINED = "trained"
+    """Weights are the student's own."""
+    UNRELATED = "unrelated"
+    """There are none to compare: another architecture, or channels whose origin cannot be told."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """What the network expects: shape (C, H, W), and how a pixel becomes an input value: (pixel - mean) / std."""
@@ -106,7 +119,8 @@ class ModelFacts:
     format: str
     """For people: "state_dict", "state_dict under 'model', prefix 'module.'", "safetensors"."""
     architecture: str | None
-    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`; None when nothing named or recognised it."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`; None when nothing named
+    or recognised it."""
     architecture_source: str
     """Where that came from: "--arch", "model.toml", "recognised from keys and shapes" or "unknown"."""
     num_parameters: int
@@ -141,6 +155,17 @@ class Rung:
     """Mean KL(teacher || student) in nats on the same images: breaks ties."""
     seconds: float
     chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How the weights of a student, as it came, relate to its teacher's."""
+
+    descent: Descent
+    deviation: float
+    """Root mean square of what kept weights differ by, relative to the teacher's; 0 for a copy, 1 where unrelated."""
+    own: tuple[str, ...]
+    """Names of the parameters and statistics that are not the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +293,7 @@ class Fidelity:
     exported: Proportion
     predicted: Predicted | None = None
     """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
-    norm), and for a student of another architecture, none of which was measured."""
+    norm), and for a student of another architecture or that others have trained, none of which was measured."""
 
 
 @dataclass(frozen=True)
@@ -402,6 +427,8 @@ class Report:
     """None when recovery had the teacher alone."""
     same_architecture: bool = True
     """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+    lineage: Lineage | None = None
+    """Of the student as it came; None in reports that were written before it was looked at."""
 
     @property
     def before(self) -> str:

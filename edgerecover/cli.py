@@ -45,15 +45,18 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(targets_app, name="targets")
 app.add_typer(profiles_app, name="profiles")
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint: state_dict or safetensors.")]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, of any of the formats in the docs.")]
 ArchOption = Annotated[
-    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory or torchvision:NAME.")
+    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory, torchvision:NAME or timm:NAME.")
 ]
 ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input, e.g. 3,224,224.")]
 MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g. 0.485,0.456,0.406.")]
 StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
 RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
+TrustPickleOption = Annotated[
+    bool, typer.Option("--trust-pickle", help="Really unpickle a whole module, which runs code that its file names.")
+]
 
 
 class ImageSetName(str, Enum):
@@ -197,6 +200,7 @@ def run_command(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
@@ -228,6 +232,7 @@ def run_command(
         device=device,
         batch=batch or None,
         trust_code=trust_code,
+        trust_pickle=trust_pickle,
     )
     _run_and_show(request, as_json)
 
@@ -462,6 +467,7 @@ def inspect(
     std: StdOption = None,
     pixel_range: RangeOption = None,
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a checkpoint holds: format, architecture, sparsity per layer, and whether the teacher is inside."""
@@ -471,7 +477,7 @@ def inspect(
     from edgerecover.report.terminal import print_facts
 
     input = _input_spec(input_shape, mean, std, pixel_range)
-    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code)
+    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code, trust_pickle=trust_pickle)
     if as_json:
         _print_json(to_json(facts))
     else:
@@ -490,6 +496,7 @@ def prune(
     arch: ArchOption = None,
     input_shape: ShapeOption = None,
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
 ) -> None:
     """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
     _require_checkpoint(model)
@@ -500,7 +507,7 @@ def prune(
     from edgerecover.pipeline import prune_file
 
     input = _input_spec(input_shape, None, None, None)
-    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code)
+    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code, trust_pickle=trust_pickle)
     zeros = pruned.sparsity
     if pattern == "channel":
         typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")

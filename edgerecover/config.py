@@ -109,6 +109,8 @@ class Synthesis(Settings):
     bn_distance: Literal["relative", "l2"]
     """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
     that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    patch_weight: NonNegative = 0.0
+    """Of the entropy of patch similarities (Li et al. 2022, arXiv 2203.02250), for transformers without batch norm."""
     record_weight: NonNegative = 10.0
     """Of an activation record's distance; used only with `--record`."""
     pixel_weight: NonNegative = 0.0
@@ -151,6 +153,9 @@ class Refresh(Settings):
 class Recovery(Settings):
     """How the student is brought back under its mask: statistics repair, layer-wise least squares, distillation."""
 
+    fine_tuned: Literal["keep", "recover"] = "keep"
+    """A student that was trained since it was pruned, as its weights show: `keep` hands it back as it came, because
+    what it has learnt from real data would be lost without a trace on dreams; `recover` treats it like any other."""
     repair_statistics: bool
     layerwise: bool = False
     """Fit each layer's kept weights to the teacher's outputs by least squares before distilling."""
@@ -173,7 +178,11 @@ class Recovery(Settings):
     flip: bool | Literal["auto"]
     """Mirror half of the images horizontally; `auto` as in the synthesis."""
     crop_fraction: Fraction
-    """Random shift with zero padding, as a fraction of the image's side."""
+    """Random shift, as a fraction of the image's side."""
+    crop_border: Literal["auto", "edge", "zero"] = "zero"
+    """What a shift uncovers: `edge` repeats the image's outermost pixels; `zero` is a zero of the network's input, the
+    mean colour after mean and std, but black where pixels go in as bytes; `auto` is the one that the teacher's batch
+    norm statistics speak for."""
     zoom_fraction: Fraction = 0.0
     """Smallest area of a random crop, stretched to the whole image; 0 leaves it out."""
     cutmix_share: Fraction = 0.0
@@ -202,8 +211,8 @@ class LatencySettings(Settings):
     min_duration_s: NonNegative
 
 
-class WithoutStatistics(Settings):
-    """The recipe for a teacher of whose activations nothing is known: it has neither batch norm nor a record.
+class WithoutNorms(Settings):
+    """The recipe for a teacher without any normalisation layer and without an activation record.
 
     In a file, only what differs from `[synthesis]` and `[recovery]` is written.
     """
@@ -219,7 +228,7 @@ class Profile(Settings):
     description: str
     synthesis: Synthesis
     recovery: Recovery
-    without_statistics: WithoutStatistics | None = None
+    without_norms: WithoutNorms | None = None
     """Left out: no difference is made."""
     gates: ProfileGates
     latency: LatencySettings
@@ -263,7 +272,7 @@ class ModelFile(Settings):
     """`model.toml` beside a checkpoint: what would otherwise be flags."""
 
     architecture: str | None = None
-    """`file.py:factory`, `package.module:factory` or `torchvision:NAME`."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`."""
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None
@@ -289,6 +298,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML") from error
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"{path}: is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: nests too deeply, or holds a number too long, to be read") from error
 
 
 def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
@@ -394,12 +405,12 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 def _completed(data: dict[str, Any]) -> dict[str, Any]:
-    """The tables of `[without_statistics]` with what they leave to `[synthesis]` and `[recovery]`."""
-    changes = data.get("without_statistics")
-    tables = {name: data.get(name) for name in WithoutStatistics.model_fields}
+    """The tables of `[without_norms]` with what they leave to `[synthesis]` and `[recovery]`."""
+    changes = data.get("without_norms")
+    tables = {name: data.get(name) for name in WithoutNorms.model_fields}
     if not (isinstance(changes, dict) and all(isinstance(table, dict) for table in tables.values())):
         return data  # one of them is wrong, which parsing reports
-    return {**data, "without_statistics": _merged(tables, changes)}
+    return {**data, "without_norms": _merged(tables, changes)}
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

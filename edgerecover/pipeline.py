@@ -85,6 +85,7 @@ class Request:
     batch: int | None = 1
     """Static batch size of the exported file; None exports a dynamic one."""
     trust_code: bool = False
+    trust_pickle: bool = False
 
 
 def run(request: Request, progress: Progress = SILENT) -> Report:
@@ -107,6 +108,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             teacher_arch=request.teacher_arch,
             input_flags=request.input,
             trust_code=request.trust_code,
+            trust_pickle=request.trust_pickle,
             will_prune=request.pruning is not None,
         )
         eval_set = _eval_set(request, models)
@@ -165,8 +167,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 request.target,
                 request.profile.latency,
                 is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
-                # Measured on students of their teacher's architecture, on dreams that batch norm guides.
-                is_predictable=models.same_architecture and bool(batch_norms_of(models.teacher)),
+                # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that
+                # others have trained far too little is predicted (docs/adr/0009).
+                is_predictable=models.same_architecture
+                and bool(batch_norms_of(models.teacher))
+                and not recovered.handed_back,
             )
 
         report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
@@ -193,7 +198,14 @@ class PrunedFile:
 
 
 def prune_file(
-    model_path: Path, out: Path, pruning: Pruning, *, arch: str | None, input: InputSpec | None, trust_code: bool
+    model_path: Path,
+    out: Path,
+    pruning: Pruning,
+    *,
+    arch: str | None,
+    input: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
 ) -> PrunedFile:
     """Prune a dense checkpoint by magnitude and write it as safetensors; masks are its zeros, channels its shapes.
 
@@ -201,7 +213,9 @@ def prune_file(
         BadInputError: the checkpoint cannot be opened or pruned so, or `out` cannot be written.
         MissingError: channels are to be pruned without Torch-Pruning.
     """
-    network, known_input = open_network(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    network, known_input = open_network(
+        model_path, arch=arch, input_flags=input, trust_code=trust_code, trust_pickle=trust_pickle
+    )
     dense = copy.deepcopy(network)
     pruned = prune(network, pruning, known_input)
     try:
@@ -350,6 +364,7 @@ def _report(
                 models.student_facts,
                 models.teacher_facts,
                 recovered.rungs,
+                recovered.lineage,
                 judged.fidelity,
                 judged.accuracy,
                 models.classes,
@@ -358,6 +373,7 @@ def _report(
             ),
         ),
         tool_versions=tool_versions(),
+        lineage=recovered.lineage,
         same_architecture=models.same_architecture,
     )
 

@@ -4,42 +4,14 @@ Run it when torchvision adds classifiers: `python scripts/fingerprint_torchvisio
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
 from torchvision import models
 
 import edgerecover.models
-from edgerecover.models.recognise import fingerprint, skeleton
+from edgerecover.models.recognise import fingerprint, shapes_of, skeleton
 
 TABLE = Path(edgerecover.models.__file__).with_name("torchvision_fingerprints.json")
-
-
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """Keep the parameters of networks built inside without storage; buffers and plain tensors stay real.
-
-    `torch.device("meta")` would not do: RegNet computes its widths with tensors.
-    """
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        register(module, name, None if param is None else nn.Parameter(param.to("meta")))
-
-    nn.Module.register_parameter = register_on_meta
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
-
-
-def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with parameters_on_meta():
-        network = models.get_model(name, weights=None, num_classes=num_classes, **options)
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
 def head_and_fingerprint(name: str) -> tuple[tuple[str, ...], str]:

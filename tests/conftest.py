@@ -46,6 +46,23 @@ def convnet(width=16, norm=True):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, NUM_CLASSES))
 
 
+def vit(size=16):
+    """torchvision's class with two small blocks, untrained, of which the heads are not all zero."""
+    import torch
+    from torchvision.models import VisionTransformer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = VisionTransformer(
+            size, 4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=24, num_classes=NUM_CLASSES
+        )
+        torch.nn.init.normal_(network.heads.head.weight)
+        for name, value in network.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(value, std=0.1)
+    return network.eval().requires_grad_(False)
+
+
 def _trained(network):
     import torch
     import torch.nn.functional as F
@@ -79,6 +96,12 @@ def teacher(_trained_teachers):
 @pytest.fixture
 def teacher_without_bn(_trained_teachers):
     return copy.deepcopy(_trained_teachers[False])
+
+
+@pytest.fixture(scope="session")
+def training_images():
+    """Network inputs and labels that the toy teachers were trained on."""
+    return images_of_classes(512, seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -252,7 +252,7 @@ BAD_MODELS = {
     "empty": (written("empty.pt", b""), "empty"),
     "random": (written("random.pt", bytes(range(256)) * 40), "random.pt"),
     "code": (running_code, "state_dict"),
-    "module": (whole_module, "state_dict"),
+    "module": (whole_module, "does not fit"),
     "nan": (with_nan, "fc.weight"),
     "shape": (of_another_shape, "fc.weight"),
 }

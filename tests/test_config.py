@@ -250,31 +250,31 @@ def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, messag
 # --- recipes without statistics -----------------------------------------------------------------------------
 
 
-def test_the_recipe_without_statistics_changes_what_it_names(tmp_path):
+def test_the_recipe_without_norms_changes_what_it_names(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(PROFILE + "\n[without_statistics.recovery]\nnum_steps = 77\n")
+    path.write_text(PROFILE + "\n[without_norms.recovery]\nnum_steps = 77\n")
     profile = load_profile(str(path))
-    assert profile.without_statistics.synthesis == profile.synthesis
-    assert profile.without_statistics.recovery == profile.recovery.model_copy(update={"num_steps": 77})
+    assert profile.without_norms.synthesis == profile.synthesis
+    assert profile.without_norms.recovery == profile.recovery.model_copy(update={"num_steps": 77})
 
 
-def test_the_recipe_without_statistics_is_taken_over_and_follows_what_it_leaves_open(tmp_path):
-    (tmp_path / "below.toml").write_text(PROFILE + "\n[without_statistics.recovery]\nnum_steps = 77\n")
+def test_the_recipe_without_norms_is_taken_over_and_follows_what_it_leaves_open(tmp_path):
+    (tmp_path / "below.toml").write_text(PROFILE + "\n[without_norms.recovery]\nnum_steps = 77\n")
     above = tmp_path / "above.toml"
     above.write_text('name = "above"\nextends = "below.toml"\n[recovery]\nlr = 0.5\n')
     profile = load_profile(str(above))
-    assert (profile.without_statistics.recovery.num_steps, profile.without_statistics.recovery.lr) == (77, 0.5)
+    assert (profile.without_norms.recovery.num_steps, profile.without_norms.recovery.lr) == (77, 0.5)
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("[without_statistics.recovery]\nnum_stepz = 7", "num_stepz"),
-        ("[without_statistics.synthesis]\nlr = -1.0", "without_statistics.synthesis.lr"),
-        ("[without_statistics.synthesiz]\nlr = 1.0", "synthesiz"),
+        ("[without_norms.recovery]\nnum_stepz = 7", "num_stepz"),
+        ("[without_norms.synthesis]\nlr = -1.0", "without_norms.synthesis.lr"),
+        ("[without_norms.synthesiz]\nlr = 1.0", "synthesiz"),
     ],
 )
-def test_a_wrong_recipe_without_statistics_is_found_with_its_line(tmp_path, table, message):
+def test_a_wrong_recipe_without_norms_is_found_with_its_line(tmp_path, table, message):
     path = tmp_path / "mine.toml"
     path.write_text(f"{PROFILE}\n{table}\n")
     line = len(path.read_text().splitlines())
@@ -284,11 +284,11 @@ def test_a_wrong_recipe_without_statistics_is_found_with_its_line(tmp_path, tabl
     assert f"mine.toml:{line if 'synthesiz]' not in table else line - 1}:" in error.value.message
 
 
-@pytest.mark.parametrize("value", ["without_statistics = 3", "[without_statistics]\nrecovery = 3"])
-def test_a_recipe_without_statistics_that_is_no_table_is_an_error(tmp_path, value):
+@pytest.mark.parametrize("value", ["without_norms = 3", "[without_norms]\nrecovery = 3"])
+def test_a_recipe_without_norms_that_is_no_table_is_an_error(tmp_path, value):
     path = tmp_path / "mine.toml"
     path.write_text(f"{value}\n{PROFILE}" if value.endswith("= 3") and "[" not in value else f"{PROFILE}\n{value}\n")
-    with pytest.raises(BadInputError, match="without_statistics"):
+    with pytest.raises(BadInputError, match="without_norms"):
         load_profile(str(path))
 
 

@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from edgerecover import errors
-from edgerecover.config import Profile, Settings, WithoutStatistics, load_profile, shipped_names
+from edgerecover.config import Profile, Settings, WithoutNorms, load_profile, shipped_names
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -106,7 +106,7 @@ def test_cli_reference_documents_every_command_and_option():
 def keys_of(schema, prefix=""):
     """Dotted name and field of every key that a file may hold."""
     for name, field in schema.model_fields.items():
-        if field.annotation == WithoutStatistics | None:
+        if field.annotation == WithoutNorms | None:
             yield f"{prefix}{name}", field  # its keys are those of the tables that it changes
             continue
         tables = [t for t in (field.annotation, *get_args(field.annotation)) if is_table(t)]

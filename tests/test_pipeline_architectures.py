@@ -4,6 +4,8 @@ Untrained, but with batch norm statistics and decisions that are their own: what
 shape gets through, at the small and odd image sizes that torchvision's 224 hides.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
+from edgerecover.models.libraries import build_from_library
 from edgerecover.pipeline import Request, run
 from edgerecover.prune import Pruning
 from edgerecover.runtime.session import open_session
@@ -28,21 +31,41 @@ COSTLY = [
     ("densenet121", (64, 48), 3),
     ("googlenet", (64, 48), 3),
     ("inception_v3", (75, 75), 2),
+    ("convnext_tiny", (64, 48), 3),
+    ("swin_t", (32, 32), 3),
 ]
+SMALL_TRANSFORMERS = """
+from torchvision import models
+from torchvision.models.convnext import CNBlockConfig
+
+def vit(num_classes=3):
+    return models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=num_classes)
+
+def swin(num_classes=3):
+    return models.SwinTransformer([4, 4], 16, [2, 1], [2, 2], [4, 4], num_classes=num_classes)
+
+def convnext(num_classes=3):
+    return models.ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 2)], num_classes=num_classes)
+"""
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
-def classifier(name, size, num_classes):
-    """Batch norm holds the statistics of noise images, and each class is as likely on them."""
+def torchvision_classifier(name, num_classes):
     heads = {"aux_logits": True, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    return getattr(torchvision.models, name)(weights=None, num_classes=num_classes, **heads)
+
+
+def classifier(build, name, size, num_classes):
+    """Batch norm holds the statistics of noise images, and each class is as likely on them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = getattr(torchvision.models, name)(weights=None, num_classes=num_classes, **heads)
+        network = build(name, num_classes)
         network.eval()  # but for its norms: Inception's auxiliary head, which training runs, needs larger images
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.train().momentum = 1.0
         *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        nn.init.normal_(last.weight)  # ViT's starts at zero
         images = torch.randn(8, 3, *size)
         with torch.no_grad():
             network(images)
@@ -75,7 +98,7 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
         # The widest layers' least squares take longer than all else together.
         tiny = tiny.model_copy(update={"recovery": tiny.recovery.model_copy(update={"layerwise": False})})
     model_path, bundle = tmp_path / "dense.pt", tmp_path / "out.bundle"
-    torch.save(classifier(name, size, num_classes).state_dict(), model_path)
+    torch.save(classifier(torchvision_classifier, name, size, num_classes).state_dict(), model_path)
     report = run(
         Request(
             model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
@@ -84,6 +107,10 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
     )  # fmt: skip
     assert report.student.architecture == f"torchvision:{name}"
     assert report.student.num_classes == num_classes
+    check(report, bundle)
+
+
+def check(report, bundle):
     assert report.exported.exporter == "dynamo"
     assert report.parity.relative < 1e-3
     assert report.parity.top1_agreement == 1.0
@@ -96,3 +123,61 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
     session = open_session(bundle / "model.onnx", ("CPUExecutionProvider",), strict=True)
     golden = np.load(bundle / "golden" / "inputs.npy")
     np.testing.assert_allclose(session.run(golden), np.load(bundle / "golden" / "outputs.npy"), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext"])
+def test_a_network_with_layer_norm_alone(name, tiny, tmp_path):
+    """Its attention's projections are pruned, fitted, held at zero and exported like every other weight."""
+    factories: dict[str, object] = {}
+    exec(SMALL_TRANSFORMERS, factories)
+    model_path, bundle = tmp_path / "dense.pt", tmp_path / "out.bundle"
+    (tmp_path / "models.py").write_text(SMALL_TRANSFORMERS)
+    dense = classifier(lambda name, num_classes: factories[name](num_classes), name, (32, 32), 3)
+    torch.save(dense.state_dict(), model_path)
+    tiny = tiny.model_copy(update={"synthesis": tiny.synthesis.model_copy(update={"patch_weight": 1.0})})
+    report = run(
+        Request(
+            model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
+            arch=f"{tmp_path / 'models.py'}:{name}",
+            input=InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3), pruning=Pruning("unstructured", 0.75),
+        )
+    )  # fmt: skip
+    check(report, bundle)
+    matrices = [value for key, value in dense.named_parameters() if value.dim() > 1 and not NO_WEIGHT.search(key)]
+    assert report.recovered_sparsity.num_weights == sum(value.numel() for value in matrices)
+    assert report.exported.num_weights == report.recovered_sparsity.num_weights
+    fitted = next(rung for rung in report.rungs if rung.name == "layer-wise least squares")
+    assert fitted.kl < report.rungs[0].kl
+
+
+NO_WEIGHT = re.compile("pos_embedding|class_token|relative_position_bias_table|layer_scale")
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("test_resnet", 32), ("test_vit", 48), pytest.param("test_convnext", 64, marks=pytest.mark.slow)],
+)
+def test_networks_of_timm_named_by_the_user(name, side, tiny, tmp_path):
+    """They hold norms with activations inside, layer scale, attention in one Linear; ViT is built for its size."""
+    input = InputSpec((3, side, side), (0.5,) * 3, (0.25,) * 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_from_library(f"timm:{name}", 3, input).eval()
+        images = torch.randn(8, 3, side, side)
+        with torch.no_grad():
+            *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+            last.weight /= network(images).std(0).mean()
+            last.bias -= network(images).mean(0)
+    torch.save(network.state_dict(), tmp_path / "dense.pt")
+    report = run(
+        Request(
+            tmp_path / "dense.pt", load_target("onnx-generic"), tiny, tmp_path / "out.bundle", tmp_path / "work",
+            arch=f"timm:{name}", input=input, pruning=Pruning("unstructured", 0.75),
+        )
+    )  # fmt: skip
+    assert report.student.num_classes == 3
+    assert report.exported.exporter == "dynamo"
+    assert report.parity.top1_agreement == 1.0
+    assert [gate.name for gate in report.gates if gate.name == "mask_kept" and gate.status.value == "fail"] == []
+    assert "distillation" in {rung.name for rung in report.rungs}
+    verify_bundle(tmp_path / "out.bundle")

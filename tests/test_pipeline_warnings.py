@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgerecover.artifacts import Descent
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
@@ -128,3 +129,17 @@ def test_one_class_is_refused(quirky, outcome_of):
     quirky[11] = nn.Linear(32, 1)
     with pytest.raises(BadInputError, match="one class leaves nothing to decide"):
         outcome_of(quirky, quirky, TOML.replace('classes = ["cat", "dog", "fox", "owl"]', 'classes = ["cat"]'))
+
+
+def test_a_student_that_others_trained_is_exported_as_it_came_and_the_report_says_so(quirky, outcome_of):
+    student = pruned(quirky, 0.3)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter *= 1 + 0.05 * torch.randn(parameter.shape, generator=random)
+    report = outcome_of(quirky, student)
+    assert [(rung.name, rung.chosen) for rung in report.rungs] == [("as it came (fine-tuned)", True)]
+    assert report.lineage.descent is Descent.TRAINED
+    assert report.fidelity.recovered == report.fidelity.pruned
+    assert report.fidelity.predicted is None
+    assert said(report, "handed back as it came")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -14,56 +13,48 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.libraries import build_from_library, library_of, nearest, torchvision_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SPELLINGS = "file.py:factory, package.module:factory or torchvision:NAME"
+    from edgerecover.artifacts import InputSpec
+
+SPELLINGS = "file.py:factory, package.module:factory, torchvision:NAME or timm:NAME"
 
 _NUM_SHOWN = 3
 
 
-def build(architecture: str, base_dir: Path, num_classes: int | None) -> nn.Module:
+def build(architecture: str, base_dir: Path, num_classes: int | None, input: InputSpec | None = None) -> nn.Module:
     """Build the network that `architecture` names, with fresh weights, on the CPU.
 
     Runs the user's code for the first two spellings: whoever calls this has settled that it may run.
 
     Args:
-        architecture: `file.py:factory`, `package.module:factory` or `torchvision:NAME`.
+        architecture: `file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`.
         base_dir: what a file is relative to. Its folder, or for a package this one, is on `sys.path` meanwhile.
         num_classes: handed to the factory if it has a parameter of that name; None leaves its default.
+        input: what the network is to take, where known; only timm's networks are built for it.
 
     Raises:
-        BadInputError: no such file, module, factory or torchvision classifier, or code that fails.
+        BadInputError: no such file, module, factory or classifier, or code that fails.
+        MissingError: timm is not installed.
     """
     where, _, factory_name = architecture.rpartition(":")
     if not where or not factory_name:
-        near = _nearest(architecture, _torchvision_names())
+        near = nearest(architecture, torchvision_names())
         raise BadInputError(
             f"architecture {architecture!r} is not understood; it is written {SPELLINGS}",
             hint=f"did you mean torchvision:{near}?" if near else "",
         )
-    if where == "torchvision":
-        return _build_torchvision(factory_name, num_classes)
+    if library_of(architecture):
+        return build_from_library(architecture, num_classes, input)
     path = base_dir / where if where.endswith(".py") else None
-    with _importable(path.parent if path else base_dir), _reported(architecture):
+    with importable(path.parent if path else base_dir), _reported(architecture):
         module = _load_file(path) if path else importlib.import_module(where)
         factory = _factory_of(module, factory_name, architecture)
         return _checked_network(_call(factory, num_classes), architecture)
-
-
-def default_input(architecture: str) -> InputSpec | None:
-    """Shape, mean and std that a torchvision architecture's own default weights were trained with; else None."""
-    from torchvision import models
-
-    source, _, name = architecture.partition(":")
-    if source != "torchvision" or name not in _torchvision_names():
-        return None
-    transforms = models.get_model_weights(name).DEFAULT.transforms()
-    side = transforms.crop_size[0]
-    return InputSpec((3, side, side), tuple(transforms.mean), tuple(transforms.std))
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, flag: str = "--arch") -> None:
@@ -122,39 +113,11 @@ def _first(fault: str, items: list[str]) -> str:
     return f"  {len(items)} {fault}: {', '.join(items[:_NUM_SHOWN])}{more}"
 
 
-# --- torchvision ----------------------------------------------------------------------------------------
-
-
-def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
-    from torchvision import models
-
-    names = _torchvision_names()
-    if name not in names:
-        near = _nearest(name, names)
-        raise BadInputError(
-            f"torchvision has no classifier {name!r}" + (f"; did you mean {near!r}?" if near else ""),
-            hint="torchvision.models.list_models(module=torchvision.models) lists all",
-        )
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if name in ("googlenet", "inception_v3"):
-        # As torchvision sets them for its own weights; inference never uses the auxiliary heads.
-        options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
-    network: nn.Module = models.get_model(name, weights=None, **options)
-    return network
-
-
-def _torchvision_names() -> list[str]:
-    from torchvision import models
-
-    names: list[str] = models.list_models(module=models)
-    return names
-
-
 # --- the user's code ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """Let code import its neighbours, from source alone, and keep what it prints away from stdout.
 
     Cached bytecode beside the source is ignored: it could hold other code than the source that was trusted.
@@ -187,7 +150,7 @@ def _reported(architecture: str) -> Iterator[None]:
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        near = _nearest(path.name, [other.name for other in path.parent.glob("*.py")])
+        near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
         raise BadInputError(f"architecture file {path} does not exist", hint=f"did you mean {near}?" if near else "")
     # A name of its own: "models.py" must not hide behind, or replace, another module called models.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
@@ -209,7 +172,7 @@ def _factory_of(module: Any, name: str, architecture: str) -> Callable[..., Any]
     if callable(factory):
         return factory  # type: ignore[no-any-return]  # callable() narrows Any to Any
     public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    near = _nearest(name, public)
+    near = nearest(name, public)
     raise BadInputError(
         f"architecture {architecture}: {module.__file__ or module.__name__} has no function {name!r}",
         hint=f"did you mean {near}?" if near else f"it has {', '.join(sorted(public)[:8]) or 'none'}",
@@ -230,7 +193,3 @@ def _checked_network(network: Any, architecture: str) -> nn.Module:
             f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module"
         )
     return network.cpu().float()
-
-
-def _nearest(name: str, known: list[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, known, 1)), None)

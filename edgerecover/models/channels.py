@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.models.sparsity import prunable_weights
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -93,6 +95,55 @@ def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[in
     with torch.no_grad(), _labelled(student, label, record):
         student(images)
     return ChannelMap(kept)
+
+
+def descent(teacher: nn.Module, student: nn.Module, input_shape: tuple[int, int, int]) -> ChannelMap:
+    """The channels that a student kept whose own definition is narrower: a VGG built from its list of widths, say.
+
+    Its modules are the teacher's by name and kind, none of its weights is larger, and every narrower layer's rows are
+    found among the teacher's. Else `UNRELATED`: a smaller network of the same family shares names, not filters.
+
+    Args:
+        teacher: on the CPU and in eval mode; not changed.
+        student: likewise.
+        input_shape: (C, H, W).
+    """
+    if not _could_descend(teacher, student):
+        return UNRELATED
+    try:
+        channels = match_channels(teacher, student, input_shape)
+    except Exception:  # equal modules that two definitions run in different ways; their code raises anything
+        return UNRELATED
+    narrower = [rows is not None for rows in channels.kept.values()]
+    return channels if narrower and all(narrower) and _same_rows(teacher, student, channels) else UNRELATED
+
+
+def _could_descend(teacher: nn.Module, student: nn.Module) -> bool:
+    kinds_t, kinds_s = ({name: type(m).__name__ for name, m in n.named_modules() if name} for n in (teacher, student))
+    state_t, state_s = teacher.state_dict(), student.state_dict()
+    return (
+        kinds_t == kinds_s
+        and state_t.keys() == state_s.keys()
+        and all(
+            tensor.dim() == state_t[key].dim()
+            and tensor.shape[2:] == state_t[key].shape[2:]
+            and all(has <= full for has, full in zip(tensor.shape, state_t[key].shape, strict=True))
+            for key, tensor in state_s.items()
+        )
+    )
+
+
+def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> bool:
+    """Layers that kept all outputs and inputs hold the teacher's weights, as far as training has left them alike."""
+    import torch.nn.functional as F
+
+    taught = prunable_weights(teacher)
+    for key, weight in prunable_weights(student).items():
+        if key.removesuffix(".weight") in channels.kept or weight.shape != taught[key].shape or not bool(weight.any()):
+            continue
+        if 1 - float(F.cosine_similarity(weight.flatten(), taught[key].flatten(), 0)) > MAX_ROW_DISTANCE:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts
@@ -53,6 +54,11 @@ def facts_of(
         input_source=spec.input_source,
         macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
     )
+
+
+def as_narrower(facts: ModelFacts, network: nn.Module, teacher: nn.Module) -> ModelFacts:
+    """Facts of a student whose own definition is narrower than its teacher's."""
+    return replace(facts, sparsity=measure(network, narrower=True), macs_kept=macs_kept(network, teacher, facts.input))
 
 
 def macs_kept(network: nn.Module, dense: nn.Module, input: InputSpec | None) -> float | None:

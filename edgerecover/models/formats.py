@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
-import zipfile
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
 from edgerecover.errors import BadInputError
-
-MAX_EXPANSION = 16
-"""A file may unpack to this many times its size: zip-compressed zeros do, a zip bomb does more."""
-
-MAX_EXPANSION_FREE_BYTES = 1 << 20
-"""Below this size, expansion is no danger and is not looked at."""
+from edgerecover.models.zips import Archive, ZipBombError, ZipError
 
 SAVE_HINT = 'save the weights alone: torch.save(model.state_dict(), "model.pt")'
+COPY_HINT = "was it copied or downloaded completely?"
 
 _FOREIGN_MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
@@ -30,13 +24,16 @@ _FOREIGN_MAGIC = (
 
 
 class Container(Enum):
-    """The kinds of file that a state_dict comes in."""
+    """The kinds of file that weights come in."""
 
     SAFETENSORS = "safetensors"
     ZIP = "zip"
     """What torch.save writes since torch 1.6."""
     PICKLE = "pickle"
-    """What torch.save wrote before: pickles followed by raw storages."""
+    """What torch.save wrote before: pickles followed by raw storages. Also what pickle.dump writes."""
+    TORCHSCRIPT = "TorchScript"
+    EXPORTED = "torch.export"
+    ONNX = "ONNX"
 
 
 def detect(path: Path) -> Container:
@@ -65,15 +62,15 @@ def _check_is_file(path: Path) -> None:
 def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     head = file.read(32)
     if not head:
-        raise BadInputError(f"{path}: is empty", hint="was it copied or downloaded completely?")
+        raise BadInputError(f"{path}: is empty", hint=COPY_HINT)
     if _is_safetensors(head, size_bytes):
         return Container.SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
-        _check_zip(path, file, size_bytes)
-        return Container.ZIP
+        return _kind_of_zip(path, file, size_bytes)
     if head[:1] == b"\x80" and 2 <= head[1] <= 5:
-        _refuse_bytearrays(path, file)
         return Container.PICKLE
+    if _looks_like_onnx(head):
+        return Container.ONNX
     raise _foreign(path, head)
 
 
@@ -83,17 +80,11 @@ def _is_safetensors(head: bytes, size_bytes: int) -> bool:
 
 
 def _foreign(path: Path, head: bytes) -> BadInputError:
-    if _looks_like_onnx(head):
-        return BadInputError(
-            f"{path}: is an ONNX file; recovery trains the network and needs PyTorch weights", hint=SAVE_HINT
-        )
     for magic, kind in _FOREIGN_MAGIC:
         if head.startswith(magic):
             return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=SAVE_HINT)
     if head[8:9] == b"{":
-        return BadInputError(
-            f"{path}: a safetensors file that is cut short", hint="was it copied or downloaded completely?"
-        )
+        return BadInputError(f"{path}: a safetensors file that is cut short", hint=COPY_HINT)
     return BadInputError(
         f"{path}: is neither safetensors nor written by torch.save (it begins with {head[:8].hex(' ')})",
         hint=SAVE_HINT,
@@ -105,48 +96,35 @@ def _looks_like_onnx(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 30 and head[2] in range(0x12, 0x48, 8)
 
 
-def _check_zip(path: Path, file: BinaryIO, size_bytes: int) -> None:
+def onnx_error(path: Path) -> BadInputError:
+    """Why an ONNX file cannot be recovered."""
+    return BadInputError(
+        f"{path}: is an ONNX file; recovery trains the network and needs PyTorch weights",
+        hint=f"`edgerecover validate` judges ONNX files; for recovery, {SAVE_HINT}",
+    )
+
+
+def _kind_of_zip(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            _refuse_other_archives(path, {member.filename.partition("/")[2] for member in members})
-            _refuse_bomb(path, sum(member.file_size for member in members), size_bytes)
-            for member in members:
-                if member.filename.endswith("/data.pkl") and b"\nbytearray\n" in archive.read(member):
-                    raise _bytearray_error(path)
-    except BadInputError:
-        raise
-    except Exception as error:  # hostile bytes raise anything
-        raise BadInputError(
-            f"{path}: the file is cut short or damaged ({error})",
-            hint="was it copied or downloaded completely?",
-        ) from error
-
-
-def _refuse_other_archives(path: Path, names: set[str]) -> None:
-    """`names` are relative to the archive's top folder."""
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise BadInputError(f"{path}: is a TorchScript archive, which is not supported yet", hint=SAVE_HINT)
-    if "archive_format" in names or any("exported_program" in name for name in names):
-        raise BadInputError(f"{path}: is a torch.export archive, which is not supported yet", hint=SAVE_HINT)
+        names = Archive(file, size_bytes).names
+    except ZipBombError as bomb:
+        raise BadInputError(f"{path}: {bomb}", hint=SAVE_HINT) from bomb
+    except ZipError as fault:
+        raise BadInputError(f"{path}: the file is cut short or damaged ({fault})", hint=COPY_HINT) from fault
+    if is_torchscript(names):
+        return Container.TORCHSCRIPT
+    if is_exported(names):
+        return Container.EXPORTED
     if "data.pkl" not in names:
         raise BadInputError(f"{path}: is a zip archive without a checkpoint inside", hint=SAVE_HINT)
+    return Container.ZIP
 
 
-def _refuse_bomb(path: Path, unpacked_bytes: int, size_bytes: int) -> None:
-    if unpacked_bytes > MAX_EXPANSION * size_bytes + MAX_EXPANSION_FREE_BYTES:
-        raise BadInputError(
-            f"{path}: {size_bytes:,} bytes claim to unpack to {unpacked_bytes:,}: refused as a zip bomb",
-            hint=SAVE_HINT,
-        )
+def is_torchscript(names: tuple[str, ...]) -> bool:
+    """Whether these are the members of an archive of torch.jit.save."""
+    return "constants.pkl" in names or any(name.startswith("code/") for name in names)
 
 
-def _refuse_bytearrays(path: Path, file: BinaryIO) -> None:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(b"\nbytearray\n") >= 0:
-            raise _bytearray_error(path)
-
-
-def _bytearray_error(path: Path) -> BadInputError:
-    """torch allows this one global although `bytearray(10**12)` takes the machine's memory."""
-    return BadInputError(f"{path}: holds a Python object (builtins.bytearray), not only tensors", hint=SAVE_HINT)
+def is_exported(names: tuple[str, ...]) -> bool:
+    """Whether these are the members of an archive of torch.export.save, or of AOTInductor."""
+    return "archive_format" in names or any("exported_program" in name for name in names)

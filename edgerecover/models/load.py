@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import mmap
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError
-from edgerecover.models.formats import (
-    MAX_EXPANSION,
-    MAX_EXPANSION_FREE_BYTES,
-    SAVE_HINT,
-    Container,
-    detect,
-)
+from edgerecover.models.archives import read_exported, read_torchscript
+from edgerecover.models.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
+from edgerecover.models.records import PickleError, printable
+from edgerecover.models.sound import bake_masks, check_values, plain
+from edgerecover.models.sparsity import DENSE_MAX_SPARSITY
+from edgerecover.models.tensors import DTYPES, TensorReader, UnusableTensorError
+from edgerecover.models.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
+from edgerecover.models.wrappings import Weights, find_weights, without_prefixes
+from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, ZipError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-"""Where training scripts put the state_dict, most specific first."""
+_USUAL_NAMES = re.compile(
+    r"collections\.\w+|argparse\.Namespace|_codecs\.encode|(__builtin__|builtins)\.(set|dict|list|slice|complex)|__torch__.*"
+    r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*"
+    r"|torch\.(\w*Storage|Size|device|dtype|Tensor|bool|u?int\d+|b?float\w+|complex\d+|q\w*int\d+|per_\w+|sparse_\w+)"
+)
+"""What checkpoints hold as a matter of course; other names are shown to the user."""
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What DataParallel, torch.compile and Lightning modules put before every key."""
-
-_MAX_NESTING = 4
+_NUM_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,14 @@ class Checkpoint:
     """The teacher inside: X = X_orig, when that is not zero somewhere under the mask."""
     prefixes: tuple[str, ...] = ()
     """Prefixes that all keys shared and that were taken off, outermost first."""
+    classes: tuple[str, ...] = ()
+    """Of a whole module that was pickled, its class and those of its parts, none of them imported."""
+    under: tuple[str, ...] = ()
+    """The keys that lead to the weights."""
+    arch: str | None = None
+    """The name of an architecture that the training script left beside the weights."""
+    example_shape: tuple[int, ...] | None = None
+    """[N, C, H, W] of the example input that the file was made with."""
 
     def with_prefix(self, prefix: str) -> Checkpoint:
         """The same with `prefix` before every key."""
@@ -60,252 +72,241 @@ class Checkpoint:
             prefixes=(),
         )
 
+    def without(self, names: Collection[str]) -> Checkpoint:
+        """The same, less these tensors."""
+        if not names:
+            return self
+        tensors, masks, dense = (
+            {key: tensor for key, tensor in kept.items() if key not in names}
+            for kept in (self.tensors, self.masks, self.dense_tensors or {})
+        )
+        return replace(self, tensors=tensors, masks=masks, dense_tensors=dense or None)
+
+
+@dataclass(frozen=True)
+class _State:
+    """One set of weights, read."""
+
+    tensors: dict[str, Tensor]
+    weights: Weights
+    prefixes: tuple[str, ...]
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a state_dict from safetensors or from what torch.save wrote (told by content, not by suffix).
+    """Read the weights of any file that docs/reference/formats.md lists (told by content, not by suffix).
+
+    Of weights and their running average (EMA, SWA), the average is taken when it has every tensor that the weights
+    have and as many zeros; an average over a pruning lost them.
 
     Raises:
-        BadInputError: no such file, not a checkpoint, holds Python objects (never executed) or no tensors;
-            NaN or infinite weights, negative BN variances; sparse, quantized, complex or absurdly large ones.
+        BadInputError: no such file, not a checkpoint, or no tensors in it; NaN or infinite weights, negative BN
+            variances; sparse, quantized, 8-bit, complex or absurdly large ones.
     """
-    container = detect(path)
-    content = _read_safetensors(path) if container is Container.SAFETENSORS else _read_torch(path)
-    state, wording = _unwrap(path, content, "safetensors" if container is Container.SAFETENSORS else "state_dict")
-    _check_storage(path, state)
-    tensors, was_cast = _plain(state)
-    tensors, prefixes = _without_prefixes(tensors)
-    if prefixes:
-        wording += f", prefix '{''.join(prefixes)}'"
-    if was_cast:
-        wording += f", {was_cast} read as float32"
-    _check_values(path, tensors)
-    pruned, masks, dense = _bake_masks(tensors)
-    if masks:
-        wording += ", with pruning masks"
-    return Checkpoint(path, sha256_of(path), path.stat().st_size, wording, pruned, masks, dense, prefixes)
+    with _opened(path, detect(path)) as content, _faults_of(path, content):
+        found = find_weights(content.root)
+        own, average = (_read(path, content.reader, weights) for weights in (found.plain, found.average))
+        chosen, words = _chosen(own, average)
+    tensors, was_cast = plain(chosen.tensors)
+    check_values(path, tensors)
+    pruned, masks, dense = bake_masks(tensors)
+    wording = [_wording(content, chosen), *words, *content.notes, *_beside(content, chosen)]
+    wording += [f"prefix '{''.join(chosen.prefixes)}'"] if chosen.prefixes else []
+    wording += [f"{was_cast} read as float32"] if was_cast else []
+    wording += ["with pruning masks"] if masks else []
+    return Checkpoint(
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        format=", ".join(wording),
+        tensors=pruned,
+        masks=masks,
+        dense_tensors=dense,
+        prefixes=chosen.prefixes,
+        classes=chosen.weights.classes,
+        under=chosen.weights.under,
+        arch=found.arch,
+        example_shape=content.example_shape,
+    )
 
 
-# --- from bytes to Python -------------------------------------------------------------------------------
+# --- from bytes to a tree -------------------------------------------------------------------------------
 
 
-def _read_safetensors(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path, container: Container) -> Iterator[Content]:
+    """What the file holds, readable while the context lasts."""
+    if container is Container.ONNX:
+        raise onnx_error(path)
+    if container is Container.SAFETENSORS:
+        yield Content(_read_safetensors(path), TensorReader(_no_storage), "safetensors")
+        return
+    read_archive = {
+        Container.ZIP: read_zip, Container.TORCHSCRIPT: read_torchscript, Container.EXPORTED: read_exported
+    }  # fmt: skip
+    with path.open("rb") as file:
+        if container is Container.PICKLE:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+                with _damage(path):
+                    content = read_stream(stream, len(stream))
+                yield content
+            return
+        with opened_archive(path) as archive:
+            with _damage(path):
+                content = read_archive[container](archive)
+            yield content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
         return load_file(path, device="cpu")
     except Exception as error:  # hostile bytes raise anything
+        reason = f"the safetensors file is damaged ({_first_line(error)})"
+        raise BadInputError(f"{path}: {reason}", hint=COPY_HINT) from error
+
+
+def _no_storage(key: str) -> bytearray:
+    raise PickleError(f"storage {key[:40]!r} is not in the file")
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn whatever reading a damaged or hostile file raises into words for people."""
+    try:
+        yield
+    except BadInputError:
+        raise
+    except NoWeightsError as error:
+        raise BadInputError(f"{path}: {error}", hint=SAVE_HINT) from error
+    except (ZipError, PickleError) as fault:
         raise BadInputError(
-            f"{path}: the safetensors file is damaged ({_first_line(error)})",
-            hint="was it copied or downloaded completely?",
+            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one ({fault})",
+            hint=f"{COPY_HINT} If so, {SAVE_HINT}",
+        ) from fault
+    except Exception as error:  # hostile bytes raise anything
+        raise BadInputError(
+            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one "
+            f"({type(error).__name__}: {_first_line(error)})",
+            hint=f"{COPY_HINT} If so, {SAVE_HINT}",
         ) from error
 
 
-def _read_torch(path: Path) -> Any:
-    import torch
-
+@contextmanager
+def _faults_of(path: Path, content: Content) -> Iterator[None]:
+    """The same while the tree is searched, when it is known what the file wanted to import."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless_globals()):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile bytes raise anything
-        raise _load_error(path, error) from error
-
-
-def _harmless_globals() -> list[Any]:
-    """What training scripts leave beside the weights without meaning to: arguments and numpy's numbers."""
-    from argparse import Namespace
-
-    import numpy as np
-
-    scalar_dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int64")]
-    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
-    return [
-        Namespace,
-        np.dtype,
-        *scalar_dtypes,
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-    ]
-
-
-def _load_error(path: Path, error: Exception) -> BadInputError:
-    named = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
-    if named:
-        return BadInputError(
-            f"{path}: holds a Python object ({named[1]}), not only tensors; "
-            "it was not opened, because unpickling objects can run any code",
-            hint=SAVE_HINT,
-        )
-    return BadInputError(
-        f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one "
-        f"({type(error).__name__}: {_first_line(error)})",
-        hint=f"was it copied or downloaded completely? If so, {SAVE_HINT}",
-    )
+        with _damage(path):
+            yield
+    except BadInputError as error:
+        if not isinstance(error.__cause__, NoWeightsError):
+            raise
+        foreign = _foreign(content)
+        also = f"; it holds Python objects ({foreign}), which are never run" if foreign else ""
+        raise BadInputError(f"{path}: {error.__cause__}{also}", hint=SAVE_HINT) from error.__cause__
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
-# --- from Python to a flat dictionary of tensors --------------------------------------------------------
+# --- from the tree to tensors ---------------------------------------------------------------------------
 
 
-def _unwrap(path: Path, content: Any, wording: str) -> tuple[dict[str, Tensor], str]:
-    under: list[str] = []
-    while len(under) < _MAX_NESTING:
-        inner = _inner_key(path, content)
-        if inner is None:
-            break
-        under.append(inner)
-        content = content[inner]
-    state = _tensors_of(content)
-    if not state:
-        raise BadInputError(
-            f"{path}: no weights inside ({_kind_of(content)} was found, a dictionary of tensors expected)",
-            hint=SAVE_HINT,
-        )
-    if under:
-        wording += f" under '{'.'.join(under)}'"
-    return state, wording
-
-
-def _inner_key(path: Path, content: Any) -> str | None:
-    """Key of the state_dict inside `content`; None when `content` is one itself."""
-    if not isinstance(content, Mapping):
+def _read(path: Path, reader: TensorReader, weights: Weights | None) -> _State | None:
+    if weights is None:
         return None
-    holding = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value)]
-    for key in STATE_KEYS:
-        if key in holding:
-            return key
-    if _tensors_of(content) or not holding:
-        return None
-    if len(holding) > 1:
-        raise BadInputError(
-            f"{path}: several sets of weights inside ({', '.join(map(repr, sorted(holding)[:6]))}), "
-            "and none is called state_dict or model",
-            hint="save the one to use on its own with torch.save",
-        )
-    return holding[0]
-
-
-def _holds_tensors(value: Any, depth: int = 0) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    if _tensors_of(value):
-        return True
-    return depth < _MAX_NESTING and any(
-        key in STATE_KEYS and _holds_tensors(inner, depth + 1) for key, inner in value.items()
-    )
-
-
-def _tensors_of(content: Any) -> dict[str, Tensor]:
-    import torch
-
-    if not isinstance(content, Mapping):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-
-
-def _kind_of(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return f"a dictionary with {', '.join(repr(str(key)[:40]) for key in list(content)[:4]) or 'nothing'}"
-    return f"an object of type {type(content).__name__}"
-
-
-def _without_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    taken: list[str] = []
-    while prefix := next((p for p in WRAPPER_PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-        taken.append(prefix)
-    return tensors, tuple(taken)
+    tensors: dict[str, Tensor] = {}
+    claimed_bytes, size_bytes = 0, path.stat().st_size
+    for key, record in weights.state.items():
+        try:
+            tensor = reader.tensor(record)
+        except UnusableTensorError as error:
+            raise _unusable(path, key, str(error)) from error
+        if fault := _storage_fault(key, tensor):
+            raise _unusable(path, key, fault)
+        claimed_bytes += tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
+        if claimed_bytes > MAX_EXPANSION * size_bytes + MAX_EXPANSION_FREE_BYTES:
+            raise BadInputError(
+                f"{path}: {size_bytes:,} bytes claim to hold tensors of {claimed_bytes:,} bytes and more; "
+                f"{printable(key)!r} has shape {list(tensor.shape)}",
+                hint=SAVE_HINT,
+            )
+        tensors[key] = tensor
+    bare, prefixes = without_prefixes(tensors)
+    return _State(bare, weights, prefixes)
 
 
 def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: tensor for key, tensor in tensors.items()}
 
 
-# --- plain, sound tensors -------------------------------------------------------------------------------
+def _unusable(path: Path, key: str, fault: str) -> BadInputError:
+    return BadInputError(
+        f"{path}: tensor {printable(key)!r} {fault}; ordinary float tensors are expected", hint=SAVE_HINT
+    )
 
 
-def _check_storage(path: Path, state: dict[str, Tensor]) -> None:
+def _storage_fault(key: str, tensor: Tensor) -> str:
+    """Why weights cannot be taken from this tensor; empty when they can."""
     import torch
 
-    for key, tensor in state.items():
-        fault = (
-            "is sparse (compressed) storage"
-            if tensor.layout is not torch.strided
-            else "is quantized"
-            if tensor.is_quantized
-            else "is complex"
-            if tensor.is_complex()
-            else "has no data (device meta)"
-            if tensor.is_meta
-            else ""
-        )
-        if fault:
-            raise BadInputError(f"{path}: tensor {key!r} {fault}; ordinary float tensors are expected", hint=SAVE_HINT)
-    claimed_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    if claimed_bytes > MAX_EXPANSION * path.stat().st_size + MAX_EXPANSION_FREE_BYTES:
-        largest = max(state, key=lambda key: state[key].numel())
-        raise BadInputError(
-            f"{path}: {path.stat().st_size:,} bytes claim to hold tensors of {claimed_bytes:,} bytes; "
-            f"the largest, {largest!r}, has shape {list(state[largest].shape)}",
-            hint=SAVE_HINT,
-        )
+    if tensor.layout is not torch.strided:
+        return "is sparse (compressed) storage"
+    if tensor.is_quantized:
+        return "is quantized"
+    if tensor.is_complex():
+        return "is complex"
+    if tensor.is_meta:
+        return "has no data (device meta)"
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        return f"is of type {tensor.dtype}"
+    if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
+        return "is of 8-bit integers, whose scales stand elsewhere"
+    return ""
 
 
-def _plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Detached float32 copies, and the names of other floating types that were met."""
-    import torch
-
-    met = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
-    plain = {
-        key: tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for key, tensor in state.items()
-    }
-    return plain, " and ".join(sorted(met))
-
-
-def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
-    for key, tensor in tensors.items():
-        is_finite = tensor.isfinite()
-        if not bool(is_finite.all()):
-            num_bad = tensor.numel() - int(is_finite.count_nonzero())
-            raise BadInputError(
-                f"{path}: {num_bad:,} of the {tensor.numel():,} values of {key!r} are NaN or infinite",
-                hint="use a checkpoint from before the training diverged",
-            )
-        if key.endswith("running_var") and bool((tensor < 0).any()):
-            raise BadInputError(
-                f"{path}: {key!r} holds negative variances (lowest {float(tensor.min()):.3g}), "
-                "so its normalisation cannot be computed",
-                hint="use an intact checkpoint",
-            )
+def _chosen(own: _State | None, average: _State | None) -> tuple[_State, list[str]]:
+    """The weights or their average, and what to say of the other."""
+    if own is None or average is None:
+        only = own or average
+        assert only is not None, "find_weights gives one of them"
+        return only, [] if own else ["the running average (EMA) of the weights"]
+    wanted = {key for key in own.tensors if not key.endswith("num_batches_tracked")}
+    if not wanted <= average.tensors.keys():
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which lacks tensors"]
+    if _fraction_zero(own.tensors) > _fraction_zero(average.tensors) + DENSE_MAX_SPARSITY:
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which has fewer zeros"]
+    beside = f" beside the plain ones under '{'.'.join(own.weights.under)}'" if own.weights.under else ""
+    return average, [f"the running average (EMA) of the weights{beside}"]
 
 
-def _bake_masks(
-    tensors: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
-    """Pruned tensors, masks, and the dense tensors when they are all there."""
-    masks = _explicit_masks(tensors)
-    if not masks:
-        return tensors, {}, None
-    plain_keys = {f"{name}_orig": name for name in masks}
-    mask_keys = {f"{name}_mask" for name in masks}
-    dense = {plain_keys.get(key, key): tensor for key, tensor in tensors.items() if key not in mask_keys}
-    pruned = {key: tensor * masks[key] if key in masks else tensor for key, tensor in dense.items()}
-    has_dense_weights = any(bool((dense[key][~mask] != 0).any()) for key, mask in masks.items())
-    return pruned, masks, dense if has_dense_weights else None
+def _fraction_zero(tensors: Mapping[str, Tensor]) -> float:
+    weights = [tensor for tensor in bake_masks(dict(tensors))[0].values() if tensor.dim() >= 2]
+    num_values = sum(weight.numel() for weight in weights)
+    return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights) / max(1, num_values)
 
 
-def _explicit_masks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors called X_mask that hold only 0 and 1, in the shape of X_orig or X."""
-    masks = {}
-    for key, mask in tensors.items():
-        name = key.removesuffix("_mask")
-        weight = tensors.get(f"{name}_orig", tensors.get(name))
-        if name == key or weight is None or weight.shape != mask.shape or not weight.is_floating_point():
-            continue
-        if bool(((mask == 0) | (mask == 1)).all()):
-            masks[name] = mask != 0
-    return masks
+# --- words ----------------------------------------------------------------------------------------------
+
+
+def _wording(content: Content, chosen: _State) -> str:
+    weights = chosen.weights
+    wording = content.kind if content.kind not in ("state_dict", "pickle") or not weights.kind else weights.kind
+    if wording == "pickle":
+        wording = "state_dict by pickle.dump"
+    wording += f" of class {weights.classes[0]}" if weights.classes else ""
+    wording += f" under '{'.'.join(map(printable, weights.under))}'" if weights.under else ""
+    return f"{wording}, weights read without running it" if weights.classes else wording
+
+
+def _beside(content: Content, chosen: _State) -> list[str]:
+    foreign = "" if chosen.weights.classes else _foreign(content)
+    return [f"Python objects beside them left unopened ({foreign})"] if foreign else []
+
+
+def _foreign(content: Content) -> str:
+    """What unpickling would have imported beyond the usual, for people."""
+    foreign = sorted(name for name in content.names if not _USUAL_NAMES.fullmatch(name))
+    more = f" and {len(foreign) - _NUM_NAMES_SHOWN} more" if len(foreign) > _NUM_NAMES_SHOWN else ""
+    return ", ".join(map(printable, foreign[:_NUM_NAMES_SHOWN])) + more

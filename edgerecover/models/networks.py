@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import default_input
-from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, ChannelMap, match_channels
-from edgerecover.models.facts import facts_of
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
+from edgerecover.models.completion import completed
+from edgerecover.models.facts import as_narrower, facts_of
+from edgerecover.models.formats import Container, detect
+from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.onnx_file import is_onnx, read_onnx
-from edgerecover.models.opening import Opened, checked_num_classes, completed, open_checkpoint, required_architecture
+from edgerecover.models.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
 from edgerecover.models.sparsity import prunable_weights
 from edgerecover.models.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
-from edgerecover.models.teacher import Teacher, open_teacher, other_classes, teacher_checkpoint
+from edgerecover.models.teacher import Teacher, open_teacher, other_classes, teacher_checkpoint, wider_module
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,27 +50,35 @@ class Models:
         return self.channels.related
 
 
-def inspect(model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool) -> ModelFacts:
-    """Find out what a checkpoint or ONNX file holds. Without a known architecture, its weights alone are looked at.
+def inspect(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> ModelFacts:
+    """Find out what a checkpoint or an ONNX file holds. Without a known architecture, its weights alone are looked at.
 
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
-    if is_onnx(model_path):
+    if is_onnx(model_path) or detect(model_path) is Container.ONNX:
         return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = completed(said, checkpoint)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
     if spec.architecture is None:
         return facts_of(checkpoint, spec, None, num_classes=None)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
-    if taught.teacher_path is None:
+    if taught.teacher_path is None or said.toml_path is None:
         return facts
     its_architecture = f" ({taught.architecture})" if taught.architecture else ""
-    return replace(facts, teacher_named=f"{taught.teacher_path.name}{its_architecture}")
+    named = f"{taught.teacher_path.name}{its_architecture}, named by {said.toml_path.name}"
+    return replace(facts, teacher_named=named)
 
 
 def open_models(
@@ -80,6 +90,7 @@ def open_models(
     trust_code: bool,
     will_prune: bool,
     teacher_arch: str | None = None,
+    trust_pickle: bool = False,
 ) -> Models:
     """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
 
@@ -87,10 +98,11 @@ def open_models(
         model_path: the student's checkpoint.
         arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
         teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        input_flags: the input that flags describe; None: the TOML file or torchvision's own weights say.
+        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
         trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
         teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
+        trust_pickle: whole modules may really be unpickled, which runs code that their files name.
 
     Raises:
         BadInputError: anything about the files that keeps them from being recovered; the message says which.
@@ -98,15 +110,23 @@ def open_models(
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
     taught = resolve_teacher(said, teacher_arch=teacher_arch, trust_code=trust_code)
-    spec, input = _with_input(completed(_with_teachers_input(said, taught), checkpoint), taught, model_path)
+    spec = completed(_with_teachers_input(said, taught), checkpoint, trust_pickle=trust_pickle)
+    spec, input = _with_input(spec, taught, checkpoint)
     student = open_checkpoint(checkpoint, spec)
+    if trust_pickle and spec.teacher_path is not None and student.dense is None:
+        student = replace(student, dense=wider_module(spec.teacher_path, student.network))
     num_classes = checked_num_classes(student.network, input, spec)
     student_facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
     its_checkpoint = teacher_checkpoint(student.checkpoint, spec, student_facts.sparsity, will_prune)
-    found = open_teacher(its_checkpoint, taught, student, spec, num_classes, trust_code=trust_code)
+    found = open_teacher(
+        its_checkpoint, taught, student, spec, num_classes, trust_code=trust_code, trust_pickle=trust_pickle
+    )
     teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
+    channels = _channels(student, found, input)
+    if channels.related and not found.same_architecture:
+        student_facts = as_narrower(student_facts, student.network, found.opened.network)
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
     return Models(
         student=student.network,
@@ -115,16 +135,21 @@ def open_models(
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
-        architecture=required_architecture(model_path, spec),
+        architecture=required_architecture(checkpoint, spec),
         student_facts=student_facts,
         teacher_facts=teacher_facts,
-        warnings=_warnings(student_facts, teacher_facts, same_architecture=found.same_architecture),
-        channels=_channels(student, found, input),
+        warnings=_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+        channels=channels,
     )
 
 
 def open_network(
-    model_path: Path, *, arch: str | None, input_flags: InputSpec | None, trust_code: bool
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
 ) -> tuple[nn.Module, InputSpec | None]:
     """Open one checkpoint in its architecture, and say what its input looks like where that is known.
 
@@ -133,7 +158,7 @@ def open_network(
     """
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = completed(said, checkpoint)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
     return open_checkpoint(checkpoint, spec).network, spec.input
 
 
@@ -157,6 +182,7 @@ def open_classifier(
     arch: str | None,
     input_flags: InputSpec | None,
     trust_code: bool,
+    trust_pickle: bool = False,
     belongs_to: Path | None = None,
     is_teacher: bool = False,
 ) -> Classifier:
@@ -181,7 +207,7 @@ def open_classifier(
         if is_teacher and taught.architecture and not arch:
             said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
         said = _filled(said, other)
-    spec, input = _with_input(completed(said, checkpoint), said, model_path)
+    spec, input = _with_input(completed(said, checkpoint, trust_pickle=trust_pickle), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, input, spec)
     return Classifier(
@@ -224,21 +250,23 @@ def _with_teachers_input(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
     return replace(said, input=taught.input, input_source=taught.input_source)
 
 
-def _with_input(spec: ModelSpec, taught: ModelSpec, model_path: Path) -> tuple[ModelSpec, InputSpec]:
-    required_architecture(model_path, spec)
+def _with_input(spec: ModelSpec, taught: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:
+    required_architecture(checkpoint, spec)
     if spec.input is None and taught.architecture and (usual := default_input(taught.architecture)):
         spec = replace(spec, input=usual, input_source=f"{taught.architecture}, the teacher")
     if spec.input is None:
+        example = checkpoint.example_shape
+        given = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
         raise BadInputError(
-            f"{model_path}: what the network's input looks like is not known",
-            hint="give --input-shape, or an [input] table with shape, mean and std in model.toml beside it",
+            f"{checkpoint.path}: what the network's input looks like is not known",
+            hint=f"give --input-shape{given}, or an [input] table with shape, mean and std in model.toml beside it",
         )
     return spec, spec.input
 
 
 def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
-        return UNRELATED
+        return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
 
 

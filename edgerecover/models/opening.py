@@ -6,21 +6,18 @@ Shapes: N images, C channels, H×W pixels, K classes.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import build, default_input, load_into, mismatch
+from edgerecover.models.architectures import build, load_into, mismatch
+from edgerecover.models.completion import no_architecture
+from edgerecover.models.libraries import classifier_key
 from edgerecover.models.load import Checkpoint
-from edgerecover.models.recognise import (
-    num_torchvision_classes,
-    recognise,
-    recognise_narrower,
-    without_auxiliary_heads,
-)
+from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
 from edgerecover.models.spec import ModelSpec
+from edgerecover.models.whole_modules import load_module
 from edgerecover.models.widths import failing_layer, narrow_to
 
 if TYPE_CHECKING:
@@ -40,28 +37,14 @@ class Opened:
     """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
 
 
-def completed(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """`spec` with what the checkpoint's keys and torchvision's own weights can add."""
-    if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
-        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
-    if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
-        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
-    if spec.input is None and spec.architecture and (usual := default_input(spec.architecture)):
-        spec = replace(spec, input=usual, input_source="torchvision's own weights")
-    return spec
-
-
-def required_architecture(model_path: Path, spec: ModelSpec) -> str:
+def required_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
     """The architecture that was named or recognised.
 
     Raises:
         BadInputError: there is none.
     """
     if spec.architecture is None:
-        raise BadInputError(
-            f"{model_path}: no architecture is named for it, and it is none of torchvision's classifiers",
-            hint='name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"',
-        )
+        raise no_architecture(checkpoint)
     return spec.architecture
 
 
@@ -76,19 +59,23 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     Raises:
         BadInputError: no architecture is named, it cannot be built, or the checkpoint does not fit it.
     """
-    architecture = required_architecture(checkpoint.path, spec)
+    architecture = required_architecture(checkpoint, spec)
     guess = _guessed_num_classes(checkpoint, spec, architecture)
-    network = build(architecture, spec.base_dir, guess)
+    network = _built(spec, architecture, guess)
     fitted = fitted_keys(checkpoint, network, architecture)
     if guess is not None and mismatch(network, fitted.tensors):
         # The guess was wrong, or the factory's own default is right: let it be the judge.
-        default = build(architecture, spec.base_dir, None)
+        default = _built(spec, architecture, None)
         if not mismatch(default, fitted.tensors):
             network = default
     what = f"{role}{checkpoint.path} ({architecture})"
     dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
     load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
     return Opened(fitted, network.eval(), dense)
+
+
+def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
+    return load_module(spec.module) if spec.module else build(architecture, spec.base_dir, num_classes, spec.input)
 
 
 def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
@@ -114,6 +101,8 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
     """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
     if architecture.startswith("torchvision:"):
         return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if (key := classifier_key(architecture)) and key in checkpoint.tensors:
+        return checkpoint.tensors[key].shape[0]
     if spec.classes:
         return len(spec.classes)
     sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]
@@ -123,19 +112,15 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
 def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
     """Put back a prefix such as `model.` when it is the network's own, and drop heads only training uses."""
     keys = network.state_dict().keys()
+    # TorchScript keeps buffers that state_dict() leaves out.
+    checkpoint = checkpoint.without({name for name, _ in network.named_buffers() if name not in keys})
     for start in range(len(checkpoint.prefixes)):
         prefix = "".join(checkpoint.prefixes[start:])
         if keys and all(key.startswith(prefix) for key in keys):
             return checkpoint.with_prefix(prefix)
     if architecture not in _WITH_AUXILIARY_HEADS:
         return checkpoint
-    dense = checkpoint.dense_tensors
-    return replace(
-        checkpoint,
-        tensors=without_auxiliary_heads(checkpoint.tensors),
-        masks=without_auxiliary_heads(checkpoint.masks),
-        dense_tensors=without_auxiliary_heads(dense) if dense is not None else None,
-    )
+    return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
 
 
 def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:

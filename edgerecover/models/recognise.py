@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,17 +61,44 @@ def recognise_narrower(tensors: Mapping[str, Tensor]) -> str | None:
 
 def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Size of an architecture that has each of these tensors as large or larger; 0 when it has not."""
+    num_classes = num_torchvision_classes_of(shapes, name)
+    assert num_classes is not None
+    wide = {key: shape for key, shape in shapes_of(name, num_classes).items() if key in shapes}
+    fits = all(
+        len(shape) == len(shapes[key]) and all(has <= full for has, full in zip(shapes[key], shape, strict=True))
+        for key, shape in wide.items()
+    )
+    return sum(math.prod(shape) for shape in wide.values()) if fits else 0
+
+
+def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a torchvision classifier's state_dict; its parameters are never allocated."""
     from torchvision import models
 
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    state = models.get_model(name, weights=None, num_classes=num_torchvision_classes_of(shapes, name), **options)
-    wide = {key: tensor for key, tensor in state.state_dict().items() if key in shapes}
-    fits = all(
-        len(tensor.shape) == len(shapes[key])
-        and all(has <= full for has, full in zip(shapes[key], tensor.shape, strict=True))
-        for key, tensor in wide.items()
-    )
-    return sum(tensor.numel() for tensor in wide.values()) if fits else 0
+    with _parameters_on_meta():
+        network = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Keep the parameters of networks built inside without storage; buffers and plain tensors stay real.
+
+    `torch.device("meta")` would not do: RegNet computes its widths with tensors.
+    """
+    from torch import nn
+
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, None if param is None else nn.Parameter(param.to("meta")))
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def num_torchvision_classes(tensors: Mapping[str, Tensor], name: str) -> int | None:

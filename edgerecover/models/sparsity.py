@@ -1,7 +1,7 @@
-"""Where a network's zeros stand: per layer and in total, over Conv and Linear weights.
+"""Where a network's zeros stand: per layer and in total, over Conv, Linear and attention weights.
 
 Shapes of weights: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose,
-(out, in) for Linear.
+(out, in) for Linear and for the projections that nn.MultiheadAttention holds as bare parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DENSE_MAX_SPARSITY = 0.01
 
 
 def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Conv, ConvTranspose and Linear weights by state_dict key, in module order; a shared one comes once."""
+    """Conv, ConvTranspose, Linear and attention weights by state_dict key, in module order; a shared one comes once."""
     return {name: weight for name, weight, _ in prunable_layers(module)}
 
 
@@ -50,20 +50,30 @@ def measure_layers(layers: Sequence[tuple[str, Tensor, int]], *, narrower: bool 
 
 
 def prunable_layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
-    """Weight key, weight and its input dimension of each prunable layer; a shared weight comes once."""
+    """Weight key, weight and its input dimension of each prunable weight; a shared one comes once."""
     from torch import nn
 
     seen: set[int] = set()
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *transposed)
     for name, layer in module.named_modules():
-        if isinstance(layer, kinds) and id(layer.weight) not in seen:
-            seen.add(id(layer.weight))
-            yield (
-                f"{name}.weight".removeprefix("."),
-                layer.weight.detach(),
-                0 if isinstance(layer, transposed) else 1,
-            )
+        for key in _weight_keys(layer):
+            weight = getattr(layer, key)
+            if weight is not None and id(weight) not in seen:
+                seen.add(id(weight))
+                yield f"{name}.{key}".removeprefix("."), weight.detach(), 0 if isinstance(layer, transposed) else 1
+
+
+def _weight_keys(layer: nn.Module) -> tuple[str, ...]:
+    """Attributes that hold a layer's own weight matrices; some of attention's may be None."""
+    from torch import nn
+
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *transposed)):
+        return ("weight",)
+    if isinstance(layer, nn.MultiheadAttention):
+        # Query, key and value as one matrix or three: linear layers in all but name. out_proj is a module of its own.
+        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return ()
 
 
 def _measure_layer(name: str, weight: Tensor, input_dim: int) -> LayerSparsity:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.models.libraries import library_of
 from edgerecover.models.trust import require_trust
 
 if TYPE_CHECKING:
     from edgerecover.config import ModelFile
+    from edgerecover.models.whole_modules import WholeModule
 
 MODEL_FILE = "model.toml"
 
@@ -37,6 +39,8 @@ class ModelSpec:
     input_source: str
     """"--input-shape", the name of the TOML file, or "unknown"."""
     classes: tuple[str, ...] | None
+    module: WholeModule | None = None
+    """The trusted pickle whose own module is the network."""
     toml_path: Path | None = None
     """The TOML file that says it."""
     teacher_architecture: str | None = None
@@ -153,6 +157,6 @@ def _read(toml_path: Path | None) -> ModelFile:
 def _require_trust(architecture: str, toml_path: Path, trust_code: bool) -> None:
     """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
     where = architecture.rpartition(":")[0]
-    if trust_code or not where or where in ("torchvision", _OWN_CODE):
+    if trust_code or not where or library_of(architecture) or where == _OWN_CODE:
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

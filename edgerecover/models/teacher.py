@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import Pattern, Sparsity
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import load_into, mismatch
+from edgerecover.models.completion import with_module
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.opening import Opened, fitted_keys, open_checkpoint
 from edgerecover.models.recognise import recognise
 from edgerecover.models.spec import ModelSpec, resolve_neighbour
+from edgerecover.models.whole_modules import WholeModule, load_module
+from edgerecover.models.widths import is_narrower
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +38,7 @@ class Teacher:
     spec: ModelSpec
     """Its own: with its architecture, and who named it."""
     same_architecture: bool
-    """The student's is the same, however it is spelled, and perhaps with fewer channels."""
+    """The student's checkpoint fits the same network, however it is spelled, perhaps with fewer channels."""
 
 
 def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
@@ -68,7 +71,14 @@ def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity,
 
 
 def open_teacher(
-    checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec, num_classes: int, *, trust_code: bool
+    checkpoint: Checkpoint,
+    said: ModelSpec,
+    student: Opened,
+    spec: ModelSpec,
+    num_classes: int,
+    *,
+    trust_code: bool,
+    trust_pickle: bool = False,
 ) -> Teacher:
     """Open the teacher in the architecture that is said to be its own, or else in the student's.
 
@@ -81,6 +91,7 @@ def open_teacher(
         spec: the student's, with its architecture and input.
         num_classes: of the student.
         trust_code: Python that a TOML file names may run without a trust record.
+        trust_pickle: a teacher that is a whole module may really be unpickled, to be its own architecture.
 
     Raises:
         BadInputError: it fits no architecture that was named or recognised; the message says how it differs.
@@ -101,7 +112,8 @@ def open_teacher(
         own = replace(spec, teacher_path=None, teacher_architecture=None)
         return Teacher(Opened(fitted, network.eval(), None), own, same_architecture=True)
     _refuse_other_classes(fitted, network, num_classes)
-    other = resolve_neighbour(spec, said, trust_code=trust_code) or _recognised(checkpoint, said)
+    other = resolve_neighbour(spec, said, trust_code=trust_code)
+    other = other or (_as_module(checkpoint, said) if trust_pickle else None) or _recognised(checkpoint, said)
     if other is None or other.architecture == spec.architecture:
         raise BadInputError(
             f"teacher {checkpoint.path}: is of another architecture, the student is {spec.architecture}\n"
@@ -116,6 +128,26 @@ def _opened_as(checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: M
     opened = open_checkpoint(checkpoint, own, role="teacher ")
     same = opened.dense is None and _same_structure(opened.network, student.dense or student.network)
     return Teacher(opened, own, same_architecture=same)
+
+
+def wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
+    """The teacher's own pickled module, really unpickled, where the student's has lost channels of it; else None.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    if not teacher_path.is_file():
+        return None
+    teacher = read_checkpoint(teacher_path)
+    if not teacher.classes or not is_narrower(student.state_dict(), teacher.tensors):
+        return None
+    return load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
+
+
+def _as_module(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+    found = replace(said, architecture=None, teacher_path=None)
+    found = with_module(found, checkpoint)
+    return found if found.module else None
 
 
 def _recognised(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:

@@ -36,6 +36,16 @@ def narrow_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, .
     return tuple(layers)
 
 
+def is_narrower(tensors: Mapping[str, Tensor], wide: Mapping[str, Tensor]) -> bool:
+    """Whether `tensors` are those of a network of the same layers as `wide`, of which channels are gone."""
+    names, wide_names = ({key for key in state if not key.endswith("num_batches_tracked")} for state in (tensors, wide))
+    pairs = [(tensors[key].shape, wide[key].shape) for key in names & wide_names]
+    fit = all(
+        len(narrow) == len(full) and all(a <= b for a, b in zip(narrow, full, strict=True)) for narrow, full in pairs
+    )
+    return names == wide_names and fit and any(narrow != full for narrow, full in pairs)
+
+
 def _own_tensors(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """What the layer holds and what it is to hold, by attribute."""
     own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}

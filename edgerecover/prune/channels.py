@@ -107,7 +107,7 @@ def _narrowed(network: nn.Module, images_NCHW: Tensor, ratio: float, fixed: Coll
     """A copy without `ratio` of the channels of every layer but those `fixed`; None when it does not work any more."""
     torch_pruning = _torch_pruning()
     narrower = copy.deepcopy(network).requires_grad_(True)
-    classifier = list(prunable_weights(network))[-1].removesuffix(".weight")
+    classifier = _layers(network)[-1]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,12 +159,17 @@ def _can_lose_half(network: nn.Module, images_NCHW: Tensor, fixed: Collection[st
 
 def _unprunable(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
     """Layers whose outputs, pruned alone, break the network; found by trying each."""
-    layers = [key.removesuffix(".weight") for key in prunable_weights(network)][:-1]
+    layers = _layers(network)[:-1]
     return tuple(
         name
         for name in layers
         if not _can_lose_half(network, images_NCHW, [other for other in layers if other != name])
     )
+
+
+def _layers(network: nn.Module) -> list[str]:
+    """Names of the modules that hold a weight; the bare parameters of attention are no modules."""
+    return [key.removesuffix(".weight") for key in prunable_weights(network) if key.endswith(".weight")]
 
 
 def _images(input: InputSpec) -> Tensor:

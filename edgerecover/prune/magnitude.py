@@ -19,7 +19,7 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
     positions go first, so the same weights always give the same masks.
 
     Args:
-        module: its Conv, ConvTranspose and Linear weights are ranked together.
+        module: its Conv, ConvTranspose, Linear and attention weights are ranked together.
         sparsity: fraction of zeros wanted, above 0 and below 1; zeros that are there already count.
 
     Returns:

@@ -31,10 +31,26 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     return tuple(weighted[:-1])
 
 
-def shared_block_names(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
-    """The student's blocks that the teacher has under the same name."""
-    known = {name for name, _ in teacher.named_modules()}
-    return tuple(name for name in block_names(student) if name in known)
+def stage_ends(student: nn.Module, teacher: nn.Module, images_NCHW: Tensor) -> dict[str, str]:
+    """Which block of a teacher of another architecture each of a student's is to imitate, by the student's name.
+
+    Of all blocks of one output shape the last is that of a stage: the last of the student is paired with the last of
+    the teacher. (Pairs by name, of networks of different depths, are worse than none: docs/adr/0013.)
+
+    Args:
+        student: in eval mode.
+        teacher: in eval mode, on the same device.
+        images_NCHW: what both are run on.
+    """
+    ends_s, ends_t = (_last_by_shape(network, images_NCHW) for network in (student, teacher))
+    return {name: ends_t[shape] for shape, name in ends_s.items() if shape in ends_t}
+
+
+@torch.no_grad()
+def _last_by_shape(network: nn.Module, images_NCHW: Tensor) -> dict[torch.Size, str]:
+    with captured(network, block_names(network)) as outputs:
+        network(images_NCHW)
+    return {output.shape: name for name, output in outputs.items()}
 
 
 def _is_compound(module: nn.Module) -> bool:

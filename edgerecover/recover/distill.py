@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,11 +27,11 @@ from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.recover.blocks import captured, shared_block_names
+from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.statistics import batch_norms_of
+from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, batch_norms_of, tapped
 
 _MOMENTUM = 0.1
 _LOG_ASPECT = 0.25
@@ -61,7 +62,7 @@ def distill(
         settings: steps, rate, temperature and weights.
         seed: of the order of images and their augmentation.
         compute: device and precision.
-        channels: the teacher's channels that a narrower student has; of unrelated ones, features of equal shape are
+        channels: the teacher's channels that a narrower student has; of unrelated ones, the ends of stages are
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
@@ -72,7 +73,9 @@ def distill(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    names = shared_block_names(student, teacher) if settings.feature_weight else ()
+    if settings.crop_border == "auto":
+        settings = settings.model_copy(update={"crop_border": border_of(teacher, images, settings, compute)})
+    pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
     optimizer = _optimizer(student, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     batch_size = min(settings.batch_size, len(images))
@@ -85,8 +88,8 @@ def distill(
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed) as fresh,
         _batch_norms(student, settings.bn),
-        captured(student, names) as student_features,
-        captured(teacher, names) as teacher_features,
+        captured(student, tuple(pairs)) as student_features,
+        captured(teacher, tuple(pairs.values())) as teacher_features,
         progress.task("distill", settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
@@ -104,7 +107,8 @@ def distill(
             kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
             loss = settings.kd_weight * kd
             if teacher_features:
-                loss = loss + settings.feature_weight * feature_loss(student_features, teacher_features, channels)
+                taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
+                loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             _mask_gradients(student, masks)
@@ -119,6 +123,15 @@ def distill(
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
+
+
+def _paired_blocks(
+    student: nn.Module, teacher: nn.Module, images: ImageSet, compute: Compute, channels: ChannelMap
+) -> dict[str, str]:
+    """Names of the student's blocks and of those of the teacher that they are compared with."""
+    if channels.related:
+        return {name: name for name in block_names(student)}
+    return stage_ends(student, teacher, compute.images(images.images_of(range(1))))
 
 
 def _fresh_dreams(
@@ -171,7 +184,7 @@ def feature_loss(
     """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
 
     Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
-    one of another architecture, outputs of equal shape are: it has yet to learn what its channels are for.
+    one of another architecture, all are: it has yet to learn what its channels are for.
     """
     terms = []
     for name, f_s in student.items():
@@ -190,7 +203,7 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
         flips = torch.rand(n, generator=generator) < 0.5
         batch_NCHW = torch.where(flips.view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
     if pad := round(min(h, w) * settings.crop_fraction):
-        padded = F.pad(batch_NCHW, (pad, pad, pad, pad))
+        padded = F.pad(batch_NCHW, (pad,) * 4, mode="replicate" if settings.crop_border == "edge" else "constant")
         tops, lefts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator).tolist()
         batch_NCHW = torch.stack(
             [
@@ -203,6 +216,33 @@ def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, 
     if rng.random() < settings.cutmix_share:
         batch_NCHW = _with_rectangles_exchanged(batch_NCHW, generator, rng)
     return batch_NCHW
+
+
+@torch.no_grad()
+def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute: Compute) -> Literal["edge", "zero"]:
+    """What the teacher is used to see beside a shifted image: `zero` or `edge`, by its batch norm statistics.
+
+    They come from images that were shifted in training in one way or another. Images shifted in a way that is foreign
+    to the teacher are far from them, and batch norm that adapts to such images ends up wrong for real ones. `zero`
+    unless `edge` is clearly nearer; `edge` for a teacher that has no statistics.
+    """
+    if not batch_norms_of(teacher):
+        return "edge"
+    shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
+    sample_NCHW = torch.from_numpy(images.images_of(range(min(_BORDER_IMAGES, len(images)))))
+    distances = {}
+    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
+        tap.draw(len(sample_NCHW), None, torch.Generator())
+        for border in ("edge", "zero"):
+            shifting = settings.model_copy(update={**shifts_alone, "crop_border": border})
+            shifted = augment(sample_NCHW, shifting, torch.Generator().manual_seed(0), np.random.default_rng(0))
+            teacher(compute.images(shifted))
+            distances[border] = float(tap.distance())
+    return "edge" if distances["edge"] < _CLEARLY_NEARER * distances["zero"] else "zero"
+
+
+_BORDER_IMAGES = 256
+_CLEARLY_NEARER = 0.8
 
 
 def _zoomed(batch_NCHW: Tensor, least_area: float, generator: torch.Generator) -> Tensor:

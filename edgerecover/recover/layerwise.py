@@ -15,7 +15,6 @@ the student's inputs instead of the teacher's, so that a layer also makes up for
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -26,11 +25,10 @@ from torch import Tensor, nn
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.linear_maps import LinearMap, linear_maps_of, run_until
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import batch_norms_of
-
-_Layer = nn.Conv2d | nn.Linear
 
 _MAX_IMAGES = 512
 """A bound on the time: every layer costs a forward of these, up to it, through both networks."""
@@ -59,12 +57,12 @@ def fit_layers(
     channels: ChannelMap = SAME_CHANNELS,
     progress: Progress = SILENT,
 ) -> None:
-    """Fit the student's convolutions and linear layers to the teacher's outputs, then its BN statistics, in place.
+    """Fit the student's linear maps to what the teacher's put out, then its BN statistics, in place.
 
-    A layer is left as it is when it has no weight left, when it runs more than once per forward or never, when it is
-    too wide to be solved in reasonable time (4,096 inputs and as many outputs, say), when its output is narrower than
-    the teacher's and `channels` does not know how, or when activations are not numbers. A layer without a mask may use
-    all its weights.
+    Linear maps are convolutions, linear layers and the projections of self-attention. One is left as it is when it has
+    no weight left, when it runs more than once per forward or never, when it is too wide to be solved in reasonable
+    time (4,096 inputs and as many outputs, say), when its output is narrower than the teacher's and `channels` does not
+    know how, or when activations are not numbers. One without a mask may use all its weights.
 
     Args:
         student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.
@@ -76,57 +74,49 @@ def fit_layers(
         channels: the teacher's channels that a narrower student has.
         progress: where to report.
     """
-    names = _fittable(student, teacher, channels, compute.images(images.images_of(range(1))))
+    maps = _fittable(student, teacher, channels, compute.images(images.images_of(range(1))))
     random = torch.Generator().manual_seed(0)
-    with progress.task("least squares", len(names), "layers") as task:
-        for name in names:
-            student_layer, teacher_layer = _layer(student, name), _layer(teacher, name)
+    with progress.task("least squares", len(maps), "layers") as task:
+        for linear_map in maps:
+            weight = student.get_parameter(linear_map.weight)
+            module = student.get_submodule(linear_map.module)
             moments = _Moments()
             with normalising_by_batch(student), normalising_by_batch(teacher):
                 for batch in _batches(images, batch_size):
-                    inputs, _ = _run_until(student, student_layer, compute.images(batch))
-                    _, taught = _run_until(teacher, teacher_layer, compute.images(batch))
-                    outputs = channels.of_teacher(name, taught, dim=-1 if isinstance(student_layer, nn.Linear) else 1)
+                    inputs, _ = run_until(student, linear_map, compute.images(batch))
+                    _, taught = run_until(teacher, linear_map, compute.images(batch))
+                    dim = 1 if isinstance(module, nn.Conv2d) else -1
+                    outputs = channels.of_teacher(linear_map.module, taught, dim)
                     assert outputs is not None
-                    moments.add(*_samples(student_layer, inputs, outputs, random))
-            weight = student_layer.weight
-            _fit(student_layer, moments, masks.get(f"{name}.weight", torch.ones_like(weight)))
+                    moments.add(*_samples(module, inputs, outputs, random))
+            bias = student.get_parameter(linear_map.bias) if linear_map.bias else None
+            _fit(weight, bias, moments, masks.get(linear_map.weight, torch.ones_like(weight)))
             task.advance(1)
     if batch_norms_of(student):
         repair_statistics(student, teacher, images, batch_size, compute, channels)
 
 
-def _layer(network: nn.Module, name: str) -> _Layer:
-    layer = network.get_submodule(name)
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    return layer
+def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[LinearMap]:
+    """The maps to fit, in the order in which a forward reaches them."""
+
+    def is_fittable(linear_map: LinearMap) -> bool:
+        weight, taught = (network.get_parameter(linear_map.weight) for network in (student, teacher))
+        is_feasible = bool(weight.any()) and _num_iterations(weight) >= _MIN_ITERATIONS
+        return is_feasible and _has_targets(linear_map, weight, taught, channels)
+
+    return [linear_map for linear_map in linear_maps_of(student, image_1CHW) if is_fittable(linear_map)]
 
 
-def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[str]:
-    """Names of the layers to fit, in the order in which a forward reaches them."""
-    calls: Counter[str] = Counter()
-    layers = {name: m for name, m in student.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    count = {name: (lambda _layer, _inputs, name=name: calls.update([name])) for name in layers}
-    handles = [layer.register_forward_pre_hook(count[name]) for name, layer in layers.items()]
-    try:
-        with torch.no_grad():
-            student(image_1CHW)
-    finally:
-        for handle in handles:
-            handle.remove()
-    once = [name for name, times in calls.items() if times == 1 and layers[name].weight.any()]
-    feasible = [name for name in once if _num_iterations(layers[name]) >= _MIN_ITERATIONS]
-    return [name for name in feasible if _has_targets(layers[name], _layer(teacher, name), name, channels)]
-
-
-def _num_iterations(layer: _Layer) -> int:
-    num_outputs, num_inputs = len(layer.weight), layer.weight[0].numel()
+def _num_iterations(weight: Tensor) -> int:
+    num_outputs, num_inputs = len(weight), weight[0].numel()
     return min(_MAX_ITERATIONS, int(_MAX_OPERATIONS / (2 * num_outputs * num_inputs**2)))
 
 
-def _has_targets(layer: _Layer, taught: _Layer, name: str, channels: ChannelMap) -> bool:
-    rows = channels.of_teacher(name, taught.weight, dim=0)
-    return rows is not None and len(rows) == len(layer.weight)
+def _has_targets(linear_map: LinearMap, weight: Tensor, taught: Tensor, channels: ChannelMap) -> bool:
+    if linear_map.role != "layer":
+        return weight.shape == taught.shape  # which heads a narrower attention kept is not known
+    rows = channels.of_teacher(linear_map.module, taught, dim=0)
+    return rows is not None and len(rows) == len(weight)
 
 
 def _batches(images: ImageSet, batch_size: int) -> Iterator[np.ndarray]:
@@ -137,34 +127,9 @@ def _batches(images: ImageSet, batch_size: int) -> Iterator[np.ndarray]:
         yield images.images_of(range(start, start + batch_size))
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: how a forward is ended early
-    """Ends a forward at the layer that was asked for."""
-
-    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
-        super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-
-
-@torch.no_grad()
-def _run_until(network: nn.Module, layer: nn.Module, batch_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a layer; nothing behind it is computed."""
-
-    def stop(_layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        raise _Reached(inputs[0], outputs)
-
-    handle = layer.register_forward_hook(stop)
-    try:
-        network(batch_NCHW)
-    except _Reached as reached:
-        return reached.inputs, reached.outputs
-    finally:
-        handle.remove()
-    raise AssertionError("the layer was reached by an earlier forward")
-
-
-def _samples(layer: _Layer, inputs: Tensor, outputs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (G, M, I) of the layer's weights and the outputs (G, M, O) wanted of them, at a few random positions."""
-    if isinstance(layer, nn.Linear):
+def _samples(layer: nn.Module, inputs: Tensor, outputs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs (G, M, I) of the layer's weights and the outputs (G, M, O) wanted of them; few positions of images."""
+    if not isinstance(layer, nn.Conv2d):
         return inputs.reshape(1, -1, inputs.shape[-1]), outputs.reshape(1, -1, outputs.shape[-1])
     height, width = outputs.shape[2:]
     positions_P = torch.randperm(height * width, generator=random)[:_POSITIONS_PER_IMAGE].to(outputs.device)
@@ -220,19 +185,19 @@ class _Moments:
 
 
 @torch.no_grad()
-def _fit(layer: _Layer, moments: _Moments, mask: Tensor) -> None:
+def _fit(weight: Tensor, bias: Tensor | None, moments: _Moments, mask: Tensor) -> None:
     xx_GII, yx_GOI = moments.covariances()
-    start_GOI = layer.weight.reshape(yx_GOI.shape).double()
+    start_GOI = weight.reshape(yx_GOI.shape).double()
     mask_GOI = mask.reshape(yx_GOI.shape).to(xx_GII)
     weight_GOI = _masked_least_squares(
-        xx_GII, yx_GOI, start_GOI, mask_GOI, _RIDGE * moments.mean_square(), _num_iterations(layer)
+        xx_GII, yx_GOI, start_GOI, mask_GOI, _RIDGE * moments.mean_square(), _num_iterations(weight)
     )
     if not weight_GOI.isfinite().all():
         return
-    layer.weight.copy_(weight_GOI.reshape(layer.weight.shape))
-    if layer.bias is not None:
+    weight.copy_(weight_GOI.reshape(weight.shape))
+    if bias is not None:
         x_GI, y_GO = moments.means()
-        layer.bias.copy_((y_GO - (weight_GOI @ x_GI.unsqueeze(2)).squeeze(2)).flatten())
+        bias.copy_((y_GO - (weight_GOI @ x_GI.unsqueeze(2)).squeeze(2)).flatten())
 
 
 def _masked_least_squares(

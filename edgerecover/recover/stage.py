@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Rung
+from edgerecover.artifacts import Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import StageError
@@ -24,8 +25,10 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.lineage import is_protected, lineage_of
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import batch_norms_of
 
@@ -40,6 +43,14 @@ class Recovered:
     """On the CPU, in eval mode, without gradients."""
     rungs: tuple[Rung, ...]
     """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
+    lineage: Lineage | None = None
+    """Of the student as it came."""
+
+    @property
+    def handed_back(self) -> bool:
+        """Nothing was tried on the student, because others have trained it."""
+        own = self.lineage is not None and self.lineage.descent in (Descent.TRAINED, Descent.UNRELATED)
+        return own and len(self.rungs) == 1
 
 
 def recover(
@@ -58,7 +69,10 @@ def recover(
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
-    The student as it came is one of the candidates, so what comes back is never worse than it by that measure.
+    The student as it came is one of the candidates, and is left for another only where that agrees on more images than
+    chance would explain; so what comes back is never worse than it by that measure. Of a
+    student that others have trained that measure says little: it is handed back as it came, unless it knows no class
+    or `settings.fine_tuned` is "recover" (docs/adr/0016).
 
     Args:
         student: the pruned network; not changed.
@@ -78,6 +92,11 @@ def recover(
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     ladder = _Ladder(teacher, sets.calibration, compute)
+    lineage = lineage_of(current, teacher, masks, channels)
+    if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
+        progress.note("the student was trained by others: it is handed back as it came")
+        ladder.judge("as it came (fine-tuned)", current, 0.0)
+        return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
     ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
@@ -104,7 +123,7 @@ def recover(
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
-    return Recovered(best.eval().requires_grad_(False), ladder.rungs())
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage)
 
 
 class _Ladder:
@@ -113,6 +132,11 @@ class _Ladder:
     def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
         self._images, self._compute = images, compute
         self._teacher_logits_NK = logits_on(teacher, images, compute)
+        # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
+        self._formulas_NCHW = torch.zeros(0) if batch_norms_of(teacher) else _formula_images(images)
+        self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
+        self._as_it_came_on_formulas_N = torch.zeros(0, dtype=torch.bool)
+        self._as_it_came_N = torch.zeros(0, dtype=torch.bool)
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -126,15 +150,57 @@ class _Ladder:
         log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
         kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True).nan_to_num(nan=torch.inf))
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
+        if len(self._rungs) == 1:
+            self._as_it_came_N = agrees_N
+            self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)
         best = self._rungs[self._best]
-        if len(self._rungs) == 1 or (agreement, -kl) > (best.agreement, -best.kl):
+        is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N)
+        if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
             self._best = len(self._rungs) - 1
             self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+
+    def _is_more_than_chance(self, agrees_N: Tensor) -> bool:
+        """Whether more images were won from the student as it came than the standard error of that number."""
+        return _standard_errors_won(self._as_it_came_N, agrees_N) > 1
+
+    def _falls_on_formulas(self, candidate: nn.Module) -> bool:
+        """Whether it agrees less than the student as it came, surely, on images that nothing was learnt from."""
+        return _standard_errors_won(self._as_it_came_on_formulas_N, self._agrees_on_formulas(candidate)) < -2
+
+    def _agrees_on_formulas(self, candidate: nn.Module) -> Tensor:
+        return self._decisions_on_formulas(candidate) == self._teacher_on_formulas_N
+
+    @torch.no_grad()
+    def _decisions_on_formulas(self, network: nn.Module) -> Tensor:
+        if not len(self._formulas_NCHW):
+            return torch.zeros(0, dtype=torch.int64)
+        batches = torch.split(self._formulas_NCHW, _EVALUATION_BATCH)
+        return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
 
     def rungs(self) -> tuple[Rung, ...]:
         return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
 
 
+def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
+    """Images won less those lost, in standard errors of that number; 0 where nothing changed."""
+    num_changed = int((before_N != after_N).sum())
+    return (int(after_N.sum()) - int(before_N.sum())) / math.sqrt(max(1, num_changed))
+
+
+def _formula_images(like: ImageSet) -> Tensor:
+    """Fractals and noise, half each, of the shape and range of a set; fewer where images are large."""
+    _, channels, height, width = like.bytes_of([0]).shape
+    num_images = min(_MAX_FORMULA_IMAGES, max(32, _MAX_FORMULA_IMAGES * 32 * 32 // (height * width)))
+    bounds = (like.scale.low, like.scale.high)
+    made = [
+        procedural_images(source, num_images, (channels, height, width), bounds, seed=0)
+        for source in ("fractal", "noise")
+    ]
+    return torch.cat([torch.from_numpy(images_NCHW) for images_NCHW in made])
+
+
+_MAX_FORMULA_IMAGES = 256
+"""Of each kind."""
 _LARGEST_KL = 1e9
 """Stands for infinity, which JSON cannot hold."""
 

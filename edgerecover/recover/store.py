@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Rung, from_json, sha256_of, to_json
+from edgerecover.artifacts import Lineage, Rung, from_json, sha256_of, to_json
 from edgerecover.config import Recovery
 from edgerecover.files import replace_file
 from edgerecover.recover.stage import Recovered
@@ -44,7 +44,11 @@ def write_recovered(folder: Path, recovered: Recovered) -> None:
     """Keep a recovery; the facts are written last, and without them it does not count."""
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / _WEIGHTS, weights_of(recovered.student))
-    facts = {"sha256": sha256_of(folder / _WEIGHTS), "rungs": [to_json(rung) for rung in recovered.rungs]}
+    facts = {
+        "sha256": sha256_of(folder / _WEIGHTS),
+        "rungs": [to_json(rung) for rung in recovered.rungs],
+        "lineage": to_json(recovered.lineage),
+    }
     replace_file(folder / _FACTS, json.dumps(facts).encode())
 
 
@@ -57,8 +61,9 @@ def read_recovered(folder: Path, student: nn.Module) -> Recovered | None:
         if sha256_of(folder / _WEIGHTS) != facts["sha256"]:
             return None
         rungs = tuple(from_json(Rung, rung) for rung in facts["rungs"])
+        lineage = from_json(Lineage, facts["lineage"]) if facts["lineage"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     network = copy.deepcopy(student)
     network.load_state_dict(load_file(folder / _WEIGHTS))
-    return Recovered(network.eval().requires_grad_(False), rungs)
+    return Recovered(network.eval().requires_grad_(False), rungs, lineage)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
 from edgerecover.synthesize.procedural import blobs, fractals, pixel_statistics
 from edgerecover.synthesize.record.values import Record, RecordStatistics
 from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted, batch_norms_of
@@ -36,6 +37,8 @@ def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None =
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
     if record is not None:
         terms.append(Weighted(settings.record_weight, RecordStatistics(record, next(teacher.parameters()).device)))
+    if not terms and settings.patch_weight and attentions_of(teacher):
+        terms.append(Weighted(settings.patch_weight, PatchSimilarityEntropy(teacher)))
     if settings.pixel_weight:
         terms.append(Weighted(settings.pixel_weight, PixelStatistics()))
     return tuple(terms)
@@ -76,9 +79,11 @@ def dream(
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
     tap.draw(shape_NCHW[0], targets_N, generator)
+    # Shifted by a pixel, every patch is another one: a mean over shifts leaves such a network next to nothing.
+    jitter_fraction = 0.0 if cuts_patches(teacher) else settings.jitter_fraction
     for step in range(settings.num_steps):
         optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
-        view = z if tap.is_positional else _jitter_and_flip(z, settings, generator)
+        view = z if tap.is_positional else _jitter_and_flip(z, jitter_fraction, settings.flip, generator)
         tap.clear()
         inputs = middle + unit * view
         with compute.autocast():
@@ -175,12 +180,18 @@ _START_SATURATION = 0.4
 """The colour channels of photographs go together: about 0.9 of their variance is brightness."""
 
 
-def _jitter_and_flip(x: Tensor, settings: Synthesis, generator: torch.Generator) -> Tensor:
-    limits = [round(side * settings.jitter_fraction) for side in x.shape[2:]]
+def cuts_patches(network: nn.Module) -> bool:
+    """Whether the first convolution reads every pixel once: its stride is its kernel, as in ViT, Swin and ConvNeXt."""
+    stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    return stem is not None and stem.kernel_size == stem.stride and max(stem.stride) > 1
+
+
+def _jitter_and_flip(x: Tensor, jitter_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:
+    limits = [round(side * jitter_fraction) for side in x.shape[2:]]
     shifts = [int(torch.randint(-m, m + 1, (), generator=generator)) if m else 0 for m in limits]
     if any(shifts):
         x = torch.roll(x, shifts, dims=(2, 3))
-    if settings.flip and torch.rand((), generator=generator) < 0.5:
+    if flip and torch.rand((), generator=generator) < 0.5:
         x = x.flip(3)
     return x
 

@@ -17,7 +17,6 @@ from edgerecover.config import Profile
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
-from edgerecover.synthesize.statistics import batch_norms_of
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
@@ -42,7 +41,7 @@ def settle(
     record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Settled:
-    """Decide what a profile leaves to the teacher: its recipe without statistics, the pixel term, mirroring.
+    """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, mirroring.
 
     Args:
         profile: as shipped or written.
@@ -55,9 +54,8 @@ def settle(
     """
     teacher = compute.place(teacher).eval().requires_grad_(False)
     synthesis, recovery = profile.synthesis, profile.recovery
-    is_unknown = not batch_norms_of(teacher) and record is None
-    if is_unknown and profile.without_statistics is not None:
-        synthesis, recovery = profile.without_statistics.synthesis, profile.without_statistics.recovery
+    if profile.without_norms is not None and record is None and not has_norms(teacher):
+        synthesis, recovery = profile.without_norms.synthesis, profile.without_norms.recovery
     if synthesis.pixel_weight and not has_pixel_statistics(input):
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
     correlation = None
@@ -72,8 +70,13 @@ def settle(
             synthesis = synthesis.model_copy(update={"flip": decided})
         if recovery.flip == "auto":
             recovery = recovery.model_copy(update={"flip": decided})
-    settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_statistics": None})
+    settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_norms": None})
     return Settled(settled, correlation)
+
+
+def has_norms(network: nn.Module) -> bool:
+    """Whether any layer normalises: batch norm, or one of layers, groups or instances, of torch or of anyone's."""
+    return any("norm" in type(module).__name__.lower() for module in network.modules())
 
 
 def has_pixel_statistics(input: InputSpec) -> bool:

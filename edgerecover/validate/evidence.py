@@ -13,7 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import Accuracy, Fidelity, ModelFacts, Pattern, Proportion, Rung, SyntheticFacts
+from edgerecover.artifacts import (
+    Accuracy,
+    Descent,
+    Fidelity,
+    Lineage,
+    ModelFacts,
+    Pattern,
+    Proportion,
+    Rung,
+    SyntheticFacts,
+)
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -82,6 +92,7 @@ def doubts(
     student: ModelFacts,
     teacher: ModelFacts,
     rungs: Sequence[Rung],
+    lineage: Lineage | None,
     fidelity: Fidelity,
     accuracy: Accuracy | None,
     classes: Sequence[str] | None,
@@ -97,6 +108,7 @@ def doubts(
         student: as it came.
         teacher: what it was pruned from, or learns from.
         rungs: of the recovery.
+        lineage: of the student as it came, where it was looked at.
         fidelity: agreement with the teacher on held-back dreams.
         accuracy: on real images, where there were any.
         classes: names by class index, where known.
@@ -108,6 +120,7 @@ def doubts(
         *_about_statistics(teacher, has_record),
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes(decisions, synthetic, classes),
+        *_about_lineage(lineage, rungs),
         *_about_recovery(decisions, rungs, fidelity, same_architecture),
     )
 
@@ -187,6 +200,30 @@ def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Seq
             f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in "
             f"{decisions.num_images:,} dreams: recovery may lose {_pronoun(decisions.unseen)}, "
             "and agreement would not tell"
+        )
+
+
+def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[str]:
+    if lineage is None or lineage.descent is Descent.COPIED:
+        return
+    found = {
+        Descent.RECALIBRATED: f"{_count(len(lineage.own), 'batch norm statistic')} of the student are not the "
+        "teacher's: they were estimated anew since it was pruned",
+        Descent.TRAINED: f"{_count(len(lineage.own), 'tensor')} of the student "
+        f"{'is' if len(lineage.own) == 1 else 'are'} not the teacher's, by {lineage.deviation:.2%} of the weights' "
+        "size: it was trained since it was pruned, or pruned from another network",
+        Descent.UNRELATED: "the student's weights cannot be compared with the teacher's",
+    }[lineage.descent]
+    if rungs[-1].chosen and len(rungs) == 1:
+        yield (
+            f"{found}. It is handed back as it came: what a student has learnt from real data can be lost on dreams "
+            "without a trace, and agreement says little about it (docs/explanation/how-recovery-works.md). Where you "
+            'know better, set recovery.fine_tuned = "recover" in a profile of your own and judge with --eval-data'
+        )
+    elif not rungs[0].chosen and lineage.descent is Descent.TRAINED:
+        yield (
+            f"{found}. It was changed nevertheless, and its real accuracy may have fallen although agreement rose: "
+            "judge it with --eval-data"
         )
 
 

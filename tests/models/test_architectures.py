@@ -1,4 +1,4 @@
-"""The three spellings of an architecture, what user code may do wrong, and what does not fit."""
+"""The spellings of an architecture, what user code may do wrong, and what does not fit."""
 
 import py_compile
 import sys
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import build, default_input, load_into
+from edgerecover.models.architectures import build, load_into
 
 
 def refused(architecture, base_dir, num_classes=None):
@@ -53,6 +53,11 @@ def test_a_file_named_like_a_library_replaces_nothing(folder):
     assert torchvision.__file__ != str(folder / "torchvision.py")
 
 
+def test_a_file_named_like_timm_is_not_what_builds_timms_networks(folder):
+    (folder / "timm.py").write_text("raise SystemExit(7)\n")
+    assert build("timm:test_resnet", folder, 5).num_classes == 5
+
+
 def test_torchvision(tmp_path):
     assert build("torchvision:resnet18", tmp_path, 10).fc.out_features == 10
     assert build("torchvision:resnet18", tmp_path, None).fc.out_features == 1000
@@ -63,12 +68,14 @@ def test_torchvision(tmp_path):
     [
         ("resnet18", "did you mean torchvision:resnet18?"),
         ("torchvision:resnet19", "did you mean 'resnet1"),
+        ("timm:resnet19", "did you mean 'resnet1"),
+        ("timm:hf-hub:anyone/anything", "has no network"),
         ("net.py:tiny", "did you mean nets.py?"),
         ("nets.py:tinny", "did you mean tiny?"),
         ("nets.py:not_a_network", "returned int, not a torch.nn.Module"),
         ("nets.py:broken", "failed with RuntimeError: no such weights"),
         ("no_such_package_at_all:net", "failed with ModuleNotFoundError"),
-        ("nets.py:", "file.py:factory, package.module:factory or torchvision:NAME"),
+        ("nets.py:", "file.py:factory, package.module:factory, torchvision:NAME or timm:NAME"),
     ],
 )
 def test_what_cannot_be_built_is_explained(folder, architecture, part):
@@ -87,14 +94,6 @@ def test_what_user_code_prints_does_not_reach_stdout(folder, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "chatter" in captured.err
-
-
-def test_default_input_of_torchvision():
-    spec = default_input("torchvision:inception_v3")
-    assert spec.shape == (3, 299, 299)
-    assert spec.mean == (0.485, 0.456, 0.406)
-    assert default_input("torchvision:no_such") is None
-    assert default_input("nets.py:tiny") is None
 
 
 # --- load_into ------------------------------------------------------------------------------------------

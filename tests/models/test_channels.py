@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.models.channels import SAME_CHANNELS, match_channels
+from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, descent, match_channels
 from edgerecover.models.widths import narrow_to
 
 
@@ -102,3 +102,71 @@ def test_nothing_is_narrowed_for_another_classifier_or_a_larger_layer(teacher):
     assert narrow_to(teacher, state | {"fc.weight": torch.zeros(4, 96), "fc.bias": torch.zeros(4)}) == ()
     assert narrow_to(teacher, state | {"branch.weight": torch.zeros(9, 8, 1, 1)}) == ()
     assert narrow_to(teacher, state | {"branch.weight": torch.zeros(8, 8, 3, 3)}) == ()
+
+
+# --- definitions of their own ---------------------------------------------------------------------------
+
+
+def by_widths(first, second, seed=0):
+    """A network whose factory takes its widths, as those of pruned VGGs do."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, first, 3, padding=1), nn.BatchNorm2d(first), nn.ReLU(),
+            nn.Conv2d(first, second, 3, padding=1), nn.BatchNorm2d(second), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * second, 32), nn.ReLU(), nn.Linear(32, 4),
+        ).eval()  # fmt: skip
+
+
+def slimmed(dense, kept, seed=1):
+    """`dense` with these channels of its first convolution."""
+    student, rows = by_widths(len(kept), 12, seed), torch.tensor(kept)
+    state = dict(dense.state_dict())
+    for key in state:
+        if key.startswith(("0.", "1.")) and state[key].dim():
+            state[key] = state[key][rows]
+    state["3.weight"] = state["3.weight"][:, rows]
+    student.load_state_dict(state)
+    return student
+
+
+def test_a_narrower_definition_with_the_teachers_filters_descends_from_it():
+    dense = by_widths(8, 12)
+    channels = descent(dense, slimmed(dense, [6, 1, 3]), (3, 8, 8))
+    assert channels.related
+    assert channels.kept["0"].tolist() == [6, 1, 3]
+    assert set(channels.kept) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        by_widths(3, 12, seed=7),
+        by_widths(9, 12),
+        by_widths(8, 12),
+        nn.Sequential(by_widths(3, 12)),
+        by_widths(3, 12)[:-1],
+        nn.Sequential(nn.Conv2d(3, 4, 3)),
+    ],
+)
+def test_a_network_with_filters_of_its_own_is_unrelated(student):
+    """One with more channels, as many, other names and other layers is, too."""
+    assert descent(by_widths(8, 12), student, (3, 8, 8)) is UNRELATED
+
+
+def test_layers_that_are_as_wide_but_hold_other_weights_are_no_descent():
+    dense = by_widths(8, 12)
+    student = slimmed(dense, [6, 1, 3])
+    torch.manual_seed(5)
+    with torch.no_grad():
+        student[8].weight.normal_()
+    assert descent(dense, student, (3, 8, 8)) is UNRELATED
+
+
+def test_definitions_that_run_their_modules_differently_are_unrelated():
+    dense = by_widths(8, 12)
+    student = slimmed(dense, [6, 1, 3])
+    student[3].stride = (2, 2)
+    student[6].output_size = (1, 4)
+    student[0].stride = (0, 1)
+    assert descent(dense, student, (3, 8, 8)) is UNRELATED

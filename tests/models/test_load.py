@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.load import STATE_KEYS, WRAPPER_PREFIXES, read_checkpoint
+from edgerecover.models.load import read_checkpoint
+from edgerecover.models.wrappings import STATE_KEYS, WRAPPER_PREFIXES
 
 
 def refused(path):
@@ -128,6 +129,62 @@ def test_a_buffer_called_mask_that_is_none_stays_a_tensor(tmp_path):
     assert not checkpoint.masks
 
 
+def test_a_whole_module_gives_its_weights_and_its_class(tmp_path, network):
+    checkpoint = read_checkpoint(saved(tmp_path, network))
+    assert same(checkpoint.tensors, network.state_dict())
+    assert checkpoint.classes[0] == "torch.nn.modules.container.Sequential"
+    assert checkpoint.format == (
+        "pickled module of class torch.nn.modules.container.Sequential, weights read without running it"
+    )
+
+
+@pytest.mark.parametrize(("key", "has_zeros", "chosen"), [("model_ema", True, True), ("ema", False, False)])
+def test_an_average_is_taken_unless_it_lost_the_zeros(tmp_path, key, has_zeros, chosen):
+    pruned = {"fc.weight": torch.tensor([[1.0, 0.0], [0.0, 2.0]]), "fc.bias": torch.ones(2)}
+    average = {"fc.weight": pruned["fc.weight"] * 3 + (0 if has_zeros else 1e-3), "fc.bias": torch.ones(2)}
+    checkpoint = read_checkpoint(saved(tmp_path, {"model": pruned, key: average}))
+    assert same(checkpoint.tensors, average if chosen else pruned)
+    assert key in checkpoint.format
+    assert ("beside the plain ones under 'model'" if chosen else "which has fewer zeros") in checkpoint.format
+
+
+def test_an_average_without_the_buffers_is_not_taken(tmp_path, network):
+    parameters = dict(network.named_parameters())
+    checkpoint = read_checkpoint(saved(tmp_path, {"model": network.state_dict(), "ema": parameters}))
+    assert same(checkpoint.tensors, network.state_dict())
+    assert "which lacks tensors" in checkpoint.format
+
+
+def test_what_pickle_dump_wrote(tmp_path, network):
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(network.state_dict(), 4))
+    checkpoint = read_checkpoint(tmp_path / "model.pkl")
+    assert same(checkpoint.tensors, network.state_dict())
+    assert checkpoint.format == "state_dict by pickle.dump"
+
+
+def test_without_checksums(tmp_path, network):
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path, network.state_dict())
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_checkpoint(path).tensors, network.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_files_of_torch_pruning(tmp_path, network):
+    tp = pytest.importorskip("torch_pruning")
+    tp.prune_conv_out_channels(network[0], [0])
+    checkpoint = read_checkpoint(saved(tmp_path, tp.state_dict(network)))
+    assert same(checkpoint.tensors, network.state_dict())
+    assert checkpoint.tensors["0.weight"].shape[0] == 3
+    assert checkpoint.format.startswith("state_dict of Torch-Pruning")
+
+
+def test_eight_bit_weights_are_refused(tmp_path):
+    assert "8-bit integers" in refused(saved(tmp_path, {"fc.weight": torch.ones(2, 2, dtype=torch.int8)}))
+
+
 # --- files that are no checkpoint -----------------------------------------------------------------------
 
 
@@ -175,17 +232,6 @@ def test_cut_short(tmp_path, network, zip_format, kept):
     assert "cut short" in refused(path)
 
 
-def test_torchscript_and_torch_export_are_not_supported_yet(tmp_path, network):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.trace(network.eval(), torch.zeros(1, 1, 6, 6)).save(str(tmp_path / "script.pt"))
-        torch.export.save(torch.export.export(network, (torch.zeros(1, 1, 6, 6),)), tmp_path / "export.pt2")
-    for name, kind in [("script.pt", "TorchScript"), ("export.pt2", "torch.export")]:
-        message = refused(tmp_path / name)
-        assert kind in message
-        assert "torch.save(model.state_dict()" in message
-
-
 # --- hostile files --------------------------------------------------------------------------------------
 
 
@@ -207,10 +253,12 @@ def test_a_pickle_that_runs_a_command_is_refused_and_not_run(tmp_path, write):
     assert "torch.save(model.state_dict()" in message
 
 
-def test_a_whole_module_is_refused_with_its_class(tmp_path, network):
-    message = refused(saved(tmp_path, network))
-    assert "torch.nn.modules.container.Sequential" in message
-    assert "torch.save(model.state_dict()" in message
+def test_a_command_beside_sound_weights_is_left_alone_and_named(tmp_path, network):
+    proof = tmp_path / "it-ran"
+    checkpoint = read_checkpoint(saved(tmp_path, {"state_dict": network.state_dict(), "x": _Command(f"touch {proof}")}))
+    assert same(checkpoint.tensors, network.state_dict())
+    assert "left unopened (posix.system)" in checkpoint.format or os.name == "nt"
+    assert not proof.exists()
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):

@@ -89,3 +89,16 @@ def test_without_an_architecture_tensors_are_measured():
 def test_no_layers_at_all():
     assert measure(nn.ReLU()).pattern is Pattern.DENSE
     assert measure(nn.ReLU()).sparsity == 0.0
+
+
+def test_attentions_projections_are_weights_too():
+    """One matrix for query, key and value, or three where their widths differ; not its biases."""
+    same, differ = nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2, kdim=4, vdim=6)
+    assert list(prunable_weights(same)) == ["in_proj_weight", "out_proj.weight"]
+    assert list(prunable_weights(nn.Sequential(differ))) == [
+        "0.q_proj_weight", "0.k_proj_weight", "0.v_proj_weight", "0.out_proj.weight"
+    ]  # fmt: skip
+    two_four_along(same.in_proj_weight, 1)
+    two_four_along(same.out_proj.weight, 1)
+    assert measure(same).pattern is Pattern.TWO_FOUR
+    assert measure(same).num_zeros == 4 * 8 * 8 // 2

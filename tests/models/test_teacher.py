@@ -107,6 +107,26 @@ def test_the_same_network_under_another_name_is_the_same(student_path, network):
     assert found.warnings == ()
 
 
+def test_a_narrower_definition_is_pruned_where_its_filters_are_the_teachers(student_path):
+    """Of `wider`, `tiny` may hold four of five channels; `test_channels.py` has the other cases."""
+    student_path.with_name("model.toml").write_text(TOML.replace("wider", "tiny") + INPUT_TABLE)
+    torch.manual_seed(0)
+    wider, tiny = (build(f"nets.py:{name}", student_path.parent, None) for name in ("wider", "tiny"))
+    kept = torch.tensor([4, 0, 2, 1])
+    state = {key: tensor[kept] if tensor.dim() and len(tensor) == 5 else tensor
+             for key, tensor in wider.state_dict().items()}  # fmt: skip
+    state["4.weight"] = wider[4].weight.view(3, 5, 36)[:, kept].flatten(1)
+    tiny.load_state_dict(state)
+    torch.save(tiny.state_dict(), student_path)
+    torch.save(wider.state_dict(), student_path.with_name("dense.pt"))
+    found = opened(student_path, teacher_arch=f"{student_path.parent}/nets.py:wider")
+    assert found.same_architecture
+    assert found.channels.kept["0"].tolist() == [4, 0, 2, 1]
+    assert found.student_facts.sparsity.pattern is Pattern.CHANNEL
+    assert found.student_facts.macs_kept == pytest.approx(0.8)
+    assert found.warnings == ()
+
+
 def test_the_students_input_may_be_said_of_the_teacher(student_path, network):
     student_path.with_name("model.toml").write_text(TOML)
     dense_toml = student_path.with_name("dense.toml")
@@ -121,9 +141,9 @@ def test_inspect_names_teacher_and_architecture(student_path):
     def named():
         return inspect(student_path, arch=None, input_flags=None, trust_code=True).teacher_named
 
-    assert named() == "dense.pt"
+    assert named() == "dense.pt, named by model.toml"
     student_path.with_name("dense.toml").write_text('architecture = "nets.py:tiny"\n')
-    assert named() == "dense.pt (nets.py:tiny)"
+    assert named() == "dense.pt (nets.py:tiny), named by model.toml"
     student_path.with_name("model.toml").write_text(TOML.replace('teacher = "dense.pt"', "") + INPUT_TABLE)
     assert named() is None
 

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from edgerecover.recover.blocks import block_names, captured, shared_block_names
+from edgerecover.recover.blocks import block_names, captured, stage_ends
 
 
 def on_meta(name):
@@ -37,10 +37,13 @@ def test_a_plain_network_is_matched_at_its_norms_or_at_its_weights(teacher, teac
     assert block_names(teacher_without_bn) == ("0", "2", "4")
 
 
-def test_blocks_that_two_architectures_share_by_name():
-    shallow, deep = on_meta("resnet18"), on_meta("resnet34")
-    assert shared_block_names(deep, shallow) == block_names(shallow)
-    assert shared_block_names(shallow, on_meta("vgg11_bn")) == ()
+def test_stages_of_two_architectures_are_paired_at_their_ends():
+    shallow, deep, other = (on_meta(name).eval() for name in ("resnet18", "resnet34", "squeezenet1_1"))
+    images = torch.zeros(1, 3, 64, 64, device="meta")
+    expected = {f"layer{stage}.1": f"layer{stage}.{end}" for stage, end in ((1, 2), (2, 3), (3, 5), (4, 2))}
+    assert stage_ends(shallow, deep, images) == expected
+    assert stage_ends(deep, shallow, images) == {teacher: student for student, teacher in expected.items()}
+    assert stage_ends(shallow, other, images) == {}
 
 
 def test_outputs_are_captured_and_hooks_removed(teacher, real_images):

@@ -12,9 +12,10 @@ from edgerecover.models.channels import UNRELATED, ChannelMap
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
-from edgerecover.recover.distill import augment, distill, feature_loss, kd_loss
+from edgerecover.recover.distill import augment, border_of, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
+from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
 from edgerecover.synthesize.statistics import batch_norms_of
 
 
@@ -216,15 +217,30 @@ def test_flips_mirror_about_half_of_the_images_across(numbered, recovery):
     assert 8 < sum(mirrored) < 24
 
 
-def test_crops_shift_by_at_most_the_fraction_and_fill_with_zeros(numbered, recovery):
+@pytest.mark.parametrize(("border", "mode"), [("zero", "constant"), ("edge", "replicate")])
+def test_crops_shift_by_at_most_the_fraction_and_fill_what_they_uncover(numbered, recovery, border, mode):
     pad = 2
-    shifted = augmented(numbered, recovery, crop_fraction=pad / 6)
+    shifted = augmented(numbered, recovery, crop_fraction=pad / 6, crop_border=border)
     assert shifted.shape == numbered.shape
-    padded = F.pad(numbered, (pad,) * 4)
+    padded = F.pad(numbered, (pad,) * 4, mode=mode)
     windows = {(top, left): padded[:, :, top : top + 6, left : left + 8] for top in range(5) for left in range(5)}
     found = [[at for at, window in windows.items() if torch.equal(shifted[i], window[i])] for i in range(32)]
     assert all(len(where) == 1 for where in found)
     assert len({where[0] for where in found}) > 10
+
+
+@pytest.mark.parametrize("trained_with", ["edge", "zero"])
+def test_the_border_that_the_teacher_was_trained_with_is_found(trained_with, recovery, cpu, tmp_path):
+    """On bytes, where a zero is black."""
+    pixels = np.random.default_rng(0).integers(100, 256, (64, 3, 8, 8)).astype(np.uint8)
+    shard = write_shard(tmp_path, "train-00000", pixels, (), 0, 0.0)
+    images = ImageSet(tmp_path, PixelScale((0.0,) * 3, (255.0,) * 3), (shard,))
+    settings = recovery.model_copy(update={"crop_fraction": 0.25})
+    teacher = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None)).requires_grad_(False)
+    for _ in range(20):
+        teacher(augmented(torch.from_numpy(pixels).float(), settings, crop_border=trained_with))
+    assert border_of(teacher.eval(), images, settings, cpu) == trained_with
+    assert border_of(teacher[:1], images, settings, cpu) == "edge"
 
 
 def test_zooms_show_a_part_of_each_image(numbered, recovery):

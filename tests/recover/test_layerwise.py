@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from edgerecover.models.channels import match_channels
+from edgerecover.models.sparsity import prunable_weights
 from edgerecover.recover import layerwise
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
-from tests.conftest import NUM_CLASSES
+from tests.conftest import NUM_CLASSES, vit
 
 
 def kept_of(network):
@@ -125,6 +126,20 @@ def test_a_network_without_batch_norm(student_and_masks_without_bn, teacher_with
     before = agreement(student, teacher_without_bn, real_images[0])
     fit_layers(student, teacher_without_bn, masks, sets.train, 32, cpu)
     assert agreement(student, teacher_without_bn, real_images[0]) > before + 0.1
+
+
+def test_a_transformers_attention_is_fitted_too(sets, cpu, real_images):
+    """Its projections are parameters of the attention module, or layers that nobody calls."""
+    teacher = sparse(vit(size=8))
+    masks = {name: value for name, value in kept_of(teacher).items() if name in prunable_weights(teacher)}
+    student = randomised_under(masks, copy.deepcopy(teacher))
+    before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    for _ in range(3):
+        fit_layers(student, teacher, masks, sets.train, 32, cpu)
+    for name, mask in masks.items():
+        assert (student.get_parameter(name)[~mask] == 0).all()
+    after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    assert after < 0.05 * before
 
 
 def test_a_layer_with_no_weight_left_stays_empty_and_the_others_stay_numbers(teacher, sets, cpu, real_images):

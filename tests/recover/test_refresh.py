@@ -25,7 +25,7 @@ def student(student_and_masks, teacher, sets, cpu):
 
 @pytest.fixture
 def fresh(synthesis, sets, cpu):
-    with FreshDreams(REFRESH, synthesis, sets.train, cpu, seed=0) as found:
+    with FreshDreams(REFRESH, synthesis, None, sets.train, cpu, seed=0) as found:
         yield found
 
 
@@ -34,7 +34,7 @@ def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesi
     found = {}
     for weight in (0.0, 10.0):
         settings = REFRESH.model_copy(update={"weight": weight})
-        with FreshDreams(settings, synthesis, sets.train, cpu, seed=0) as fresh:
+        with FreshDreams(settings, synthesis, None, sets.train, cpu, seed=0) as fresh:
             fresh.refresh(student, teacher, unchanged)
             new = fresh.mix_into(old)[:48]
             found[weight] = float(disagreement(teacher(new), student(new)))
@@ -69,7 +69,7 @@ def test_refreshes_spare_the_first_and_the_last_eighth(fresh):
 
 def test_nothing_is_left_on_disk(synthesis, sets, cpu, student, teacher):
     before = sorted(sets.train.folder.rglob("*"))
-    with FreshDreams(REFRESH, synthesis, sets.train, cpu, seed=0) as fresh:
+    with FreshDreams(REFRESH, synthesis, None, sets.train, cpu, seed=0) as fresh:
         fresh.refresh(student, teacher, unchanged)
         assert sorted(sets.train.folder.rglob("*")) != before
     assert sorted(sets.train.folder.rglob("*")) == before

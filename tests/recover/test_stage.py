@@ -3,7 +3,9 @@ import copy
 import pytest
 import torch
 
-from edgerecover.recover.stage import logits_on, recover
+from edgerecover.artifacts import Descent
+from edgerecover.prune import apply_masks
+from edgerecover.recover.stage import _Ladder, logits_on, recover
 
 
 def agreement(network, teacher, images, cpu):
@@ -82,6 +84,58 @@ def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
     assert chosen(recovered).kl == pytest.approx(0, abs=1e-6)
 
 
+def test_a_gain_within_the_noise_is_none(teacher, sets, cpu):
+    """One image won by chance is no reason to change a student."""
+    ladder = _Ladder(teacher, sets.calibration, cpu)
+    wrong_on = {"came": 4, "one won": 3, "many won": 0}
+    for name, num_wrong in wrong_on.items():
+        ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
+    assert [rung.agreement for rung in ladder.rungs()] == [0.9375, 0.953125, 1.0]
+    assert [rung.chosen for rung in ladder.rungs()] == [False, False, True]
+
+    ladder = _Ladder(teacher, sets.calibration, cpu)
+    for name in ("came", "one won"):
+        ladder.judge(name, _WrongOn(teacher, wrong_on[name]), 0.0)
+    assert [rung.chosen for rung in ladder.rungs()] == [True, False]
+
+
+class _WrongOn(torch.nn.Module):
+    """Decides as a network does, but on the first so many images of a set."""
+
+    def __init__(self, network, num_wrong):
+        super().__init__()
+        self.network, self.num_wrong = network, num_wrong
+
+    def forward(self, images):
+        logits = self.network(images).clone()
+        logits[: self.num_wrong] = logits[: self.num_wrong].roll(1, dims=1)
+        return logits
+
+
+@pytest.mark.parametrize("has_norms", [True, False])
+def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
+    has_norms, teacher, teacher_without_bn, sets, cpu
+):
+    judge = teacher if has_norms else teacher_without_bn
+    ladder = _Ladder(judge, sets.calibration, cpu)
+    ladder.judge("came", _WrongOn(judge, 16), 0.0)
+    ladder.judge("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
+    assert ladder.rungs()[1].agreement == 1.0
+    assert [rung.chosen for rung in ladder.rungs()] == [not has_norms, has_norms]
+
+
+class _RightOnlyOn(torch.nn.Module):
+    """Decides as a network does on batches of one size, and gives another class on all others."""
+
+    def __init__(self, network, batch_size):
+        super().__init__()
+        self.network, self.batch_size = network, batch_size
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits if len(images) == self.batch_size else logits.roll(1, dims=1)
+
+
 def test_outputs_that_are_not_numbers_win_nothing(climb, student_and_masks, teacher, sets, cpu):
     """An argmax over NaN is class 0, which can agree by chance more often than a student stuck on another class."""
     student, _ = student_and_masks
@@ -129,3 +183,36 @@ def test_divergence_costs_a_rung_and_not_the_run(climb):
 def test_logits_on_a_set_are_those_of_one_batch(teacher, sets, cpu):
     expected = teacher(torch.from_numpy(sets.train.images_of(range(len(sets.train)))))
     torch.testing.assert_close(logits_on(teacher, sets.train, cpu), expected)
+
+
+def test_a_student_that_others_trained_comes_back_as_it_came(climb, fine_tuned):
+    recovered = climb(fine_tuned)
+    assert recovered.lineage.descent is Descent.TRAINED
+    assert names(recovered) == ["as it came (fine-tuned)"]
+    assert chosen(recovered) == recovered.rungs[0]
+    expected = fine_tuned.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in recovered.student.state_dict().items())
+    assert recovered.student is not fine_tuned
+
+
+def test_who_knows_better_has_it_recovered(climb, fine_tuned):
+    recovered = climb(fine_tuned, fine_tuned="recover")
+    assert recovered.lineage.descent is Descent.TRAINED
+    assert names(recovered) == ["pruned", "statistics repair", "distillation"]
+
+
+def test_a_copy_of_the_teacher_is_recovered_and_said_to_be_one(climb):
+    assert climb(num_steps=0).lineage.descent is Descent.COPIED
+
+
+def test_random_weights_are_trained(climb, teacher, student_and_masks):
+    """There is nothing to lose: its weights are its own, and it knows no class."""
+    torch.manual_seed(0)
+    student, masks = student_and_masks
+    for module in student.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    apply_masks(student, masks)
+    recovered = climb(student)
+    assert recovered.lineage.descent is Descent.TRAINED
+    assert chosen(recovered).name == "distillation"

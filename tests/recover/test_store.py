@@ -3,18 +3,19 @@ import json
 import pytest
 import torch
 
-from edgerecover.artifacts import Rung
+from edgerecover.artifacts import Descent, Lineage, Rung
 from edgerecover.recover.stage import Recovered
 from edgerecover.recover.store import read_recovered, recovery_key, replace_file, weights_of, write_recovered
 
 RUNGS = (Rung("pruned", 0.4, 2.0, 0.0), Rung("distillation", 0.9, 0.1, 3.5, chosen=True))
+LINEAGE = Lineage(Descent.TRAINED, 0.25, ("1.weight",))
 
 
 @pytest.fixture
 def recovered(teacher):
     with torch.no_grad():
         teacher[11].weight += 1.0
-    return Recovered(teacher, RUNGS)
+    return Recovered(teacher, RUNGS, LINEAGE)
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def test_a_recovery_is_found_again(folder, recovered, student_and_masks):
     before = student[11].weight.clone()
     found = read_recovered(folder, student)
     assert found.rungs == RUNGS
+    assert found.lineage == LINEAGE
     expected = recovered.student.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.student.state_dict().items())
     assert torch.equal(student[11].weight, before)

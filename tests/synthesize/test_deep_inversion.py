@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.synthesize.deep_inversion import disagreement, dream, evidence_of, total_variation
+from edgerecover.synthesize.deep_inversion import cuts_patches, disagreement, dream, evidence_of, total_variation
 from edgerecover.synthesize.image_set import PixelScale
 from edgerecover.synthesize.statistics import tapped
+from tests.conftest import INPUT, convnet, vit
 
 SHAPE = (16, 3, 8, 8)
 TARGETS = torch.arange(16) % 4
@@ -170,3 +171,14 @@ def test_disagreement_is_bounded_and_none_with_oneself():
     logits_NK = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
     assert float(disagreement(logits_NK, logits_NK)) == pytest.approx(0, abs=1e-6)
     assert 0.5 < float(disagreement(logits_NK, -100 * logits_NK)) < 1
+
+
+def test_a_teacher_that_cuts_patches_dreams_without_jitter(synthesis, cpu):
+    """Its dreams are the same whatever shift the profile asks for; a convolutional teacher's are not."""
+    for teacher, is_same in ((vit(size=8), True), (convnet(norm=False).eval().requires_grad_(False), False)):
+        assert cuts_patches(teacher) == is_same
+        shifted, still = (
+            dreams(teacher, INPUT, synthesis.model_copy(update={"jitter_fraction": part, "num_steps": 3}), cpu)
+            for part in (0.25, 0.0)
+        )
+        assert torch.equal(shifted, still) == is_same

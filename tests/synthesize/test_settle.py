@@ -1,10 +1,11 @@
 import pytest
+from torch import nn
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.config import WithoutStatistics, load_profile
+from edgerecover.config import WithoutNorms, load_profile
 from edgerecover.progress import Silent
 from edgerecover.synthesize import settle as module
-from edgerecover.synthesize.settle import has_pixel_statistics, settle
+from edgerecover.synthesize.settle import has_norms, has_pixel_statistics, settle
 
 
 class Notes(Silent):
@@ -19,11 +20,11 @@ class Notes(Silent):
 def profile(synthesis, recovery):
     """Its recipe without statistics differs in one number of each table."""
     plain = load_profile("balanced").model_copy(update={"synthesis": synthesis, "recovery": recovery})
-    other = WithoutStatistics(
+    other = WithoutNorms(
         synthesis=synthesis.model_copy(update={"num_steps": 7, "pixel_weight": 2.0}),
         recovery=recovery.model_copy(update={"num_steps": 11}),
     )
-    return plain.model_copy(update={"without_statistics": other})
+    return plain.model_copy(update={"without_norms": other})
 
 
 def settled(profile, teacher, input, cpu, progress=None):
@@ -32,26 +33,42 @@ def settled(profile, teacher, input, cpu, progress=None):
 
 def test_a_teacher_with_batch_norm_keeps_the_recipe(profile, teacher, input_spec, cpu):
     found = settled(profile, teacher, input_spec, cpu)
-    assert found.profile == profile.model_copy(update={"without_statistics": None})
+    assert found.profile == profile.model_copy(update={"without_norms": None})
     assert found.mirror_correlation is None
 
 
 def test_a_teacher_without_gets_the_other_one(profile, teacher_without_bn, input_spec, cpu):
     found = settled(profile, teacher_without_bn, input_spec, cpu).profile
     assert (found.synthesis, found.recovery) == (
-        profile.without_statistics.synthesis,
-        profile.without_statistics.recovery,
+        profile.without_norms.synthesis,
+        profile.without_norms.recovery,
     )
-    assert found.without_statistics is None
+    assert found.without_norms is None
 
 
 def test_a_record_is_knowledge_too(profile, teacher_without_bn, input_spec, cpu):
     found = settle(profile, teacher_without_bn, input_spec, 4, cpu, object())
-    assert found.profile == profile.model_copy(update={"without_statistics": None})
+    assert found.profile == profile.model_copy(update={"without_norms": None})
+
+
+@pytest.mark.parametrize(
+    ("layer", "normalises"),
+    [
+        (nn.BatchNorm2d(3), True),
+        (nn.BatchNorm2d(3, track_running_stats=False), True),
+        (nn.LayerNorm(3), True),
+        (nn.GroupNorm(1, 3), True),
+        (nn.InstanceNorm2d(3), True),
+        (nn.Conv2d(3, 3, 1), False),
+        (nn.Dropout(), False),
+    ],
+)
+def test_any_kind_of_norm_counts(layer, normalises):
+    assert has_norms(nn.Sequential(nn.ReLU(), nn.Sequential(layer))) is normalises
 
 
 def test_a_profile_may_make_no_difference(profile, teacher_without_bn, input_spec, cpu):
-    profile = profile.model_copy(update={"without_statistics": None})
+    profile = profile.model_copy(update={"without_norms": None})
     assert settled(profile, teacher_without_bn, input_spec, cpu).profile == profile
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from edgerecover.artifacts import (
     Accuracy,
+    Descent,
     Fidelity,
     LayerSparsity,
+    Lineage,
     ModelFacts,
     Pattern,
     Proportion,
@@ -48,6 +50,7 @@ def doubts_about(
     on_target=0.95,
     student=STUDENT,
     rungs=RUNGS,
+    lineage=None,
     fidelity=None,
     accuracy=None,
     classes=CLASSES,
@@ -57,9 +60,8 @@ def doubts_about(
     decisions = Decisions(counts)
     synthetic = SyntheticFacts(decisions.num_images, 32, N, on_target, 1.0, reused=False)
     teacher = dataclasses.replace(STUDENT, sparsity=DENSE, num_batch_norms=num_batch_norms)
-    return doubts(
-        decisions, synthetic, student, teacher, rungs, fidelity or agreeing(75, 90), accuracy, classes, **options
-    )
+    fidelity = fidelity or agreeing(75, 90)
+    return doubts(decisions, synthetic, student, teacher, rungs, lineage, fidelity, accuracy, classes, **options)
 
 
 def with_layers(*layers, pattern=Pattern.UNSTRUCTURED, num_parameters=300):
@@ -146,3 +148,33 @@ def test_a_teacher_that_tells_no_images_apart_is_refused(scale):
 
 def test_small_logits_that_differ_are_not_constant():
     assert decisions_of(1e-6 * np.eye(3, dtype=np.float32)) == Decisions((1, 1, 1))
+
+
+AS_IT_CAME = (Rung("pruned", 0.6, 1.0, 0.0, chosen=True),)
+TRAINED = Lineage(Descent.TRAINED, 0.137, ("conv.weight", "fc.weight"))
+
+
+def test_a_student_that_was_handed_back_is_explained_with_the_way_out():
+    (doubt,) = doubts_about(rungs=AS_IT_CAME, lineage=TRAINED)
+    assert "2 tensors of the student are not the teacher's, by 13.70% of the weights' size" in doubt
+    assert "handed back as it came" in doubt
+    assert 'recovery.fine_tuned = "recover"' in doubt
+
+
+def test_a_student_without_weights_to_compare_is_explained_too():
+    (doubt,) = doubts_about(rungs=AS_IT_CAME, lineage=Lineage(Descent.UNRELATED, 1.0, ()))
+    assert "cannot be compared" in doubt
+
+
+def test_a_trained_student_that_was_changed_after_all_is_doubted():
+    (doubt,) = doubts_about(lineage=TRAINED)
+    assert "its real accuracy may have fallen although agreement rose" in doubt
+
+
+def test_a_trained_student_that_no_rung_improved_is_not():
+    rungs = (Rung("pruned", 0.9, 0.1, 0.0, chosen=True), Rung("distillation", 0.6, 1.0, 1.0))
+    assert doubts_about(rungs=rungs, lineage=TRAINED) == ()
+
+
+def test_a_copy_raises_no_doubt():
+    assert doubts_about(lineage=Lineage(Descent.COPIED, 0.0, ())) == ()

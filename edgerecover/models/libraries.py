@@ -1,0 +1,167 @@
+"""Classifiers by name from torchvision and timm: with fresh weights, and with the input of the library's own weights.
+
+Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError, MissingError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LIBRARIES = ("torchvision", "timm")
+
+
+def library_of(architecture: str) -> str | None:
+    """ "torchvision" or "timm" where the architecture is one of theirs, by its spelling; else None."""
+    library, colon, _ = architecture.partition(":")
+    return library if colon and library in LIBRARIES else None
+
+
+def build_from_library(architecture: str, num_classes: int | None, input: InputSpec | None) -> nn.Module:
+    """Build `torchvision:NAME` or `timm:NAME`.
+
+    Args:
+        architecture: of `library_of`.
+        num_classes: K; None leaves the library's default.
+        input: what it is to take; timm's networks are built for its channels and, where they fix it, its size.
+
+    Raises:
+        BadInputError: the library has no such classifier, or cannot build it so.
+        MissingError: timm is not installed.
+    """
+    library, _, name = architecture.partition(":")
+    return _build_timm(name, num_classes, input) if library == "timm" else _build_torchvision(name, num_classes)
+
+
+def default_input(architecture: str) -> InputSpec | None:
+    """Shape, mean and std that a library's own default weights were trained with; None for other architectures.
+
+    Raises:
+        MissingError: timm is not installed.
+    """
+    library, _, name = architecture.partition(":")
+    if library == "torchvision" and name in torchvision_names():
+        return _default_input_of_torchvision(name)
+    if library == "timm" and _timm().is_model(name):
+        return _default_input_of_timm(name)
+    return None
+
+
+def classifier_key(architecture: str) -> str | None:
+    """Of `timm:NAME`, the state_dict key of the weight whose rows are the classes; else None.
+
+    Raises:
+        MissingError: timm is not installed.
+    """
+    library, _, name = architecture.partition(":")
+    if library != "timm" or not _timm().is_model(name):
+        return None
+    configured = _timm().get_pretrained_cfg(name)
+    layer = configured.classifier if configured else None
+    first = layer[0] if isinstance(layer, tuple) else layer  # a distilled network has two
+    return f"{first}.weight" if first else None
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known name that is spelled most alike; None when none is."""
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+
+
+# --- torchvision ----------------------------------------------------------------------------------------
+
+
+def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
+    from torchvision import models
+
+    names = torchvision_names()
+    if name not in names:
+        near = nearest(name, names)
+        raise BadInputError(
+            f"torchvision has no classifier {name!r}" + (f"; did you mean {near!r}?" if near else ""),
+            hint="torchvision.models.list_models(module=torchvision.models) lists all",
+        )
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        # As torchvision sets them for its own weights; inference never uses the auxiliary heads.
+        options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
+    network: nn.Module = models.get_model(name, weights=None, **options)
+    return network
+
+
+def torchvision_names() -> list[str]:
+    """All classifiers of the installed torchvision."""
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def _default_input_of_torchvision(name: str) -> InputSpec:
+    from torchvision import models
+
+    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    side = transforms.crop_size[0]
+    return InputSpec((3, side, side), tuple(transforms.mean), tuple(transforms.std))
+
+
+# --- timm -----------------------------------------------------------------------------------------------
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingError(
+            "an architecture timm:NAME needs timm, which is not installed", hint="pip install 'edgerecover[timm]'"
+        ) from error
+    return timm
+
+
+def _build_timm(name: str, num_classes: int | None, input: InputSpec | None) -> nn.Module:
+    timm = _timm()
+    if not timm.is_model(name):  # create_model would look up other names (hf-hub:...) on the network
+        near = nearest(name, timm.list_models())
+        raise BadInputError(
+            f"timm {timm.__version__} has no network {name!r}" + (f"; did you mean {near!r}?" if near else ""),
+            hint="timm.list_models() lists all",
+        )
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    options |= _timm_input_options(timm.get_pretrained_cfg(name), input)
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # 1,300 constructors, each with its own demands on sizes
+        raise BadInputError(
+            f"timm:{name}: building the network failed with {type(error).__name__}: {error}",
+            hint="check the input's shape [C, H, W] (--input-shape or model.toml)" if options else "",
+        ) from error
+    return network
+
+
+def _timm_input_options(configured: Any, input: InputSpec | None) -> dict[str, Any]:
+    """What a network must be told when its input is not that of timm's own weights."""
+    if configured is None or input is None:
+        return {}
+    channels, *size = configured.input_size
+    options: dict[str, Any] = {}
+    if input.shape[0] != channels:
+        options["in_chans"] = input.shape[0]
+    if configured.fixed_input_size and list(input.shape[1:]) != size:
+        options["img_size"] = input.shape[1:]
+    return options
+
+
+def _default_input_of_timm(name: str) -> InputSpec | None:
+    from timm.data.config import resolve_data_config
+
+    configured = _timm().get_pretrained_cfg(name)
+    if configured is None:
+        return None
+    found: dict[str, Any] = resolve_data_config(pretrained_cfg=configured.to_dict())
+    channels, height, width = found["input_size"]
+    return InputSpec((channels, height, width), tuple(found["mean"]), tuple(found["std"]))

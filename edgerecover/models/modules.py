@@ -1,0 +1,105 @@
+"""Whole modules out of a parsed pickle: the state_dict they would have given, and the classes left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from edgerecover.models.records import Made, PickleError, printable
+from edgerecover.models.tensors import is_tensor
+
+MAX_NAME = 1000
+"""Characters of a weight's name; longer ones are not of this world, and many would fill the memory."""
+
+MAX_PARTS = 200_000
+"""Modules and tensors of one network; files can name the same ones again and again."""
+
+_MAX_DEPTH = 100
+_GRAPH_CLASS = "torch.fx.graph_module.GraphModule"
+_GRAPH_MODULE = "torch.fx.graph_module.reduce_graph_module"
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is the record of a pickled torch.nn.Module."""
+    return _attributes(value) is not None
+
+
+def state_of(module: Any) -> dict[str, Any]:
+    """Records of tensors under the names that `state_dict()` would have given; empty for what is no module.
+
+    Raises:
+        PickleError: more modules, or deeper ones, than any network has.
+    """
+    state: dict[str, Any] = {}
+    num_seen = 0
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        passing = _elements(attributes.get("_non_persistent_buffers_set"))
+        for kind in ("_parameters", "_buffers"):
+            tensors = attributes.get(kind)
+            tensors = tensors if isinstance(tensors, dict) else {}
+            num_seen += len(tensors)
+            if num_seen > MAX_PARTS:
+                raise PickleError("more tensors than any network has")
+            for name, value in tensors.items():
+                is_kept = isinstance(name, str) and is_tensor(value) and not (kind == "_buffers" and name in passing)
+                if is_kept and len(prefix + str(name)) <= MAX_NAME:
+                    state[prefix + str(name)] = value
+    return state
+
+
+def classes_of(module: Any) -> tuple[str, ...]:
+    """Names of the classes of a module and those inside it, outermost first, each once."""
+    makers = (inner.maker or inner.by for _, inner in children_of(module, _submodules))
+    found = (_GRAPH_CLASS if maker == _GRAPH_MODULE else printable(maker) for maker in makers)
+    return tuple(dict.fromkeys(found))
+
+
+def children_of(root: Any, submodules: Callable[[Any], dict[str, Any] | None]) -> Iterator[tuple[str, Made]]:
+    """`root` and every module below it, with the prefix of their tensors' names; shared ones come once per name.
+
+    Raises:
+        PickleError: more modules, or deeper ones, than any network has; so also for a module inside itself.
+    """
+    waiting, count = [("", root, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        children = submodules(module)
+        if children is None:
+            continue
+        count += 1 + len(children)
+        if count > MAX_PARTS or depth > _MAX_DEPTH:
+            raise PickleError("more modules inside each other than any network has")
+        yield prefix, module
+        for name, child in reversed(children.items()):
+            if len(prefix) + len(name) < MAX_NAME:
+                waiting.append((f"{prefix}{name}.", child, depth + 1))
+
+
+def _submodules(module: Any) -> dict[str, Any] | None:
+    attributes = _attributes(module)
+    if attributes is None:
+        return None
+    inner = attributes["_modules"]
+    return {name: child for name, child in inner.items() if isinstance(name, str)}
+
+
+def _attributes(value: Any) -> dict[Any, Any] | None:
+    """What would have been a module's __dict__; None for anything else."""
+    if not isinstance(value, Made):
+        return None
+    state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
+    if value.maker == _GRAPH_MODULE and isinstance(value.args, tuple) and value.args:
+        state = value.args[0]
+    if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict) or "_parameters" not in state:
+        return None
+    return state
+
+
+def _elements(value: Any) -> frozenset[str]:
+    """The strings in what would have been a set."""
+    if not isinstance(value, Made):
+        return frozenset()
+    args = value.args[0] if isinstance(value.args, tuple) and value.args else ()
+    given = args if isinstance(args, list) else []
+    return frozenset(item for item in [*given, *(value.elements or ())] if isinstance(item, str))

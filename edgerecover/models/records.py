@@ -1,0 +1,56 @@
+"""Inert records of what is in a pickle: names, calls and references, with nothing imported or called. Stdlib only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class PickleError(Exception):
+    """The bytes are no sound pickle, or a larger one than is read."""
+
+
+def printable(value: Any, max_length: int = 80) -> str:
+    """A name out of a file, fit for a terminal: no control characters, no more than `max_length` of the rest."""
+    text = str(value) if isinstance(value, str | Name) else type(value).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:max_length])
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Something that unpickling would have imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Made:
+    """What a call would have made, had it been called."""
+
+    __slots__ = ("args", "by", "elements", "entries", "state")
+
+    def __init__(self, by: Any, args: Any) -> None:
+        self.by = by
+        """The `Name` of a class or function; hostile files put anything here."""
+        self.args = args
+        self.state: Any = None
+        """What its __setstate__, or else its __dict__, would have been given."""
+        self.entries: dict[str | int, Any] | None = None
+        """What item assignments would have put in, for subclasses of dict."""
+        self.elements: list[Any] | None = None
+        """What would have been appended or added."""
+
+    @property
+    def maker(self) -> str:
+        """`module.name` of what would have been called; empty when it is no name."""
+        return str(self.by) if isinstance(self.by, Name) else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outside:
+    """A reference to something stored outside the pickle (its persistent id)."""
+
+    id: Any

@@ -1,0 +1,233 @@
+"""Which of the things that training scripts save are the weights: from a tree to one flat state_dict of records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgerecover.models.modules import MAX_NAME, classes_of, is_module, state_of
+from edgerecover.models.records import Made, printable
+from edgerecover.models.tensors import is_tensor
+from edgerecover.models.torch_files import NoWeightsError
+
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+"""Where training scripts put the state_dict, most specific first."""
+
+EMA_KEYS = (
+    "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_state_dict_ema", "ema_model_state_dict",
+    "model_ema_state_dict", "ema", "ema_weights", "averaged_model", "swa_model", "swa_state_dict",
+)  # fmt: skip
+"""Where they put a running average of the weights."""
+
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What DataParallel, torch.compile and Lightning modules put before every key."""
+
+_INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put inside keys, for the layers that they wrap."""
+
+_PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "metrics", "train_", "val_", "test_")
+"""What Lightning modules hold beside the network; its tensors' keys begin so."""
+
+_TORCH_PRUNING = "full_state_dict"
+_LIGHTNING = "pytorch-lightning_version"
+_COUNTER = "n_averaged"
+_MAX_NESTING = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights as it stands in a file."""
+
+    state: dict[str, Any]
+    """Records of tensors, or tensors."""
+    under: tuple[str, ...]
+    """The keys that lead to it."""
+    classes: tuple[str, ...] = ()
+    """Of a whole module, the classes of it and of its parts, none of them imported."""
+    kind: str = ""
+    """For people, where the wrapping says more than the file: "Lightning checkpoint"."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tree holds: one or both of these."""
+
+    plain: Weights | None
+    average: Weights | None
+    """A running average (EMA, SWA) of the same weights."""
+    arch: str | None
+    """The name of the architecture that the training script left, as timm's does."""
+
+
+def find_weights(root: Any) -> Found:
+    """Look for the weights in what a file holds.
+
+    Raises:
+        NoWeightsError: none are there, or several sets with nothing to choose by.
+        PickleError: a module that holds itself.
+    """
+    known: dict[int, bool] = {}
+    content, average = root, None
+    under: tuple[str, ...] = ()
+    kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
+    while len(under) < _MAX_NESTING:
+        average = average or _average_in(content, under, known)
+        inner = _inner_key(content, EMA_KEYS if average else (), known)
+        if inner is None:
+            break
+        content, under = (entries_of(content) or {})[inner], (*under, inner)
+    found = _weights_of(content, under, kind)
+    plain: Weights | None = found
+    if not found.state or (average is not None and not under):  # beside an average, loose tensors are no weights
+        plain = None
+    elif _COUNTER in found.state and average is None:
+        plain, average = None, found
+    if plain is None and average is None:
+        raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)")
+    if plain is not None and average is None:
+        plain, average = _split(plain)
+    return Found(plain, average, _named_architecture(root))
+
+
+def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:
+    entries = entries_of(content) or {}
+    key = next((key for key in EMA_KEYS if key in entries and _holds_tensors(entries[key], known)), None)
+    if key is None:
+        return None
+    content, under = entries[key], (*under, key)
+    while len(under) < 2 * _MAX_NESTING and (inner := _inner_key(content, (), known)) is not None:
+        content, under = (entries_of(content) or {})[inner], (*under, inner)
+    return _weights_of(content, under, "")
+
+
+def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
+    module = _torch_pruning_module(content)
+    if module is not None:
+        return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
+    if is_module(content):
+        return _cleaned(Weights(state_of(content), under, classes_of(content), kind or "pickled module"))
+    return _cleaned(Weights(_tensors_of(content), under, (), kind))
+
+
+def _cleaned(weights: Weights) -> Weights:
+    """Of Lightning, without what only training uses."""
+    if not weights.kind.startswith("Lightning"):
+        return weights
+    own = {key: value for key, value in weights.state.items() if not key.startswith(_PARTS_OF_TRAINING)}
+    return replace(weights, state=own or weights.state)
+
+
+def _split(weights: Weights) -> tuple[Weights, Weights | None]:
+    """A network and its average side by side in one state_dict, as submodules of a Lightning module."""
+    tops = {key.partition(".")[0] for key in weights.state}
+    names = [name for name in EMA_KEYS if name in tops]
+    if len(names) != 1 or len(tops) < 2:
+        return weights, None
+    prefix = f"{names[0]}."
+    own = {key: value for key, value in weights.state.items() if not key.startswith(prefix)}
+    rest = {key.removeprefix(prefix): value for key, value in weights.state.items() if key.startswith(prefix)}
+    rest.pop(_COUNTER, None)
+    if without_prefixes(own)[0].keys() != without_prefixes(rest)[0].keys():
+        return weights, None
+    plain = Weights(own, weights.under, weights.classes, weights.kind)
+    return plain, Weights(rest, (*weights.under, names[0]), weights.classes, weights.kind)
+
+
+def without_prefixes(state: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Take off the prefixes that all keys share, and say which; then wrappers inside keys."""
+    bare = {key: value for key, value in state.items() if key != _COUNTER}
+    taken: list[str] = []
+    while bare and (prefix := next((p for p in WRAPPER_PREFIXES if all(key.startswith(p) for key in bare)), None)):
+        bare = {key.removeprefix(prefix): value for key, value in bare.items()}
+        taken.append(prefix)
+    unwrapped = {_INNER_WRAPPERS.sub("", key): value for key, value in bare.items()}
+    return unwrapped if len(unwrapped) == len(bare) else bare, tuple(taken)
+
+
+# --- looking into a tree --------------------------------------------------------------------------------
+
+
+def entries_of(content: Any) -> Mapping[Any, Any] | None:
+    """What a dictionary, or an object of a subclass of dict, holds; None for anything else."""
+    if isinstance(content, Made):
+        return content.entries
+    return content if isinstance(content, Mapping) else None
+
+
+def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> str | None:
+    """Key of the state_dict inside `content`; None when `content` is one itself."""
+    entries = entries_of(content)
+    if entries is None or _torch_pruning_module(content) is not None:
+        return None
+    holding = [
+        key
+        for key, value in entries.items()
+        if isinstance(key, str) and key not in ignored and _holds_tensors(value, known)
+    ]
+    for key in STATE_KEYS:
+        if key in holding:
+            return key
+    if not holding or _tensors_of(content):
+        return None
+    if len(holding) > 1:
+        shown = ", ".join(repr(printable(key, 40)) for key in sorted(holding)[:6])
+        raise NoWeightsError(f"several sets of weights inside ({shown}), and none is called state_dict or model")
+    return holding[0]
+
+
+def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
+    """Whether weights are in `value`; `known` keeps answers by id, since files can name one dictionary many times."""
+    if id(value) not in known:
+        known[id(value)] = False  # for a dictionary that holds itself
+        entries = entries_of(value) or {}
+        known[id(value)] = (
+            is_module(value)
+            or _torch_pruning_module(value) is not None
+            or any(isinstance(key, str) and is_tensor(inner) for key, inner in entries.items())
+            or (
+                depth < _MAX_NESTING
+                and any(_holds_tensors(entries[key], known, depth + 1) for key in STATE_KEYS if key in entries)
+            )
+        )
+    return known[id(value)]
+
+
+def _tensors_of(content: Any) -> dict[str, Any]:
+    entries = entries_of(content) or {}
+    return {
+        key: value
+        for key, value in entries.items()
+        if isinstance(key, str) and len(key) <= MAX_NAME and is_tensor(value)
+    }
+
+
+def _torch_pruning_module(content: Any) -> Made | None:
+    """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by its name."""
+    dicts = entries_of((entries_of(content) or {}).get(_TORCH_PRUNING)) or {}
+    root = Made(None, ())
+    root.state = dicts.get("")
+    return root if is_module(root) else None
+
+
+def _kind_of(content: Any) -> str:
+    entries = entries_of(content)
+    if entries is not None:
+        shown = ", ".join(repr(printable(key, 40)) for key in list(entries)[:4])
+        return f"a dictionary with {shown or 'nothing'}"
+    if is_tensor(content):
+        return "an object of type Tensor"
+    if isinstance(content, Made):
+        return f"a Python object made by {printable(content.by)}, which is never run,"
+    return f"an object of type {type(content).__name__}"
+
+
+def _named_architecture(root: Any) -> str | None:
+    """timm leaves `arch` beside the weights; it and torchvision's scripts leave their arguments."""
+    entries = entries_of(root) or {}
+    args = entries.get("args")
+    told = args.state if isinstance(args, Made) and isinstance(args.state, dict) else entries_of(args) or {}
+    candidates = (entries.get("arch"), told.get("model"), told.get("arch"))
+    named = (value for value in candidates if isinstance(value, str))
+    return next((value for value in named if re.fullmatch(r"[\w.-]{1,80}", value)), None)
