@@ -91,8 +91,8 @@ class Synthesis(Settings):
     num_calibration: Count
     num_held_back: Count
     batch_size: Count
-    source: Literal["dream", "blobs", "fractal", "noise"] = "dream"
-    """`blobs`, `fractal` and `noise` are made from formulas, without the teacher; of what stands below they use
+    source: Literal["dream", "shapes", "fractal", "noise"] = "dream"
+    """`shapes`, `fractal` and `noise` are made from formulas, without the teacher; of what stands below they use
     `clamp`."""
     num_steps: Count
     """Adam steps per batch of images."""
@@ -125,10 +125,10 @@ class Synthesis(Settings):
     flip: bool | Literal["auto"]
     """Mirror half of the steps horizontally: wrong for digits and text. `auto`: where the teacher decides alike on
     mirrored images."""
-    start: Literal["blobs", "fractal", "low-frequency", "noise"]
+    start: Literal["shapes", "fractal", "low-frequency", "noise"]
     """What is there before the first step. Fractals differ in brightness and contrast as photographs do, and the steps
-    leave that difference standing; from noise, all dreams come out alike in both. Blobs have the pixels' mean and
-    variance from the beginning, as far as mean and std of the input tell them."""
+    leave that difference standing; from noise, all dreams come out alike in both. Shapes (blobs, lines,
+    fractals) have the pixels' mean and variance from the beginning, as far as mean and std of the input tell them."""
     clamp: Literal["pixel-range"] | Positive
     """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
-from edgerecover.synthesize.procedural import blobs, fractals, pixel_statistics
+from edgerecover.synthesize.procedural import fractals, pixel_statistics, shapes
 from edgerecover.synthesize.record.values import Record, RecordStatistics
 from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted, batch_norms_of
 
@@ -83,7 +83,7 @@ def dream(
     jitter_fraction = 0.0 if cuts_patches(teacher) else settings.jitter_fraction
     for step in range(settings.num_steps):
         optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
-        view = z if tap.is_positional else _jitter_and_flip(z, jitter_fraction, settings.flip, generator)
+        view = z if tap.is_positional else _jitter_and_flip(z, jitter_fraction, settings.flip is True, generator)
         tap.clear()
         inputs = middle + unit * view
         with compute.autocast():
@@ -157,11 +157,11 @@ def _start(
     if settings.start == "noise":
         return torch.randn(shape_NCHW, generator=generator)
     n, c, h, w = shape_NCHW
-    if settings.start == "blobs":
+    if settings.start == "shapes":
         low, high = bounds_C
         statistics_C = pixel_statistics((tuple(low.tolist()), tuple(high.tolist())))
-        blobs_NCHW = torch.from_numpy(blobs(n, (c, h, w), *statistics_C, _numpy_random(generator)))
-        return 2 * _coordinates(bounds_C, settings)[2] * (blobs_NCHW - 0.5)
+        shapes_NCHW = torch.from_numpy(shapes(n, (c, h, w), *statistics_C, _numpy_random(generator)))
+        return 2 * _coordinates(bounds_C, settings)[2] * (shapes_NCHW - 0.5)
     if settings.start == "fractal":
         rng = _numpy_random(generator)
         unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))

@@ -1,4 +1,4 @@
-"""Images made from formulas alone, without the teacher: white noise, blobs, and fractals over coloured noise.
+"""Images made from formulas alone, without the teacher: white noise, shapes, and fractals over coloured noise.
 
 They need no gradient (one core makes hundreds of 32×32 images per second) and are the least that dreams have to beat.
 Fractals are attractors of random iterated function systems (Hutchinson 1981; Barnsley, Fractals Everywhere, 1988),
@@ -21,7 +21,7 @@ Unit_NCHW = NDArray[np.float32]
 _NOISE_MEAN, _NOISE_STD = 0.5, 0.25
 """About those of natural photographs' pixels."""
 _SHARED_BY_CHANNELS = 0.85
-"""Of a blob's variance: the colour channels of photographs go together."""
+"""Of a shape's variance: the colour channels of photographs go together."""
 _BRIGHTNESS_STD = 0.5
 """Of an image's mean, relative to the deviation inside an image."""
 _LEAST_STD = 0.01
@@ -37,7 +37,7 @@ _POINTS_PER_PIXEL = 0.25
 
 
 def procedural_images(
-    source: Literal["blobs", "fractal", "noise"],
+    source: Literal["shapes", "fractal", "noise"],
     num_images: int,
     shape_CHW: tuple[int, int, int],
     bounds_C: tuple[tuple[float, ...], tuple[float, ...]],
@@ -46,7 +46,7 @@ def procedural_images(
     """Make network inputs, float32 (N, C, H, W), inside `bounds_C`; the same seed gives the same images.
 
     Args:
-        source: `noise`, Gaussian and independent in every pixel, `fractal`, or `blobs` with the pixels' mean and
+        source: `noise`, Gaussian and independent in every pixel, `fractal`, or `shapes` with the pixels' mean and
             standard deviation that `bounds_C` speak of.
         num_images: N.
         shape_CHW: of one image.
@@ -55,8 +55,8 @@ def procedural_images(
     """
     rng = np.random.default_rng(seed)
     low, high = (np.asarray(bound, np.float32)[:, None, None] for bound in bounds_C)
-    if source == "blobs":
-        unit_NCHW = blobs(num_images, shape_CHW, *pixel_statistics(bounds_C), rng)
+    if source == "shapes":
+        unit_NCHW = shapes(num_images, shape_CHW, *pixel_statistics(bounds_C), rng)
     else:
         unit_NCHW = {"noise": white_noise, "fractal": fractals}[source](num_images, shape_CHW, rng)
     images_NCHW: NDArray[np.float32] = low + (high - low) * unit_NCHW
@@ -103,32 +103,35 @@ def fractals(
     return mixed_NCHW
 
 
-def blobs(
+def shapes(
     num_images: int,
     shape_CHW: tuple[int, int, int],
     mean_C: NDArray[np.float64],
     std_C: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> Unit_NCHW:
-    """Soft shapes whose pixels, over all images, have the given mean and standard deviation in each channel.
+    """Blobs, lines and fractals whose pixels, over all images, have the given mean and standard deviation by channel.
 
-    Smooth Gaussian fields, brighter in some images than in others, whose values are replaced, rank for rank, by those
-    of the Beta distribution with that mean and deviation. It is where dark and bright are told apart: MNIST's 0.13 and
-    0.31 make few bright strokes on black, a photograph's 0.45 and 0.23 a range of greys.
+    Smooth Gaussian fields (blobs), ridges of such fields (lines) and attractors, brighter in some images than in
+    others, whose values are replaced, rank for rank, by those of the Beta distribution with that mean and deviation. It
+    decides how dark and bright are told apart: MNIST's 0.13 and 0.31 make few bright shapes on black, a photograph's
+    0.45 and 0.23 a range of greys.
 
     Args:
-        num_images: N.
+        num_images: N; half are blobs, a quarter lines and a quarter fractals.
         shape_CHW: of one image.
         mean_C: of each channel's pixels, as a fraction of their range.
         std_C: likewise; where no such pixels exist (`are_pixel_statistics`), 0.5 and 0.25 are taken for both.
         rng: all randomness.
     """
     channels, height, width = shape_CHW
-    shared_NHW = _smooth_fields(num_images, height, width, rng)
+    shared_NHW = _shape_fields(num_images, height, width, rng)
     images_NCHW = np.empty((num_images, *shape_CHW), np.float32)
     for channel in range(channels):
-        own_NHW = _smooth_fields(num_images, height, width, rng) if channels > 1 else shared_NHW
-        field_NHW = _SHARED_BY_CHANNELS**0.5 * shared_NHW + (1 - _SHARED_BY_CHANNELS) ** 0.5 * own_NHW
+        field_NHW = shared_NHW
+        if channels > 1:
+            own_NHW = _smooth_fields(num_images, height, width, rng)
+            field_NHW = _SHARED_BY_CHANNELS**0.5 * shared_NHW + (1 - _SHARED_BY_CHANNELS) ** 0.5 * own_NHW
         field_NHW = field_NHW + _BRIGHTNESS_STD * rng.standard_normal((num_images, 1, 1))
         images_NCHW[:, channel] = _with_beta_values(field_NHW, mean_C[channel], std_C[channel], rng)
     return images_NCHW
@@ -142,11 +145,27 @@ def are_pixel_statistics(mean: float, std: float) -> bool:
     return 0 < mean < 1 and _LEAST_STD < std < _WIDEST_STD * (mean * (1 - mean)) ** 0.5
 
 
+def _shape_fields(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Blobs, lines and fractals in random order, each image of mean 0 and variance 1, (N, H, W)."""
+    num_lines, num_fractals = num_images // 4, num_images // 4
+    field_NHW = _smooth_fields(num_images, height, width, rng)
+    field_NHW[:num_lines] = -np.abs(field_NHW[:num_lines])
+    if num_fractals:
+        fractals_N1HW = fractals(num_fractals, (1, height, width), rng)
+        field_NHW[num_lines : num_lines + num_fractals] = fractals_N1HW[:, 0]
+    return rng.permutation(_standardised(field_NHW))
+
+
+def _standardised(field_NHW: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred_NHW = field_NHW - field_NHW.mean((1, 2), keepdims=True)
+    unit_NHW: NDArray[np.float64] = centred_NHW / np.maximum(centred_NHW.std((1, 2), keepdims=True), 1e-9)
+    return unit_NHW
+
+
 def _smooth_fields(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Gaussian fields (N, H, W) with amplitude 1/f^(a/2), a from 2 to 4 by image, each of variance 1."""
-    field_NHW = _coloured(num_images, height, width, rng.uniform(2, 4, (num_images, 1, 1)), rng)
-    smooth_NHW: NDArray[np.float64] = field_NHW / np.maximum(field_NHW.std((1, 2), keepdims=True), 1e-9)
-    return smooth_NHW
+    exponents_N11 = rng.uniform(2, 4, (num_images, 1, 1))
+    return _standardised(_coloured(num_images, height, width, exponents_N11, rng))
 
 
 def _with_beta_values(

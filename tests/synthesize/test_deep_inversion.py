@@ -142,8 +142,8 @@ def test_fractal_starts_differ_in_brightness_and_colour_little(teacher, input_sp
     assert colour["fractal"] < 0.8 * colour["low-frequency"]
 
 
-def test_blob_starts_have_the_pixel_statistics_of_the_input(teacher, input_spec, synthesis, cpu):
-    still = synthesis.model_copy(update={"num_steps": 1, "lr": 1e-9, "jitter_fraction": 0.0, "start": "blobs"})
+def test_starts_from_shapes_have_the_pixel_statistics_of_the_input(teacher, input_spec, synthesis, cpu):
+    still = synthesis.model_copy(update={"num_steps": 1, "lr": 1e-9, "jitter_fraction": 0.0, "start": "shapes"})
     images = dreams(teacher, input_spec, still, cpu)
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=0.1, rtol=0)
     torch.testing.assert_close(images.std((0, 2, 3)), torch.ones(3), atol=0.1, rtol=0)

@@ -4,10 +4,10 @@ import pytest
 from edgerecover.synthesize.procedural import (
     are_pixel_statistics,
     attractors,
-    blobs,
     coloured_noise,
     pixel_statistics,
     procedural_images,
+    shapes,
     white_noise,
 )
 from edgerecover.synthesize.stage import synthesize
@@ -16,7 +16,7 @@ BOUNDS = (-2.0, -1.5, -1.0), (1.0, 1.5, 2.0)
 SHAPE = (3, 24, 32)
 
 
-@pytest.mark.parametrize("source", ["noise", "fractal", "blobs"])
+@pytest.mark.parametrize("source", ["noise", "fractal", "shapes"])
 def test_images_are_inside_the_bounds_and_use_most_of_them(source):
     images_NCHW = procedural_images(source, 16, SHAPE, BOUNDS, seed=1)
     assert images_NCHW.shape == (16, *SHAPE)
@@ -27,7 +27,7 @@ def test_images_are_inside_the_bounds_and_use_most_of_them(source):
     assert (np.ptp(images_NCHW, axis=(0, 2, 3)) > 0.8 * 3.0).all()
 
 
-@pytest.mark.parametrize("source", ["noise", "fractal", "blobs"])
+@pytest.mark.parametrize("source", ["noise", "fractal", "shapes"])
 def test_a_seed_decides_every_pixel_and_no_two_images_are_alike(source):
     one, same, other = (procedural_images(source, 8, SHAPE, BOUNDS, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
@@ -35,7 +35,7 @@ def test_a_seed_decides_every_pixel_and_no_two_images_are_alike(source):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (4, 5, 64)])
-@pytest.mark.parametrize("source", ["noise", "fractal", "blobs"])
+@pytest.mark.parametrize("source", ["noise", "fractal", "shapes"])
 def test_any_size_and_number_of_channels(source, shape):
     bounds = (0.0,) * shape[0], (255.0,) * shape[0]
     images_NCHW = procedural_images(source, 3, shape, bounds, seed=0)
@@ -58,24 +58,24 @@ def test_coloured_noise_is_smoother_than_white():
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.1307, 0.3081), (0.286, 0.353), (0.45, 0.23), (0.9, 0.05)])
-def test_blobs_have_the_mean_and_std_asked_for_and_are_smooth(mean, std):
-    pixels_NCHW = blobs(64, (1, 28, 28), np.array([mean]), np.array([std]), np.random.default_rng(0))
+def test_shapes_have_the_mean_and_std_asked_for_and_are_smooth(mean, std):
+    pixels_NCHW = shapes(64, (1, 28, 28), np.array([mean]), np.array([std]), np.random.default_rng(0))
     assert pixels_NCHW.mean() == pytest.approx(mean, abs=0.01)
     assert pixels_NCHW.std() == pytest.approx(std, rel=0.02)
     assert neighbour_correlation(pixels_NCHW[:, 0]) > 0.5
 
 
-def test_blobs_have_each_channels_own_statistics_and_most_of_their_shapes_in_common():
+def test_shapes_have_each_channels_own_statistics_and_most_else_in_common():
     mean_C, std_C = np.array([0.2, 0.5, 0.7]), np.array([0.1, 0.2, 0.3])
-    pixels_NCHW = blobs(64, (3, 16, 16), mean_C, std_C, np.random.default_rng(0))
+    pixels_NCHW = shapes(64, (3, 16, 16), mean_C, std_C, np.random.default_rng(0))
     np.testing.assert_allclose(pixels_NCHW.mean((0, 2, 3)), mean_C, atol=0.01)
     np.testing.assert_allclose(pixels_NCHW.std((0, 2, 3)), std_C, rtol=0.02)
     correlations_CC = np.corrcoef(pixels_NCHW.transpose(1, 0, 2, 3).reshape(3, -1))
     assert (correlations_CC > 0.5).all()
 
 
-def test_blobs_fall_back_to_those_of_photographs_where_mean_and_std_are_a_convention():
-    pixels_NCHW = blobs(64, (1, 16, 16), np.array([0.0]), np.array([1.0]), np.random.default_rng(0))
+def test_shapes_fall_back_to_those_of_photographs_where_mean_and_std_are_a_convention():
+    pixels_NCHW = shapes(64, (1, 16, 16), np.array([0.0]), np.array([1.0]), np.random.default_rng(0))
     assert pixels_NCHW.mean() == pytest.approx(0.5, abs=0.01)
     assert pixels_NCHW.std() == pytest.approx(0.25, rel=0.02)
 
@@ -104,7 +104,7 @@ def test_an_attractor_fills_some_of_the_image_and_touches_its_edges():
     assert visited_NHW[:, :, -1].any(1).all()
 
 
-@pytest.mark.parametrize("source", ["noise", "fractal", "blobs"])
+@pytest.mark.parametrize("source", ["noise", "fractal", "shapes"])
 def test_as_a_source_they_make_the_three_sets_without_class_targets(
     source, teacher, input_spec, synthesis, cpu, tmp_path
 ):
