@@ -161,7 +161,8 @@ def _start(
         low, high = bounds_C
         statistics_C = pixel_statistics((tuple(low.tolist()), tuple(high.tolist())))
         shapes_NCHW = torch.from_numpy(shapes(n, (c, h, w), *statistics_C, _numpy_random(generator)))
-        return 2 * _coordinates(bounds_C, settings)[2] * (shapes_NCHW - 0.5)
+        span = 2 * _coordinates(bounds_C, settings)[2]
+        return span * (shapes_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
     if settings.start == "fractal":
         rng = _numpy_random(generator)
         unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))
