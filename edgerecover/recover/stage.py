@@ -91,7 +91,8 @@ def recover(
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
-    ladder = _Ladder(teacher, sets.calibration, compute)
+    is_guided = bool(batch_norms_of(teacher)) or record is not None
+    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided)
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
         progress.note("the student was trained by others: it is handed back as it came")
@@ -129,11 +130,11 @@ def recover(
 class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
-    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute) -> None:
+    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool) -> None:
         self._images, self._compute = images, compute
         self._teacher_logits_NK = logits_on(teacher, images, compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
-        self._formulas_NCHW = torch.zeros(0) if batch_norms_of(teacher) else _formula_images(images)
+        self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
         self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
         self._as_it_came_on_formulas_N = torch.zeros(0, dtype=torch.bool)
         self._as_it_came_N = torch.zeros(0, dtype=torch.bool)

@@ -54,7 +54,7 @@ def settle(
     """
     teacher = compute.place(teacher).eval().requires_grad_(False)
     synthesis, recovery = profile.synthesis, profile.recovery
-    if profile.without_norms is not None and record is None and not has_norms(teacher):
+    if profile.without_norms is not None and not has_norms(teacher):
         synthesis, recovery = profile.without_norms.synthesis, profile.without_norms.recovery
     if synthesis.pixel_weight and not has_pixel_statistics(input):
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})

@@ -86,14 +86,14 @@ def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
 
 def test_a_gain_within_the_noise_is_none(teacher, sets, cpu):
     """One image won by chance is no reason to change a student."""
-    ladder = _Ladder(teacher, sets.calibration, cpu)
+    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
     wrong_on = {"came": 4, "one won": 3, "many won": 0}
     for name, num_wrong in wrong_on.items():
         ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.agreement for rung in ladder.rungs()] == [0.9375, 0.953125, 1.0]
     assert [rung.chosen for rung in ladder.rungs()] == [False, False, True]
 
-    ladder = _Ladder(teacher, sets.calibration, cpu)
+    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
     for name in ("came", "one won"):
         ladder.judge(name, _WrongOn(teacher, wrong_on[name]), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [True, False]
@@ -117,7 +117,7 @@ def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
     has_norms, teacher, teacher_without_bn, sets, cpu
 ):
     judge = teacher if has_norms else teacher_without_bn
-    ladder = _Ladder(judge, sets.calibration, cpu)
+    ladder = _Ladder(judge, sets.calibration, cpu, is_guided=has_norms)
     ladder.judge("came", _WrongOn(judge, 16), 0.0)
     ladder.judge("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
     assert ladder.rungs()[1].agreement == 1.0
