@@ -71,7 +71,7 @@ NETWORKS = {
     "plain_vgg": Network("fashion_mnist", **_GREY, patterns=("70", "80", "90"), num_steps=2000, lr=1.5e-3),
     "tiny_squeezenet": Network(
         "cifar10_jpeg", (3, 32, 32), (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), ("50", "70", "80"),
-        mirrored=True, num_steps=3000, lr=3e-3,
+        mirrored=True, num_steps=2000, lr=2e-3,
     ),
 }  # fmt: skip
 
