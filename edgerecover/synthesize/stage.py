@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
-_FORMAT = 4
+_FORMAT = 5
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
