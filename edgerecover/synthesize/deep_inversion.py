@@ -79,8 +79,8 @@ def dream(
     z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
     tap.draw(shape_NCHW[0], targets_N, generator)
-    # Shifted by a pixel, every patch is another one: a mean over shifts leaves such a network next to nothing.
-    jitter_fraction = 0.0 if cuts_patches(teacher) else settings.jitter_fraction
+    # Shifted by a pixel, every patch is another token: a mean over shifts leaves such a network next to nothing.
+    jitter_fraction = 0.0 if reads_patches_as_tokens(teacher) else settings.jitter_fraction
     for step in range(settings.num_steps):
         optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
         view = z if tap.is_positional else _jitter_and_flip(z, jitter_fraction, settings.flip is True, generator)
@@ -181,10 +181,11 @@ _START_SATURATION = 0.4
 """The colour channels of photographs go together: about 0.9 of their variance is brightness."""
 
 
-def cuts_patches(network: nn.Module) -> bool:
-    """Whether the first convolution reads every pixel once: its stride is its kernel, as in ViT, Swin and ConvNeXt."""
+def reads_patches_as_tokens(network: nn.Module) -> bool:
+    """Whether it attends to patches that do not overlap: the first convolution's stride is its kernel, as in ViT."""
     stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    return stem is not None and stem.kernel_size == stem.stride and max(stem.stride) > 1
+    cuts_patches = stem is not None and stem.kernel_size == stem.stride and max(stem.stride) > 1
+    return cuts_patches and bool(attentions_of(network))
 
 
 def _jitter_and_flip(x: Tensor, jitter_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:

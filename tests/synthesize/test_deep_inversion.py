@@ -2,9 +2,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.synthesize.deep_inversion import cuts_patches, disagreement, dream, evidence_of, total_variation
+from edgerecover.synthesize.deep_inversion import (
+    disagreement,
+    dream,
+    evidence_of,
+    reads_patches_as_tokens,
+    total_variation,
+)
 from edgerecover.synthesize.image_set import PixelScale
 from edgerecover.synthesize.statistics import tapped
 from tests.conftest import INPUT, convnet, vit
@@ -173,10 +180,12 @@ def test_disagreement_is_bounded_and_none_with_oneself():
     assert 0.5 < float(disagreement(logits_NK, -100 * logits_NK)) < 1
 
 
-def test_a_teacher_that_cuts_patches_dreams_without_jitter(synthesis, cpu):
+def test_a_teacher_that_attends_to_patches_dreams_without_jitter(synthesis, cpu):
     """Its dreams are the same whatever shift the profile asks for; a convolutional teacher's are not."""
-    for teacher, is_same in ((vit(size=8), True), (convnet(norm=False).eval().requires_grad_(False), False)):
-        assert cuts_patches(teacher) == is_same
+    patches_alone = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(), nn.Linear(32, 4)).requires_grad_(False)
+    convolutional = convnet(norm=False).eval().requires_grad_(False)
+    for teacher, is_same in ((vit(size=8), True), (patches_alone, False), (convolutional, False)):
+        assert reads_patches_as_tokens(teacher) == is_same
         shifted, still = (
             dreams(teacher, INPUT, synthesis.model_copy(update={"jitter_fraction": part, "num_steps": 3}), cpu)
             for part in (0.25, 0.0)
