@@ -41,11 +41,12 @@ def main() -> None:
     records = {kind: _record(folder, kind) for kind in KINDS}
     cells = []
     for seed in options.seeds:
-        for kind in (*KINDS, None):
-            cells.append(_run(folder, f"half-{seed}.pt", kind, seed, options.profile))
-        for pruned in PRUNED:
+        if "half" in options.students:
+            cells += [_run(folder, f"half-{seed}.pt", kind, seed, options.profile) for kind in (*KINDS, None)]
+        for pruned in PRUNED if "pruned" in options.students else ():
             cells += [_run(folder, f"lenet-{pruned}.pt", kind, seed, options.profile) for kind in ("joint", None)]
-    _picture(folder, options.seeds[0])
+    if "half" in options.students:
+        _picture(folder, options.seeds[0])
     print(_table(cells, records))
 
 
@@ -54,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--results", type=Path, default=Path("record-results"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--students", choices=("half", "pruned"), nargs="+", default=["half", "pruned"])
     parser.add_argument("--profile", default="balanced")
     return parser.parse_args()
 

@@ -212,7 +212,7 @@ class LatencySettings(Settings):
 
 
 class WithoutNorms(Settings):
-    """The recipe for a teacher without any normalisation layer and without an activation record.
+    """The recipe for a teacher without any normalisation layer; an activation record is matched beside it.
 
     In a file, only what differs from `[synthesis]` and `[recovery]` is written.
     """

@@ -283,11 +283,6 @@ def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bo
             f"the teacher {Path(teacher.path).name} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
             "recovery can only approach what it knows"
         )
-    if not teacher.num_batch_norms:
-        warnings.append(
-            "the network has no batch norm statistics: dreams rest on its class scores alone, which is less evidence; "
-            "expect less from recovery, and judge it with --eval-data where you can"
-        )
     return tuple(warnings)
 
 

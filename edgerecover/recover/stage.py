@@ -189,13 +189,16 @@ def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
 
 
 def _formula_images(like: ImageSet) -> Tensor:
-    """Fractals and noise, half each, of the shape and range of a set; fewer where images are large."""
+    """Shapes and fractals, half each, of the shape and range of a set; fewer where images are large.
+
+    Not noise: what a network makes of it tells nothing of what it makes of images (docs/adr/0016).
+    """
     _, channels, height, width = like.bytes_of([0]).shape
     num_images = min(_MAX_FORMULA_IMAGES, max(32, _MAX_FORMULA_IMAGES * 32 * 32 // (height * width)))
     bounds = (like.scale.low, like.scale.high)
     made = [
         procedural_images(source, num_images, (channels, height, width), bounds, seed=0)
-        for source in ("fractal", "noise")
+        for source in ("shapes", "fractal")
     ]
     return torch.cat([torch.from_numpy(images_NCHW) for images_NCHW in made])
 

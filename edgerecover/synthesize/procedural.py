@@ -146,14 +146,23 @@ def are_pixel_statistics(mean: float, std: float) -> bool:
 
 
 def _shape_fields(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Blobs, lines and fractals in random order, each image of mean 0 and variance 1, (N, H, W)."""
+    """Blobs, lines and fractals in random order, the values of each image Gaussian, (N, H, W)."""
     num_lines, num_fractals = num_images // 4, num_images // 4
     field_NHW = _smooth_fields(num_images, height, width, rng)
     field_NHW[:num_lines] = -np.abs(field_NHW[:num_lines])
     if num_fractals:
         fractals_N1HW = fractals(num_fractals, (1, height, width), rng)
         field_NHW[num_lines : num_lines + num_fractals] = fractals_N1HW[:, 0]
-    return rng.permutation(_standardised(field_NHW))
+    return rng.permutation(_with_gaussian_values(field_NHW, rng))
+
+
+def _with_gaussian_values(field_NHW: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Rank for rank, so that every image has bright parts: of ridges left as they are, one in four would have none."""
+    flat_NP = field_NHW.reshape(len(field_NHW), -1)
+    values_NP = np.sort(rng.standard_normal(flat_NP.shape), axis=1)
+    ranked_NP = np.empty_like(values_NP)
+    np.put_along_axis(ranked_NP, np.argsort(flat_NP, axis=1), values_NP, axis=1)
+    return ranked_NP.reshape(field_NHW.shape)
 
 
 def _standardised(field_NHW: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from edgerecover.config import Synthesis
     from edgerecover.device import Compute
+    from edgerecover.synthesize.image_set import Bytes_NCHW
     from edgerecover.synthesize.record.values import Record
 
 SPLITS = ("train", "calibration", "held_back")
@@ -213,10 +214,20 @@ def _make(
             f"synthesis diverged: shard {plan.name} has pixels that are not numbers",
             hint="the teacher's statistics may be extreme (`edgerecover inspect` it); a lower synthesis.lr may help",
         )
-    pixels = scale.encode(images_NCHW.numpy())
+    pixels = _without_flat_images(scale.encode(images_NCHW.numpy()), plan, input, scale)
     num_on_target = _num_on_target(teacher, compute.images(scale.decode(pixels)), targets_N)
     tap.clear()
     return write_shard(folder, plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
+
+
+def _without_flat_images(pixels_NCHW: Bytes_NCHW, plan: _Plan, input: InputSpec, scale: PixelScale) -> Bytes_NCHW:
+    """Images that came out in a single value give way to fractals: they teach nothing, and two of them are alike."""
+    flat_NP = pixels_NCHW.reshape(len(pixels_NCHW), -1)
+    is_flat_N = flat_NP.min(1) == flat_NP.max(1)
+    if input.shape[1] * input.shape[2] > 1 and is_flat_N.any():
+        made = procedural_images("fractal", int(is_flat_N.sum()), input.shape, input.bounds(), plan.seed)
+        pixels_NCHW[is_flat_N] = scale.encode(made)
+    return pixels_NCHW
 
 
 @torch.no_grad()

@@ -46,9 +46,9 @@ def test_a_teacher_without_gets_the_other_one(profile, teacher_without_bn, input
     assert found.without_norms is None
 
 
-def test_a_record_is_knowledge_too(profile, teacher_without_bn, input_spec, cpu):
+def test_a_record_is_added_to_the_recipe_without_norms(profile, teacher_without_bn, input_spec, cpu):
     found = settle(profile, teacher_without_bn, input_spec, 4, cpu, object())
-    assert found.profile == profile.model_copy(update={"without_norms": None})
+    assert found.profile == settled(profile, teacher_without_bn, input_spec, cpu).profile
 
 
 @pytest.mark.parametrize(
