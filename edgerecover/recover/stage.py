@@ -138,6 +138,7 @@ class _Ladder:
         self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
         self._as_it_came_on_formulas_N = torch.zeros(0, dtype=torch.bool)
         self._as_it_came_N = torch.zeros(0, dtype=torch.bool)
+        self._as_it_came_kl_N = torch.zeros(0)
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -149,20 +150,27 @@ class _Ladder:
         agrees_N = (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & decides_N
         agreement = float(agrees_N.float().mean())
         log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
-        kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True).nan_to_num(nan=torch.inf))
+        kl_N = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).nan_to_num(nan=torch.inf)
+        kl = float(kl_N.mean())
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
         if len(self._rungs) == 1:
-            self._as_it_came_N = agrees_N
+            self._as_it_came_N, self._as_it_came_kl_N = agrees_N, kl_N
             self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)
         best = self._rungs[self._best]
-        is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N)
+        is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N, kl_N)
         if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
             self._best = len(self._rungs) - 1
             self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
 
-    def _is_more_than_chance(self, agrees_N: Tensor) -> bool:
-        """Whether more images were won from the student as it came than the standard error of that number."""
-        return _standard_errors_won(self._as_it_came_N, agrees_N) > 1
+    def _is_more_than_chance(self, agrees_N: Tensor, kl_N: Tensor) -> bool:
+        """Whether images were won from the student as it came by more than the standard error of their number.
+
+        Or, where it agrees on nearly all already and there are few to win, whether the logits came surely nearer.
+        """
+        return (
+            _standard_errors_won(self._as_it_came_N, agrees_N) > 1
+            or _standard_errors_below(self._as_it_came_kl_N, kl_N) > 2
+        )
 
     def _falls_on_formulas(self, candidate: nn.Module) -> bool:
         """Whether it agrees less than the student as it came, surely, on images that nothing was learnt from."""
@@ -186,6 +194,14 @@ def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
     """Images won less those lost, in standard errors of that number; 0 where nothing changed."""
     num_changed = int((before_N != after_N).sum())
     return (int(after_N.sum()) - int(before_N.sum())) / math.sqrt(max(1, num_changed))
+
+
+def _standard_errors_below(before_N: Tensor, after_N: Tensor) -> float:
+    """Mean fall from image to image, in its standard errors; 0 where either is infinite somewhere."""
+    fall_N = before_N - after_N
+    if not bool(fall_N.isfinite().all()):
+        return 0.0
+    return float(fall_N.mean() / (fall_N.std() / math.sqrt(len(fall_N))).clamp_min(1e-12))
 
 
 def _formula_images(like: ImageSet) -> Tensor:

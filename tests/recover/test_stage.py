@@ -216,3 +216,14 @@ def test_random_weights_are_trained(climb, teacher, student_and_masks):
     recovered = climb(student)
     assert recovered.lineage.descent is Descent.TRAINED
     assert chosen(recovered).name == "distillation"
+
+
+def test_logits_that_come_surely_nearer_are_a_gain_where_no_decision_is_left_to_win(teacher, sets, cpu):
+    far = torch.nn.Sequential(teacher, torch.nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        far[1].weight.copy_(0.2 * torch.eye(4))
+    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
+    ladder.judge("came", far, 0.0)
+    ladder.judge("nearer", teacher, 0.0)
+    assert [rung.agreement for rung in ladder.rungs()] == [1.0, 1.0]
+    assert [rung.chosen for rung in ladder.rungs()] == [False, True]
