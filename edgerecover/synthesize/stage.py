@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
-_FORMAT = 5
+_FORMAT = 6
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
