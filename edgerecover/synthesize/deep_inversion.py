@@ -162,7 +162,7 @@ def _start(
         statistics_C = pixel_statistics((tuple(low.tolist()), tuple(high.tolist())))
         shapes_NCHW = torch.from_numpy(shapes(n, (c, h, w), *statistics_C, _numpy_random(generator)))
         return 2 * _coordinates(bounds_C, settings)[2] * (shapes_NCHW - 0.5)
-    if settings.start == "fractal":
+    if settings.start in ("fractal", "auto"):
         rng = _numpy_random(generator)
         unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))
         return _USUAL_SPAN * (unit_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
