@@ -125,10 +125,11 @@ class Synthesis(Settings):
     flip: bool | Literal["auto"]
     """Mirror half of the steps horizontally: wrong for digits and text. `auto`: where the teacher decides alike on
     mirrored images."""
-    start: Literal["shapes", "fractal", "low-frequency", "noise"]
+    start: Literal["auto", "shapes", "fractal", "low-frequency", "noise"]
     """What is there before the first step. Fractals differ in brightness and contrast as photographs do, and the steps
     leave that difference standing; from noise, all dreams come out alike in both. Shapes (blobs, lines,
-    fractals) have the pixels' mean and variance from the beginning, as far as mean and std of the input tell them."""
+    fractals) have the pixels' mean and variance from the beginning, as far as mean and std of the input tell them.
+    `auto`: fractals where batch norm or a record tells what real images do, shapes where nothing does."""
     clamp: Literal["pixel-range"] | Positive
     """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
 

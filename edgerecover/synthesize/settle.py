@@ -17,6 +17,7 @@ from edgerecover.config import Profile
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
+from edgerecover.synthesize.statistics import batch_norms_of
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
@@ -41,7 +42,7 @@ def settle(
     record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Settled:
-    """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, mirroring.
+    """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, mirroring.
 
     Args:
         profile: as shipped or written.
@@ -58,6 +59,9 @@ def settle(
         synthesis, recovery = profile.without_norms.synthesis, profile.without_norms.recovery
     if synthesis.pixel_weight and not has_pixel_statistics(input):
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
+    if synthesis.start == "auto":
+        is_guided = bool(batch_norms_of(teacher)) or record is not None
+        synthesis = synthesis.model_copy(update={"start": "fractal" if is_guided else "shapes"})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
         correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record)

@@ -46,6 +46,16 @@ def test_a_teacher_without_gets_the_other_one(profile, teacher_without_bn, input
     assert found.without_norms is None
 
 
+def test_dreams_that_nothing_guides_start_from_shapes(profile, teacher, teacher_without_bn, input_spec, cpu):
+    open_start = profile.model_copy(
+        update={"synthesis": profile.synthesis.model_copy(update={"start": "auto"}), "without_norms": None}
+    )
+    assert settled(open_start, teacher, input_spec, cpu).profile.synthesis.start == "fractal"
+    assert settled(open_start, teacher_without_bn, input_spec, cpu).profile.synthesis.start == "shapes"
+    with_record = settle(open_start, teacher_without_bn, input_spec, 4, cpu, object())
+    assert with_record.profile.synthesis.start == "fractal"
+
+
 def test_a_record_is_added_to_the_recipe_without_norms(profile, teacher_without_bn, input_spec, cpu):
     found = settle(profile, teacher_without_bn, input_spec, 4, cpu, object())
     assert found.profile == settled(profile, teacher_without_bn, input_spec, cpu).profile
