@@ -161,14 +161,9 @@ def _start(
         low, high = bounds_C
         statistics_C = pixel_statistics((tuple(low.tolist()), tuple(high.tolist())))
         shapes_NCHW = torch.from_numpy(shapes(n, (c, h, w), *statistics_C, _numpy_random(generator)))
-<<<<<<< HEAD
         span = 2 * _coordinates(bounds_C, settings)[2]
         return span * (shapes_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
-    if settings.start == "fractal":
-=======
-        return 2 * _coordinates(bounds_C, settings)[2] * (shapes_NCHW - 0.5)
     if settings.start in ("fractal", "auto"):
->>>>>>> 503501b46538d2656af18ef6395fc12bc652e936
         rng = _numpy_random(generator)
         unit_NCHW = torch.from_numpy(fractals(n, (c, h, w), rng, saturation=_START_SATURATION))
         return _USUAL_SPAN * (unit_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
