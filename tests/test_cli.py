@@ -107,6 +107,30 @@ def test_terminal_report_fits_80_columns_and_needs_no_colour(digits: Path) -> No
     assert "\r" not in done.stderr  # no live bar where nobody watches
 
 
+def test_a_record_is_made_used_and_refused_for_another_teacher(digits: Path) -> None:
+    said = ("--arch", ARCHITECTURE, *PREPROCESSING)
+    made = edgerecover("record", "dense.pt", "--data", demo_files().test_images, *said, "--json", cwd=digits)
+    assert made.returncode == 0, made.stderr
+    facts = json.loads(made.stdout)
+    assert facts["kind"] == "joint"
+    assert facts["size_bytes"] == (digits / "dense.record.safetensors").stat().st_size
+
+    run = ("run", "-t", "onnx-generic", "model.pt", *said, "-p", "smoke", "--record", "dense.record.safetensors")
+    done = edgerecover(*run, "--teacher", "dense.pt", "--json", cwd=digits)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["data_used"] == "record"
+    assert report["record"]["sha256"] == facts["sha256"]
+    assert json.loads((digits / "model.onnx-generic.bundle" / "manifest.json").read_text())["data_used"] == "record"
+
+    weights = torch.load(digits / "dense.pt")
+    next(value for value in weights.values() if value.is_floating_point()).add_(0.5)
+    torch.save(weights, digits / "other.pt")
+    before = names_in(digits)
+    refused = edgerecover(*run, "--teacher", "other.pt", "-o", "second.bundle", cwd=digits)
+    assert_refused(refused, "made from a network with weights", folder=digits, before=before)
+
+
 def test_a_failed_gate_is_exit_1_and_still_a_bundle(digits: Path) -> None:
     (digits / "strict.toml").write_text(
         'extends = "smoke"\nname = "strict"\ndescription = "cannot be met"\n[gates]\nmin_agreement = 1.0\n'
