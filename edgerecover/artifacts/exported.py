@@ -1,0 +1,56 @@
+"""The exported file, and its variants of lower precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The ONNX file that everything after it judges."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    opset: int
+    exporter: str
+    """"dynamo", or "torchscript (dynamo failed: REASON)"."""
+    batch: int | None
+    """Static batch size; None when the batch is dynamic."""
+    num_weights: int
+    num_nonzero: int
+    """Conv, Gemm and MatMul weights in the file, and how many of them are not zero."""
+
+
+class Precision(str, Enum):
+    """What the weights and activations of a file are computed in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of the exported network: an ONNX file that states every type itself, so that any runtime builds
+    the same."""
+
+    precision: Precision
+    file: Exported
+    scheme: str
+    """For people: "int8 QDQ, per channel, activations uint8, calibrated on 128 dreams"."""
+    kept_higher: tuple[str, ...]
+    """Names of the nodes left in a higher precision;"""
+    reason: str
+    """and why; "" when there are none."""
+
+
+@dataclass(frozen=True)
+class TwoFour:
+    """The 2:4 pattern, read back from the exported file."""
+
+    num_layers: int
+    """Conv, Gemm and MatMul weights whose input channels are a multiple of four,"""
+    num_dense_groups: int
+    """and how many of their groups of four consecutive input channels hold more than two non-zero weights."""

@@ -1,0 +1,119 @@
+"""What was measured of a file's decisions, and the judgements."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """k of n with its 95 % Wilson interval (Wilson 1927)."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """hits / total."""
+        return self.hits / self.total if self.total else 0.0
+
+    def interval(self, z: float = 1.959964) -> tuple[float, float]:
+        """Wilson score interval at normal quantile `z`."""
+        if not self.total:
+            return 0.0, 1.0
+        n, p = self.total, self.value
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The share of the teacher's accuracy that a model is expected to keep on real images; read from dreams."""
+
+    kept: float
+    """Student's accuracy / teacher's accuracy, 0 to 1."""
+    low: float
+    high: float
+    """`kept` less and plus the mean error of such predictions, within 0 to 1."""
+    num_students: int
+    """That error was measured over so many students"""
+    num_networks: int
+    """of so many networks, none of which had a part in its own prediction."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How often a model decides as the teacher does, on held-back images. Never called accuracy."""
+
+    pruned: Proportion | None
+    """None where the network before recovery is not known;"""
+    recovered: Proportion | None
+    """and where the file's PyTorch network is not."""
+    exported: Proportion
+    predicted: Predicted | None = None
+    """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
+    norm), and for a student of another architecture or that others have trained, none of which was measured."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The exported file against the PyTorch network it was made from, on the same held-back images."""
+
+    num_images: int
+    max_abs: float
+    mean_abs: float
+    logit_scale: float
+    """Standard deviation of the PyTorch logits: what `max_abs` is to be read against."""
+    top1_agreement: float
+
+    @property
+    def relative(self) -> float:
+        """Largest difference as a fraction of the logits' standard deviation."""
+        return self.max_abs / self.logit_scale if self.logit_scale else math.inf
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 on real labelled images, only ever from --eval-data. All on the same images; None where not known."""
+
+    source: str
+    num_images: int
+    teacher: Proportion
+    pruned: Proportion | None
+    recovered: Proportion | None
+    exported: Proportion
+    teacher_only: int
+    """Images that the teacher gets right and the exported file wrong;"""
+    exported_only: int
+    """and the other way round: the pairs that decide how certain the drop is."""
+
+
+class GateStatus(str, Enum):
+    """How a gate came out."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    """The confidence interval straddles the limit."""
+    NEEDS_DEVICE = "needs the device"
+    """The limit is the target's, and this machine is not it."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One judgement: what was measured, the limit, and how it came out."""
+
+    name: str
+    status: GateStatus
+    measured: float
+    limit: float
+    direction: str
+    """"at least" or "at most"."""
+    unit: str
+    """"%", "ms", "MB", "points" or ""."""
+    source: str
+    """Who set the limit: "profile balanced", "target jetson-orin"."""
+    message: str

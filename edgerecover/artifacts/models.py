@@ -1,0 +1,132 @@
+"""Networks as they came: their input, their zeros, where their weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Pattern(str, Enum):
+    """Where the zeros of a weight tensor stand."""
+
+    DENSE = "dense"
+    UNSTRUCTURED = "unstructured"
+    TWO_FOUR = "2:4"
+    CHANNEL = "channel"
+    """Whole channels are gone: the layers are narrower than the dense network's."""
+
+
+class Descent(str, Enum):
+    """What a student's weights are to its teacher's."""
+
+    COPIED = "copied"
+    """Every kept weight is the teacher's, up to rounding and one scale per tensor; so are the batch norm statistics."""
+    RECALIBRATED = "recalibrated"
+    """The weights are the teacher's, the batch norm statistics are not."""
+    TRAINED = "trained"
+    """Weights are the student's own."""
+    UNRELATED = "unrelated"
+    """There are none to compare: another architecture, or channels whose origin cannot be told."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network expects: shape (C, H, W), and how a pixel becomes an input value: (pixel - mean) / std."""
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest pixel value before mean and std."""
+
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lowest and highest network input per channel."""
+        low, high = (
+            tuple((edge - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for edge in self.range
+        )
+        return low, high
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """The zeros of one Conv or Linear weight."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_weights: int
+    num_zeros: int
+    pattern: Pattern
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, 0 to 1."""
+        return self.num_zeros / self.num_weights if self.num_weights else 0.0
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """The zeros of a whole network, layer by layer (Conv and Linear weights only)."""
+
+    layers: tuple[LayerSparsity, ...]
+    pattern: Pattern
+
+    @property
+    def num_weights(self) -> int:
+        """Conv and Linear weights, zeros included."""
+        return sum(layer.num_weights for layer in self.layers)
+
+    @property
+    def num_zeros(self) -> int:
+        """Zeros among them."""
+        return sum(layer.num_zeros for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, 0 to 1."""
+        return self.num_zeros / self.num_weights if self.num_weights else 0.0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What `edgerecover inspect` found in one checkpoint."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    format: str
+    """For people: "state_dict", "state_dict under 'model', prefix 'module.'", "safetensors"."""
+    architecture: str | None
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`; None when nothing named
+    or recognised it."""
+    architecture_source: str
+    """Where that came from: "--arch", "model.toml", "recognised from keys and shapes" or "unknown"."""
+    num_parameters: int
+    num_batch_norms: int
+    num_classes: int | None
+    has_masks: bool
+    teacher_inside: bool
+    sparsity: Sparsity
+    input: InputSpec | None
+    input_source: str
+    macs_kept: float | None = None
+    """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
+    teacher_named: str | None = None
+    """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
+
+    @property
+    def pruned_to(self) -> str:
+        """For people: "80.0 % zeros (unstructured)", "channel-pruned, 47.0 % of the dense MACs"."""
+        if self.macs_kept is not None:
+            return f"channel-pruned, {100 * self.macs_kept:.1f} % of the dense MACs"
+        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern.value})"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How the weights of a student, as it came, relate to its teacher's."""
+
+    descent: Descent
+    deviation: float
+    """Root mean square of what kept weights differ by, relative to the teacher's; 0 for a copy, 1 where unrelated."""
+    own: tuple[str, ...]
+    """Names of the parameters and statistics that are not the teacher's."""

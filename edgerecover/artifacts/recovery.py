@@ -1,0 +1,51 @@
+"""What recovery had to learn from, and what each of its steps was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SyntheticFacts:
+    """What was synthesized, or found from an earlier run."""
+
+    num_train: int
+    num_calibration: int
+    num_held_back: int
+    teacher_agrees_with_target: float | None
+    """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
+    images_per_s: float
+    reused: bool
+    source: str = "dreams"
+    """What the images are, for people: "dreams", "fractals", "real images"."""
+    mirrored: bool = False
+    """Whether half of the views were mirrored."""
+    mirror_correlation: float | None = None
+    """Of the teacher's margins on mirrored dreams with those on the dreams: what `flip = "auto"` was decided by."""
+
+
+@dataclass(frozen=True)
+class RecordFacts:
+    """An activation record: statistics of the teacher's activations on real data, made by whoever has the data."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    num_images: int
+    """It was made from."""
+    noise: float
+    """Added to every statistic, in standard errors of it."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the recovery ladder and what it was worth on images that no rung trained on."""
+
+    name: str
+    agreement: float
+    """Top-1 agreement with the teacher on the calibration set, 0 to 1: the number that selects."""
+    kl: float
+    """Mean KL(teacher || student) in nats on the same images: breaks ties."""
+    seconds: float
+    chosen: bool = False

@@ -1,0 +1,74 @@
+"""Everything one run found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgerecover.artifacts.exported import Exported
+from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity
+from edgerecover.artifacts.latency import Latency
+from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
+from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage took."""
+
+    stage: str
+    seconds: float
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one run found. The terminal, Markdown and JSON reports are three views of it."""
+
+    edgerecover_version: str
+    created_utc: str
+    seed: int
+    device: str
+    data_used: str
+    """"none"; "record" when statistics of real data were shipped with the teacher (--record); "eval-only" when
+    --eval-data was given (real data judged, never trained on); "record, eval-only" when both."""
+    target: str
+    target_description: str
+    profile: str
+    student: ModelFacts
+    """As it came: the pruned checkpoint or, recovered elsewhere, the ONNX file itself."""
+    teacher: ModelFacts
+    recovered_sparsity: Sparsity
+    synthetic: SyntheticFacts
+    rungs: tuple[Rung, ...]
+    """None at all when the file was recovered elsewhere."""
+    exported: Exported
+    parity: Parity | None
+    """None where the PyTorch network that the file was made from is not known."""
+    fidelity: Fidelity
+    latency: Latency
+    accuracy: Accuracy | None
+    sparsity_verdict: str
+    gates: tuple[Gate, ...]
+    stages: tuple[StageTime, ...]
+    warnings: tuple[str, ...]
+    tool_versions: dict[str, str]
+    record: RecordFacts | None = None
+    """None when recovery had the teacher alone."""
+    same_architecture: bool = True
+    """The student is the teacher with zeros or fewer channels; else it was distilled into another network."""
+    lineage: Lineage | None = None
+    """Of the student as it came; None in reports that were written before it was looked at."""
+
+    @property
+    def before(self) -> str:
+        """What the student is called before recovery."""
+        return "pruned" if self.same_architecture else "as it came"
+
+    @property
+    def verdict(self) -> GateStatus:
+        """The worst gate; a gate that needs the device does not count against the run."""
+        statuses = {gate.status for gate in self.gates}
+        for status in (GateStatus.FAIL, GateStatus.INCONCLUSIVE):
+            if status in statuses:
+                return status
+        return GateStatus.PASS
