@@ -1,0 +1,82 @@
+"""The command line: parse, one call, render, exit code. The only place that prints or exits.
+
+stdout is for results, stderr for progress and messages. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from edgerecover import __version__
+from edgerecover.cli import bundles, judge, parts, run, shipped
+from edgerecover.cli.console import show_error
+from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
+
+app = typer.Typer(
+    name="edgerecover",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.",
+)
+app.command("run")(run.run_command)
+app.command("validate")(judge.validate)
+app.command("synthesize")(parts.synthesize)
+app.command("inspect")(parts.inspect)
+app.command("prune")(parts.prune)
+app.command("record")(parts.record_command)
+app.command("demo")(run.demo)
+app.command("trust")(parts.trust)
+app.add_typer(bundles.app, name="bundle")
+app.add_typer(shipped.targets_app, name="targets")
+app.add_typer(shipped.profiles_app, name="profiles")
+
+
+def main() -> None:
+    """Run the command line, and turn whatever goes wrong into a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # bars and dashes must not end a run on an ASCII terminal
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except EdgeRecoverError as error:
+        show_error(error)
+        if debug:
+            raise
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_INTERNAL)
+    except Exception as error:
+        if debug:
+            raise
+        internal = EdgeRecoverError(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="this is a fault of edgerecover; run again with --debug and report the trace",
+        )
+        show_error(internal)
+        sys.exit(EXIT_INTERNAL)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgerecover {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full trace of an error.")] = False,
+) -> None:
+    """`main` has read --debug already, wherever it stood; it is declared here to show in the help."""

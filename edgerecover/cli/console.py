@@ -1,0 +1,84 @@
+"""Where commands write: results to stdout, progress and messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgerecover.errors import EdgeRecoverError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgerecover.artifacts import Report
+    from edgerecover.progress import Progress
+
+
+def show_error(error: EdgeRecoverError) -> None:
+    """What went wrong, and what to do next."""
+    console = stderr()
+    console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def stderr() -> Console:
+    """For progress and messages."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stdout() -> Console:
+    """For results."""
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(value: Any) -> None:
+    """Write a result as JSON to stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def live_progress() -> Progress:
+    """Bars with an ETA on stderr."""
+    from edgerecover.report.live import LiveProgress
+
+    return LiveProgress(stderr())
+
+
+@contextmanager
+def dreaming(work: Path) -> Iterator[Progress]:
+    """Progress on stderr; whoever interrupts is told what is kept."""
+    progress = live_progress()
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
+        raise
+
+
+def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
+    """Show what a run found and exit with its verdict."""
+    from edgerecover.artifacts import to_json
+    from edgerecover.report.terminal import print_report
+    from edgerecover.validate.gates import exit_code
+
+    if as_json:
+        print_json({"bundle": bundle, "verdict": report.verdict.value, **to_json(report)})
+    else:
+        print_report(stdout(), report, bundle)
+    raise typer.Exit(exit_code(report.verdict))

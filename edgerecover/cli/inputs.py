@@ -1,0 +1,70 @@
+"""What flags and paths mean, checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import InputSpec
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path where nothing is."""
+    if not path.exists():
+        raise BadInputError(f"{path} does not exist", hint="give the path of a file")
+
+
+def require_checkpoint(path: Path) -> None:
+    """What is to be trained, pruned or dreamt from; an ONNX file can only be judged."""
+    if not path.exists():
+        raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
+    if path.suffix.lower() == ".onnx":
+        raise BadInputError(
+            f"{path} is an ONNX file, which can be judged and not changed: it has no gradients",
+            hint="`edgerecover validate` judges it beside its teacher; here the PyTorch checkpoint is needed",
+        )
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BadInputError(
+            f"{flag} {text!r} is not a list of numbers", hint=f"for example {flag} 0.5,0.5,0.5"
+        ) from error
+
+
+def input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:
+    """The flags about preprocessing as one value; None when none was given."""
+    given = {
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "range": _numbers("--pixel-range", pixel_range),
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    sides = _numbers("--input-shape", shape)
+    if sides is None:
+        if given:
+            raise BadInputError(
+                "--mean, --std and --pixel-range need --input-shape",
+                hint="for example --input-shape 3,224,224",
+            )
+        return None
+    from pydantic import ValidationError
+
+    from edgerecover.config import ModelFileInput
+
+    try:
+        return ModelFileInput.model_validate({"shape": sides, **given}).to_spec()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "--" + str(problem["loc"][0]) if problem["loc"] else "--mean/--std"
+        raise BadInputError(
+            f"input flags: {where}: {problem['msg'].removeprefix('Value error, ')}",
+            hint="for example --input-shape 3,224,224",
+        ) from error

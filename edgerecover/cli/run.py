@@ -1,0 +1,131 @@
+"""`run` and `demo`: the whole way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgerecover.cli.console import dreaming, show_report, stderr
+from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.options import (
+    ArchOption,
+    DeviceOption,
+    EvalDataOption,
+    JsonOption,
+    MeanOption,
+    ModelArgument,
+    PruningPattern,
+    RangeOption,
+    RecordOption,
+    SeedOption,
+    ShapeOption,
+    SparsityOption,
+    StdOption,
+    TargetOption,
+    TeacherArchOption,
+    TrustOption,
+    TrustPickleOption,
+)
+
+if TYPE_CHECKING:
+    from edgerecover.pipeline import Request
+
+
+def run_command(
+    model: ModelArgument,
+    target: TargetOption,
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
+    arch: ArchOption = None,
+    teacher_arch: TeacherArchOption = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [MODEL.TARGET.bundle]")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside the bundle]"),
+    ] = None,
+    pattern: Annotated[
+        PruningPattern | None,
+        typer.Option("--pattern", help="Prune a dense MODEL to this pattern."),
+    ] = None,
+    sparsity: SparsityOption = None,
+    eval_data: EvalDataOption = None,
+    record: RecordOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
+    ] = 1,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
+    from edgerecover.config import load_profile, load_target
+
+    loaded_target, loaded_profile = load_target(target), load_profile(profile)
+    input = input_spec(input_shape, mean, std, pixel_range)
+    require_checkpoint(model)
+    from edgerecover.prune import asked_pruning
+
+    pruning = asked_pruning(pattern, sparsity)
+    bundle = out or model.parent / f"{model.stem}.{loaded_target.name}.bundle"
+    from edgerecover.pipeline import Request
+
+    request = Request(
+        model_path=model,
+        target=loaded_target,
+        profile=loaded_profile,
+        out=bundle,
+        work=work or bundle.absolute().parent / ".edgerecover",
+        arch=arch,
+        teacher=teacher,
+        teacher_arch=teacher_arch,
+        input=input,
+        pruning=pruning,
+        eval_data=eval_data,
+        record=record,
+        seed=seed,
+        device=device,
+        batch=batch or None,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+    )
+    _run_and_show(request, as_json)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.")] = Path(
+        "edgerecover-demo"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
+    from edgerecover.demo import DATA_CREDIT
+    from edgerecover.demo.example import demo_request
+
+    request = demo_request(out, seed)
+    if not as_json:
+        console = stderr()
+        console.print(
+            "A digit classifier that lost its accuracy to pruning. No training image is used.",
+            highlight=False,
+        )
+        console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
+    _run_and_show(request, as_json)
+
+
+def _run_and_show(request: Request, as_json: bool) -> None:
+    from edgerecover.pipeline import run
+
+    with dreaming(request.work) as progress:
+        report = run(request, progress)
+    show_report(report, str(request.out), as_json)
