@@ -1,8 +1,9 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
+from edgerecover.artifacts.device import DeviceResult, GoldenCheck, Tried
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion
+from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
@@ -11,10 +12,12 @@ from edgerecover.artifacts.report import Report, StageTime
 __all__ = [
     "Accuracy",
     "Descent",
+    "DeviceResult",
     "Exported",
     "Fidelity",
     "Gate",
     "GateStatus",
+    "GoldenCheck",
     "Host",
     "InputSpec",
     "Latency",
@@ -32,9 +35,11 @@ __all__ = [
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
+    "Tried",
     "TwoFour",
     "Variant",
     "from_json",
     "sha256_of",
     "to_json",
+    "verdict_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgerecover.artifacts.exported import Exported
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity
+from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, verdict_of
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
@@ -67,8 +67,4 @@ class Report:
     @property
     def verdict(self) -> GateStatus:
         """The worst gate; a gate that needs the device does not count against the run."""
-        statuses = {gate.status for gate in self.gates}
-        for status in (GateStatus.FAIL, GateStatus.INCONCLUSIVE):
-            if status in statuses:
-                return status
-        return GateStatus.PASS
+        return verdict_of(self.gates)

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from edgerecover.errors import StageError
+
+
+_START = (
+    "import importlib, json, sys; home, path = json.loads(sys.argv[1]); sys.path.extend(path); "
+    "sys.path.insert(0, home); import edgerecover; del sys.path[0]; "
+    "sys.exit(importlib.import_module(sys.argv[2]).main(sys.argv[3:]))"
+)
+
+
+def fresh_command(module: str, arguments: Sequence[str]) -> list[str]:
+    """The command line that calls `main(arguments)` of an edgerecover module in a fresh interpreter.
+
+    -I keeps the current folder, which may be a stranger's, off the import path. This process's own path goes last
+    instead: it is how an editable or user install is found. Only edgerecover itself is taken from where this one came
+    from: in a runner.pyz that is the archive, whatever else is installed.
+    """
+    home = os.path.abspath(Path(__file__).parents[2])  # noqa: PTH100 - inside an archive there is nothing to resolve
+    path = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100
+    return [sys.executable, "-I", "-X", "utf8", "-c", _START, json.dumps([home, path]), module, *arguments]
 
 
 def run_fresh(
@@ -25,17 +46,10 @@ def run_fresh(
     Raises:
         StageError: it did not end in time, or could not be started. The former's `__cause__` is a TimeoutExpired.
     """
-    # -I keeps the current folder, which may be a stranger's, off the import path. This process's own path
-    # goes last instead: it is how an editable or user install is found.
-    code = (
-        "import importlib, json, sys; sys.path.extend(json.loads(sys.argv[1])); "
-        "sys.exit(importlib.import_module(sys.argv[2]).main(sys.argv[3:]))"
-    )
-    search_path = json.dumps([entry for entry in sys.path if entry])
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         try:
             return subprocess.run(
-                [sys.executable, "-I", "-X", "utf8", "-c", code, search_path, module, *arguments],
+                fresh_command(module, arguments),
                 cwd=folder,
                 capture_output=True,
                 encoding="utf-8",
