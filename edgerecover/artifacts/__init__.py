@@ -4,14 +4,12 @@ from edgerecover.artifacts.codec import from_json, sha256_of, to_json
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion
 from edgerecover.artifacts.latency import Host, Latency
-from edgerecover.artifacts.machine import ANY_MACHINE, ISA, Gpu, TargetMachine
+from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
-    "ANY_MACHINE",
-    "ISA",
     "Accuracy",
     "Descent",
     "Exported",

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from edgerecover.artifacts import ISA, Gpu, Host, TargetMachine
+from edgerecover.artifacts import Gpu, Host, TargetMachine
+from edgerecover.artifacts.machine import ISA
 
 _ROOT = Path("/")
 _SAME_MACHINE = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import ANY_MACHINE, Latency, TargetMachine, from_json, to_json
+from edgerecover.artifacts import Latency, TargetMachine, from_json, to_json
+from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.runtime.fresh import run_fresh
 from edgerecover.runtime.host import is_target, this_host

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgerecover.artifacts import ISA, Gpu, Host, TargetMachine
+from edgerecover.artifacts import Gpu, Host, TargetMachine
+from edgerecover.artifacts.machine import ISA
 from edgerecover.runtime import host as host_module
 from edgerecover.runtime.host import differences, is_target, this_host
 
