@@ -5,6 +5,7 @@ from edgerecover.artifacts.device import DeviceResult, GoldenCheck, Tried
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -18,6 +19,7 @@ __all__ = [
     "Gate",
     "GateStatus",
     "GoldenCheck",
+    "Gpu",
     "Host",
     "InputSpec",
     "Latency",
@@ -35,6 +37,7 @@ __all__ = [
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
+    "TargetMachine",
     "Tried",
     "TwoFour",
     "Variant",
