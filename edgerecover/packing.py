@@ -10,20 +10,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, RecordFacts, Report, to_json
+from edgerecover.artifacts import DeviceTask, ModelFacts, RecordFacts, Report, to_json
 from edgerecover.bundle.write import write_bundle
 from edgerecover.report.markdown import markdown
+from edgerecover.runner.archive import runner_pyz
+from edgerecover.validate.limits import limits_of
 
 if TYPE_CHECKING:
+    from edgerecover.config import Profile, Target
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
-RESERVED_NAMES = ("config.json", "dreams.png", "golden", "manifest.json", "report.json", "report.md")
+RESERVED_NAMES = (
+    *("config.json", "dreams.png", "engines", "golden", "limits.json", "manifest.json", "recipe.json", "report.json"),
+    *("report.md", "runner.json", "runner.pyz", "variants"),
+)
 """What every bundle holds beside its model."""
 
 
 def pack(
-    report: Report, out: Path, content: Mapping[str, Path | bytes | str], configuration: Mapping[str, Any]
+    report: Report,
+    out: Path,
+    content: Mapping[str, Path | bytes | str],
+    configuration: Mapping[str, Any],
+    target: Target,
+    profile: Profile,
 ) -> None:
     """Write the bundle of a report.
 
@@ -32,6 +43,8 @@ def pack(
         out: where to.
         content: model, golden images and answers, and what else belongs to it, by path inside the bundle.
         configuration: everything that decided the result, with no path of the user's machine in it.
+        target: what the bundle's runner is to expect of the machine,
+        profile: and how it is to measure and judge there.
 
     Raises:
         BadInputError: it cannot be written; nothing is left behind.
@@ -39,10 +52,26 @@ def pack(
     files: dict[str, Path | bytes | str] = {
         **content,
         "config.json": _json(configuration),
+        "limits.json": _json(to_json(limits_of(profile, target))),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
+        "runner.json": _json(to_json(device_task(profile, target))),
+        "runner.pyz": runner_pyz(),
     }
     write_bundle(files, out, _manifest_fields(report))
+
+
+def device_task(profile: Profile, target: Target) -> DeviceTask:
+    """What the runner in a bundle is to do on the device."""
+    return DeviceTask(
+        target=target.name,
+        machine=target.needs,
+        runtime=target.runtime.value,
+        providers=target.providers.value,
+        num_warmup=profile.latency.num_warmup,
+        min_queries=profile.latency.min_queries,
+        min_duration_s=profile.latency.min_duration_s,
+    )
 
 
 def without_folder(facts: ModelFacts) -> ModelFacts:

@@ -183,7 +183,14 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
                 "dreams.png": contact_sheet(sets.train),
             }
-            pack(report, request.out, content, _resolved_configuration(request, models))
+            pack(
+                report,
+                request.out,
+                content,
+                _resolved_configuration(request, models),
+                request.target,
+                request.profile,
+            )
     return report
 
 

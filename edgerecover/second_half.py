@@ -171,7 +171,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
                 "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
                 "dreams.png": contact_sheet(evidence.golden),
             }
-            pack(report, request.out, content, _configuration(request, teacher))
+            pack(report, request.out, content, _configuration(request, teacher), request.target, request.profile)
     return report
 
 

@@ -1,7 +1,7 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
-from edgerecover.artifacts.device import DeviceResult, GoldenCheck, Tried
+from edgerecover.artifacts.device import DeviceResult, DeviceTask, GoldenCheck, Tried
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
@@ -14,6 +14,7 @@ __all__ = [
     "Accuracy",
     "Descent",
     "DeviceResult",
+    "DeviceTask",
     "Exported",
     "Fidelity",
     "Gate",

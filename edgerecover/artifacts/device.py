@@ -7,7 +7,30 @@ from dataclasses import dataclass
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import Gate, GateStatus, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.machine import TargetMachine
 from edgerecover.artifacts.report import StageTime
+
+
+@dataclass(frozen=True)
+class DeviceTask:
+    """What a bundle asks of the machine that it is run on."""
+
+    target: str
+    machine: TargetMachine
+    runtime: str
+    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    providers: tuple[str, ...]
+    """Of onnxruntime, best first."""
+    num_warmup: int
+    """Of the measurement, as the profile says: queries before those that count,"""
+    min_queries: int
+    """at least so many that do,"""
+    min_duration_s: float
+    """for at least so long."""
+    also_runtimes: tuple[str, ...] = ()
+    """Those that may be faster, where they are installed."""
+    precision: Precision = Precision.FP32
+    """Of model.onnx."""
 
 
 @dataclass(frozen=True)

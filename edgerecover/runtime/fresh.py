@@ -12,7 +12,6 @@ from pathlib import Path
 
 from edgerecover.errors import StageError
 
-
 _START = (
     "import importlib, json, sys; home, path = json.loads(sys.argv[1]); sys.path.extend(path); "
     "sys.path.insert(0, home); import edgerecover; del sys.path[0]; "
