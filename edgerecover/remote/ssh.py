@@ -30,7 +30,7 @@ ALIVE_EVERY_S, ALIVE_TRIES = 5, 3
 """A connection that says nothing for their product is lost."""
 CLOSE_TIMEOUT_S = 15.0
 """The device gets this long to end what runs there and to clean up."""
-MAX_NOISE_CHARACTERS = 4000
+MAX_NOISE_LINES, MAX_NOISE_CHARACTERS = 100, 4000
 MAX_LINE_BYTES = 128 << 20
 
 _OPTIONS = {
@@ -165,18 +165,20 @@ class Connection:
     # --- what the process says ------------------------------------------------------------------------------
 
     def _read_events(self, stream: IO[bytes]) -> None:
-        while line := stream.readline(MAX_LINE_BYTES):
-            event = _event_of(line)
-            if event is not None:
-                self._events.put(event)
-            elif len(self._noise) < 100:
-                self._noise.append(line[:500])
+        with stream:
+            while line := stream.readline(MAX_LINE_BYTES):
+                event = _event_of(line)
+                if event is not None:
+                    self._events.put(event)
+                elif len(self._noise) < MAX_NOISE_LINES:
+                    self._noise.append(line[:MAX_NOISE_CHARACTERS])
         self._events.put(None)
 
     def _read_messages(self, stream: IO[bytes]) -> None:
-        while line := stream.readline(MAX_NOISE_CHARACTERS):
-            self._said.append(line)
-            del self._said[:-100]
+        with stream:
+            while line := stream.readline(MAX_NOISE_CHARACTERS):
+                self._said.append(line)
+                del self._said[:-MAX_NOISE_LINES]
 
     def _failure(self) -> EdgeRecoverError:
         """Why there is nothing more to read or write."""
