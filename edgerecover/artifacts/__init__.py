@@ -2,7 +2,17 @@
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion
+from edgerecover.artifacts.judged import (
+    Accuracy,
+    Fidelity,
+    Gate,
+    GateStatus,
+    Parity,
+    PrecisionLoss,
+    Predicted,
+    Proportion,
+    paired_interval,
+)
 from edgerecover.artifacts.latency import Host, Latency
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
@@ -24,6 +34,7 @@ __all__ = [
     "Parity",
     "Pattern",
     "Precision",
+    "PrecisionLoss",
     "Predicted",
     "Proportion",
     "RecordFacts",
@@ -35,6 +46,7 @@ __all__ = [
     "TwoFour",
     "Variant",
     "from_json",
+    "paired_interval",
     "sha256_of",
     "to_json",
 ]
