@@ -189,8 +189,7 @@ def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) 
 
 def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
-    board = target.board.value if target.board else None
-    here = is_target(target.machine.value, board, this_host())
+    here = is_target(target.needs, this_host())
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
@@ -201,6 +200,5 @@ def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: Lat
             num_warmup=settings.num_warmup,
             min_queries=settings.min_queries,
             min_duration_s=settings.min_duration_s,
-            machine=target.machine.value,
-            board=board,
+            target=target.needs,
         )

@@ -14,6 +14,7 @@ from edgerecover.artifacts.judged import (
     paired_interval,
 )
 from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -25,6 +26,7 @@ __all__ = [
     "Fidelity",
     "Gate",
     "GateStatus",
+    "Gpu",
     "Host",
     "InputSpec",
     "Latency",
@@ -43,6 +45,7 @@ __all__ = [
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
+    "TargetMachine",
     "TwoFour",
     "Variant",
     "from_json",
