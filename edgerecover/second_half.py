@@ -385,6 +385,7 @@ def _report(
             file.sparsity.sparsity,
             request.target.sparse.value,
             request.target.runtime.value,
+            exported,
         ),
         gates=judge(
             limits_of(request.profile, request.target),

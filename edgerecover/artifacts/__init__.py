@@ -16,6 +16,7 @@ from edgerecover.artifacts.judged import (
 from edgerecover.artifacts.latency import Host, Latency
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
+from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
@@ -33,19 +34,23 @@ __all__ = [
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "Outcome",
     "Parity",
     "Pattern",
     "Precision",
     "PrecisionLoss",
     "Predicted",
     "Proportion",
+    "Race",
     "RecordFacts",
     "Report",
     "Rung",
+    "Runner",
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
     "TargetMachine",
+    "Twin",
     "TwoFour",
     "Variant",
     "from_json",

@@ -7,7 +7,7 @@ from enum import Enum
 
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import PrecisionLoss, Proportion
-from edgerecover.artifacts.latency import Latency
+from edgerecover.artifacts.latency import Latency, Ratio
 
 
 class Outcome(str, Enum):
@@ -73,6 +73,18 @@ class Race:
         """The runner that won."""
         return next(runner for runner in self.runners if runner.outcome is Outcome.SHIPPED)
 
-    def twin(self, name: str) -> Twin | None:
-        """By name."""
-        return next((twin for twin in self.twins if twin.name == name), None)
+    @property
+    def float32(self) -> Runner | None:
+        """The float32 variant on the first runtime: as the dense one but for its zeros."""
+        return next((runner for runner in self.runners if runner.precision is Precision.FP32 and runner.latency), None)
+
+    @property
+    def dense(self) -> Twin | None:
+        """The twin that speed-ups are told against: float32, on the first runtime of the race."""
+        return next((twin for twin in self.twins if twin.macs_kept == 1), None)
+
+    def speedup(self, latency: Latency | None) -> Ratio | None:
+        """How many times as fast as the dense network, by the medians of the same rounds; None where either did not
+        run."""
+        dense = self.dense
+        return dense.latency.slower_than(latency) if dense and dense.latency and latency else None

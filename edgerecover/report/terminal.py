@@ -10,8 +10,19 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
+from edgerecover.report import race
 from edgerecover.report.layout import bar, count, grid, named, section, shape, show, written
-from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record, size
+from edgerecover.report.words import (
+    duration,
+    mirroring,
+    parity,
+    percent,
+    precision,
+    prediction,
+    proportion,
+    record,
+    size,
+)
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -43,6 +54,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
     parts += [
         section(f"Exported file: {report.exported.path}"),
         _exported(report),
+        *_race(report),
         section(_latency_title(report)),
         _percentiles(report),
         _measurement(report),
@@ -185,8 +197,31 @@ def _exported(report: Report) -> RenderableType:
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p)} if p else {}),
+        **({"precision": precision(report)} if report.race or report.precision_loss else {}),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
+
+
+def _race(report: Report) -> list[RenderableType]:
+    if report.race is None:
+        return []
+    rows = [
+        (
+            Text(row.name, "bold" if row.is_shipped else ""),
+            row.median,
+            row.speedup,
+            row.agreement,
+            Text(row.outcome, "green" if row.is_shipped else "dim"),
+        )
+        for row in race.rows(report.race)
+    ]
+    header = tuple(Text(title, "dim") for title in race.HEADER)
+    notes = list(race.notes(report.race))
+    return [
+        section(race.title(report.race)),
+        grid([header, *rows], right=(1, 2, 3), folds=0),
+        *([grid((Text(name, "dim"), note) for name, note in notes)] if notes else []),
+    ]
 
 
 def _as_it_came(report: Report) -> str:
