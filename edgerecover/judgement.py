@@ -21,8 +21,9 @@ from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.host import is_target, this_host
-from edgerecover.runtime.measure import measure_in_subprocess
+from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
+from edgerecover.runtime.timing import Timing
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.parity import compare
@@ -183,13 +184,12 @@ def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: Lat
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
-        return measure_in_subprocess(
-            onnx_path,
+        providers = target.providers.value if here else _FOREIGN_HOST_PROVIDERS
+        (raced,) = race(
+            [Entrant(onnx_path.name, onnx_path, providers=providers)],
             golden_path,
-            target.providers.value if here else _FOREIGN_HOST_PROVIDERS,
-            num_warmup=settings.num_warmup,
-            min_queries=settings.min_queries,
-            min_duration_s=settings.min_duration_s,
+            Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),
             machine=target.machine.value,
             board=board,
         )
+    return raced.latency_or_error()
