@@ -19,7 +19,6 @@ from edgerecover.artifacts import (
     PrecisionLoss,
     Proportion,
     Race,
-    Raced,
     Runner,
     Twin,
     Variant,
@@ -27,11 +26,12 @@ from edgerecover.artifacts import (
 from edgerecover.config import Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
-from edgerecover.judgement import Images, Scores, machine_of, scores_of, timing_of
+from edgerecover.judgement import Images, Scorer, Scores, scores_of, timing_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.host import is_target, this_host
+from edgerecover.runtime.opened import Opened
 from edgerecover.runtime.opening import open_model
-from edgerecover.runtime.race import Entrant, race
+from edgerecover.runtime.race import Entrant, Raced, race
 from edgerecover.runtime.session import CPU
 from edgerecover.twins import TwinFile
 from edgerecover.validate.fidelity import agreement
@@ -68,9 +68,9 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
 
     What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
     """
-    also = target.also_runtimes.value if target.also_runtimes else ()
+    also: tuple[str, ...] = ()
     own = Surface(target.runtime.value, target.providers.value)
-    here = is_target(machine_of(target), this_host())
+    here = is_target(target.needs, this_host())
     first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,))
     return (first, *(Surface(runtime, (CPU,)) for runtime in also if runtime != first.runtime))
 
@@ -78,7 +78,7 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
 def hold_race(
     variants: Sequence[Variant],
     twins: Sequence[TwinFile],
-    teacher_scores_NK: Scores,
+    teacher: Scorer,
     held_back: Images,
     golden_NCHW: Scores,
     target: Target,
@@ -90,7 +90,7 @@ def hold_race(
     Args:
         variants: of one network, float32 first; their files' paths in full.
         twins: float32 networks to compare with; the dense one first.
-        teacher_scores_NK: on the held-back images.
+        teacher: decides what agreement is.
         held_back: images that nothing has touched.
         golden_NCHW: network inputs that latency is measured with.
         target: whose runtimes these are.
@@ -101,17 +101,37 @@ def hold_race(
         EdgeRecoverError: not even float32 runs.
     """
     surfaces = surfaces_of(target)
+    teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH))
     candidates = list(_decided(variants, surfaces, teacher_scores_NK, held_back))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
     raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
     race_held = Race(
-        on_target=is_target(machine_of(target), this_host()),
+        on_target=is_target(target.needs, this_host()),
         runners=tuple(runners),
         twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
     )
     return replace(race_held, runners=tuple(_placed(runners, profile, target)))
+
+
+def open_runner(
+    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_classes: int
+) -> Opened:
+    """The file of a runner, opened as it ran in the race.
+
+    Raises:
+        EdgeRecoverError: it no longer opens.
+    """
+    surface = next(surface for surface in surfaces_of(target) if surface.runtime == runner.runtime)
+    return open_model(
+        Path(variant.file.path),
+        surface.runtime,
+        surface.providers,
+        strict=True,
+        shape_CHW=shape_CHW,
+        num_classes=num_classes,
+    )
 
 
 def _decided(
@@ -154,7 +174,7 @@ def _timed(
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
         raced = race(
-            entrants, golden_path, timing_of(profile.latency), target=machine_of(target), strict=True, progress=progress
+            entrants, golden_path, timing_of(profile.latency), target=target.needs, strict=True, progress=progress
         )
     return {one.name: one for one in raced}
 

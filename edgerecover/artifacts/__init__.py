@@ -13,7 +13,7 @@ from edgerecover.artifacts.judged import (
     Proportion,
     paired_interval,
 )
-from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
@@ -22,9 +22,12 @@ from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
     "Accuracy",
+    "Conditions",
     "Descent",
+    "Energy",
     "Exported",
     "Fidelity",
+    "Fingerprint",
     "Gate",
     "GateStatus",
     "Gpu",
@@ -42,6 +45,7 @@ __all__ = [
     "Predicted",
     "Proportion",
     "Race",
+    "Ratio",
     "RecordFacts",
     "Report",
     "Rung",

@@ -74,6 +74,13 @@ class Race:
         return next(runner for runner in self.runners if runner.outcome is Outcome.SHIPPED)
 
     @property
+    def latency(self) -> Latency:
+        """Of the shipped runner, which ran."""
+        latency = self.shipped.latency
+        assert latency is not None, "what did not run is not shipped"
+        return latency
+
+    @property
     def float32(self) -> Runner | None:
         """The float32 variant on the first runtime: as the dense one but for its zeros."""
         return next((runner for runner in self.runners if runner.precision is Precision.FP32 and runner.latency), None)
