@@ -152,7 +152,12 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         onnx_path = Path(scratch) / "model.onnx"
         with stage("export", times):
             exported = export(
-                recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
+                recovered.student,
+                models.input,
+                onnx_path,
+                opset=request.target.opset.value,
+                batch=request.batch,
+                ir_version=request.target.ir_version.value if request.target.ir_version else None,
             )
 
         with stage("validate", times):
