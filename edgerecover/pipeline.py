@@ -12,6 +12,7 @@ import copy
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,15 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         folder = Path(scratch)
-        opset, batch = request.target.opset.value, request.batch
         with stage("export", times):
-            exported = export(recovered.student, models.input, folder / "fp32.onnx", opset=opset, batch=batch)
-            pattern = models.student_facts.sparsity.pattern
-            twins = export_twins(models.teacher, pattern, models.input, folder, opset=opset, batch=batch)
+            write = partial(
+                export,
+                opset=request.target.opset.value,
+                batch=request.batch,
+                ir_version=request.target.ir_version.value if request.target.ir_version else None,
+            )
+            exported = write(recovered.student, models.input, folder / "fp32.onnx")
+            twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
         variants = (Variant(Precision.FP32, exported, "as exported", (), ""),)
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))

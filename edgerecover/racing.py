@@ -68,7 +68,7 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
 
     What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
     """
-    also: tuple[str, ...] = ()
+    also = target.also_runtimes.value if target.also_runtimes else ()
     own = Surface(target.runtime.value, target.providers.value)
     here = is_target(target.needs, this_host())
     first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,))

@@ -84,6 +84,8 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
         found.append(f"the system is {host.system}, not {target.system}")
     if missing := [name for name in target.isa if name not in host.isa]:
         found.append(f"the processor has no {', no '.join(missing)}")
+    if extra := [name for name in target.without_isa if name in host.isa]:
+        found.append(f"the processor has {', '.join(extra)}, which the target has not")
     if target.compute_capability is not None and not any(
         gpu.compute_capability == target.compute_capability for gpu in host.gpus
     ):
