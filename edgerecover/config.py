@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, TargetMachine
 from edgerecover.errors import BadInputError
 
 if sys.version_info >= (3, 11):
@@ -75,6 +75,11 @@ class Target(Settings):
     """Gate: size of the exported file, in 10^6 bytes."""
     max_memory_mb: Fact[Positive] | None = None
     """Gate: peak memory that loading and running the model adds, in 10^6 bytes, on the device."""
+
+    @property
+    def needs(self) -> TargetMachine:
+        """What a machine must be to be this target."""
+        return TargetMachine(machine=self.machine.value, board=self.board.value if self.board else None)
 
 
 # --- profiles ------------------------------------------------------------------------------------------------
@@ -202,6 +207,8 @@ class ProfileGates(Settings):
     """Largest logit difference between them, as a fraction of the logits' standard deviation."""
     max_accuracy_drop_points: NonNegative
     """With --eval-data only: exported below teacher, in percentage points."""
+    max_precision_loss_points: NonNegative = 1.0
+    """Agreement with the teacher that fp16 or int8 may cost against float32, on the same held-back images."""
 
 
 class LatencySettings(Settings):

@@ -155,6 +155,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             request.profile.latency,
             is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
             is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
+            is_float32=not file.is_quantized and session.layout.dtype != "float16" and not file.is_half,
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
@@ -359,7 +360,6 @@ def _report(
     times: list[StageTime],
 ) -> Report:
     exported = file.exported(session.batch)
-    is_float32 = not file.is_quantized and session.layout.dtype != "float16" and not file.is_half
     return Report(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -397,15 +397,16 @@ def _report(
                 judged.accuracy,
                 judged.two_four,
                 is_from_elsewhere=True,
-                is_float32=is_float32,
+                precision_loss=judged.precision_loss,
             ),
         ),
         stages=tuple(times),
         warnings=(
-            *_remarks(file, teacher, session, evidence, judged, origin, num_regrown, is_float32),
+            *_remarks(file, teacher, session, evidence, judged, origin, num_regrown),
             *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),
         ),
         tool_versions=tool_versions(),
+        precision_loss=judged.precision_loss,
     )
 
 
@@ -417,7 +418,6 @@ def _remarks(
     judged: Judged,
     origin: Classifier | None,
     num_regrown: int | None,
-    is_float32: bool,
 ) -> Iterator[str]:
     """What is odd about the file, and what that means for the numbers."""
     if teacher.network is None:
@@ -435,8 +435,6 @@ def _remarks(
         yield "the file takes its images channels last (N, H, W, C); the golden inputs are (N, C, H, W)"
     if file.is_quantized:
         yield "the file is quantized: zeros were counted where a weight stands for 0"
-    if judged.parity is not None and not is_float32:
-        yield "the file is not float32 throughout: its logits are meant to differ, and only decisions were compared"
     if not file.sparsity.num_weights:
         yield "no Conv, Gemm or MatMul weight was found in the file: its sparsity is not known"
     if origin is not None and num_regrown is None:

@@ -14,8 +14,19 @@ from edgerecover.artifacts.engines import (
     SparseLayers,
 )
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion
+from edgerecover.artifacts.judged import (
+    Accuracy,
+    Fidelity,
+    Gate,
+    GateStatus,
+    Parity,
+    PrecisionLoss,
+    Predicted,
+    Proportion,
+    paired_interval,
+)
 from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -35,6 +46,7 @@ __all__ = [
     "Fidelity",
     "Gate",
     "GateStatus",
+    "Gpu",
     "HardwareCompatibility",
     "Host",
     "InputSpec",
@@ -45,6 +57,7 @@ __all__ = [
     "Parity",
     "Pattern",
     "Precision",
+    "PrecisionLoss",
     "Predicted",
     "Proportion",
     "RecordFacts",
@@ -54,9 +67,11 @@ __all__ = [
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
+    "TargetMachine",
     "TwoFour",
     "Variant",
     "from_json",
+    "paired_interval",
     "sha256_of",
     "to_json",
 ]

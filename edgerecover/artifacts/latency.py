@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edgerecover.artifacts.machine import Gpu
+
 
 @dataclass(frozen=True)
 class Host:
@@ -16,6 +18,11 @@ class Host:
     system: str
     board: str = ""
     """/proc/device-tree/model where there is one (Jetson, Raspberry Pi)."""
+    isa: tuple[str, ...] = ()
+    """Which of `machine.ISA` the processor has; empty where the system does not tell."""
+    gpus: tuple[Gpu, ...] = ()
+    l4t: str = ""
+    """Release of Jetson Linux, such as "36.4.3"; empty elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import Latency, from_json, to_json
+from edgerecover.artifacts import Latency, TargetMachine, from_json, to_json
+from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.runtime.fresh import run_fresh
 from edgerecover.runtime.host import is_target, this_host
@@ -40,8 +41,7 @@ def measure_here(
     min_queries: int,
     min_duration_s: float,
     num_threads: int | None = None,
-    machine: str = "any",
-    board: str | None = None,
+    target: TargetMachine = ANY_MACHINE,
 ) -> Latency:
     """Measure in this process, best a fresh one: peak memory is the whole process's.
 
@@ -53,8 +53,7 @@ def measure_here(
         min_queries: at least so many count, and
         min_duration_s: they take at least this long.
         num_threads: None leaves it to onnxruntime.
-        machine: the target's, which decides `host_is_target`; "any" fits every host.
-        board: text that the target's board name contains.
+        target: decides `host_is_target`.
 
     Raises:
         BadInputError: the model or the images cannot be read or do not fit each other.
@@ -87,7 +86,7 @@ def measure_here(
         num_threads=session.num_threads,
         batch=batch,
         host=host,
-        host_is_target=is_target(machine, board, host),
+        host_is_target=is_target(target, host),
         warmup_ms=warmup_ms,
         samples_ms=samples_ms,
         load_ms=session.load_ms,
@@ -105,8 +104,7 @@ def measure_in_subprocess(
     min_queries: int,
     min_duration_s: float,
     num_threads: int | None = None,
-    machine: str = "any",
-    board: str | None = None,
+    target: TargetMachine = ANY_MACHINE,
 ) -> Latency:
     """`measure_here` in a fresh interpreter, so that its peak memory is the runtime's alone.
 
@@ -115,13 +113,11 @@ def measure_in_subprocess(
         StageError: the process died, hung or answered something else; gives its last line.
     """
     arguments = ["--model", str(model.absolute()), "--golden-inputs", str(golden_inputs.resolve())]
-    arguments += ["--providers", ",".join(providers), "--machine", machine]
+    arguments += ["--providers", ",".join(providers), "--target", json.dumps(to_json(target))]
     arguments += ["--num-warmup", str(num_warmup), "--min-queries", str(min_queries)]
     arguments += ["--min-duration-s", str(min_duration_s)]
     if num_threads is not None:
         arguments += ["--num-threads", str(num_threads)]
-    if board is not None:
-        arguments += ["--board", board]
     return _parsed(run_fresh("edgerecover.runtime.measure", arguments, TIMEOUT_S, what="the latency measurement"))
 
 
@@ -161,8 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             min_queries=options.min_queries,
             min_duration_s=options.min_duration_s,
             num_threads=options.num_threads,
-            machine=options.machine,
-            board=options.board,
+            target=from_json(TargetMachine, json.loads(options.target)),
         )
     except EdgeRecoverError as error:
         sys.stderr.write(f"{error.message}{f' ({error.hint})' if error.hint else ''}\n")
@@ -180,8 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-queries", type=int, default=100)
     parser.add_argument("--min-duration-s", type=float, default=1.0)
     parser.add_argument("--num-threads", type=int, help="default: onnxruntime's own choice")
-    parser.add_argument("--machine", default="any", help="the target's machine")
-    parser.add_argument("--board", help="text in the target's board name")
+    parser.add_argument("--target", default="{}", help="an `artifacts.TargetMachine` as JSON; default: any machine")
     return parser
 
 

@@ -5,13 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from edgerecover.artifacts import Latency, from_json, to_json
+from edgerecover.artifacts import Latency, TargetMachine, from_json, to_json
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.measure import measure_in_subprocess
 from edgerecover.runtime.session import CPU
 
 QUICK = {"num_warmup": 2, "min_queries": 20, "min_duration_s": 0.0}
 MB = 1_000_000
+NOBODYS = TargetMachine(board="a board that nobody makes")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_measurement_in_its_own_process(classifier, golden_inputs):
 def test_the_host_is_judged_against_the_target_named(classifier, golden_inputs):
     anywhere = measure_in_subprocess(classifier, golden_inputs, [CPU], **QUICK)
     assert anywhere.host_is_target
-    elsewhere = measure_in_subprocess(classifier, golden_inputs, [CPU], board="a board that nobody makes", **QUICK)
+    elsewhere = measure_in_subprocess(classifier, golden_inputs, [CPU], target=NOBODYS, **QUICK)
     assert not elsewhere.host_is_target
 
 
