@@ -97,7 +97,7 @@ class EngineFacts:
     recipe: EngineRecipe
     build_s: float
     num_layers: int
-    """After fusion; 0 when neither the inspector nor the log told."""
+    """That compute, after fusion; 0 when neither the inspector nor the log told."""
     layers_by_type: dict[str, int]
     """By the type of each layer's first input, most first: {"Int8": 21, "Float": 18}."""
     layers_source: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
+from edgerecover.artifacts.machine import Gpu
 from edgerecover.errors import EXIT_MISSING, BadInputError, EdgeRecoverError, MissingError
 
 _LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
@@ -32,15 +33,6 @@ class CudaError(EdgeRecoverError):
     """A call of the driver failed: an out-of-memory is the model's size, all else the device's state."""
 
     exit_code = EXIT_MISSING
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The first GPU of this machine."""
-
-    name: str
-    compute_capability: str
-    """As "8.7"."""
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +73,9 @@ def _driver() -> ctypes.CDLL:
         except OSError:
             continue
         if status := driver.cuInit(0):
-            raise MissingError(f"the CUDA driver is here but does not start: {_words(driver, status)}", hint=NO_DRIVER_HINT)
+            raise MissingError(
+                f"the CUDA driver is here but does not start: {_words(driver, status)}", hint=NO_DRIVER_HINT
+            )
         return driver
     raise MissingError(f"no CUDA driver is here ({_LIBRARIES[0]} was not found)", hint=NO_DRIVER_HINT)
 
@@ -217,8 +211,7 @@ class Cuda:
         self._driver.cuDevicePrimaryCtxRelease_v2(self._device)
 
 
-def _each(release: object, handles: list[ctypes.c_void_p] | list[ctypes.c_uint64]) -> None:
-    assert callable(release)
+def _each(release: Callable[[Any], object], handles: list[ctypes.c_void_p] | list[ctypes.c_uint64]) -> None:
     for handle in handles:
         release(handle)
     handles.clear()
