@@ -22,8 +22,8 @@ _SPARSE_COUNTS = re.compile(
     r"\(Sparsity\) (?:Found (?P<found>\d+) layer\(s\) eligible|Chose (?P<chose>\d+) layer\(s\) using)"
 )
 _SPARSE_NAMES = re.compile(
-    r"\(Sparsity\) (?P<which>Layers eligible for sparse math|TRT inference plan picked sparse implementation for layers)"
-    r":(?P<names>.*)",
+    r"\(Sparsity\) (?P<which>Layers eligible for sparse math|"
+    r"TRT inference plan picked sparse implementation for layers):(?P<names>.*)",
     re.DOTALL,
 )
 
