@@ -32,6 +32,7 @@ from edgerecover.artifacts import (
     sha256_of,
     to_json,
 )
+from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
@@ -113,6 +114,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
     check_writable(request.out)
+    require_builder(request.target)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
@@ -177,11 +179,24 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
         variants = (Variant(Precision.FP32, exported, "as exported", (), ""),)
+        with stage("engine", times):
+            engines = build_engines(
+                variants, request.target, folder, open_batch=request.batch is None, progress=progress
+            )
+
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
         with stage("race", times):
             teacher = scorer_of(models.teacher)
             race = hold_race(
-                variants, twins, teacher, sets.held_back, golden_NCHW, request.target, request.profile, progress
+                variants,
+                twins,
+                teacher,
+                sets.held_back,
+                golden_NCHW,
+                request.target,
+                request.profile,
+                engines.unfit,
+                progress,
             )
             shipped = next(variant for variant in variants if variant.precision is race.shipped.precision)
 
@@ -205,11 +220,23 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             )
 
         report = _report(
-            request, compute, models, record, synthetic, decisions, recovered, exported, variants, race, judged, times
+            request,
+            compute,
+            models,
+            record,
+            synthetic,
+            decisions,
+            recovered,
+            exported,
+            variants,
+            engines,
+            race,
+            judged,
+            times,
         )
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
-                **model_files(variants, race),
+                **model_files(variants, race, engines),
                 "recovered.safetensors": weights_of(recovered.student),
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
@@ -336,6 +363,18 @@ def _recovered(
     return made, False
 
 
+@dataclass(frozen=True)
+class _Made:
+    """The second half of a run: files, and what was measured of them."""
+
+    exported: Exported
+    """In float32."""
+    variants: tuple[Variant, ...]
+    engines: Engines
+    race: Race
+    judged: Judged
+
+
 def _report(
     request: Request,
     compute: Compute,
@@ -344,16 +383,14 @@ def _report(
     synthetic: SyntheticFacts,
     decisions: Decisions,
     recovered: Recovered,
-    exported: Exported,
-    variants: tuple[Variant, ...],
-    race: Race,
-    judged: Judged,
+    made: _Made,
     times: list[StageTime],
 ) -> Report:
     sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
+    judged, race = made.judged, made.race
     violations = _num_mask_violations(models, recovered)
     named = tuple(
-        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race))) for variant in variants
+        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race))) for variant in made.variants
     )
     shipped = next(variant for variant in named if variant.precision is race.shipped.precision)
     return Report(
@@ -381,7 +418,7 @@ def _report(
             sparsity.sparsity,
             request.target.sparse.value,
             request.target.runtime.value,
-            exported,
+            made.exported,
             race,
         ),
         gates=judge(
@@ -401,6 +438,7 @@ def _report(
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *made.engines.notes,
             *doubts(
                 decisions,
                 synthetic,
@@ -421,6 +459,7 @@ def _report(
         precision_loss=judged.precision_loss,
         variants=named,
         race=race,
+        engines=made.engines.built,
     )
 
 

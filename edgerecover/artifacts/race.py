@@ -18,6 +18,8 @@ class Outcome(str, Enum):
     """It passes, and another one is faster."""
     LOSES = "loses too much"
     """Its decisions do not pass."""
+    REFUSED = "refused"
+    """The target's runtime does not take it."""
     NOT_RUN = "not run"
     """It could not be made, or could not run on this runtime here."""
 
