@@ -219,21 +219,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 is_float32=is_float32,
             )
 
-        report = _report(
-            request,
-            compute,
-            models,
-            record,
-            synthetic,
-            decisions,
-            recovered,
-            exported,
-            variants,
-            engines,
-            race,
-            judged,
-            times,
-        )
+        made = _Made(exported, variants, engines, race, judged)
+        report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants, race, engines),
