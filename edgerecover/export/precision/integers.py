@@ -307,9 +307,7 @@ def _tensor_ranges(ranges: Ranges, clip: Clip, num_steps: int) -> Any:
     chosen: Mapping[str, tuple[float, float]] = {
         name: _range_of(seen, clip, num_steps) for name, seen in ranges.tensors.items() if seen.is_finite
     }
-    data = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in chosen.items()
-    }
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in chosen.items()}
     return TensorsData(CalibrationMethod.MinMax, data)
 
 

@@ -133,7 +133,10 @@ def _note(ranges: Ranges, name: str, values: NDArray[Any], is_read_by_layer: boo
         channel_axis = 1 if values.ndim == 4 else values.ndim - 1
         others = tuple(axis for axis in range(values.ndim) if axis != channel_axis)
         total_C, count = ranges._totals.get(name, (0.0, 0))
-        ranges._totals[name] = (total_C + values.sum(axis=others, dtype=np.float64), count + values.size // values.shape[channel_axis])
+        ranges._totals[name] = (
+            total_C + values.sum(axis=others, dtype=np.float64),
+            count + values.size // values.shape[channel_axis],
+        )
 
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
