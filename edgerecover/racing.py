@@ -114,7 +114,7 @@ def hold_race(
         runners=tuple(runners),
         twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
     )
-    return replace(race_held, runners=tuple(_placed(runners, profile, target, unfit)))
+    return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
 
 
 def open_runner(
@@ -214,10 +214,17 @@ def _twin(twin: TwinFile, raced: Raced) -> Twin:
 # --- who wins -----------------------------------------------------------------------------------------------
 
 
-def _placed(
+def placed(
     runners: Sequence[Runner], profile: Profile, target: Target, unfit: Mapping[Precision, str]
 ) -> Iterator[Runner]:
-    """All of them with their outcomes: the fastest first, those that did not run last."""
+    """All of them with their outcomes: the fastest first, those that did not run last.
+
+    Args:
+        runners: as they ran, or did not.
+        profile: what precision may cost.
+        target: how large a file may be.
+        unfit: variants that the target's runtime does not take, and why.
+    """
     ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
     passing = [runner for runner in ran if runner.precision not in unfit and _passes(runner, profile, target)]
     shipped = _fastest(passing) or next(runner for runner in ran if runner.precision is Precision.FP32)
