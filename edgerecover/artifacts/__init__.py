@@ -1,7 +1,7 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
-from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
+from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.judged import (
     Accuracy,
     Fidelity,
@@ -37,9 +37,11 @@ __all__ = [
     "Pattern",
     "Precision",
     "PrecisionLoss",
+    "PrecisionTry",
     "Predicted",
     "Proportion",
     "RecordFacts",
+    "RefusedVariant",
     "Report",
     "Rung",
     "Sparsity",

@@ -25,7 +25,8 @@ _WORST_ERROR = 0.01
 """Root mean square error of a tensor's rounding, relative; normal numbers have 3e-4, a tensor of subnormals more."""
 _SUMMING = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _SQUARING = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "LpNormalization")
-SENSITIVE = (*_SUMMING, *_SQUARING, "ReduceSumSquare", "Softmax", "LogSoftmax", "Pow", "Exp", "Sqrt", "Div", "Reciprocal")
+_ROUGH = ("ReduceSumSquare", "Softmax", "LogSoftmax", "Pow", "Exp", "Sqrt", "Div", "Reciprocal")
+SENSITIVE = (*_SUMMING, *_SQUARING, *_ROUGH)
 """Operators that lose most in float16; kept in float32 where the file would lose too much with them."""
 
 
@@ -123,7 +124,7 @@ class _Halving:
         self._opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self._captured = _captured_names(model)
         self._kept = kept
-        self._type_of: dict[str, int] = {name: self._float for name in graph.inputs}
+        self._type_of: dict[str, int] = dict.fromkeys(graph.inputs, self._float)
         self._type_of |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
         self._versions: dict[tuple[str, int], str] = {}
         self._nodes: list[onnx.NodeProto] = []
@@ -164,8 +165,8 @@ class _Halving:
             if self._type_of.get(name) in (self._float, self._half)
         }
         return all(
-            _formal(schema.outputs, index).type_str in types_read and _allows_half(schema, _formal(schema.outputs, index))
-            for index in floats
+            formal.type_str in types_read and _allows_half(formal)
+            for formal in (_formal(schema.outputs, index) for index in floats)
         )
 
     def _version(self, name: str, wanted: int) -> str:
@@ -236,10 +237,10 @@ def _formal(parameters: Any, index: int) -> Any:
 
 
 def _takes_half(schema: Any, index: int) -> bool:
-    return _allows_half(schema, _formal(schema.inputs, index))
+    return _allows_half(_formal(schema.inputs, index))
 
 
-def _allows_half(schema: Any, parameter: Any) -> bool:
+def _allows_half(parameter: Any) -> bool:
     return "tensor(float16)" in parameter.types
 
 
