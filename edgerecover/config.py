@@ -313,6 +313,8 @@ class ProfileGates(Settings):
     """Largest logit difference between them, as a fraction of the logits' standard deviation."""
     max_accuracy_drop_points: NonNegative
     """With --eval-data only: exported below teacher, in percentage points."""
+    max_precision_loss_points: NonNegative = 1.0
+    """Agreement with the teacher that fp16 or int8 may cost against float32, on the same held-back images."""
 
 
 class LatencySettings(Settings):

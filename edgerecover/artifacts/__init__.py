@@ -2,18 +2,32 @@
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
 from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, Predicted, Proportion
-from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.judged import (
+    Accuracy,
+    Fidelity,
+    Gate,
+    GateStatus,
+    Parity,
+    PrecisionLoss,
+    Predicted,
+    Proportion,
+    paired_interval,
+)
+from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
+from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
     "Accuracy",
+    "Conditions",
     "Descent",
+    "Energy",
     "Exported",
     "Fidelity",
+    "Fingerprint",
     "Gate",
     "GateStatus",
     "Gpu",
@@ -23,21 +37,28 @@ __all__ = [
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "Outcome",
     "Parity",
     "Pattern",
     "Precision",
+    "PrecisionLoss",
     "Predicted",
     "Proportion",
+    "Race",
+    "Ratio",
     "RecordFacts",
     "Report",
     "Rung",
+    "Runner",
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
     "TargetMachine",
+    "Twin",
     "TwoFour",
     "Variant",
     "from_json",
+    "paired_interval",
     "sha256_of",
     "to_json",
 ]

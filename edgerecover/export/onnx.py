@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.files import replace_file
+from edgerecover.files import compressed_bytes, replace_file
 from edgerecover.models.onnx_weights import graphs_of, weights_of
 from edgerecover.silence import silence
 
@@ -63,6 +63,7 @@ def export(
         batch=batch,
         num_weights=num_weights,
         num_nonzero=num_nonzero,
+        compressed_bytes=compressed_bytes(path),
     )
 
 

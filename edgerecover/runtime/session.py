@@ -16,44 +16,38 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError, MissingError
+from edgerecover.runtime.opened import Classifier, FoundInput, InputLayout, only_input
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
-    import numpy
     import onnxruntime
     from numpy.typing import NDArray
 
 CPU = "CPUExecutionProvider"
-CHUNK_WHEN_DYNAMIC = 64
-"""Images per call when the file leaves the batch size open."""
-MAX_BATCH_ELEMENTS = 2**28
-"""Numbers in one batch of images (1 GiB in float32): a damaged file can claim any batch size."""
+PROVIDERS_THAT_COPY = frozenset(
+    {
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "NvTensorRTRTXExecutionProvider",
+        "ROCMExecutionProvider",
+        "MIGraphXExecutionProvider",
+        "DmlExecutionProvider",
+    }
+)
+"""They work in a memory of their own, to and from which each call copies."""
 _LOG_FATAL_ONLY = 4
 
 
-@dataclass(frozen=True)
-class InputLayout:
-    """How a file takes its images, beside the (N, C, H, W) in float32 that everything here speaks."""
-
-    name: str
-    dtype: str
-    """numpy's name: float32, float16 or float64."""
-    batch: int | None
-    """Static batch size; None when the file leaves it open."""
-    shape: tuple[int, int, int]
-    """C, H, W."""
-    channels_last: bool
-    """The file takes (N, H, W, C)."""
-
-
-class Session:
+class Session(Classifier):
     """One opened ONNX file. Made by `open_session`."""
+
+    runtime = "onnxruntime"
+    cuda_graph = False
 
     def __init__(
         self,
@@ -67,15 +61,13 @@ class Session:
         started_ns = time.perf_counter_ns()
         self._session = _start(path, asked, num_threads)
         self.load_ms = (time.perf_counter_ns() - started_ns) / 1e6
-        self.path = path
+        super().__init__(path, _only_input(self._session, path, shape_CHW), num_classes)
+        self.version: str = import_onnxruntime().__version__
         self.asked = tuple(asked)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.num_threads = num_threads or _threads_started(threads_before)
+        self.notes: tuple[str, ...] = ()
         self._asked_threads = num_threads
-        self._num_classes = num_classes
-        self.layout = _only_input(self._session, path, shape_CHW)
-        self.batch, self.shape_CHW = self.layout.batch, self.layout.shape
-        self._chunk = self.layout.batch or CHUNK_WHEN_DYNAMIC
 
     @cached_property
     def nodes_by_provider(self) -> dict[str, int]:
@@ -84,51 +76,14 @@ class Session:
         return dict(counts.most_common())
 
     @property
-    def provider(self) -> str:
-        """The provider that ran most nodes."""
-        return next(iter(self.nodes_by_provider))
-
-    @property
-    def output_index(self) -> int:
-        """Which output holds the class scores: the first of shape (N, K) and a floating type, K being as asked.
-
-        Raises:
-            BadInputError: none does.
-        """
-        return self._classes_output[0]
-
-    @property
-    def num_classes(self) -> int:
-        """K of that output."""
-        return self._classes_output[1]
-
-    @cached_property
-    def _classes_output(self) -> tuple[int, int]:
-        """Told from one run on zeros: many a file does not state the shapes of its outputs."""
-        outputs = self.run_batch(self.feed(_zeros(self.layout)))
-        names = [output.name for output in self._session.get_outputs()]
-        for index, output in enumerate(outputs):
-            scores = _as_scores(output, self.batch or 1)
-            if scores is not None and self._num_classes in (None, scores.shape[1]):
-                return index, scores.shape[1]
-        wanted = "K of at least 2" if self._num_classes is None else f"K = {self._num_classes}"
-        found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(names, outputs, strict=True))
-        raise BadInputError(
-            f"{self.path}: an output of class scores (N, K) with {wanted} was expected, found {found}",
-            hint="export the classifier up to its logits, with the classes of its teacher",
-        )
+    def copies(self) -> bool:
+        """A provider with a memory of its own gets the images and gives the scores back within each call."""
+        return bool(set(self.providers) & PROVIDERS_THAT_COPY)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of all outputs, in the file's order."""
         return tuple(output.name for output in self._session.get_outputs())
-
-    def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
-        """Images as the file takes them: its type, its order of axes."""
-        import numpy as np
-
-        ordered = images_NCHW.transpose(0, 2, 3, 1) if self.layout.channels_last else images_NCHW
-        return np.ascontiguousarray(ordered, dtype=self.layout.dtype)
 
     def run_batch(self, feed: NDArray[Any]) -> list[Any]:
         """One call of the runtime on what `feed` gave: all outputs; N is the file's batch size when that is static.
@@ -141,45 +96,6 @@ class Session:
         except Exception as error:  # its error classes share no base but Exception
             raise _cannot_run(self.path, error) from error
         return outputs
-
-    def run(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
-        """Class scores (N, K) of any number of images: in batches of the file's size, the last one padded.
-
-        Raises:
-            BadInputError: the images do not have the file's C, H, W, or the file cannot be run or has no such output.
-        """
-        import numpy as np
-
-        if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != self.shape_CHW or not len(images_NCHW):
-            raise BadInputError(
-                f"{self.path} takes images of shape (N, {', '.join(map(str, self.shape_CHW))}), "
-                f"found {images_NCHW.shape}"
-            )
-        pieces, start = [], 0
-        while start < len(images_NCHW):
-            size = self._chunk if self.batch else min(self._chunk, len(images_NCHW))
-            piece = images_NCHW[start : start + size]
-            try:
-                scores = self._scores(_padded(piece, size))
-            except BadInputError:
-                # A Reshape to a fixed size makes many a file that claims an open batch run with one image alone.
-                if self.batch or size == 1:
-                    raise
-                self._chunk = 1
-                continue
-            pieces.append(scores[: len(piece)])
-            start += len(piece)
-        return np.concatenate(pieces)
-
-    def _scores(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
-        import numpy as np
-
-        index = self.output_index
-        output = self.run_batch(self.feed(images_NCHW))[index]
-        scores = _as_scores(output, len(images_NCHW))
-        if scores is None:
-            raise BadInputError(f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images")
-        return scores.astype(np.float32)
 
 
 def open_session(
@@ -218,44 +134,11 @@ def open_session(
     return session
 
 
-def _as_scores(output: Any, num_images: int) -> NDArray[Any] | None:
-    """An output as (N, K), K ≥ 2; None when it holds something else. (N, K, 1, 1) of a convolution counts too."""
-    import numpy as np
-
-    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.ndim < 2:
-        return None
-    if output.shape[0] != num_images or output.shape[1] < 2 or output.size != num_images * output.shape[1]:
-        return None
-    return output.reshape(num_images, output.shape[1])
-
-
-def _kind(output: Any) -> str:
-    """For people: "float32 (1, 10)"."""
-    if not hasattr(output, "dtype"):
-        return f"a {type(output).__name__}"
-    return f"{output.dtype} ({', '.join(map(str, output.shape))})"
-
-
-def _zeros(layout: InputLayout) -> NDArray[numpy.float32]:
-    import numpy as np
-
-    return np.zeros((layout.batch or 1, *layout.shape), np.float32)
-
-
 def _cannot_run(path: Path, error: Exception) -> BadInputError:
     return BadInputError(
-        f"{path}: onnxruntime opens it, but cannot run it: {_first_line(error)}",
+        f"{path}: onnxruntime opens it, but cannot run it: {first_line(error)}",
         hint="the file may be damaged, or made for another runtime",
     )
-
-
-def _padded(piece_NCHW: NDArray[numpy.float32], size: int) -> NDArray[numpy.float32]:
-    import numpy as np
-
-    missing = size - len(piece_NCHW)
-    if not missing:
-        return piece_NCHW
-    return np.concatenate([piece_NCHW, np.repeat(piece_NCHW[-1:], missing, axis=0)])
 
 
 # --- opening ------------------------------------------------------------------------------------------------
@@ -305,7 +188,7 @@ def _start(
             if not path.is_file():
                 raise BadInputError(f"{path}: no such file") from error
     raise BadInputError(
-        f"{path}: onnxruntime cannot open it: {_first_line(failure)}", hint=_advice(failure)
+        f"{path}: onnxruntime cannot open it: {first_line(failure)}", hint=_advice(failure)
     ) from failure
 
 
@@ -345,8 +228,8 @@ _NOISE = (
 """What onnxruntime's messages hold for its own developers: codes, source lines, C++ signatures."""
 
 
-def _first_line(error: Exception) -> str:
-    """An error of onnxruntime as one printable line, no longer than a terminal shows."""
+def first_line(error: Exception) -> str:
+    """An error of a runtime as one printable line, no longer than a terminal shows."""
     text = " ".join(str(error).split())
     for pattern in _NOISE:
         text = re.sub(pattern, "", text)
@@ -359,35 +242,16 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(dou
 def _only_input(
     session: onnxruntime.InferenceSession, path: Path, shape_CHW: tuple[int, int, int] | None
 ) -> InputLayout:
-    inputs = session.get_inputs()
-    found = ", ".join(f"{i.name} {i.type} ({', '.join(map(str, i.shape))})" for i in inputs) or "no input"
-    expected = f"({', '.join(map(str, ('N', *(shape_CHW or ('C', 'H', 'W')))))})"
-    refused = BadInputError(
-        f"{path}: one floating-point input {expected} was expected, found {found}",
-        hint="export the network alone, its pixels scaled outside of it",
-    )
-    if len(inputs) != 1 or inputs[0].type not in _DTYPES or len(inputs[0].shape) != 4:
-        raise refused
-    batch, *sides = (d if isinstance(d, int) and d > 0 else None for d in inputs[0].shape)
-    if any(isinstance(d, int) and d <= 0 for d in inputs[0].shape):
-        raise refused
-    channels_last = False
-    if shape_CHW is not None and not _fits(sides, shape_CHW):
-        channels, height, width = shape_CHW
-        if not _fits(sides, (height, width, channels)):
-            raise refused
-        channels_last = True
-    given = shape_CHW or tuple(side for side in sides if side)
-    if len(given) != 3:
-        raise refused
-    channels, height, width = given
-    if (batch or 1) * channels * height * width > MAX_BATCH_ELEMENTS:
-        raise refused
-    return InputLayout(inputs[0].name, _DTYPES[inputs[0].type], batch, (channels, height, width), channels_last)
-
-
-def _fits(sides: Sequence[int | None], wanted: Sequence[int]) -> bool:
-    return all(side in (None, want) for side, want in zip(sides, wanted, strict=True))
+    found = [
+        FoundInput(
+            one.name,
+            _DTYPES.get(one.type),
+            tuple(one.shape),
+            f"{one.name} {one.type} ({', '.join(map(str, one.shape))})",
+        )
+        for one in session.get_inputs()
+    ]
+    return only_input(path, found, shape_CHW)
 
 
 # --- threads and nodes --------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.runtime.session import CHUNK_WHEN_DYNAMIC, CPU, open_session
+from edgerecover.runtime.opened import CHUNK_WHEN_DYNAMIC
+from edgerecover.runtime.session import CPU, open_session
 
 
 def images(num_images, shape=(3, 4, 4)):

@@ -1,0 +1,342 @@
+"""What every opened network answers, whichever runtime it was opened in, and the half of it that all share.
+
+A runtime's own module makes the values: `session` for onnxruntime, `openvino_session` for OpenVINO. Everything else
+asks for an `Opened` and gets one from `opening.open_model`.
+
+Shapes: N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgerecover.errors import BadInputError
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+CHUNK_WHEN_DYNAMIC = 64
+"""Images per call when the file leaves the batch size open."""
+MAX_BATCH_ELEMENTS = 2**28
+"""Numbers in one batch of images (1 GiB in float32): a damaged file can claim any batch size."""
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """How a file takes its images, beside the (N, C, H, W) in float32 that everything here speaks."""
+
+    name: str
+    dtype: str
+    """numpy's name: float32, float16 or float64."""
+    batch: int | None
+    """Static batch size; None when the file leaves it open."""
+    shape: tuple[int, int, int]
+    """C, H, W."""
+    channels_last: bool
+    """The file takes (N, H, W, C)."""
+
+
+class Opened(Protocol):
+    """An image classifier, opened and ready to run."""
+
+    @property
+    def runtime(self) -> str:
+        """ "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+
+    @property
+    def version(self) -> str:
+        """Full version of that runtime, without its name: "1.31.1"."""
+
+    @property
+    def path(self) -> Path:
+        """The file that was opened."""
+
+    @property
+    def layout(self) -> InputLayout:
+        """How it takes images."""
+
+    @property
+    def batch(self) -> int | None:
+        """Images per call; None where any number goes."""
+
+    @property
+    def shape_CHW(self) -> tuple[int, int, int]:
+        """Of one image."""
+
+    @property
+    def load_ms(self) -> float:
+        """From the file to a network that is ready to run."""
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that work on one call."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What the runtime says it may use: execution providers, or devices."""
+
+    @property
+    def provider(self) -> str:
+        """The one that really ran most nodes."""
+
+    @property
+    def nodes_by_provider(self) -> dict[str, int]:
+        """How many nodes each really ran, most first."""
+
+    @property
+    def copies(self) -> bool:
+        """`run_batch` copies images into a device's own memory and scores out of it."""
+
+    @property
+    def cuda_graph(self) -> bool:
+        """`run_batch` replays a captured CUDA graph."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For people: what was decided here that the numbers depend on, such as the arithmetic."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs, in the file's order."""
+
+    @property
+    def output_index(self) -> int:
+        """Which output holds the class scores (N, K)."""
+
+    @property
+    def num_classes(self) -> int:
+        """K of that output."""
+
+    def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
+        """Images as the file takes them: its type, its order of axes."""
+
+    def run_batch(self, feed: NDArray[Any]) -> list[Any]:
+        """One call of the runtime on what `feed` gave: all outputs, in host memory."""
+
+    def run(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
+        """Class scores (N, K) of any number of images."""
+
+
+class Classifier(abc.ABC):
+    """What is the same in every runtime: batches, layouts, and finding the class scores among the outputs.
+
+    A subclass sets `path` and `layout`, and says what its outputs are called and how one batch is run.
+    """
+
+    path: Path
+    layout: InputLayout
+    runtime: str
+    version: str
+
+    def __init__(self, path: Path, layout: InputLayout, num_classes: int | None) -> None:
+        self.path = path
+        self.layout = layout
+        self._num_classes = num_classes
+        self._chunk = layout.batch or CHUNK_WHEN_DYNAMIC
+
+    @property
+    def batch(self) -> int | None:
+        """Images per call; None where any number goes."""
+        return self.layout.batch
+
+    @property
+    def shape_CHW(self) -> tuple[int, int, int]:
+        """Of one image."""
+        return self.layout.shape
+
+    @property
+    @abc.abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs, in the file's order."""
+
+    @abc.abstractmethod
+    def run_batch(self, feed: NDArray[Any]) -> list[Any]:
+        """One call of the runtime on what `feed` gave: all outputs; N is the file's batch size when that is static.
+
+        Raises:
+            BadInputError: the runtime fails on it.
+        """
+
+    @property
+    @abc.abstractmethod
+    def nodes_by_provider(self) -> dict[str, int]:
+        """How many nodes each provider really ran, most first."""
+
+    @property
+    def provider(self) -> str:
+        """The provider that ran most nodes."""
+        return next(iter(self.nodes_by_provider))
+
+    @property
+    def output_index(self) -> int:
+        """Which output holds the class scores: the first of shape (N, K) and a floating type, K being as asked.
+
+        Raises:
+            BadInputError: none does.
+        """
+        return self._classes_output[0]
+
+    @property
+    def num_classes(self) -> int:
+        """K of that output."""
+        return self._classes_output[1]
+
+    @cached_property
+    def _classes_output(self) -> tuple[int, int]:
+        """Told from one run on zeros: many a file does not state the shapes of its outputs."""
+        outputs = self.run_batch(self.feed(_zeros(self.layout)))
+        for index, output in enumerate(outputs):
+            scores = _as_scores(output, self.batch or 1)
+            if scores is not None and self._num_classes in (None, scores.shape[1]):
+                return index, scores.shape[1]
+        wanted = "K of at least 2" if self._num_classes is None else f"K = {self._num_classes}"
+        found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(self.outputs, outputs, strict=True))
+        raise BadInputError(
+            f"{self.path}: an output of class scores (N, K) with {wanted} was expected, found {found}",
+            hint="export the classifier up to its logits, with the classes of its teacher",
+        )
+
+    def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
+        """Images as the file takes them: its type, its order of axes."""
+        import numpy as np
+
+        ordered = images_NCHW.transpose(0, 2, 3, 1) if self.layout.channels_last else images_NCHW
+        return np.ascontiguousarray(ordered, dtype=self.layout.dtype)
+
+    def run(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
+        """Class scores (N, K) of any number of images: in batches of the file's size, the last one padded.
+
+        Raises:
+            BadInputError: the images do not have the file's C, H, W, or the file cannot be run or has no such output.
+        """
+        import numpy as np
+
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != self.shape_CHW or not len(images_NCHW):
+            raise BadInputError(
+                f"{self.path} takes images of shape (N, {', '.join(map(str, self.shape_CHW))}), "
+                f"found {images_NCHW.shape}"
+            )
+        pieces, start = [], 0
+        while start < len(images_NCHW):
+            size = self._chunk if self.batch else min(self._chunk, len(images_NCHW))
+            piece = images_NCHW[start : start + size]
+            try:
+                scores = self._scores(_padded(piece, size))
+            except BadInputError:
+                # A Reshape to a fixed size makes many a file that claims an open batch run with one image alone.
+                if self.batch or size == 1:
+                    raise
+                self._chunk = 1
+                continue
+            pieces.append(scores[: len(piece)])
+            start += len(piece)
+        return np.concatenate(pieces)
+
+    def _scores(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
+        import numpy as np
+
+        index = self.output_index
+        output = self.run_batch(self.feed(images_NCHW))[index]
+        scores = _as_scores(output, len(images_NCHW))
+        if scores is None:
+            raise BadInputError(f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images")
+        return scores.astype(np.float32)
+
+
+# --- inputs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundInput:
+    """One input as a runtime describes it."""
+
+    name: str
+    dtype: str | None
+    """numpy's name of a floating type that images can have; None for any other."""
+    sides: tuple[int | str | None, ...]
+    """Sizes of its axes: a text or None where the file leaves one open."""
+    described: str
+    """For people: "input tensor(uint8) (1, 3, 8, 8)"."""
+
+
+def only_input(path: Path, inputs: Sequence[FoundInput], shape_CHW: tuple[int, int, int] | None) -> InputLayout:
+    """How a file with one input of images takes them.
+
+    Args:
+        path: for messages.
+        inputs: all inputs that the file has.
+        shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
+
+    Raises:
+        BadInputError: it has another number of inputs, or takes something else.
+    """
+    found = ", ".join(one.described for one in inputs) or "no input"
+    expected = f"({', '.join(map(str, ('N', *(shape_CHW or ('C', 'H', 'W')))))})"
+    refused = BadInputError(
+        f"{path}: one floating-point input {expected} was expected, found {found}",
+        hint="export the network alone, its pixels scaled outside of it",
+    )
+    if len(inputs) != 1 or inputs[0].dtype is None or len(inputs[0].sides) != 4:
+        raise refused
+    batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in inputs[0].sides)
+    if any(isinstance(side, int) and side <= 0 for side in inputs[0].sides):
+        raise refused
+    channels_last = False
+    if shape_CHW is not None and not _fits(sides, shape_CHW):
+        channels, height, width = shape_CHW
+        if not _fits(sides, (height, width, channels)):
+            raise refused
+        channels_last = True
+    given = shape_CHW or tuple(side for side in sides if side)
+    if len(given) != 3:
+        raise refused
+    channels, height, width = given
+    if (batch or 1) * channels * height * width > MAX_BATCH_ELEMENTS:
+        raise refused
+    return InputLayout(inputs[0].name, inputs[0].dtype, batch, (channels, height, width), channels_last)
+
+
+def _fits(sides: Sequence[int | None], wanted: Sequence[int]) -> bool:
+    return all(side in (None, want) for side, want in zip(sides, wanted, strict=True))
+
+
+def _zeros(layout: InputLayout) -> NDArray[numpy.float32]:
+    import numpy as np
+
+    return np.zeros((layout.batch or 1, *layout.shape), np.float32)
+
+
+def _padded(piece_NCHW: NDArray[numpy.float32], size: int) -> NDArray[numpy.float32]:
+    import numpy as np
+
+    missing = size - len(piece_NCHW)
+    if not missing:
+        return piece_NCHW
+    return np.concatenate([piece_NCHW, np.repeat(piece_NCHW[-1:], missing, axis=0)])
+
+
+# --- outputs ------------------------------------------------------------------------------------------------
+
+
+def _as_scores(output: Any, num_images: int) -> NDArray[Any] | None:
+    """An output as (N, K), K ≥ 2; None when it holds something else. (N, K, 1, 1) of a convolution counts too."""
+    import numpy as np
+
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.ndim < 2:
+        return None
+    if output.shape[0] != num_images or output.shape[1] < 2 or output.size != num_images * output.shape[1]:
+        return None
+    return output.reshape(num_images, output.shape[1])
+
+
+def _kind(output: Any) -> str:
+    """For people: "float32 (1, 10)"."""
+    if not hasattr(output, "dtype"):
+        return f"a {type(output).__name__}"
+    return f"{output.dtype} ({', '.join(map(str, output.shape))})"
