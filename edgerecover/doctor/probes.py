@@ -34,6 +34,7 @@ RTX_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 def main(arguments: Sequence[str]) -> int:
     """Run the probe that the first argument names on the others; print what it found, or its error, as JSON."""
     name, *rest = arguments
+    answer: dict[str, Any]
     try:
         with silence():
             answer = {"found": PROBES[name](*rest)}
@@ -98,12 +99,10 @@ def probe_onnxruntime(*asked: str) -> dict[str, Any]:
 
 def probe_openvino() -> dict[str, Any]:
     """Version and devices."""
-    # The module that reports every import to OpenVINO's makers is kept out.
-    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
-    import openvino
+    from edgerecover.runtime.openvino_session import import_openvino
 
-    core = openvino.Core()
-    return {"version": openvino.__version__.partition("-")[0], "devices": list(core.available_devices)}
+    openvino = import_openvino()
+    return {"version": openvino.__version__.partition("-")[0], "devices": list(openvino.Core().available_devices)}
 
 
 def probe_tensorrt() -> dict[str, Any]:
