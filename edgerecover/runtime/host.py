@@ -97,21 +97,9 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
     return tuple(found)
 
 
-_X86 = "avx avx2 fma avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16"
-_ARM = "asimd asimdhp asimddp i8mm bf16 sve sve2"
-INSTRUCTIONS = tuple(f"{_X86} {_ARM}".split())
-"""Those that decide which kernels a network runs on, by the names that Linux gives them."""
-
-
-def instructions(root: Path = Path("/")) -> tuple[str, ...]:
-    """Which of INSTRUCTIONS the first core has; empty where the system does not tell."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ()
-    fields = (line.partition(":") for line in lines)
-    flags = next((value.split() for key, _, value in fields if key.strip() in ("flags", "Features")), [])
-    return tuple(name for name in INSTRUCTIONS if name in flags)
+def instructions(root: Path = _ROOT) -> tuple[str, ...]:
+    """Which of `machine.ISA` the processor has; empty where the system does not tell."""
+    return _isa(_cpu_info(root))
 
 
 def _canonical(machine: str) -> str:
