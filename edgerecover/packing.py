@@ -49,6 +49,7 @@ def pack(
     configuration: Mapping[str, Any],
     target: Target,
     profile: Profile,
+    precision: Precision,
 ) -> None:
     """Write the bundle of a report.
 
@@ -59,6 +60,7 @@ def pack(
         configuration: everything that decided the result, with no path of the user's machine in it.
         target: what the bundle's runner is to expect of the machine,
         profile: and how it is to measure and judge there.
+        precision: of model.onnx.
 
     Raises:
         BadInputError: it cannot be written; nothing is left behind.
@@ -69,13 +71,13 @@ def pack(
         "limits.json": _json(to_json(limits_of(profile, target))),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
-        "runner.json": _json(to_json(device_task(profile, target))),
+        "runner.json": _json(to_json(device_task(profile, target, precision))),
         "runner.pyz": runner_pyz(),
     }
     write_bundle(files, out, _manifest_fields(report))
 
 
-def device_task(profile: Profile, target: Target) -> DeviceTask:
+def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:
     """What the runner in a bundle is to do on the device."""
     return DeviceTask(
         target=target.name,
@@ -85,6 +87,8 @@ def device_task(profile: Profile, target: Target) -> DeviceTask:
         num_warmup=profile.latency.num_warmup,
         min_queries=profile.latency.min_queries,
         min_duration_s=profile.latency.min_duration_s,
+        also_runtimes=target.also_runtimes.value if target.also_runtimes else (),
+        precision=precision,
     )
 
 

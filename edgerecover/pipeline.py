@@ -235,6 +235,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 _resolved_configuration(request, models),
                 request.target,
                 request.profile,
+                shipped.precision,
             )
     return report
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgerecover.artifacts.engines import EngineFacts
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import Gate, GateStatus, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
@@ -63,10 +64,12 @@ class Tried:
     """One file of a bundle in one runtime, on the device."""
 
     path: str
-    """Inside the bundle, or the engine that was built from it."""
+    """Inside the bundle."""
     precision: Precision
     runtime: str
     """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    engine: EngineFacts | None = None
+    """That was built from it; None for runtimes that run the file itself."""
     golden: GoldenCheck | None = None
     """None where it did not run;"""
     latency: Latency | None = None
@@ -93,7 +96,8 @@ class DeviceResult:
     python: str
     tried: tuple[Tried, ...]
     fastest: int | None
-    """Index in `tried` of the lowest median among those that passed the golden check; None where none did."""
+    """Index in `tried` of what to deploy: the lowest median among those that passed the golden check, but the shipped
+    model unless another is surely faster; None where nothing was timed."""
     gates: tuple[Gate, ...]
     """Those of the report, settled by `fastest` as far as this machine can, and the golden check."""
     stages: tuple[StageTime, ...]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import DeviceTask, Gate, Precision, from_json, sha256_of
+from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json, sha256_of
 from edgerecover.bundle.manifest import MANIFEST_NAME
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.runtime.latency import MAX_DURATION_S
 from edgerecover.runtime.opening import RUNTIMES
+from edgerecover.runtime.timing import MAX_DURATION_S
 from edgerecover.validate.limits import Limits
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ VARIANTS = "variants"
 GOLDEN_INPUTS, GOLDEN_OUTPUTS, GOLDEN_TEACHER = "golden/inputs.npy", "golden/outputs.npy", "golden/teacher.npy"
 TASK, LIMITS, RECIPE = "runner.json", "limits.json", "recipe.json"
 REPORT = "report.json"
+ENGINES = "engines"
 MAX_JSON_BYTES = 64 << 20
 MAX_GOLDEN_BYTES = 1 << 30
 
@@ -51,6 +52,8 @@ class Contents:
     """The shipped one first."""
     task: DeviceTask
     limits: Limits
+    recipe: EngineRecipe | None
+    """How an engine is built; None for targets that need none."""
     gates: tuple[Gate, ...]
     """As the machine judged that packed it."""
     outputs: NDArray[numpy.float32]
@@ -82,6 +85,7 @@ def read_contents(bundle: Path) -> Contents:
         models=_models(listed, task.precision),
         task=task,
         limits=_decoded(Limits, _read_json(bundle / LIMITS), bundle / LIMITS),
+        recipe=_decoded(EngineRecipe, _read_json(bundle / RECIPE), bundle / RECIPE) if RECIPE in listed else None,
         gates=_decoded(tuple[Gate, ...], _read_json(bundle / REPORT).get("gates"), bundle / REPORT),
         outputs=outputs_NK,
         teacher=teacher_NK,

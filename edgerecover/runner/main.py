@@ -16,6 +16,8 @@ from edgerecover.artifacts import to_json
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 from edgerecover.files import replace_file
+from edgerecover.progress import SILENT
+from edgerecover.runner.lines import Lines
 from edgerecover.runner.run import Options, run_bundle
 from edgerecover.runner.text import as_text, printable
 from edgerecover.runtime.opening import RUNTIMES
@@ -52,8 +54,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.cores:
-        _pin(options.cores)
     if options.verify_only:
         manifest = verify_bundle(options.bundle)
         verified = {"verified": True, "files": sorted(manifest.files)}
@@ -61,28 +61,38 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(_json(verified) if options.json else text)
         return 0
     out = _place_for_result(options.out, options.bundle)
-    asked = Options(options.runtime, tuple(options.providers or ()), options.threads, options.cache)
-    result = run_bundle(options.bundle, asked, _quiet if options.quiet else _say)
+    progress = SILENT if options.quiet else Lines()
+    result = run_bundle(options.bundle, _asked(options), progress)
     _write(out, _json(to_json(result)))
     if options.json:
         sys.stdout.write(_json({"verdict": result.verdict.value, **to_json(result)}))
     else:
         sys.stdout.write(as_text(result))
-        _say(f"written: {out}")
+        progress.note(f"written: {out}")
     return exit_code(result.verdict)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"  {printable(line)}\n")
-    sys.stderr.flush()
+def _asked(options: argparse.Namespace) -> Options:
+    if absent := sorted(set(options.cores) - _cores_here()):
+        here = ", ".join(map(str, sorted(_cores_here()))) or "no way to choose"
+        raise BadInputError(f"--cores: there is no core {absent[0]} for this process", hint=f"it has {here}")
+    return Options(
+        runtime=options.runtime,
+        providers=tuple(options.providers),
+        num_threads=options.threads,
+        cache=options.cache,
+        cores=tuple(options.cores),
+        build_only=options.build_only,
+    )
 
 
-def _quiet(line: str) -> None:
-    """Nobody wants to know."""
+def _cores_here() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _show_error(message: str, hint: str) -> None:
-    sys.stderr.write(f"error: {message}\n" + (f"next:  {hint}\n" if hint else ""))
+    lines = [f"error: {message}", *([f"next:  {hint}"] if hint else [])]
+    sys.stderr.write("".join(f"{printable(line)}\n" for text in lines for line in text.splitlines()))
 
 
 def _json(value: object) -> str:
@@ -124,16 +134,6 @@ def _write(out: Path, text: str) -> None:
 # --- arguments ------------------------------------------------------------------------------------------------
 
 
-def _pin(cores: Sequence[int]) -> None:
-    """This process and those that it starts stay on these cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise BadInputError("--cores: this system does not let a process choose its cores", hint="leave it out")
-    if absent := sorted(set(cores) - os.sched_getaffinity(0)):
-        here = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise BadInputError(f"--cores: there is no core {absent[0]} for this process", hint=f"it has {here}")
-    os.sched_setaffinity(0, cores)
-
-
 def _list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
     def split(text: str) -> list[object]:
         return [kind(part.strip()) for part in text.split(",")]
@@ -151,11 +151,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
     parser.add_argument("--runtime", choices=RUNTIMES, help="[the target's; onnxruntime on a machine that is not it]")
     parser.add_argument(
-        "--providers", type=_list_of(str), help="execution providers of onnxruntime, best first, comma-separated"
+        "--providers",
+        default=[],
+        type=_list_of(str),
+        help="execution providers of onnxruntime, best first, comma-separated",
     )
     parser.add_argument("--threads", type=int, help="of one operator [the runtime's choice]")
-    parser.add_argument("--cores", type=_list_of(int), help="processor cores to stay on, for example 0,1")
+    parser.add_argument("--cores", default=[], type=_list_of(int), help="processor cores to stay on, for example 0,1")
     parser.add_argument("--cache", type=Path, help="where built engines are kept [the user's cache folder]")
+    parser.add_argument("--build-only", action="store_true", help="stop when the engines are ready")
     parser.add_argument("--verify-only", action="store_true", help="check the files against the manifest, no more")
     parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
     parser.add_argument("--debug", action="store_true", help="show the full trace of an error")

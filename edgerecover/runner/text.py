@@ -49,6 +49,11 @@ def _lines(result: DeviceResult) -> Iterator[str]:
 
 def _tried(one: Tried, *, is_fastest: bool) -> Iterator[str]:
     yield f"  {one.path}, {one.precision.value}, {one.runtime}{' <- fastest' if is_fastest else ''}"
+    if one.engine is not None:
+        engine, key = one.engine, one.engine.key
+        types = ", ".join(f"{count} {kind}" for kind, count in engine.layers_by_type.items())
+        text = f"{key.runtime} {key.version}, {engine.size_bytes / 1e6:.1f} MB, built in {engine.build_s:.1f} s"
+        yield from _row("engine", text + (f"; layers: {types}" if types else ""), indent=4)
     if one.golden is not None:
         golden, word = one.golden, "golden" if one.golden.passed else "WRONG"
         text = f"{golden.same_decisions} of {golden.num_images} decisions as the bundle says"
@@ -78,6 +83,8 @@ def _gates(gates: Iterable[Gate]) -> Iterator[str]:
 def _summary(result: DeviceResult) -> str:
     waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in result.gates)
     left = f"; {waiting} gate{'s' if waiting != 1 else ''} still to settle on {result.target}" if waiting else ""
+    if result.fastest is None and not any(one.golden for one in result.tried):
+        return f"{sum(not one.error for one in result.tried)} of {len(result.tried)} engines ready{left}"
     if result.fastest is None:
         return f"nothing in the bundle answers as it should here{left}"
     best = result.tried[result.fastest]

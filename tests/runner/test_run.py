@@ -9,15 +9,29 @@ import pytest
 from edgerecover.artifacts import DeviceResult, Gate, GateStatus, Proportion, from_json, to_json
 from edgerecover.errors import BadInputError, MissingError, VerificationError
 from edgerecover.files import npy_bytes
+from edgerecover.progress import SILENT
 from edgerecover.runner.run import Options, run_bundle
 
 WAITING = Gate("latency_p99", GateStatus.NEEDS_DEVICE, 9.0, 5e4, "at most", "ms", "target toy", "settled elsewhere")
 MET = Gate("agreement", GateStatus.PASS, 90.0, 50.0, "at least", "%", "profile toy", "as it was")
 
 
+class Heard:
+    """A `progress.Progress` that remembers its notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def task(self, title, total, unit):
+        return SILENT.task(title, total, unit)
+
+    def note(self, message):
+        self.notes.append(message)
+
+
 def run(bundle, **options):
-    said = []
-    return run_bundle(bundle, Options(**options), said.append), said
+    heard = Heard()
+    return run_bundle(bundle, Options(**options), heard), heard.notes
 
 
 def test_a_bundle_is_verified_checked_timed_and_judged(make_bundle):
@@ -66,8 +80,8 @@ def test_the_fastest_that_answers_rightly_is_named_and_a_wrong_one_is_not_timed(
     result, _ = run(make_bundle(variants={"fp32": right, "fp16": wrong}))
     assert [one.path for one in result.tried] == ["model.onnx", "variants/fp32.onnx", "variants/fp16.onnx"]
     assert all(one.golden.passed for one in result.tried), "fp16 is judged by its decisions"
-    medians = [one.latency.percentile_ms(50) for one in result.tried]
-    assert medians[result.fastest] == min(medians)
+    best, shipped = result.tried[result.fastest].latency, result.tried[0].latency
+    assert best is shipped or shipped.slower_than(best).low > 1, "another one is named only where it is surely faster"
 
     same_precision = write_onnx(tmp_path / "other.onnx", softmax=True)
     result, _ = run(make_bundle("b.bundle", variants={"fp32": same_precision}))
