@@ -89,10 +89,12 @@ def _receive(incoming: BinaryIO, folder: Path, files: list[tuple[str, int]]) -> 
 
 def _run(incoming: BinaryIO, folder: Path, arguments: list[str]) -> None:
     """The runner, in a process group that can be ended as a whole."""
-    result = folder / "result.json"
+    result, temporary = folder / "result.json", folder / "tmp"
+    temporary.mkdir()
     runner = subprocess.Popen(
         [sys.executable, "-B", str(folder / "runner.pyz"), *arguments, "--out", str(result)],
         cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},  # what it leaves when it is ended goes with the folder
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
