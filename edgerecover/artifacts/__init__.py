@@ -25,9 +25,10 @@ from edgerecover.artifacts.judged import (
     Proportion,
     paired_interval,
 )
-from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
+from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
@@ -38,12 +39,15 @@ __all__ = [
     "Acceptance",
     "Accuracy",
     "BatchRange",
+    "Conditions",
     "Descent",
+    "Energy",
     "EngineFacts",
     "EngineKey",
     "EngineRecipe",
     "Exported",
     "Fidelity",
+    "Fingerprint",
     "Gate",
     "GateStatus",
     "Gpu",
@@ -54,20 +58,25 @@ __all__ = [
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "Outcome",
     "Parity",
     "Pattern",
     "Precision",
     "PrecisionLoss",
     "Predicted",
     "Proportion",
+    "Race",
+    "Ratio",
     "RecordFacts",
     "Report",
     "Rung",
+    "Runner",
     "SparseLayers",
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
     "TargetMachine",
+    "Twin",
     "TwoFour",
     "Variant",
     "from_json",

@@ -32,6 +32,8 @@ class TargetMachine:
     """Text that /proc/device-tree/model contains."""
     isa: tuple[str, ...] = ()
     """Names of `ISA` that the processor has."""
+    without_isa: tuple[str, ...] = ()
+    """Names of `ISA` that it has not: with them it would be faster than the target."""
     compute_capability: str | None = None
     """Of one of its GPUs."""
     gpu: str | None = None

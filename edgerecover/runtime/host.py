@@ -84,6 +84,8 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
         found.append(f"the system is {host.system}, not {target.system}")
     if missing := [name for name in target.isa if name not in host.isa]:
         found.append(f"the processor has no {', no '.join(missing)}")
+    if extra := [name for name in target.without_isa if name in host.isa]:
+        found.append(f"the processor has {', '.join(extra)}, which the target has not")
     if target.compute_capability is not None and not any(
         gpu.compute_capability == target.compute_capability for gpu in host.gpus
     ):
@@ -93,6 +95,23 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
     if target.l4t is not None and host.l4t and host.l4t.partition(".")[0] != target.l4t:
         found.append(f"it runs Jetson Linux {host.l4t}, not {target.l4t}.x")
     return tuple(found)
+
+
+_X86 = "avx avx2 fma avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16"
+_ARM = "asimd asimdhp asimddp i8mm bf16 sve sve2"
+INSTRUCTIONS = tuple(f"{_X86} {_ARM}".split())
+"""Those that decide which kernels a network runs on, by the names that Linux gives them."""
+
+
+def instructions(root: Path = Path("/")) -> tuple[str, ...]:
+    """Which of INSTRUCTIONS the first core has; empty where the system does not tell."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    fields = (line.partition(":") for line in lines)
+    flags = next((value.split() for key, _, value in fields if key.strip() in ("flags", "Features")), [])
+    return tuple(name for name in INSTRUCTIONS if name in flags)
 
 
 def _canonical(machine: str) -> str:

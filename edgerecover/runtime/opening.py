@@ -44,7 +44,13 @@ def open_model(
         from edgerecover.runtime.session import open_session
 
         return open_session(
-            path, providers, num_threads=num_threads, strict=strict, shape_CHW=shape_CHW, num_classes=num_classes
+            path,
+            providers,
+            num_threads=num_threads,
+            strict=strict,
+            shape_CHW=shape_CHW,
+            num_classes=num_classes,
+            batch=batch,
         )
     if runtime == "openvino":
         from edgerecover.runtime.openvino_session import open_openvino
