@@ -20,7 +20,7 @@ FALLING = 0.98
 """A warm-up goes on while the median of its newest blocks is below this fraction of the one before."""
 _BLOCKS_COMPARED = 2
 _MAX_WARMUP_QUERIES = 5_000
-LEAD_IN_QUERIES = 2
+LEAD_IN_QUERIES = 3
 """Of each block, not counted: others ran meanwhile, and the caches hold their data."""
 _LEAD_IN_NS = 20_000_000
 
