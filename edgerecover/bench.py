@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover import __version__
 from edgerecover.artifacts import Ratio, sha256_of
+from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
@@ -43,8 +44,8 @@ class BenchRequest:
     """Of files that leave their batch open; none: their own, or one."""
     target: Target | None = None
     cores: tuple[int, ...] = ()
-    shape_CHW: tuple[int, int, int] | None = None
-    """Where a file leaves it open."""
+    shape: tuple[int, int, int] | None = None
+    """C, H, W, where a file leaves it open."""
     seed: int = 0
 
 
@@ -61,8 +62,10 @@ class Lane:
     batch: int | None
     """Both as asked for."""
     raced: Raced
-    slower_than_reference: Ratio | None = None
-    """None for the reference itself, and where one of the two has no latency or works on another number of images."""
+    compared_with: str = ""
+    """Name of the lane of the same batch size that it is compared with; empty for that lane itself."""
+    slower: Ratio | None = None
+    """Than that one; None where either has no latency."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,6 @@ class Bench:
     target: str | None
     max_p99_ms: float | None
     """The target's limit."""
-    reference: str
-    """Name of the lane that others are compared with, first of its batch size."""
     lanes: tuple[Lane, ...]
 
     @property
@@ -128,7 +129,6 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         target=request.target.name if request.target else None,
         max_p99_ms=request.target.max_p99_ms.value if request.target and request.target.max_p99_ms else None,
-        reference=next(lane.name for lane in lanes if lane.file == reference.name),
         lanes=tuple(lanes),
     )
 
@@ -149,9 +149,8 @@ def _race(
         entrants,
         golden,
         request.timing,
-        shape_CHW=request.shape_CHW,
-        machine=target.machine.value if target else "any",
-        board=target.board.value if target and target.board else None,
+        shape_CHW=request.shape,
+        target=target.needs if target else ANY_MACHINE,
         cores=request.cores,
         strict=True,
         seed=request.seed,
@@ -164,34 +163,22 @@ def _race(
 
 
 def _compared(lanes: list[Lane], reference: str) -> list[Lane]:
-    """Each beside the reference of the same runtime and threads; without another file, beside the first lane."""
-    files = {lane.file for lane in lanes}
-    return [replace(lane, slower_than_reference=_ratio(lane, _opponent(lane, lanes, reference, files))) for lane in lanes]
+    """Each beside the first lane of the reference file."""
+    other = next(lane for lane in lanes if lane.file == reference)
+    return [lane if lane is other else _beside(lane, other) for lane in lanes]
 
 
-def _opponent(lane: Lane, lanes: list[Lane], reference: str, files: set[str]) -> Lane:
-    if len(files) == 1:
-        return lanes[0]
-    return next(
-        other
-        for other in lanes
-        if (other.file, other.runtime, other.threads) == (reference, lane.runtime, lane.threads)
-    )
-
-
-def _ratio(lane: Lane, other: Lane) -> Ratio | None:
+def _beside(lane: Lane, other: Lane) -> Lane:
     ours, theirs = lane.raced.latency, other.raced.latency
-    if lane is other or ours is None or theirs is None or ours.batch != theirs.batch:
-        return None
-    return ours.slower_than(theirs)
+    slower = ours.slower_than(theirs) if ours and theirs and ours.batch == theirs.batch else None
+    return replace(lane, compared_with=other.name, slower=slower)
 
 
 def _providers(runtime: str, target: Target | None) -> tuple[str, ...]:
     """On the target its own; elsewhere the CPU, which every machine has."""
     if target is None or runtime != target.runtime.value:
         return (CPU,)
-    board = target.board.value if target.board else None
-    return target.providers.value if is_target(target.machine.value, board, this_host()) else (CPU,)
+    return target.providers.value if is_target(target.needs, this_host()) else (CPU,)
 
 
 def _lane_name(

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, Proportion, TwoFour
+from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
 from edgerecover.config import LatencySettings, Target
 from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.host import is_target, this_host
+from edgerecover.runtime.opened import Opened
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
 from edgerecover.runtime.timing import Timing
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, correct
-from edgerecover.validate.parity import compare
+from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
 
@@ -58,6 +59,8 @@ class Beside:
     """The network before its recovery, where it is known."""
     recovered: Scorer | None = None
     """The PyTorch network that the file was made from, where it is known."""
+    float32: Scorer | None = None
+    """The float32 file that a file of lower precision was made from, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class Judged:
 
     fidelity: Fidelity
     parity: Parity | None
-    """None without the PyTorch network that the file was made from."""
+    """Of the float32 file with the PyTorch network that it was made from; None where either is not known."""
+    precision_loss: PrecisionLoss | None
+    """Of a file of lower precision, against the float32 file or, where that is not known, the PyTorch network."""
     latency: Latency
     accuracy: Accuracy | None
     """None without real images."""
@@ -106,16 +111,15 @@ def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any]) -> Scores:
 
 
 def judge_file(
-    session: Session,
+    session: Opened,
     beside: Beside,
     held_back: Images,
     eval_set: EvalSet | None,
-    golden_NCHW: Scores,
-    target: Target,
-    settings: LatencySettings,
+    latency: Latency,
     *,
     is_two_four: bool,
     is_predictable: bool,
+    is_float32: bool = True,
 ) -> Judged:
     """Measure everything that gates and report ask of a file.
 
@@ -124,18 +128,21 @@ def judge_file(
         beside: teacher and, where they are known, the networks it came from.
         held_back: images that nothing has touched.
         eval_set: real labelled images, or None.
-        golden_NCHW: network inputs that latency is measured with.
-        target: decides whether this host is the device.
-        settings: of the latency measurement.
+        latency: of the file.
         is_two_four: the file's weights are to be 2:4.
         is_predictable: the held-back images are dreams that real accuracy can be predicted from.
+        is_float32: the file is; one of lower precision is meant to differ from what it was made from.
     """
     teacher = scores_of(beside.teacher, held_back.batches(_BATCH))
     exported = scores_of(session.run, held_back.batches(_BATCH))
-    pruned, recovered = (
-        scores_of(scorer, held_back.batches(_BATCH)) if scorer else None for scorer in (beside.pruned, beside.recovered)
+    pruned, recovered, float32 = (
+        scores_of(scorer, held_back.batches(_BATCH)) if scorer else None
+        for scorer in (beside.pruned, beside.recovered, beside.float32)
     )
+    if is_float32:
+        float32 = exported
     scale = scale_of(exported)
+    reference = recovered if float32 is None else float32
     return Judged(
         fidelity=Fidelity(
             pruned=None if pruned is None else agreement(pruned, teacher),
@@ -143,16 +150,17 @@ def judge_file(
             exported=agreement(exported, teacher),
             predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
         ),
-        parity=None if recovered is None else compare(on_scale(recovered, scale), exported),
+        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
+        precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
         accuracy=_on_real_images(session, beside, eval_set),
-        latency=_latency(session.path, golden_NCHW, target, settings),
+        latency=latency,
         two_four=check_two_four(session.path) if is_two_four else None,
         scale=scale,
         teacher_scores=teacher,
     )
 
 
-def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
+def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
     """Top-1 of all there are on the same labelled images, streamed."""
     if eval_set is None:
         return None
@@ -177,19 +185,18 @@ def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) 
     )
 
 
-def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
+def timing_of(settings: LatencySettings) -> Timing:
+    """A profile's settings as the race takes them."""
+    return Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s)
+
+
+def latency_of(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
-    board = target.board.value if target.board else None
-    here = is_target(target.machine.value, board, this_host())
+    here = is_target(target.needs, this_host())
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
         providers = target.providers.value if here else _FOREIGN_HOST_PROVIDERS
-        (raced,) = race(
-            [Entrant(onnx_path.name, onnx_path, providers=providers)],
-            golden_path,
-            Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),
-            machine=target.machine.value,
-            board=board,
-        )
+        entrant = Entrant(onnx_path.name, onnx_path, providers=providers)
+        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs)
     return raced.latency_or_error()

@@ -23,8 +23,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import choose_compute
 from edgerecover.errors import BadInputError
-from edgerecover.files import npy_bytes
-from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, open_on_cpu, scorer_of
+from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.spec import resolve
@@ -32,6 +31,7 @@ from edgerecover.packing import (
     GOLDEN_IMAGES,
     RESERVED_NAMES,
     data_used,
+    golden_files,
     pack,
     record_facts,
     tool_versions,
@@ -150,11 +150,10 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             ),
             evidence.images,
             eval_set,
-            golden_NCHW,
-            request.target,
-            request.profile.latency,
+            latency_of(file.path, golden_NCHW, request.target, request.profile.latency),
             is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
             is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
+            is_float32=not file.is_quantized and session.layout.dtype != "float16" and not file.is_half,
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
@@ -167,8 +166,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             content: dict[str, Path | bytes | str] = {
                 "model.onnx": file.path,
                 **{name: file.path.parent / name for name in file.external},
-                "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
+                **golden_files(session.run, teacher.score, golden_NCHW),
                 "dreams.png": contact_sheet(evidence.golden),
             }
             pack(report, request.out, content, _configuration(request, teacher))
@@ -359,7 +357,6 @@ def _report(
     times: list[StageTime],
 ) -> Report:
     exported = file.exported(session.batch)
-    is_float32 = not file.is_quantized and session.layout.dtype != "float16" and not file.is_half
     return Report(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -385,6 +382,7 @@ def _report(
             file.sparsity.sparsity,
             request.target.sparse.value,
             request.target.runtime.value,
+            exported,
         ),
         gates=judge(
             limits_of(request.profile, request.target),
@@ -397,15 +395,16 @@ def _report(
                 judged.accuracy,
                 judged.two_four,
                 is_from_elsewhere=True,
-                is_float32=is_float32,
+                precision_loss=judged.precision_loss,
             ),
         ),
         stages=tuple(times),
         warnings=(
-            *_remarks(file, teacher, session, evidence, judged, origin, num_regrown, is_float32),
+            *_remarks(file, teacher, session, evidence, judged, origin, num_regrown),
             *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),
         ),
         tool_versions=tool_versions(),
+        precision_loss=judged.precision_loss,
     )
 
 
@@ -417,7 +416,6 @@ def _remarks(
     judged: Judged,
     origin: Classifier | None,
     num_regrown: int | None,
-    is_float32: bool,
 ) -> Iterator[str]:
     """What is odd about the file, and what that means for the numbers."""
     if teacher.network is None:
@@ -435,8 +433,6 @@ def _remarks(
         yield "the file takes its images channels last (N, H, W, C); the golden inputs are (N, C, H, W)"
     if file.is_quantized:
         yield "the file is quantized: zeros were counted where a weight stands for 0"
-    if judged.parity is not None and not is_float32:
-        yield "the file is not float32 throughout: its logits are meant to differ, and only decisions were compared"
     if not file.sparsity.num_weights:
         yield "no Conv, Gemm or MatMul weight was found in the file: its sparsity is not known"
     if origin is not None and num_regrown is None:

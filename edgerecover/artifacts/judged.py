@@ -29,6 +29,23 @@ class Proportion:
         return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def paired_interval(lost: int, won: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of the difference of two proportions on the same images, as fractions.
+
+    Adjusted Wald for paired proportions: Bonett & Price 2012, J. Educ. Behav. Stat. 37(4).
+
+    Args:
+        lost: images that only the first has right.
+        won: images that only the second has right.
+        total: images.
+        z: normal quantile.
+    """
+    n = total + 2
+    p_lost, p_won = (lost + 1) / n, (won + 1) / n
+    half = z * math.sqrt((p_lost + p_won - (p_lost - p_won) ** 2) / n)
+    return max(-1.0, p_lost - p_won - half), min(1.0, p_lost - p_won + half)
+
+
 @dataclass(frozen=True)
 class Predicted:
     """The share of the teacher's accuracy that a model is expected to keep on real images; read from dreams."""
@@ -73,6 +90,29 @@ class Parity:
     def relative(self) -> float:
         """Largest difference as a fraction of the logits' standard deviation."""
         return self.max_abs / self.logit_scale if self.logit_scale else math.inf
+
+
+@dataclass(frozen=True)
+class PrecisionLoss:
+    """What a variant of lower precision lost against the float32 file, on the same held-back images."""
+
+    num_images: int
+    float32_only: int
+    """Images on which only the float32 file decides as the teacher does;"""
+    variant_only: int
+    """and on which only the variant does."""
+    changed: int
+    """Images on which the two decide differently."""
+
+    @property
+    def points(self) -> float:
+        """Agreement with the teacher lost, in percentage points; negative where some was won."""
+        return 100 * (self.float32_only - self.variant_only) / self.num_images
+
+    def interval_points(self) -> tuple[float, float]:
+        """95 % interval of `points`."""
+        low, high = paired_interval(self.float32_only, self.variant_only, self.num_images)
+        return 100 * low, 100 * high
 
 
 @dataclass(frozen=True)

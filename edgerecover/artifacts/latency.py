@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from edgerecover.artifacts.bootstrap import nearest_rank, percentile_interval, ratio_interval
+from edgerecover.artifacts.machine import Gpu
 
 COVERAGE = 0.95
 """Of every interval here."""
@@ -25,6 +26,11 @@ class Host:
     system: str
     board: str = ""
     """/proc/device-tree/model where there is one (Jetson, Raspberry Pi)."""
+    isa: tuple[str, ...] = ()
+    """Which of `machine.ISA` the processor has; empty where the system does not tell."""
+    gpus: tuple[Gpu, ...] = ()
+    l4t: str = ""
+    """Release of Jetson Linux, such as "36.4.3"; empty elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bundles, judge, parts, run, shipped
+from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
 from edgerecover.cli.console import show_error
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -26,12 +26,14 @@ app = typer.Typer(
 app.command("run")(run.run_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
+app.command("bench")(bench.bench)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
 app.command("demo")(run.demo)
 app.command("trust")(parts.trust)
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(engine.app, name="engine")
 app.add_typer(shipped.targets_app, name="targets")
 app.add_typer(shipped.profiles_app, name="profiles")
 

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Conditions, Energy, Latency, Ratio
-from edgerecover.report.layout import bar, facts, grid, section, show
+from edgerecover.report.layout import bar, count, grid, named, section, show
 from edgerecover.report.words import size
 from edgerecover.runtime.doubts import doubts
 
@@ -36,12 +36,12 @@ def print_bench(console: Console, bench: Bench) -> None:
     parts: list[RenderableType] = [_headline(bench)]
     if ran:
         parts += [section("One query: median, 95 % interval"), _medians(ran)]
-        if any(lane.slower_than_reference for lane in bench.lanes):
-            parts += [section(f"Compared with {bench.reference}, round by round"), _ratios(bench)]
+        for other in dict.fromkeys(lane.compared_with for lane in bench.lanes if lane.slower):
+            parts += [section(f"Round by round beside {other}"), _ratios(bench, other)]
         parts += [section("All queries"), *_spreads(ran, steps)]
         if any(latency.energy for _, latency in ran):
             parts += [section("Energy"), grid((lane.name, energy_words(latency.energy)) for lane, latency in ran)]
-        parts += [section("Measured"), _measured(ran[0][1], [latency for _, latency in ran])]
+        parts += [section("Measured"), _measured(ran[0][0].name, [latency for _, latency in ran])]
     if limit := _limit(bench, ran):
         parts += [section(f"Limit of {bench.target}"), limit]
     if bench.failures:
@@ -83,7 +83,7 @@ def histogram(samples_ms: Sequence[float], num_buckets: int = _NUM_BUCKETS) -> t
 
 
 def ratio_words(ratio: Ratio) -> tuple[str, str]:
-    """"2.31× faster" and its interval; "about as fast" where the difference is none or may be none."""
+    """ "2.31× faster" and its interval; "about as fast" where the difference is none or may be none."""
     if ratio.low <= 1 + _SAME and ratio.high >= 1 - _SAME:
         return "about as fast", f"({ratio.low:.2f}–{ratio.high:.2f} × its time)"
     if ratio.value < 1:
@@ -96,7 +96,7 @@ def _inverse(low: float) -> str:
 
 
 def energy_words(energy: Energy | None) -> str:
-    """"12.4 mJ a query: INA3221 VDD_IN, the whole board"."""
+    """ "12.4 mJ a query: INA3221 VDD_IN, the whole board"."""
     if energy is None:
         return "no sensor can be read"
     return f"{energy.mj_per_query:.3g} mJ a query: {energy.source}"
@@ -168,12 +168,12 @@ def milliseconds(value_ms: float) -> str:
     return f"{value_ms:.{min(max(digits, 0), 4)}f}"
 
 
-def _ratios(bench: Bench) -> RenderableType:
+def _ratios(bench: Bench, other: str) -> RenderableType:
     rows: list[tuple[str | Text, ...]] = []
     for lane in bench.lanes:
-        if lane.slower_than_reference is None:
+        if lane.slower is None or lane.compared_with != other:
             continue
-        word, interval = ratio_words(lane.slower_than_reference)
+        word, interval = ratio_words(lane.slower)
         style = "green" if "faster" in word else "red" if "slower" in word else ""
         rows.append((lane.name, Text(word, style), Text(interval, "dim")))
     return grid(rows, right=(1,), folds=0)
@@ -185,36 +185,34 @@ def _spreads(ran: Sequence[tuple[Lane, Latency]], steps: str) -> list[Renderable
         counts, low_ms, high_ms = histogram(latency.samples_ms)
         told = ", ".join(f"p{percent} {milliseconds(latency.percentile_ms(percent))}" for percent in PERCENTILES)
         rows = {
-            "": f"{told} ms",
+            "ms": told,
             "spread": f"{milliseconds(low_ms)} {sparkline(counts, steps)} {milliseconds(high_ms)} ms, "
             f"{len(latency.samples_ms):,} queries",
         }
         if len(latency.round_sizes) > 1:
             rows["rounds"] = f"{sparkline(_round_medians(latency), steps)} median of each, from 0"
-        parts += [Text(f"  {lane.name}", "bold"), facts(rows)]
+        parts += [Text(f"  {lane.name}", "bold"), named(rows)]
     return parts
 
 
 def _round_medians(latency: Latency) -> list[float]:
     medians, start = [], 0
-    for count in latency.round_sizes:
-        medians.append(median(latency.samples_ms[start : start + count]) if count else 0.0)
-        start += count
+    for round_size in latency.round_sizes:
+        medians.append(median(latency.samples_ms[start : start + round_size]) if round_size else 0.0)
+        start += round_size
     return medians
 
 
-def _measured(first: Latency, ran: Sequence[Latency]) -> RenderableType:
+def _measured(name: str, ran: Sequence[Latency]) -> RenderableType:
+    first = ran[0]
     host = first.host
-    runtimes = dict.fromkeys(
-        f"{one.runtime}, {one.provider}, {one.num_threads} {'thread' if one.num_threads == 1 else 'threads'}"
-        for one in ran
-    )
+    runtimes = dict.fromkeys(f"{one.runtime}, {one.provider}, {count(one.num_threads, 'thread')}" for one in ran)
     rows = {
         "query": "\n".join(dict.fromkeys(f"{one.scope}; batch {one.batch}" for one in ran)),
-        "machine": f"{host.board or host.cpu}, {host.num_cores} {'core' if host.num_cores == 1 else 'cores'}, "
+        "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, "
         f"{host.system}" + (f"; held on core {', '.join(map(str, first.cores))}" if first.cores else ""),
         "runtime": "\n".join(runtimes),
-        "memory": "\n".join(dict.fromkeys(f"{size(one.memory_model_bytes)} more than the bare runtime" for one in ran[:1])),
+        "memory": f"{size(first.memory_model_bytes)} more than the bare runtime at peak: {name}",
     }
     notes = dict.fromkeys(note for one in ran for note in one.notes)
     if notes:
@@ -223,7 +221,7 @@ def _measured(first: Latency, ran: Sequence[Latency]) -> RenderableType:
         rows["meanwhile"] = said
     if first.fingerprint is not None:
         rows["print"] = f"{first.fingerprint.digest} of the machine and its software"
-    return facts(rows)
+    return named(rows)
 
 
 def _limit(bench: Bench, ran: Sequence[tuple[Lane, Latency]]) -> RenderableType | None:
@@ -250,4 +248,4 @@ def _warnings(ran: Sequence[tuple[Lane, Latency]]) -> list[str]:
     for lane, latency in ran:
         for text in doubts(latency):
             by_text.setdefault(text, []).append(lane.name)
-    return [text if len(names) == len(ran) else f"{', '.join(names)}: {text}" for text, names in by_text.items()]
+    return [text if len(names) == len(ran) else f"{'; '.join(names)}: {text}" for text, names in by_text.items()]

@@ -1,4 +1,4 @@
-"""How anything is laid out in the terminal: sections, aligned columns, bars; readable at 80 columns."""
+"""How anything is laid out in the terminal: readable at 80 columns and without colour."""
 
 # ruff: noqa: TID253 - this module is rich; the command line imports it when there is something to show
 
@@ -18,17 +18,17 @@ _WIDEST = 100
 
 
 def show(console: Console, *parts: RenderableType) -> None:
-    """Print one below the other."""
+    """Print parts one below the other, no wider than reads well."""
     console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
 
 
 def section(title: str) -> RenderableType:
-    """A rule that begins with a title."""
+    """A heading with a rule."""
     return Padding(Rule(Text(title, "bold"), align="left", style="dim"), (1, 0, 0, 0))
 
 
-def facts(pairs: Mapping[str, str]) -> RenderableType:
-    """Names, and what is known of each."""
+def named(pairs: Mapping[str, str]) -> RenderableType:
+    """Names and what they are, aligned."""
     return grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
 
 
@@ -46,6 +46,21 @@ def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (),
 
 
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
-    """A fraction of a line of blocks."""
+    """A fraction as a bar."""
     filled = round(columns * fraction)
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
+
+
+def shape(sides: tuple[int, ...]) -> str:
+    """Sides of a tensor: "3×32×32"."""
+    return "×".join(str(side) for side in sides)
+
+
+def count(number: int, noun: str) -> str:
+    """One core, two cores."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def written(value: object) -> str:
+    """A setting's value."""
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

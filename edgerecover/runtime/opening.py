@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.opened import Opened
 
@@ -63,4 +64,8 @@ def open_model(
             num_classes=num_classes,
             batch=batch,
         )
+    if runtime in ENGINE_RUNTIMES:
+        from edgerecover.runtime.tensorrt_session import open_engine
+
+        return open_engine(path, runtime, shape_CHW=shape_CHW, num_classes=num_classes, batch=batch)
     raise BadInputError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")

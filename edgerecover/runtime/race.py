@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerecover.artifacts import Conditions, Energy, Fingerprint, Host, Latency
+from edgerecover.artifacts import Conditions, Energy, Fingerprint, Host, Latency, TargetMachine
+from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.conditions import Watch
@@ -76,9 +77,8 @@ def race(
     golden_inputs: Path | None,
     timing: Timing,
     *,
+    target: TargetMachine = ANY_MACHINE,
     shape_CHW: tuple[int, int, int] | None = None,
-    machine: str = "any",
-    board: str | None = None,
     cores: Sequence[int] = (),
     strict: bool = False,
     seed: int = 0,
@@ -93,8 +93,7 @@ def race(
         golden_inputs: .npy of float32 images (N, C, H, W), of which the first batch is the query; None: noise.
         shape_CHW: of one image, where there are no golden ones and a file leaves it open.
         timing: of each entrant.
-        machine: the target's, which decides `host_is_target`; "any" fits every host.
-        board: text that the target's board name contains.
+        target: what a machine must be to be the target; decides `host_is_target`.
         cores: hold every entrant on these; empty leaves it to the system.
         strict: an entrant whose first provider runs nothing is an error, not a measurement of another provider.
         seed: of the order in each round.
@@ -131,7 +130,7 @@ def race(
             with runner.blamed():
                 runner.finish()
         host = this_host()
-        on_target = is_target(machine, board, host)
+        on_target = is_target(target, host)
         marks = fingerprint(host, {runner.entrant.runtime: runner.version for runner in _running(runners)}, root, nvml)
         return tuple(runner.raced(host, on_target, tuple(cores), conditions, marks) for runner in runners)
 

@@ -17,9 +17,19 @@ def agreement(logits_a_NK: NDArray[Any], logits_b_NK: NDArray[Any]) -> Proportio
     Raises:
         ValueError: the shapes differ or are not (N, K).
     """
-    require_same_shape(logits_a_NK, logits_b_NK)
-    agree_N = (logits_a_NK.argmax(1) == logits_b_NK.argmax(1)) & _readable(logits_a_NK) & _readable(logits_b_NK)
+    agree_N = agrees(logits_a_NK, logits_b_NK)
     return Proportion(hits=int(agree_N.sum()), total=len(agree_N))
+
+
+def agrees(logits_a_NK: NDArray[Any], logits_b_NK: NDArray[Any]) -> NDArray[numpy.bool_]:
+    """Per image, whether both decide alike; a NaN never does.
+
+    Raises:
+        ValueError: the shapes differ or are not (N, K).
+    """
+    require_same_shape(logits_a_NK, logits_b_NK)
+    agree_N: NDArray[numpy.bool_] = logits_a_NK.argmax(1) == logits_b_NK.argmax(1)
+    return agree_N & _readable(logits_a_NK) & _readable(logits_b_NK)
 
 
 def correct(logits_NK: NDArray[Any], labels_N: NDArray[numpy.int64]) -> NDArray[numpy.bool_]:

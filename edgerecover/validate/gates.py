@@ -5,10 +5,21 @@ A proportion is settled when its 95 % interval lies on one side of the limit; so
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from edgerecover.artifacts import Accuracy, Exported, Fidelity, Gate, GateStatus, Latency, Parity, Proportion, TwoFour
+from edgerecover.artifacts import (
+    Accuracy,
+    Exported,
+    Fidelity,
+    Gate,
+    GateStatus,
+    Latency,
+    Parity,
+    PrecisionLoss,
+    Proportion,
+    TwoFour,
+    paired_interval,
+)
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from edgerecover.validate.limits import Limits
 
@@ -34,8 +45,9 @@ class Measured:
     """Of the exported file, where the student came as 2:4."""
     is_from_elsewhere: bool = False
     """Recovered and exported by others."""
-    is_float32: bool = True
-    """Logits of a file of lower precision are meant to differ from PyTorch's: only decisions are compared."""
+    precision_loss: PrecisionLoss | None = None
+    """Where the file judged is of lower precision than float32; None: it is not, or what it was made from is unknown.
+    Logits of such a file are meant to differ from PyTorch's; `parity` is of the float32 file, where there is one."""
     same_architecture: bool = True
     """The student is its teacher with zeros or fewer channels."""
 
@@ -52,8 +64,9 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
         gates.append(_mask_kept(measured.num_mask_violations, measured.two_four, measured.is_from_elsewhere))
     if measured.parity is not None:
         gates.append(_parity_top1(limits, measured.parity, _what_changed(measured)))
-    if measured.parity is not None and measured.is_float32:
         gates.append(_parity_logits(limits, measured.parity, _what_changed(measured)))
+    if measured.precision_loss is not None:
+        gates.append(_precision_loss(limits, measured.precision_loss))
     if measured.accuracy is not None:
         gates += _on_real_images(limits, measured.accuracy, came, stronger)
     if limits.max_p99_ms is not None:
@@ -164,8 +177,6 @@ def _mask_kept(num_regrown: int, two_four: TwoFour | None, is_from_elsewhere: bo
 
 
 def _what_changed(measured: Measured) -> str:
-    if not measured.is_float32:
-        return "its lower precision changed decisions: calibrate it on more images, or per channel"
     if measured.is_from_elsewhere:
         return "it was made from another network, or its export changed it"
     return "the export changed the network: try another opset"
@@ -209,8 +220,32 @@ def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     )
 
 
+def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
+    """By the measured value: few images make any interval straddle a limit of a point, so it is stated beside it."""
+    low, high = loss.interval_points()
+    limit = limits.max_precision_loss_points
+    status = GateStatus.PASS if loss.points <= limit else GateStatus.FAIL
+    return Gate(
+        name="precision_loss",
+        status=status,
+        measured=loss.points,
+        limit=limit,
+        direction=AT_MOST,
+        unit="points",
+        source=f"profile {limits.profile}",
+        message=(
+            f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
+            f"against float32, {_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}; "
+            f"{loss.changed} of {loss.num_images} decisions changed"
+            + _advice(status, fail="calibrate it on more images, or leave sensitive layers in a higher precision")
+        ),
+    )
+
+
 def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
-    low, high = (100 * edge for edge in paired_drop(accuracy))
+    low, high = (
+        100 * edge for edge in paired_interval(accuracy.teacher_only, accuracy.exported_only, accuracy.num_images)
+    )
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
     status = _at_most(low, high, limit)
@@ -233,17 +268,6 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
             )
         ),
     )
-
-
-def paired_drop(accuracy: Accuracy, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of teacher minus exported accuracy on the same images, as fractions.
-
-    Adjusted Wald for paired proportions: Bonett & Price 2012, J. Educ. Behav. Stat. 37(4).
-    """
-    n = accuracy.num_images + 2
-    lost, won = (accuracy.teacher_only + 1) / n, (accuracy.exported_only + 1) / n
-    half = z * math.sqrt((lost + won - (lost - won) ** 2) / n)
-    return max(-1.0, lost - won - half), min(1.0, lost - won + half)
 
 
 # --- the target's limits ------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Limits:
     target: str
     provider: str
     """The target's first choice: what another provider measured does not settle its limits."""
+    max_precision_loss_points: float = 1.0
     max_p99_ms: float | None = None
     max_file_mb: float | None = None
     max_memory_mb: float | None = None
@@ -34,6 +35,7 @@ def limits_of(profile: Profile, target: Target) -> Limits:
         min_parity_top1=profile.gates.min_parity_top1,
         max_parity_relative=profile.gates.max_parity_relative,
         max_accuracy_drop_points=profile.gates.max_accuracy_drop_points,
+        max_precision_loss_points=profile.gates.max_precision_loss_points,
         target=target.name,
         provider=target.providers.value[0],
         max_p99_ms=target.max_p99_ms.value if target.max_p99_ms else None,

@@ -1,11 +1,14 @@
-"""The exported file against PyTorch on the same images. Shapes: N images, K classes."""
+"""The exported file against PyTorch, and lower precision against float32, on the same images.
+
+Shapes: N images, K classes.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import Parity
-from edgerecover.validate.fidelity import agreement, require_same_shape
+from edgerecover.artifacts import Parity, PrecisionLoss
+from edgerecover.validate.fidelity import agreement, agrees, require_same_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,4 +40,23 @@ def compare(torch_logits_NK: NDArray[Any], onnx_logits_NK: NDArray[Any]) -> Pari
         mean_abs=float(difference_NK.mean()),
         logit_scale=float(finite.std()) if finite.size else 0.0,
         top1_agreement=agreement(torch_logits_NK, onnx_logits_NK).value,
+    )
+
+
+def precision_loss(
+    teacher_logits_NK: NDArray[Any], float32_logits_NK: NDArray[Any], variant_logits_NK: NDArray[Any]
+) -> PrecisionLoss:
+    """What a variant of lower precision decides differently from the float32 file, judged by the teacher.
+
+    Raises:
+        ValueError: the shapes differ, are not (N, K), or N is 0.
+    """
+    if not len(teacher_logits_NK):
+        raise ValueError("the loss of precision needs at least one image")
+    float32_N, variant_N = agrees(float32_logits_NK, teacher_logits_NK), agrees(variant_logits_NK, teacher_logits_NK)
+    return PrecisionLoss(
+        num_images=len(teacher_logits_NK),
+        float32_only=int((float32_N & ~variant_N).sum()),
+        variant_only=int((variant_N & ~float32_N).sum()),
+        changed=int((~agrees(variant_logits_NK, float32_logits_NK)).sum()),
     )
