@@ -98,7 +98,7 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
     """Measure everything that was asked for, interleaved; each batch size is a race of its own.
 
     Raises:
-        BadInputError: a path holds no ONNX file and no bundle, files have one name, or there is too much to measure.
+        BadInputError: a path holds no ONNX file and no bundle, or there is too much to measure.
         VerificationError: a bundle is not what its manifest lists.
     """
     files = _open_all([request.model, *request.against])
@@ -199,12 +199,15 @@ def _lane_name(
 
 def _open_all(paths: Sequence[Path]) -> list[_Opened]:
     files = [_open(path) for path in paths]
-    if len({file.name for file in files}) == len(files):
-        return files
-    longer = [replace(file, name=str(path)) for file, path in zip(files, paths, strict=True)]
-    if len({file.name for file in longer}) != len(longer):
-        raise BadInputError(f"the same file is named twice: {', '.join(map(str, paths))}")
-    return longer
+    if len({file.name for file in files}) < len(files):
+        files = [replace(file, name=str(path)) for file, path in zip(files, paths, strict=True)]
+    # A file raced with itself shows how much of a difference is chance.
+    names = [file.name for file in files]
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [
+        file if number == 1 else replace(file, name=f"{file.name} ({number})")
+        for file, number in zip(files, seen, strict=True)
+    ]
 
 
 def _open(path: Path) -> _Opened:

@@ -61,7 +61,7 @@ def bench(
         batches=_counts("--batches", batches, least=1),
         target=load_target(target) if target else None,
         cores=_counts("--cores", cores, least=0),
-        shape_CHW=(shape[0], shape[1], shape[2]) if shape else None,
+        shape=(shape[0], shape[1], shape[2]) if shape else None,
         seed=seed,
     )
     done = measure(request, live_progress())
