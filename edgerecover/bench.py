@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover import __version__
 from edgerecover.artifacts import Ratio, sha256_of
+from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError
@@ -102,7 +103,7 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
         VerificationError: a bundle is not what its manifest lists.
     """
     files = _open_all([request.model, *request.against])
-    runtimes = request.runtimes or (request.target.runtime.value if request.target else "onnxruntime",)
+    runtimes = request.runtimes or (_runtime_of(request.target),)
     for runtime in runtimes:
         if runtime not in RUNTIMES:
             raise BadInputError(f"--runtime {runtime}: no runtime is called so", hint=f"one of {', '.join(RUNTIMES)}")
@@ -172,6 +173,12 @@ def _beside(lane: Lane, other: Lane) -> Lane:
     ours, theirs = lane.raced.latency, other.raced.latency
     slower = ours.slower_than(theirs) if ours and theirs and ours.batch == theirs.batch else None
     return replace(lane, compared_with=other.name, slower=slower)
+
+
+def _runtime_of(target: Target | None) -> str:
+    """What opens an ONNX file there: an engine is built and raced on the device, by the bundle's runner."""
+    named = target.runtime.value if target else "onnxruntime"
+    return "onnxruntime" if named in ENGINE_RUNTIMES else named
 
 
 def _providers(runtime: str, target: Target | None) -> tuple[str, ...]:
