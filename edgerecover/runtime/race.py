@@ -221,7 +221,8 @@ class _Runner:
             model=str(entrant.model.absolute()),
             runtime=entrant.runtime,
             providers=list(entrant.providers),
-            num_threads=entrant.num_threads,
+            # onnxruntime starts a thread for every core of the machine, held on few of them or not.
+            num_threads=entrant.num_threads or len(cores) or None,
             batch=entrant.batch,
             golden_inputs=str(golden_inputs.absolute()) if golden_inputs else None,
             shape_CHW=shape_CHW,
