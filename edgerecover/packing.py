@@ -10,12 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, Outcome, Race, RecordFacts, Report, Variant, to_json
+from edgerecover.artifacts import ModelFacts, Outcome, Precision, Race, RecordFacts, Report, Variant, to_json
 from edgerecover.bundle.write import write_bundle
 from edgerecover.files import npy_bytes
 from edgerecover.report.markdown import markdown
 
 if TYPE_CHECKING:
+    from edgerecover.building import Engines
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
@@ -55,11 +56,16 @@ def path_in_bundle(variant: Variant, race: Race) -> str:
     return f"variants/{variant.precision.value}.onnx"
 
 
-def model_files(variants: Sequence[Variant], race: Race) -> dict[str, Path | bytes | str]:
+def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> dict[str, Path | bytes | str]:
     """The shipped file; beside it those that pass too, where the race is still to be held on the device."""
     passing = {runner.precision for runner in race.runners if runner.outcome in (Outcome.SHIPPED, Outcome.SLOWER)}
     wanted = {race.shipped.precision} if race.on_target else passing
-    return {path_in_bundle(v, race): Path(v.file.path) for v in variants if v.precision in wanted}
+    recipe = engines.recipes.get(race.shipped.precision)
+    return {
+        **{path_in_bundle(v, race): Path(v.file.path) for v in variants if v.precision in wanted},
+        **{path: file for path, file in engines.files.items() if Precision(file.name.partition(".")[0]) in wanted},
+        **({"recipe.json": _json(to_json(recipe))} if recipe else {}),
+    }
 
 
 def golden_files(model: Scorer, teacher: Scorer, golden_NCHW: Any) -> dict[str, Path | bytes | str]:

@@ -12,6 +12,7 @@ import copy
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgerecover.artifacts import (
     sha256_of,
     to_json,
 )
+from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
@@ -112,6 +114,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
     check_writable(request.out)
+    require_builder(request.target)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
@@ -165,21 +168,35 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         folder = Path(scratch)
-        opset, batch = request.target.opset.value, request.batch
         with stage("export", times):
-            ir_version = request.target.ir_version.value if request.target.ir_version else None
-            exported = export(
-                recovered.student, models.input, folder / "fp32.onnx", opset=opset, batch=batch, ir_version=ir_version
+            write = partial(
+                export,
+                opset=request.target.opset.value,
+                batch=request.batch,
+                ir_version=request.target.ir_version.value if request.target.ir_version else None,
             )
-            pattern = models.student_facts.sparsity.pattern
-            twins = export_twins(models.teacher, pattern, models.input, folder, opset=opset, batch=batch)
+            exported = write(recovered.student, models.input, folder / "fp32.onnx")
+            twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
         variants = (Variant(Precision.FP32, exported, "as exported", (), ""),)
+        with stage("engine", times):
+            engines = build_engines(
+                variants, request.target, folder, open_batch=request.batch is None, progress=progress
+            )
+
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
         with stage("race", times):
             teacher = scorer_of(models.teacher)
             race = hold_race(
-                variants, twins, teacher, sets.held_back, golden_NCHW, request.target, request.profile, progress
+                variants,
+                twins,
+                teacher,
+                sets.held_back,
+                golden_NCHW,
+                request.target,
+                request.profile,
+                engines.unfit,
+                progress,
             )
             shipped = next(variant for variant in variants if variant.precision is race.shipped.precision)
 
@@ -202,12 +219,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 is_float32=is_float32,
             )
 
-        report = _report(
-            request, compute, models, record, synthetic, decisions, recovered, exported, variants, race, judged, times
-        )
+        made = _Made(exported, variants, engines, race, judged)
+        report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
-                **model_files(variants, race),
+                **model_files(variants, race, engines),
                 "recovered.safetensors": weights_of(recovered.student),
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
@@ -334,6 +350,18 @@ def _recovered(
     return made, False
 
 
+@dataclass(frozen=True)
+class _Made:
+    """The second half of a run: files, and what was measured of them."""
+
+    exported: Exported
+    """In float32."""
+    variants: tuple[Variant, ...]
+    engines: Engines
+    race: Race
+    judged: Judged
+
+
 def _report(
     request: Request,
     compute: Compute,
@@ -342,16 +370,14 @@ def _report(
     synthetic: SyntheticFacts,
     decisions: Decisions,
     recovered: Recovered,
-    exported: Exported,
-    variants: tuple[Variant, ...],
-    race: Race,
-    judged: Judged,
+    made: _Made,
     times: list[StageTime],
 ) -> Report:
     sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
+    judged, race = made.judged, made.race
     violations = _num_mask_violations(models, recovered)
     named = tuple(
-        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race))) for variant in variants
+        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race))) for variant in made.variants
     )
     shipped = next(variant for variant in named if variant.precision is race.shipped.precision)
     return Report(
@@ -379,7 +405,7 @@ def _report(
             sparsity.sparsity,
             request.target.sparse.value,
             request.target.runtime.value,
-            exported,
+            made.exported,
             race,
         ),
         gates=judge(
@@ -399,6 +425,7 @@ def _report(
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *made.engines.notes,
             *doubts(
                 decisions,
                 synthetic,
@@ -419,6 +446,7 @@ def _report(
         precision_loss=judged.precision_loss,
         variants=named,
         race=race,
+        engines=made.engines.built,
     )
 
 

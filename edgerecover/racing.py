@@ -68,7 +68,7 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
 
     What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
     """
-    also: tuple[str, ...] = ()
+    also = target.also_runtimes.value if target.also_runtimes else ()
     own = Surface(target.runtime.value, target.providers.value)
     here = is_target(target.needs, this_host())
     first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,))
@@ -83,6 +83,7 @@ def hold_race(
     golden_NCHW: Scores,
     target: Target,
     profile: Profile,
+    unfit: Mapping[Precision, str],
     progress: Progress = SILENT,
 ) -> Race:
     """Run every variant on every runtime there is, the twins beside them.
@@ -95,6 +96,7 @@ def hold_race(
         golden_NCHW: network inputs that latency is measured with.
         target: whose runtimes these are.
         profile: its gates decide what passes; its latency settings how long it takes.
+        unfit: variants that the target's runtime does not take, and why; they run here, but are not shipped.
         progress: where to report.
 
     Raises:
@@ -112,7 +114,7 @@ def hold_race(
         runners=tuple(runners),
         twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
     )
-    return replace(race_held, runners=tuple(_placed(runners, profile, target)))
+    return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
 
 
 def open_runner(
@@ -212,14 +214,25 @@ def _twin(twin: TwinFile, raced: Raced) -> Twin:
 # --- who wins -----------------------------------------------------------------------------------------------
 
 
-def _placed(runners: Sequence[Runner], profile: Profile, target: Target) -> Iterator[Runner]:
-    """All of them with their outcomes: the fastest first, those that did not run last."""
-    ran = sorted((r for r in runners if r.latency), key=_median_ms)
-    passing = [runner for runner in ran if _passes(runner, profile, target)]
-    shipped = _fastest(passing) or next(r for r in ran if r.precision is Precision.FP32)
+def placed(
+    runners: Sequence[Runner], profile: Profile, target: Target, unfit: Mapping[Precision, str]
+) -> Iterator[Runner]:
+    """All of them with their outcomes: the fastest first, those that did not run last.
+
+    Args:
+        runners: as they ran, or did not.
+        profile: what precision may cost.
+        target: how large a file may be.
+        unfit: variants that the target's runtime does not take, and why.
+    """
+    ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
+    passing = [runner for runner in ran if runner.precision not in unfit and _passes(runner, profile, target)]
+    shipped = _fastest(passing) or next(runner for runner in ran if runner.precision is Precision.FP32)
     for runner in ran:
         if runner is shipped:
             yield replace(runner, outcome=Outcome.SHIPPED)
+        elif runner.precision in unfit:
+            yield replace(runner, outcome=Outcome.REFUSED, note=unfit[runner.precision])
         else:
             yield replace(runner, outcome=Outcome.SLOWER if runner in passing else Outcome.LOSES)
     yield from (runner for runner in runners if not runner.latency)

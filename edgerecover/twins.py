@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError, StageError
-from edgerecover.export.onnx import export
 from edgerecover.models.macs import count_macs
 from edgerecover.prune import prune_channels
 
 DENSE = "dense"
 _MACS_REMOVED = 0.5
-ALTERNATIVE = f"channels −{_MACS_REMOVED:.0%} MACs".replace("%", " %")
+_TOLERANCE = 0.2
+"""Few wide steps are all that a small network can take; what was reached is told."""
+Write = Callable[[nn.Module, InputSpec, Path], Exported]
+ALTERNATIVE = "fewer channels"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TwinFile:
 
 
 def export_twins(
-    dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, *, opset: int, batch: int | None
+    dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, write: Write
 ) -> tuple[TwinFile, ...]:
     """The dense network and, where the recovered one only has zeros in it, the dense one with half of its work gone.
 
@@ -45,22 +47,19 @@ def export_twins(
         pattern: of the recovered network.
         input: of both.
         folder: where the files go.
-        opset: of the recovered network's file.
-        batch: likewise.
+        write: exports a network as the recovered one was.
     """
-    return tuple(_exported(dense, pattern, input, folder, opset, batch))
+    return tuple(_exported(dense, pattern, input, folder, write))
 
 
-def _exported(
-    dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, opset: int, batch: int | None
-) -> Iterator[TwinFile]:
-    yield TwinFile(DENSE, 1.0, export(dense, input, folder / "dense.onnx", opset=opset, batch=batch))
+def _exported(dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, write: Write) -> Iterator[TwinFile]:
+    yield TwinFile(DENSE, 1.0, write(dense, input, folder / "dense.onnx"))
     if pattern not in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
         return
     network = copy.deepcopy(dense).cpu().float().eval()
     try:
-        narrow = prune_channels(network, input, _MACS_REMOVED)
-        exported = export(narrow, input, folder / "narrow.onnx", opset=opset, batch=batch)
+        narrow = prune_channels(network, input, _MACS_REMOVED, tolerance=_TOLERANCE)
+        exported = write(narrow, input, folder / "narrow.onnx")
     except (BadInputError, MissingError, StageError):
         return
     kept = count_macs(narrow, input.shape) / count_macs(network, input.shape)

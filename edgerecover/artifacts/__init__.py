@@ -1,7 +1,19 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
-from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
+from edgerecover.artifacts.engines import (
+    ENGINE_RUNTIMES,
+    TENSORRT,
+    TENSORRT_RTX,
+    Acceptance,
+    BatchRange,
+    EngineFacts,
+    EngineKey,
+    EngineRecipe,
+    HardwareCompatibility,
+    SparseLayers,
+)
+from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.judged import (
     Accuracy,
     Fidelity,
@@ -21,16 +33,25 @@ from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
+    "ENGINE_RUNTIMES",
+    "TENSORRT",
+    "TENSORRT_RTX",
+    "Acceptance",
     "Accuracy",
+    "BatchRange",
     "Conditions",
     "Descent",
     "Energy",
+    "EngineFacts",
+    "EngineKey",
+    "EngineRecipe",
     "Exported",
     "Fidelity",
     "Fingerprint",
     "Gate",
     "GateStatus",
     "Gpu",
+    "HardwareCompatibility",
     "Host",
     "InputSpec",
     "Latency",
@@ -42,14 +63,17 @@ __all__ = [
     "Pattern",
     "Precision",
     "PrecisionLoss",
+    "PrecisionTry",
     "Predicted",
     "Proportion",
     "Race",
     "Ratio",
     "RecordFacts",
+    "RefusedVariant",
     "Report",
     "Rung",
     "Runner",
+    "SparseLayers",
     "Sparsity",
     "StageTime",
     "SyntheticFacts",

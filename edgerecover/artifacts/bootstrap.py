@@ -10,12 +10,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUM_RESAMPLES = 1000
+RUN_EXPONENT = 1 / 3
+"""Blocks drawn together, as a power of their number: 3 of 30."""
 LEAST_BLOCKS = 8
 """Fewer rounds than these say too little: then the samples are cut into about √n neighbouring pieces instead."""
 _SEED = 20_261_121
@@ -37,7 +40,10 @@ def blocks_of(num_samples: int, round_sizes: Sequence[int]) -> tuple[int, ...]:
 def percentile_interval(
     samples: tuple[float, ...], round_sizes: tuple[int, ...], percent: float, coverage: float
 ) -> tuple[float, float]:
-    """Interval of the nearest-rank percentile that holds `coverage` of its resampled values, widened to hold itself.
+    """Interval of the nearest-rank percentile that holds `coverage` of its resampled values.
+
+    It is never narrower than that of as many independent samples: a resample cannot hold a slower query than any that
+    was seen, so that far out it alone is too sure (docs/adr/0022).
 
     Args:
         samples: in the order they were taken.
@@ -46,10 +52,19 @@ def percentile_interval(
         coverage: 0 to 1.
     """
     sizes = blocks_of(len(samples), round_sizes)
-    draws = _draws(len(sizes))
-    low, high = _quantiles(_resampled(samples, sizes, draws, percent), coverage)
-    point = nearest_rank(samples, percent)
-    return min(low, point), max(high, point)
+    low, high = _quantiles(_resampled(samples, sizes, _draws(len(sizes), _SEED), percent), coverage)
+    least, most = order_interval(samples, percent, coverage)
+    return min(low, least), max(high, most)
+
+
+def order_interval(samples: Sequence[float], percent: float, coverage: float) -> tuple[float, float]:
+    """Interval of that percentile were the samples independent (David & Nagaraja, Order Statistics, 7.1)."""
+    ordered = sorted(samples)
+    n, q = len(ordered), percent / 100
+    half = NormalDist().inv_cdf((1 + coverage) / 2) * math.sqrt(n * q * (1 - q))
+    low = min(n, max(1, math.floor(n * q - half)))
+    high = min(n, max(1, math.ceil(n * q + half) + 1))
+    return ordered[low - 1], ordered[high - 1]
 
 
 @lru_cache(maxsize=32)
@@ -81,8 +96,7 @@ def _paired_ratio(
     import numpy as np
 
     ratios = _medians(above, above_sizes) / np.maximum(_medians(below, below_sizes), np.finfo(float).tiny)
-    random = np.random.default_rng(_SEED)
-    drawn = ratios[random.integers(len(ratios), size=(NUM_RESAMPLES, len(ratios)))]
+    drawn = ratios[_runs(len(ratios), _SEED)]
     low, high = _quantiles(np.median(drawn, axis=1), coverage)
     point = float(np.median(ratios))
     return point, min(low, point), max(high, point)
@@ -119,12 +133,28 @@ def nearest_rank(samples: Sequence[float], percent: float) -> float:
     return ordered[max(1, math.ceil(percent * len(ordered) / 100)) - 1]
 
 
-def _draws(num_blocks: int, seed: int = _SEED) -> NDArray[Any]:
-    """How often each block is in each resample, (NUM_RESAMPLES, num_blocks)."""
+def _draws(num_blocks: int, seed: int) -> NDArray[Any]:
+    """How often each block is in each resample, (NUM_RESAMPLES, num_blocks).
+
+    Drawn are runs of neighbouring blocks, the first following the last (circular: Politis & Romano 1992): a noisy
+    neighbour stays for more than one round.
+    """
     import numpy as np
 
+    drawn = _runs(num_blocks, seed)
+    rows = np.arange(len(drawn))[:, None] * num_blocks
+    counts = np.bincount((rows + drawn).ravel(), minlength=len(drawn) * num_blocks)
+    return counts.reshape(len(drawn), num_blocks)
+
+
+def _runs(num_blocks: int, seed: int) -> NDArray[Any]:
+    """Numbers of the blocks in each resample, (NUM_RESAMPLES, about num_blocks)."""
+    import numpy as np
+
+    length = max(1, round(num_blocks**RUN_EXPONENT))
     random = np.random.default_rng(seed)
-    return random.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=NUM_RESAMPLES)
+    starts = random.integers(num_blocks, size=(NUM_RESAMPLES, -(-num_blocks // length)))
+    return ((starts[:, :, None] + np.arange(length)) % num_blocks).reshape(NUM_RESAMPLES, -1)
 
 
 def _resampled(samples: Sequence[float], sizes: Sequence[int], draws: NDArray[Any], percent: float) -> NDArray[Any]:

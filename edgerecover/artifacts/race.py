@@ -18,6 +18,8 @@ class Outcome(str, Enum):
     """It passes, and another one is faster."""
     LOSES = "loses too much"
     """Its decisions do not pass."""
+    REFUSED = "refused"
+    """The target's runtime does not take it."""
     NOT_RUN = "not run"
     """It could not be made, or could not run on this runtime here."""
 
@@ -49,7 +51,7 @@ class Twin:
     """A float32 network raced in the same rounds, to say what the pattern of zeros is worth."""
 
     name: str
-    """For people: "dense", "channels −50 % MACs"."""
+    """For people: "dense", "fewer channels"."""
     macs_kept: float
     """Of the dense network's multiply-accumulates."""
     size_bytes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgerecover.artifacts.engines import EngineFacts
 from edgerecover.artifacts.exported import Exported, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss
 from edgerecover.artifacts.latency import Latency
@@ -65,6 +66,8 @@ class Report:
     """Files of the network in each precision that was made, float32 first; none where the file came from elsewhere."""
     race: Race | None = None
     """None where there was one file alone."""
+    engines: tuple[EngineFacts, ...] = ()
+    """Built on this machine, for the target's GPU."""
 
     @property
     def variant(self) -> Variant | None:

@@ -42,7 +42,8 @@ def rows(race: Race) -> Iterator[Row]:
             runner.outcome is Outcome.SHIPPED,
         )
     for twin in race.twins:
-        yield Row(f"{twin.name}, fp32", _median(twin.latency), _speedup(race, twin.latency), "", "")
+        macs = f", {100 * twin.macs_kept:.0f} % MACs" if twin.macs_kept < 1 else ", fp32"
+        yield Row(f"{twin.name}{macs}", _median(twin.latency), _speedup(race, twin.latency), "", "")
 
 
 def notes(race: Race) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from edgerecover.runtime.fingerprint import fingerprint
 from edgerecover.runtime.fresh import Conversation
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.nvml import open_nvml
-from edgerecover.runtime.session import CPU
+from edgerecover.runtime.providers import CPU
 from edgerecover.runtime.timing import LEAST_QUERIES, MAX_WARMUP_S, BlockSize, Timing, block_size
 
 NUM_ROUNDS = 30
@@ -74,10 +74,11 @@ class Raced:
 
 def race(
     entrants: Sequence[Entrant],
-    golden_inputs: Path,
+    golden_inputs: Path | None,
     timing: Timing,
     *,
     target: TargetMachine = ANY_MACHINE,
+    shape_CHW: tuple[int, int, int] | None = None,
     cores: Sequence[int] = (),
     strict: bool = False,
     seed: int = 0,
@@ -89,7 +90,8 @@ def race(
 
     Args:
         entrants: with names of their own.
-        golden_inputs: .npy of float32 images (N, C, H, W); the first batch is the query.
+        golden_inputs: .npy of float32 images (N, C, H, W), of which the first batch is the query; None: noise.
+        shape_CHW: of one image, where there are no golden ones and a file leaves it open.
         timing: of each entrant.
         target: what a machine must be to be the target; decides `host_is_target`.
         cores: hold every entrant on these; empty leaves it to the system.
@@ -115,7 +117,7 @@ def race(
         task = ends.enter_context(progress.task("latency", total, "blocks"))
         for runner in runners:
             with runner.blamed():
-                runner.open(ends, golden_inputs, cores, strict)
+                runner.open(ends, golden_inputs, shape_CHW, cores, strict)
         for runner in _running(runners):
             with runner.blamed():
                 runner.warm_up(timing)
@@ -201,7 +203,14 @@ class _Runner:
             self._error = error
             self._talk.close() if hasattr(self, "_talk") else None
 
-    def open(self, ends: ExitStack, golden_inputs: Path, cores: Sequence[int], strict: bool) -> None:
+    def open(
+        self,
+        ends: ExitStack,
+        golden_inputs: Path | None,
+        shape_CHW: tuple[int, int, int] | None,
+        cores: Sequence[int],
+        strict: bool,
+    ) -> None:
         entrant = self.entrant
         self._talk = ends.enter_context(
             Conversation("edgerecover.runtime.worker", what=f"the latency measurement of {entrant.name}")
@@ -214,7 +223,8 @@ class _Runner:
             providers=list(entrant.providers),
             num_threads=entrant.num_threads,
             batch=entrant.batch,
-            golden_inputs=str(golden_inputs.absolute()),
+            golden_inputs=str(golden_inputs.absolute()) if golden_inputs else None,
+            shape_CHW=shape_CHW,
             cores=list(cores),
             strict=strict,
         )
