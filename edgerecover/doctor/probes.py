@@ -28,6 +28,7 @@ TINY_ONNX = b64decode(
 )
 """A convolution, its mean and the shape of class scores: float32 (1, 3, 8, 8) → (1, 4), opset 13, IR version 7."""
 
+
 def main(arguments: Sequence[str]) -> int:
     """Run the probe that the first argument names on the others; print what it found, or its error, as JSON."""
     name, *rest = arguments
