@@ -196,6 +196,18 @@ def test_files_that_are_no_models(tmp_path: Path, good: bytes, damage) -> None:
 
 @pytest.mark.tensorrt
 @pytest.mark.usefixtures("rtx")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("name", "message"), [(b"Relu", "(not UTF-8)"), (b"input", "m.onnx: ")])
+def test_names_that_are_not_text(tmp_path: Path, good: bytes, name: bytes, message: str) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(good.replace(name, name[:-1] + b"\xff"))
+    with pytest.raises(BadInputError) as caught:
+        build_here(model, RTX, tmp_path / "m.engine")
+    assert message in str(caught.value)
+
+
+@pytest.mark.tensorrt
+@pytest.mark.usefixtures("rtx")
 def test_a_file_that_crashes_the_parser_ends_in_a_message(tmp_path: Path) -> None:
     """A function that calls itself overflows its stack: that is why building has a process of its own."""
     itself = make_function(
