@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,3 +33,12 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def compressed_bytes(path: Path) -> int:
+    """How large a file is once gzip (level 6) has been over it: what it takes to send it."""
+    compressor, total = zlib.compressobj(6), 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            total += len(compressor.compress(piece))
+    return total + len(compressor.flush())

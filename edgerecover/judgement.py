@@ -21,8 +21,10 @@ from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.host import is_target, this_host
-from edgerecover.runtime.measure import measure_in_subprocess
+from edgerecover.runtime.opened import Opened
+from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
+from edgerecover.runtime.timing import Timing
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.parity import compare, precision_loss
@@ -109,13 +111,11 @@ def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any]) -> Scores:
 
 
 def judge_file(
-    session: Session,
+    session: Opened,
     beside: Beside,
     held_back: Images,
     eval_set: EvalSet | None,
-    golden_NCHW: Scores,
-    target: Target,
-    settings: LatencySettings,
+    latency: Latency,
     *,
     is_two_four: bool,
     is_predictable: bool,
@@ -128,9 +128,7 @@ def judge_file(
         beside: teacher and, where they are known, the networks it came from.
         held_back: images that nothing has touched.
         eval_set: real labelled images, or None.
-        golden_NCHW: network inputs that latency is measured with.
-        target: decides whether this host is the device.
-        settings: of the latency measurement.
+        latency: of the file.
         is_two_four: the file's weights are to be 2:4.
         is_predictable: the held-back images are dreams that real accuracy can be predicted from.
         is_float32: the file is; one of lower precision is meant to differ from what it was made from.
@@ -155,14 +153,14 @@ def judge_file(
         parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
         accuracy=_on_real_images(session, beside, eval_set),
-        latency=_latency(session.path, golden_NCHW, target, settings),
+        latency=latency,
         two_four=check_two_four(session.path) if is_two_four else None,
         scale=scale,
         teacher_scores=teacher,
     )
 
 
-def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
+def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
     """Top-1 of all there are on the same labelled images, streamed."""
     if eval_set is None:
         return None
@@ -187,18 +185,18 @@ def _on_real_images(session: Session, beside: Beside, eval_set: EvalSet | None) 
     )
 
 
-def _latency(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
+def timing_of(settings: LatencySettings) -> Timing:
+    """A profile's settings as the race takes them."""
+    return Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s)
+
+
+def latency_of(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
     here = is_target(target.needs, this_host())
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
-        return measure_in_subprocess(
-            onnx_path,
-            golden_path,
-            target.providers.value if here else _FOREIGN_HOST_PROVIDERS,
-            num_warmup=settings.num_warmup,
-            min_queries=settings.min_queries,
-            min_duration_s=settings.min_duration_s,
-            target=target.needs,
-        )
+        providers = target.providers.value if here else _FOREIGN_HOST_PROVIDERS
+        entrant = Entrant(onnx_path.name, onnx_path, providers=providers)
+        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs)
+    return raced.latency_or_error()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, RecordFacts, Report, to_json
+from edgerecover.artifacts import ModelFacts, Outcome, Precision, Race, RecordFacts, Report, Variant, to_json
 from edgerecover.bundle.write import write_bundle
+from edgerecover.files import npy_bytes
 from edgerecover.report.markdown import markdown
 
 if TYPE_CHECKING:
+    from edgerecover.building import Engines
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
+Scorer = Callable[[Any], Any]
+"""From network inputs (N, C, H, W) to class scores (N, K)."""
 RESERVED_NAMES = ("config.json", "dreams.png", "golden", "manifest.json", "report.json", "report.md")
 """What every bundle holds beside its model."""
 
@@ -43,6 +47,34 @@ def pack(
         "report.md": markdown(report),
     }
     write_bundle(files, out, _manifest_fields(report))
+
+
+def path_in_bundle(variant: Variant, race: Race) -> str:
+    """Where the file of a variant stands in the bundle: the shipped one is the model."""
+    if variant.precision is race.shipped.precision:
+        return "model.onnx"
+    return f"variants/{variant.precision.value}.onnx"
+
+
+def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> dict[str, Path | bytes | str]:
+    """The shipped file; beside it those that pass too, where the race is still to be held on the device."""
+    passing = {runner.precision for runner in race.runners if runner.outcome in (Outcome.SHIPPED, Outcome.SLOWER)}
+    wanted = {race.shipped.precision} if race.on_target else passing
+    recipe = engines.recipes.get(race.shipped.precision)
+    return {
+        **{path_in_bundle(v, race): Path(v.file.path) for v in variants if v.precision in wanted},
+        **{path: file for path, file in engines.files.items() if Precision(file.name.partition(".")[0]) in wanted},
+        **({"recipe.json": _json(to_json(recipe))} if recipe else {}),
+    }
+
+
+def golden_files(model: Scorer, teacher: Scorer, golden_NCHW: Any) -> dict[str, Path | bytes | str]:
+    """A few images, and what the shipped file and the teacher make of them: what a device is checked with."""
+    return {
+        "golden/inputs.npy": npy_bytes(golden_NCHW),
+        "golden/outputs.npy": npy_bytes(model(golden_NCHW)),
+        "golden/teacher.npy": npy_bytes(teacher(golden_NCHW)),
+    }
 
 
 def without_folder(facts: ModelFacts) -> ModelFacts:

@@ -12,6 +12,7 @@ import copy
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from edgerecover.artifacts import (
     Exported,
     InputSpec,
     Pattern,
+    Precision,
+    Race,
     RecordFacts,
     Report,
     Sparsity,
@@ -28,20 +31,32 @@ from edgerecover.artifacts import (
     sha256_of,
     to_json,
 )
+from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
-from edgerecover.files import npy_bytes, replace_file
+from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
-from edgerecover.packing import GOLDEN_IMAGES, data_used, pack, record_facts, tool_versions, without_folder
+from edgerecover.packing import (
+    GOLDEN_IMAGES,
+    data_used,
+    golden_files,
+    model_files,
+    pack,
+    path_in_bundle,
+    record_facts,
+    tool_versions,
+    without_folder,
+)
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
+from edgerecover.racing import hold_race, open_runner
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.picture import contact_sheet
@@ -53,11 +68,13 @@ from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
+from edgerecover.twins import export_twins
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
+from edgerecover.variants import Variants, make_all, precisions_of
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class Request:
     device: str = "auto"
     batch: int | None = 1
     """Static batch size of the exported file; None exports a dynamic one."""
+    precisions: tuple[Precision, ...] = ()
+    """That may be shipped, beside float32; none names all that the target can use."""
     trust_code: bool = False
     trust_pickle: bool = False
 
@@ -97,6 +116,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
     check_writable(request.out)
+    require_builder(request.target)
+    precisions = precisions_of(request.target, request.precisions)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
@@ -149,38 +170,70 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
-        onnx_path = Path(scratch) / "model.onnx"
+        folder = Path(scratch)
         with stage("export", times):
-            exported = export(
-                recovered.student, models.input, onnx_path, opset=request.target.opset.value, batch=request.batch
+            write = partial(
+                export,
+                opset=request.target.opset.value,
+                batch=request.batch,
+                ir_version=request.target.ir_version.value if request.target.ir_version else None,
+            )
+            exported = write(recovered.student, models.input, folder / "fp32.onnx")
+            twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
+
+        with stage("precision", times):
+            variants = make_all(
+                precisions, exported, recovered, models, sets, request.target,
+                request.profile, folder, seed=request.seed, compute=compute, progress=progress,
+            )  # fmt: skip
+
+        with stage("engine", times):
+            engines = build_engines(
+                variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
             )
 
-        with stage("validate", times):
-            golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
-            session = open_on_cpu(onnx_path, models.input.shape, models.num_classes)
-            judged = judge_file(
-                session,
-                Beside(scorer_of(models.teacher), scorer_of(models.student), scorer_of(recovered.student)),
+        golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
+        with stage("race", times):
+            teacher = scorer_of(models.teacher)
+            race = hold_race(
+                variants,
+                twins,
+                teacher,
                 sets.held_back,
-                eval_set,
                 golden_NCHW,
                 request.target,
-                request.profile.latency,
+                request.profile,
+                engines.unfit,
+                progress,
+            )
+            shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
+
+        with stage("validate", times):
+            float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
+            is_float32 = shipped.precision is Precision.FP32
+            on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
+            judged = judge_file(
+                open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
+                Beside(teacher, scorer_of(models.student), scorer_of(recovered.student), float32.run),
+                sets.held_back,
+                eval_set,
+                race.latency,
                 is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
                 # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that
                 # others have trained far too little is predicted (docs/adr/0009).
                 is_predictable=models.same_architecture
                 and bool(batch_norms_of(models.teacher))
                 and not recovered.handed_back,
+                is_float32=is_float32,
             )
 
-        report = _report(request, compute, models, record, synthetic, decisions, recovered, exported, judged, times)
+        made = _Made(exported, variants, engines, race, judged)
+        report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
-                "model.onnx": onnx_path,
+                **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights_of(recovered.student),
-                "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
+                **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
             }
             pack(report, request.out, content, _resolved_configuration(request, models))
@@ -305,6 +358,18 @@ def _recovered(
     return made, False
 
 
+@dataclass(frozen=True)
+class _Made:
+    """The second half of a run: files, and what was measured of them."""
+
+    exported: Exported
+    """In float32."""
+    variants: Variants
+    engines: Engines
+    race: Race
+    judged: Judged
+
+
 def _report(
     request: Request,
     compute: Compute,
@@ -313,12 +378,17 @@ def _report(
     synthetic: SyntheticFacts,
     decisions: Decisions,
     recovered: Recovered,
-    exported: Exported,
-    judged: Judged,
+    made: _Made,
     times: list[StageTime],
 ) -> Report:
     sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
+    judged, race = made.judged, made.race
     violations = _num_mask_violations(models, recovered)
+    named = tuple(
+        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race)))
+        for variant in made.variants.made
+    )
+    shipped = next(variant for variant in named if variant.precision is race.shipped.precision)
     return Report(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -334,13 +404,18 @@ def _report(
         record=record_facts(record, request.record),
         synthetic=synthetic,
         rungs=recovered.rungs,
-        exported=replace(exported, path=Path(exported.path).name),
+        exported=shipped.file,
         parity=judged.parity,
         fidelity=judged.fidelity,
         latency=judged.latency,
         accuracy=judged.accuracy,
         sparsity_verdict=sparsity_verdict(
-            sparsity.pattern, sparsity.sparsity, request.target.sparse.value, request.target.runtime.value
+            sparsity.pattern,
+            sparsity.sparsity,
+            request.target.sparse.value,
+            request.target.runtime.value,
+            made.exported,
+            race,
         ),
         gates=judge(
             limits_of(request.profile, request.target),
@@ -348,16 +423,18 @@ def _report(
                 judged.fidelity,
                 judged.parity,
                 violations,
-                exported,
+                shipped.file,
                 judged.latency,
                 judged.accuracy,
                 judged.two_four,
                 same_architecture=models.same_architecture,
+                precision_loss=judged.precision_loss,
             ),
         ),
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *made.engines.notes,
             *doubts(
                 decisions,
                 synthetic,
@@ -375,6 +452,10 @@ def _report(
         tool_versions=tool_versions(),
         lineage=recovered.lineage,
         same_architecture=models.same_architecture,
+        precision_loss=judged.precision_loss,
+        variants=named,
+        race=race,
+        engines=made.engines.built,
     )
 
 

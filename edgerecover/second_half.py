@@ -23,8 +23,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import choose_compute
 from edgerecover.errors import BadInputError
-from edgerecover.files import npy_bytes
-from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, open_on_cpu, scorer_of
+from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.spec import resolve
@@ -32,6 +31,7 @@ from edgerecover.packing import (
     GOLDEN_IMAGES,
     RESERVED_NAMES,
     data_used,
+    golden_files,
     pack,
     record_facts,
     tool_versions,
@@ -150,9 +150,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             ),
             evidence.images,
             eval_set,
-            golden_NCHW,
-            request.target,
-            request.profile.latency,
+            latency_of(file.path, golden_NCHW, request.target, request.profile.latency),
             is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
             is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
             is_float32=not file.is_quantized and session.layout.dtype != "float16" and not file.is_half,
@@ -168,8 +166,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             content: dict[str, Path | bytes | str] = {
                 "model.onnx": file.path,
                 **{name: file.path.parent / name for name in file.external},
-                "golden/inputs.npy": npy_bytes(golden_NCHW),
-                "golden/outputs.npy": npy_bytes(session.run(golden_NCHW)),
+                **golden_files(session.run, teacher.score, golden_NCHW),
                 "dreams.png": contact_sheet(evidence.golden),
             }
             pack(report, request.out, content, _configuration(request, teacher))
@@ -385,6 +382,7 @@ def _report(
             file.sparsity.sparsity,
             request.target.sparse.value,
             request.target.runtime.value,
+            exported,
         ),
         gates=judge(
             limits_of(request.profile, request.target),

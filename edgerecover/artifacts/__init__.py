@@ -1,6 +1,18 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
+from edgerecover.artifacts.engines import (
+    ENGINE_RUNTIMES,
+    TENSORRT,
+    TENSORRT_RTX,
+    Acceptance,
+    BatchRange,
+    EngineFacts,
+    EngineKey,
+    EngineRecipe,
+    HardwareCompatibility,
+    SparseLayers,
+)
 from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.judged import (
     Accuracy,
@@ -13,26 +25,40 @@ from edgerecover.artifacts.judged import (
     Proportion,
     paired_interval,
 )
-from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
+from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
+    "ENGINE_RUNTIMES",
+    "TENSORRT",
+    "TENSORRT_RTX",
+    "Acceptance",
     "Accuracy",
+    "BatchRange",
+    "Conditions",
     "Descent",
+    "Energy",
+    "EngineFacts",
+    "EngineKey",
+    "EngineRecipe",
     "Exported",
     "Fidelity",
+    "Fingerprint",
     "Gate",
     "GateStatus",
     "Gpu",
+    "HardwareCompatibility",
     "Host",
     "InputSpec",
     "Latency",
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "Outcome",
     "Parity",
     "Pattern",
     "Precision",
@@ -40,14 +66,19 @@ __all__ = [
     "PrecisionTry",
     "Predicted",
     "Proportion",
+    "Race",
+    "Ratio",
     "RecordFacts",
     "RefusedVariant",
     "Report",
     "Rung",
+    "Runner",
+    "SparseLayers",
     "Sparsity",
     "StageTime",
     "SyntheticFacts",
     "TargetMachine",
+    "Twin",
     "TwoFour",
     "Variant",
     "from_json",

@@ -21,6 +21,8 @@ class Exported:
     num_weights: int
     num_nonzero: int
     """Conv, Gemm and MatMul weights in the file, and how many of them are not zero."""
+    compressed_bytes: int | None = None
+    """By gzip, as it travels: zeros compress; None in reports that were written before it was looked at."""
 
 
 class Precision(str, Enum):

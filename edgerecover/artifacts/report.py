@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgerecover.artifacts.exported import Exported
+from edgerecover.artifacts.engines import EngineFacts
+from edgerecover.artifacts.exported import Exported, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
+from edgerecover.artifacts.race import Race
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 
 
@@ -60,6 +62,19 @@ class Report:
     """Of the student as it came; None in reports that were written before it was looked at."""
     precision_loss: PrecisionLoss | None = None
     """Where the file is of lower precision than float32, and what it was made from is known."""
+    variants: tuple[Variant, ...] = ()
+    """Files of the network in each precision that was made, float32 first; none where the file came from elsewhere."""
+    race: Race | None = None
+    """None where there was one file alone."""
+    engines: tuple[EngineFacts, ...] = ()
+    """Built on this machine, for the target's GPU."""
+
+    @property
+    def variant(self) -> Variant | None:
+        """The one that is shipped."""
+        if self.race is None:
+            return None
+        return next(variant for variant in self.variants if variant.precision is self.race.shipped.precision)
 
     @property
     def before(self) -> str:

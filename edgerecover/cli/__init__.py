@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bundles, judge, parts, run, shipped
+from edgerecover.cli import bundles, engine, judge, parts, run, shipped
+from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli.console import show_error
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -29,9 +30,11 @@ app.command("synthesize")(parts.synthesize)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
+app.command("doctor")(doctor_command.doctor)
 app.command("demo")(run.demo)
 app.command("trust")(parts.trust)
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(engine.app, name="engine")
 app.add_typer(shipped.targets_app, name="targets")
 app.add_typer(shipped.profiles_app, name="profiles")
 

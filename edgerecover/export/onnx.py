@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.files import replace_file
+from edgerecover.files import compressed_bytes, replace_file
 from edgerecover.models.onnx_weights import graphs_of, weights_of
 from edgerecover.silence import silence
 
@@ -24,11 +24,20 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
 
-def export(student: nn.Module, input: InputSpec, path: Path, *, opset: int, batch: int | None = 1) -> Exported:
+def export(
+    student: nn.Module,
+    input: InputSpec,
+    path: Path,
+    *,
+    opset: int,
+    batch: int | None = 1,
+    ir_version: int | None = None,
+) -> Exported:
     """Write `student` (any device, left as it is) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K).
 
     The dynamo exporter is tried first. Where it fails, or cannot reach `opset`, the TorchScript exporter
-    writes the file and `Exported.exporter` gives the reason. `batch=None` leaves N open.
+    writes the file and `Exported.exporter` gives the reason. `batch=None` leaves N open. `ir_version` is the highest
+    that the file may state, for old readers; None leaves the exporter's.
 
     Raises:
         BadInputError: neither exporter can express the network at this opset, it does not turn one image
@@ -40,6 +49,8 @@ def export(student: nn.Module, input: InputSpec, path: Path, *, opset: int, batc
     images_NCHW = _zeros(2 if batch is None else batch, input)
     with silence():
         model, exporter = _convert(network, images_NCHW, opset, dynamic_batch=batch is None)
+    if ir_version is not None:
+        model = _with_ir_version(model, ir_version)
     _strip(model)
     _write(_checked(model), path)
     num_weights, num_nonzero = count_weights(model)
@@ -52,6 +63,7 @@ def export(student: nn.Module, input: InputSpec, path: Path, *, opset: int, batc
         batch=batch,
         num_weights=num_weights,
         num_nonzero=num_nonzero,
+        compressed_bytes=compressed_bytes(path),
     )
 
 
@@ -136,6 +148,22 @@ def _reason(error: BaseException) -> str:
 
 def _opset_of(model: onnx.ModelProto) -> int:
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _with_ir_version(model: onnx.ModelProto, highest: int) -> onnx.ModelProto:
+    """State no more than `highest`, 7 or above.
+
+    Of what later versions brought (github.com/onnx/onnx, onnx.proto: functions with 8, 8 and 4 bit floats with 9 to 11,
+    metadata with 10), a float32 network holds functions alone, which are inlined, and metadata, which is stripped.
+    """
+    import onnx.inliner
+
+    if model.ir_version <= highest:
+        return model
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    model.ir_version = highest
+    return model
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Exported, ModelFacts, Sparsity, sha256_of
 from edgerecover.errors import BadInputError
+from edgerecover.files import compressed_bytes
 from edgerecover.models.onnx_weights import OnnxWeight, external_fields, graphs_of, weights_of
 from edgerecover.models.sparsity import measure_layers
 
@@ -65,6 +66,7 @@ class OnnxFile:
             batch=batch,
             num_weights=self.sparsity.num_weights,
             num_nonzero=self.sparsity.num_weights - self.sparsity.num_zeros,
+            compressed_bytes=None if self.external else compressed_bytes(self.path),
         )
 
 

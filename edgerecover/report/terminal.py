@@ -4,16 +4,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import TypeGuard
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
-from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record, size
+from edgerecover.report import race
+from edgerecover.report.engines import engine_lines
+from edgerecover.report.layout import bar, count, grid, named, section, shape, show, written
+from edgerecover.report.words import (
+    duration,
+    mirroring,
+    parity,
+    percent,
+    precision,
+    prediction,
+    proportion,
+    record,
+    size,
+)
 
 _STYLE = {
     GateStatus.PASS: "green",
@@ -27,37 +38,36 @@ _WORD = {
     GateStatus.INCONCLUSIVE: "UNSURE",
     GateStatus.NEEDS_DEVICE: "DEVICE",
 }
-_BAR_COLUMNS = 24
-_WIDEST = 100
-"""Columns beyond which lines of prose get hard to read."""
 
 
 def print_report(console: Console, report: Report, bundle: str | None) -> None:
     """Show a whole run, or the judgement of a file from elsewhere; `bundle` is where it was packed, if it was."""
     parts: list[RenderableType] = [
         _headline(report),
-        _section("Stages"),
+        section("Stages"),
         _stages(report),
     ]
     if report.rungs:
         title = f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"
-        parts += [_section(title), _ladder(report)]
+        parts += [section(title), _ladder(report)]
     if report.accuracy:
         title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
-        parts += [_section(title), _accuracy(report)]
+        parts += [section(title), _accuracy(report)]
     parts += [
-        _section(f"Exported file: {report.exported.path}"),
+        section(f"Exported file: {report.exported.path}"),
         _exported(report),
-        _section(_latency_title(report)),
+        *_race(report),
+        *_engines(report),
+        section(_latency_title(report)),
         _percentiles(report),
         _measurement(report),
-        _section("Gates"),
+        section("Gates"),
         _gates(report.gates),
     ]
     if report.warnings:
-        parts += [_section("Warnings"), _grid((warning,) for warning in report.warnings)]
-    parts += [_section("Verdict"), _verdict(report, bundle)]
-    _show(console, *parts)
+        parts += [section("Warnings"), grid((warning,) for warning in report.warnings)]
+    parts += [section("Verdict"), _verdict(report, bundle)]
+    show(console, *parts)
 
 
 def print_facts(console: Console, facts: ModelFacts) -> None:
@@ -74,7 +84,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         pairs["classes"] = str(facts.num_classes)
     if facts.input:
         low, high = facts.input.range
-        pairs["input"] = f"{_shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
+        pairs["input"] = f"{shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
     pairs |= {
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
@@ -82,27 +92,42 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "teacher": facts.teacher_named
         or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
     }
-    _show(console, _facts(pairs), _section("Sparsity per layer"), _layers(facts.sparsity))
+    show(console, named(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
 
 
 def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
     """Names and what they are."""
-    _show(console, _grid((Text(name, "bold"), text) for name, text in pairs.items()))
+    show(console, grid((Text(name, "bold"), text) for name, text in pairs.items()))
+
+
+def print_groups(console: Console, groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Names and what they are, under the headings of their groups."""
+    rows: list[tuple[str | Text, ...]] = []
+    for heading, pairs in groups.items():
+        rows += [("", "")] if rows else []
+        rows.append((Text(heading, "bold"), ""))
+        rows += pairs.items()
+    show(console, grid(rows))
 
 
 def print_settings(console: Console, data: Mapping[str, object]) -> None:
-    """A target or profile: tables as sections; a fact shows its value and, below it, its source."""
+    """A target or profile: tables as sections, lists of tables as several; a fact shows value and source."""
     rows: list[tuple[str | Text, ...]] = []
     for name, value in data.items():
         if isinstance(value, dict) and set(value) == {"value", "source"}:
             source = (str(value["source"]), "dim")
-            rows.append((Text(name, "dim"), Text.assemble(f"{_written(value['value'])}\n", source)))
-        elif isinstance(value, dict):
-            rows.append((Text(name, "bold"), ""))
-            rows += [(Text(f"  {key}", "dim"), _written(inner)) for key, inner in value.items()]
+            rows.append((Text(name, "dim"), Text.assemble(f"{written(value['value'])}\n", source)))
+        elif isinstance(value, dict) or _is_list_of_tables(value):
+            for table in [value] if isinstance(value, dict) else value:
+                rows.append((Text(name, "bold"), ""))
+                rows += [(Text(f"  {key}", "dim"), written(inner)) for key, inner in table.items()]
         else:
-            rows.append((Text(name, "dim"), _written(value)))
-    _show(console, _grid(rows))
+            rows.append((Text(name, "dim"), written(value)))
+    show(console, grid(rows))
+
+
+def _is_list_of_tables(value: object) -> TypeGuard[list[dict[str, object]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 # --- parts of the report ------------------------------------------------------------------------------------
@@ -113,7 +138,7 @@ def _headline(report: Report) -> RenderableType:
     return Group(
         Text.assemble(("edgerecover ", "bold"), report.edgerecover_version, ": ", (student.path, "bold"), " for ",
                       (report.target, "bold")),
-        _facts({
+        named({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
             **_teacher(report),
@@ -144,7 +169,7 @@ def _stages(report: Report) -> RenderableType:
         rows.append((stage.stage, duration(stage.seconds), Text(": ".join(origin + note), "dim")))
     total = duration(sum(stage.seconds for stage in report.stages))
     rows.append((Text("total", "bold"), Text(total, "bold"), ""))
-    return _grid(rows, right=(1,))
+    return grid(rows, right=(1,))
 
 
 def _dreams(report: Report) -> str:
@@ -158,12 +183,12 @@ def _dreams(report: Report) -> str:
 
 
 def _ladder(report: Report) -> RenderableType:
-    return _grid(
+    return grid(
         (
             (
                 rung.name,
                 percent(rung.agreement),
-                _bar(rung.agreement),
+                bar(rung.agreement),
                 duration(rung.seconds) if rung.seconds else "",
                 Text("kept", "green") if rung.chosen else "",
             )
@@ -174,24 +199,61 @@ def _ladder(report: Report) -> RenderableType:
 
 
 def _accuracy(report: Report) -> RenderableType:
-    named = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
+    known = [(name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported")]
     words = {"pruned": report.before}
-    rows = ((words.get(name, name), proportion(value), _bar(value.value)) for name, value in named if value)
-    return _grid(rows, right=(1,))
+    rows = ((words.get(name, name), proportion(value), bar(value.value)) for name, value in known if value)
+    return grid(rows, right=(1,))
 
 
 def _exported(report: Report) -> RenderableType:
     e, p, f = report.exported, report.parity, report.fidelity
     kept = e.num_nonzero / e.num_weights if e.num_weights else 0.0
-    return _facts({
+    return named({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p)} if p else {}),
+        **({"precision": precision(report)} if report.race or report.precision_loss else {}),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
+
+
+def _race(report: Report) -> list[RenderableType]:
+    if report.race is None:
+        return []
+    rows = [
+        (
+            Text(row.name, "bold" if row.is_shipped else ""),
+            row.median,
+            row.speedup,
+            row.agreement,
+            Text(row.outcome, "green" if row.is_shipped else "dim"),
+        )
+        for row in race.rows(report.race)
+    ]
+    header = tuple(Text(title, "dim") for title in race.HEADER)
+    notes = list(race.notes(report.race))
+    return [
+        section(race.title(report.race)),
+        grid([header, *rows], right=(1, 2, 3), folds=0),
+        *([grid((Text(name, "dim"), note) for name, note in notes)] if notes else []),
+    ]
+
+
+def _engines(report: Report) -> list[RenderableType]:
+    if not report.engines:
+        return []
+    rows = [
+        (Text(engine.recipe.precision.value, "dim"), line if number == 0 else Text(line, "dim"))
+        for engine in report.engines
+        for number, line in enumerate(engine_lines(engine))
+    ]
+    shown = [
+        (name if number == 0 or rows[number - 1][0] != name else "", line) for number, (name, line) in enumerate(rows)
+    ]
+    return [section("Engines, built here for the target's GPU"), grid(shown)]
 
 
 def _as_it_came(report: Report) -> str:
@@ -214,24 +276,24 @@ def _percentiles(report: Report) -> RenderableType:
             (
                 Text(f"p{percentile:<8}", "dim"),
                 f"{value_ms:.3f} ms ({low_ms:.3f}–{high_ms:.3f})",
-                _bar(value_ms / longest if longest else 0.0),
+                bar(value_ms / longest if longest else 0.0),
             )
         )
-    return _grid(rows, right=(1,))
+    return grid(rows, right=(1,))
 
 
 def _measurement(report: Report) -> RenderableType:
     latency, host = report.latency, report.latency.host
-    return _facts({
+    return named({
         "runs": f"{len(latency.samples_ms):,} after {len(latency.warmup_ms):,} warm-ups: {latency.scope}",
-        "machine": f"{host.board or host.cpu}, {_count(host.num_cores, 'core')}, {host.system}",
-        "runtime": f"{latency.runtime}, {latency.provider}, {_count(latency.num_threads, 'thread')}",
+        "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, {host.system}",
+        "runtime": f"{latency.runtime}, {latency.provider}, {count(latency.num_threads, 'thread')}",
         "memory": f"{size(latency.memory_model_bytes)} more than the bare runtime at peak",
     })  # fmt: skip
 
 
 def _gates(gates: tuple[Gate, ...]) -> RenderableType:
-    return _grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
+    return grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
 
 
 def _verdict(report: Report, bundle: str | None) -> RenderableType:
@@ -244,9 +306,9 @@ def _verdict(report: Report, bundle: str | None) -> RenderableType:
     if waiting:
         style = _STYLE[GateStatus.NEEDS_DEVICE]
         rows.insert(
-            1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{_count(waiting, 'gate')} to settle on {report.target}")
+            1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{count(waiting, 'gate')} to settle on {report.target}")
         )
-    return _grid(rows)
+    return grid(rows)
 
 
 def _summary(report: Report) -> str:
@@ -266,52 +328,7 @@ def _summary(report: Report) -> str:
 def _layers(sparsity: Sparsity) -> RenderableType:
     titles = tuple(Text(title, "bold") for title in ("layer", "shape", "zeros", "", "pattern"))
     rows = [
-        (layer.name, _shape(layer.shape), percent(layer.sparsity), _bar(layer.sparsity, 12), layer.pattern.value)
+        (layer.name, shape(layer.shape), percent(layer.sparsity), bar(layer.sparsity, 12), layer.pattern.value)
         for layer in sparsity.layers
     ]
-    return _grid([titles, *rows], right=(2,), folds=0)
-
-
-# --- how anything is laid out -------------------------------------------------------------------------------
-
-
-def _show(console: Console, *parts: RenderableType) -> None:
-    console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
-
-
-def _section(title: str) -> RenderableType:
-    return Padding(Rule(Text(title, "bold"), align="left", style="dim"), (1, 0, 0, 0))
-
-
-def _facts(pairs: Mapping[str, str]) -> RenderableType:
-    return _grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
-
-
-def _grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
-    """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
-    cells = [tuple(Text(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
-    num_columns = max((len(row) for row in cells), default=0)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for number in range(num_columns):
-        wraps = number == folds % num_columns
-        table.add_column(justify="right" if number in right else "left", no_wrap=not wraps, overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    return Padding(table, (0, 0, 0, 2))
-
-
-def _bar(fraction: float, columns: int = _BAR_COLUMNS) -> Text:
-    filled = round(columns * fraction)
-    return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
-
-
-def _shape(sides: tuple[int, ...]) -> str:
-    return "×".join(str(side) for side in sides)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _written(value: object) -> str:
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    return grid([titles, *rows], right=(2,), folds=0)

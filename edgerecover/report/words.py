@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Parity, Predicted, Proportion, RecordFacts, SyntheticFacts
+from edgerecover.artifacts import Parity, Predicted, Proportion, RecordFacts, Report, SyntheticFacts
 
 
 def percent(fraction: float) -> str:
@@ -68,3 +68,16 @@ def record(facts: RecordFacts) -> str:
     """Of the teacher's activations, shipped with it."""
     noise = f", noise of {facts.noise:g} standard errors" if facts.noise else ""
     return f"{facts.path}: {facts.kind}, from {facts.num_images:,} real images, {size(facts.size_bytes)}{noise}"
+
+
+def precision(report: Report) -> str:
+    """Of the file that is shipped, and what it costs."""
+    variant, loss = report.variant, report.precision_loss
+    named = variant.scheme if variant else "lower than float32"
+    if loss is None:
+        return named
+    low, high = loss.interval_points()
+    return (
+        f"{named}\n{loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement lost to it, "
+        f"{loss.changed} of {loss.num_images} decisions changed"
+    )

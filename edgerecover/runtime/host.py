@@ -84,6 +84,8 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
         found.append(f"the system is {host.system}, not {target.system}")
     if missing := [name for name in target.isa if name not in host.isa]:
         found.append(f"the processor has no {', no '.join(missing)}")
+    if extra := [name for name in target.without_isa if name in host.isa]:
+        found.append(f"the processor has {', '.join(extra)}, which the target has not")
     if target.compute_capability is not None and not any(
         gpu.compute_capability == target.compute_capability for gpu in host.gpus
     ):
@@ -93,6 +95,11 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
     if target.l4t is not None and host.l4t and host.l4t.partition(".")[0] != target.l4t:
         found.append(f"it runs Jetson Linux {host.l4t}, not {target.l4t}.x")
     return tuple(found)
+
+
+def instructions(root: Path = _ROOT) -> tuple[str, ...]:
+    """Which of `machine.ISA` the processor has; empty where the system does not tell."""
+    return _isa(_cpu_info(root))
 
 
 def _canonical(machine: str) -> str:

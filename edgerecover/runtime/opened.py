@@ -47,7 +47,7 @@ class Opened(Protocol):
 
     @property
     def runtime(self) -> str:
-        """ "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+        """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
 
     @property
     def version(self) -> str:
@@ -112,6 +112,9 @@ class Opened(Protocol):
     @property
     def num_classes(self) -> int:
         """K of that output."""
+
+    def insist(self) -> None:
+        """Raise MissingError unless the first provider that was asked for really ran something."""
 
     def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
         """Images as the file takes them: its type, its order of axes."""

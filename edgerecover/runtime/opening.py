@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.opened import Opened
 
@@ -43,7 +44,13 @@ def open_model(
         from edgerecover.runtime.session import open_session
 
         return open_session(
-            path, providers, num_threads=num_threads, strict=strict, shape_CHW=shape_CHW, num_classes=num_classes
+            path,
+            providers,
+            num_threads=num_threads,
+            strict=strict,
+            shape_CHW=shape_CHW,
+            num_classes=num_classes,
+            batch=batch,
         )
     if runtime == "openvino":
         from edgerecover.runtime.openvino_session import open_openvino
@@ -57,4 +64,8 @@ def open_model(
             num_classes=num_classes,
             batch=batch,
         )
+    if runtime in ENGINE_RUNTIMES:
+        from edgerecover.runtime.tensorrt_session import open_engine
+
+        return open_engine(path, runtime, shape_CHW=shape_CHW, num_classes=num_classes, batch=batch)
     raise BadInputError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.opened import Classifier, FoundInput, InputLayout, only_input
-from edgerecover.runtime.session import CPU, first_line
+from edgerecover.runtime.providers import CPU
+from edgerecover.runtime.session import first_line
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
@@ -101,6 +102,19 @@ class OpenVINOSession(Classifier):
         if self._device != DEVICE_CPU:
             return None
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def insist(self) -> None:
+        """The first device that was asked for must be the one that runs.
+
+        Raises:
+            MissingError: it is not here.
+        """
+        if self._missing:
+            raise MissingError(
+                f"OpenVINO was asked for {self._missing[0]} and would run {self.path.name} on {self._device}: "
+                "no driver for it was found",
+                hint="install the driver of the device, or name another (CPU is always here)",
+            )
 
     @property
     def copies(self) -> bool:
@@ -191,13 +205,8 @@ def open_openvino(
         MissingError: OpenVINO is not installed, or `strict` and the first device is not here.
     """
     session = OpenVINOSession(path, providers, num_threads, shape_CHW, num_classes, batch)
-    wanted = _DEVICES.get(providers[0], providers[0]) if providers else DEVICE_CPU
-    if strict and session.providers[0].split(".")[0] != wanted.split(".")[0]:
-        raise MissingError(
-            f"OpenVINO was asked for {wanted} and would run {path.name} on {session.providers[0]}: "
-            "no driver for it was found",
-            hint="install the driver of the device, or name another (CPU is always here)",
-        )
+    if strict:
+        session.insist()
     return session
 
 

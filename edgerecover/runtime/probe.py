@@ -76,7 +76,7 @@ def _raise_for(model: Path, child: subprocess.CompletedProcess[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Probe what the arguments name. An error's message and hint go to stdout as JSON. Returns the exit code."""
     options = _parser().parse_args(argv)
-    _bound_memory()
+    bound_memory()
     shape = _shape(options.shape) if options.shape else None
     try:
         session = open_session(
@@ -101,13 +101,18 @@ def _shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _bound_memory() -> None:
-    """No more than the machine has, and no core file."""
+def bound_memory(*, address_space: bool = True) -> None:
+    """No more than the machine has, and no core file.
+
+    Without `address_space`, no core file alone: CUDA maps many times the memory that it uses.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not address_space:
+        return
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = available if hard == resource.RLIM_INFINITY else min(available, hard)

@@ -15,31 +15,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.opened import Classifier, FoundInput, InputLayout, only_input
+from edgerecover.runtime.providers import COPYING, STATIC_ONLY, how_to_get, options_of
+from edgerecover.runtime.providers import CPU as CPU
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
     import onnxruntime
     from numpy.typing import NDArray
 
-CPU = "CPUExecutionProvider"
-PROVIDERS_THAT_COPY = frozenset(
-    {
-        "CUDAExecutionProvider",
-        "TensorrtExecutionProvider",
-        "NvTensorRTRTXExecutionProvider",
-        "ROCMExecutionProvider",
-        "MIGraphXExecutionProvider",
-        "DmlExecutionProvider",
-    }
-)
-"""They work in a memory of their own, to and from which each call copies."""
 _LOG_FATAL_ONLY = 4
 
 
@@ -56,10 +46,12 @@ class Session(Classifier):
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
+        batch: int | None = None,
     ) -> None:
+        fixed = _fixed_sizes(path, batch, shape_CHW) if STATIC_ONLY & set(asked) else {}
         threads_before = _live_threads()
         started_ns = time.perf_counter_ns()
-        self._session = _start(path, asked, num_threads)
+        self._session = _start(path, asked, num_threads, fixed=fixed)
         self.load_ms = (time.perf_counter_ns() - started_ns) / 1e6
         super().__init__(path, _only_input(self._session, path, shape_CHW), num_classes)
         self.version: str = import_onnxruntime().__version__
@@ -67,18 +59,39 @@ class Session(Classifier):
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.num_threads = num_threads or _threads_started(threads_before)
         self.notes: tuple[str, ...] = ()
-        self._asked_threads = num_threads
+        self._asked_threads, self._fixed = num_threads, fixed
 
     @cached_property
     def nodes_by_provider(self) -> dict[str, int]:
         """How many nodes each provider ran, most first, from one profiled run in a session of its own."""
-        counts = _profile(self.path, self.asked, self._asked_threads, self.layout)
+        counts = _profile(self.path, self.asked, self._asked_threads, self.layout, self._fixed)
         return dict(counts.most_common())
+
+    def insist(self) -> None:
+        """The first provider that was asked for must have run something.
+
+        Raises:
+            BadInputError: no node runs at all.
+            MissingError: other providers ran all there is.
+        """
+        ran = self.nodes_by_provider
+        if not ran:
+            raise BadInputError(f"{self.path}: it computes nothing: no node of it runs")
+        first = self.asked[0]
+        if not ran.get(first):
+            raise MissingError(
+                f"{first} was asked for and ran no node of {self.path.name}: "
+                f"this onnxruntime has {', '.join(_available())}; "
+                f"ran {', '.join(f'{number} nodes on {name}' for name, number in ran.items())}",
+                hint=how_to_get(first)
+                if first not in _available()
+                else "its driver or libraries are missing, or it supports none of the operators; name another",
+            )
 
     @property
     def copies(self) -> bool:
         """A provider with a memory of its own gets the images and gives the scores back within each call."""
-        return bool(set(self.providers) & PROVIDERS_THAT_COPY)
+        return bool(set(self.providers) & COPYING)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -106,6 +119,7 @@ def open_session(
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
+    batch: int | None = None,
 ) -> Session:
     """Open an ONNX classifier on the first of `providers` that works, the CPU being the last resort.
 
@@ -116,21 +130,15 @@ def open_session(
         strict: refuse to go on when the first provider asked for runs no node.
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
         num_classes: K, which tells the class scores from other outputs.
+        batch: size of an open batch, for providers that take no open one.
 
     Raises:
         BadInputError: the file is missing, broken, or not such a classifier.
         MissingError: `strict`, and the first provider is not there or ran nothing.
     """
-    session = Session(path, providers, num_threads, shape_CHW, num_classes)
-    if strict and not session.nodes_by_provider:
-        raise BadInputError(f"{path}: it computes nothing: no node of it runs")
-    if strict and not session.nodes_by_provider.get(providers[0]):
-        raise MissingError(
-            f"{providers[0]} was asked for and ran no node of {path.name}: "
-            f"this onnxruntime has {', '.join(_available())}; "
-            f"ran {', '.join(f'{n} nodes on {name}' for name, n in session.nodes_by_provider.items())}",
-            hint="install the onnxruntime build that has it and the driver it needs, or name another",
-        )
+    session = Session(path, providers, num_threads, shape_CHW, num_classes, batch)
+    if strict:
+        session.insist()
     return session
 
 
@@ -167,7 +175,11 @@ def _available() -> list[str]:
 
 
 def _start(
-    path: Path, asked: Sequence[str], num_threads: int | None, trace_prefix: str | None = None
+    path: Path,
+    asked: Sequence[str],
+    num_threads: int | None,
+    trace_prefix: str | None = None,
+    fixed: Mapping[str, int] | None = None,
 ) -> onnxruntime.InferenceSession:
     runtime = import_onnxruntime()
     runtime.set_default_logger_severity(_LOG_FATAL_ONLY)
@@ -178,7 +190,9 @@ def _start(
     if trace_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = trace_prefix
-    wanted = [name for name in asked if name in _available() and name != CPU]
+    for name, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(name, size)
+    wanted = [(name, options_of(name, num_threads)) for name in asked if name in _available() and name != CPU]
     for providers in [[*wanted, CPU], [CPU]] if wanted else [[CPU]]:
         try:
             # onnxruntime's own fallback prints to stdout.
@@ -254,6 +268,16 @@ def _only_input(
     return only_input(path, found, shape_CHW)
 
 
+def _fixed_sizes(path: Path, batch: int | None, shape_CHW: tuple[int, int, int] | None) -> dict[str, int]:
+    """Sizes for the axes that a file leaves open under a name."""
+    session = _start(path, [CPU], None)
+    layout = _only_input(session, path, shape_CHW)
+    channels, height, width = layout.shape
+    sides = (height, width, channels) if layout.channels_last else layout.shape
+    named = zip(session.get_inputs()[0].shape, (layout.batch or batch or 1, *sides), strict=True)
+    return {name: size for name, size in named if isinstance(name, str)}
+
+
 # --- threads and nodes --------------------------------------------------------------------------------------
 
 
@@ -273,12 +297,14 @@ def _threads_started(before: int | None) -> int:
     return max(1, now - before + 1)
 
 
-def _profile(path: Path, asked: Sequence[str], num_threads: int | None, layout: InputLayout) -> Counter[str]:
+def _profile(
+    path: Path, asked: Sequence[str], num_threads: int | None, layout: InputLayout, fixed: Mapping[str, int]
+) -> Counter[str]:
     import numpy as np
 
     shape = (layout.shape[1], layout.shape[2], layout.shape[0]) if layout.channels_last else layout.shape
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
-        session = _start(path, asked, num_threads, trace_prefix=str(Path(folder) / "trace"))
+        session = _start(path, asked, num_threads, trace_prefix=str(Path(folder) / "trace"), fixed=fixed)
         feed = {layout.name: np.zeros((layout.batch or 1, *shape), layout.dtype)}
         try:
             session.run(None, feed)

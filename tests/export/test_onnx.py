@@ -13,7 +13,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.export.onnx import count_weights, export
+from edgerecover.export.onnx import _with_ir_version, count_weights, export
 from edgerecover.runtime.session import CPU, open_session
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -218,3 +218,34 @@ def test_torchvision_networks(tmp_path, name, side, batch):
     layers = [module for module in network.modules() if isinstance(module, kinds)]
     weights = sum((m.in_proj_weight if isinstance(m, nn.MultiheadAttention) else m.weight).numel() for m in layers)
     assert exported.num_weights == weights
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(13, 7), (17, 8)])
+def test_old_readers_get_the_ir_version_that_they_know(tmp_path, opset, ir_version):
+    network, images_NCHW = PaddedResidual().eval(), torch.randn(2, 3, 8, 8)
+    export(network, INPUT, tmp_path / "model.onnx", opset=opset, ir_version=ir_version)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert model.ir_version == ir_version
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
+    assert not model.functions
+    with torch.no_grad():
+        expected = network(images_NCHW).numpy()
+    found = open_session(tmp_path / "model.onnx", [CPU], strict=True).run(images_NCHW.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_functions_are_inlined_for_readers_from_before_them():
+    twice = onnx.helper.make_function(
+        "own", "Twice", ["x"], ["y"], [onnx.helper.make_node("Add", ["x", "x"], ["y"])],
+        [onnx.helper.make_opsetid("", 13)],
+    )  # fmt: skip
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Twice", ["a"], ["b"], domain="own")], "g", value[:1], value[1:]
+    )
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("own", 1)]
+    model = onnx.helper.make_model(graph, functions=[twice], opset_imports=opsets, ir_version=10)
+    lowered = _with_ir_version(model, 7)
+    assert (lowered.ir_version, list(lowered.functions)) == (7, [])
+    assert [node.op_type for node in lowered.graph.node] == ["Add"]
+    assert _with_ir_version(lowered, 8).ir_version == 7

@@ -1,0 +1,99 @@
+"""The race of a network's variants, and the networks that ran beside it for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgerecover.artifacts.exported import Precision
+from edgerecover.artifacts.judged import PrecisionLoss, Proportion
+from edgerecover.artifacts.latency import Latency, Ratio
+
+
+class Outcome(str, Enum):
+    """How a variant came out of the race."""
+
+    SHIPPED = "shipped"
+    SLOWER = "slower"
+    """It passes, and another one is faster."""
+    LOSES = "loses too much"
+    """Its decisions do not pass."""
+    REFUSED = "refused"
+    """The target's runtime does not take it."""
+    NOT_RUN = "not run"
+    """It could not be made, or could not run on this runtime here."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One variant on one runtime."""
+
+    precision: Precision
+    runtime: str
+    outcome: Outcome
+    note: str
+    """Why, where the outcome does not say it; nodes left in a higher precision; "" when there is nothing to say."""
+    size_bytes: int | None = None
+    latency: Latency | None = None
+    agreement: Proportion | None = None
+    """With the teacher on held-back images."""
+    loss: PrecisionLoss | None = None
+    """None for float32."""
+
+    @property
+    def name(self) -> str:
+        """For people: "int8, openvino"."""
+        return f"{self.precision.value}, {self.runtime}"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A float32 network raced in the same rounds, to say what the pattern of zeros is worth."""
+
+    name: str
+    """For people: "dense", "fewer channels"."""
+    macs_kept: float
+    """Of the dense network's multiply-accumulates."""
+    size_bytes: int
+    compressed_bytes: int
+    latency: Latency | None
+    """None: it could not run."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """All that ran, interleaved, on one machine."""
+
+    on_target: bool
+    """This machine is the target; else the runtimes are the host's."""
+    runners: tuple[Runner, ...]
+    """Fastest first; those that did not run last."""
+    twins: tuple[Twin, ...]
+
+    @property
+    def shipped(self) -> Runner:
+        """The runner that won."""
+        return next(runner for runner in self.runners if runner.outcome is Outcome.SHIPPED)
+
+    @property
+    def latency(self) -> Latency:
+        """Of the shipped runner, which ran."""
+        latency = self.shipped.latency
+        assert latency is not None, "what did not run is not shipped"
+        return latency
+
+    @property
+    def float32(self) -> Runner | None:
+        """The float32 variant on the first runtime: as the dense one but for its zeros."""
+        return next((runner for runner in self.runners if runner.precision is Precision.FP32 and runner.latency), None)
+
+    @property
+    def dense(self) -> Twin | None:
+        """The twin that speed-ups are told against: float32, on the first runtime of the race."""
+        return next((twin for twin in self.twins if twin.macs_kept == 1), None)
+
+    def speedup(self, latency: Latency | None) -> Ratio | None:
+        """How many times as fast as the dense network, by the medians of the same rounds; None where either did not
+        run."""
+        dense = self.dense
+        return dense.latency.slower_than(latency) if dense and dense.latency and latency else None

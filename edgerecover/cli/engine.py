@@ -1,0 +1,151 @@
+"""`engine build`, `engine check` and `engine show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgerecover.cli.console import live_progress, print_json
+from edgerecover.cli.options import JsonOption, TargetOption
+from edgerecover.errors import EXIT_GATE_FAILED, BadInputError, MissingError
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import BatchRange, EngineRecipe, Precision
+    from edgerecover.config import Target
+
+app = typer.Typer(no_args_is_help=True, help="Build TensorRT engines from ONNX files, check and show them.")
+OnnxArgument = Annotated[Path, typer.Argument(metavar="ONNX", help="A file that states every type itself.")]
+
+
+@app.command("build")
+def engine_build(
+    onnx: OnnxArgument,
+    target: TargetOption,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Engine file. [ONNX.TARGET.engine]")] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", help="Smallest, usual, largest, where the file leaves it open: 1,1,8.")
+    ] = None,
+    sparse: Annotated[
+        bool | None, typer.Option("--sparse/--no-sparse", help="Try 2:4 kernels. [if the target has them]")
+    ] = None,
+    workspace_mb: Annotated[
+        int | None, typer.Option("--workspace-mb", min=1, help="Most memory for one layer's own use.")
+    ] = None,
+    tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Let float32 layers round their inputs.")] = True,
+    dla_core: Annotated[int | None, typer.Option("--dla-core", min=0, help="Deep learning accelerator to use.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", help="File in which TensorRT keeps what it has timed.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the engine of ONNX for a target: rtx-… on any machine, a Jetson's on the Jetson."""
+    from dataclasses import replace
+
+    from edgerecover.artifacts import to_json
+    from edgerecover.config import load_target
+    from edgerecover.export.engines import recipe_for
+    from edgerecover.report.engines import engine_lines
+    from edgerecover.runtime.engine import build_engine
+
+    device = load_target(target)
+    recipe = recipe_for(device, _precision(onnx), batch=_batch(batch), sparse_weights=sparse)
+    recipe = replace(recipe, workspace_mb=workspace_mb, tf32=tf32, dla_core=dla_core)
+    _check_machine(device, recipe)
+    path = out or onnx.with_name(f"{onnx.stem}.{device.name}.engine")
+    with live_progress().task("build engine", 1, "engine") as task:
+        facts = build_engine(onnx, recipe, path, timing_cache=timing_cache)
+        task.advance()
+    if as_json:
+        print_json(to_json(facts))
+    else:
+        typer.echo(f"{path}: {engine_lines(facts)[0]}")
+        _echo(engine_lines(facts)[1:])
+
+
+@app.command("check")
+def engine_check(onnx: OnnxArgument, target: TargetOption, as_json: JsonOption = False) -> None:
+    """Ask TensorRT's parser whether it takes ONNX: exit code 0 when it does, 1 when it does not."""
+    from edgerecover.artifacts import to_json
+    from edgerecover.config import load_target
+    from edgerecover.export.engines import recipe_for
+    from edgerecover.report.engines import acceptance_lines
+    from edgerecover.runtime.engine import check_accepted
+
+    recipe = recipe_for(load_target(target), _precision(onnx))
+    acceptance = check_accepted(onnx, recipe.runtime)
+    if as_json:
+        print_json(to_json(acceptance))
+    else:
+        lines = acceptance_lines(acceptance)
+        typer.echo(f"{onnx}: {lines[0]}")
+        _echo(lines[1:])
+    raise typer.Exit(0 if acceptance.accepted else EXIT_GATE_FAILED)
+
+
+@app.command("show")
+def engine_show(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="A built engine, its facts beside it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an engine was built from and for. It is not opened."""
+    from edgerecover.artifacts import to_json
+    from edgerecover.report.engines import engine_lines
+    from edgerecover.runtime.engine import facts_path, read_facts
+
+    if not engine.is_file():
+        raise BadInputError(f"{engine}: no such file")
+    facts = read_facts(engine)
+    if facts is None:
+        raise BadInputError(
+            f"{engine}: its facts are not in {facts_path(engine).name} beside it, or they are another engine's",
+            hint="keep the two files together; `edgerecover engine build` writes both",
+        )
+    if as_json:
+        print_json(to_json(facts))
+    else:
+        typer.echo(f"{engine}: {engine_lines(facts)[0]}")
+        _echo(engine_lines(facts)[1:])
+
+
+def _echo(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(f"  {line}")
+
+
+def _precision(onnx: Path) -> Precision:
+    """That of a stranger's file, whose external data is checked on the way."""
+    from edgerecover.export.engines import precision_of
+    from edgerecover.models.onnx_file import read_onnx
+
+    return precision_of(read_onnx(onnx))
+
+
+def _batch(text: str | None) -> BatchRange | None:
+    from edgerecover.artifacts import BatchRange
+
+    if text is None:
+        return None
+    try:
+        sizes = [int(part) for part in text.split(",")]
+        least, usual, most = sizes * 3 if len(sizes) == 1 else sizes
+    except ValueError as error:
+        raise BadInputError(f"--batch {text}: three sizes were expected, such as 1,1,8") from error
+    return BatchRange(least, usual, most)
+
+
+def _check_machine(device: Target, recipe: EngineRecipe) -> None:
+    """TensorRT builds for the GPU it runs on: another machine's engine would be refused there."""
+    from edgerecover.artifacts import TENSORRT
+    from edgerecover.runtime.cuda import this_gpu
+
+    wanted = device.compute_capability.value if device.compute_capability is not None else None
+    gpu = this_gpu()
+    if recipe.runtime != TENSORRT or wanted is None or (gpu is not None and gpu.compute_capability == wanted):
+        return
+    found = f"{gpu.name} ({gpu.compute_capability})" if gpu is not None else "no NVIDIA GPU"
+    raise MissingError(
+        f"an engine for {device.name} is built on that device (compute capability {wanted}); this machine has {found}",
+        hint="`edgerecover engine check` tells here whether TensorRT takes the file; the runner builds it there",
+    )

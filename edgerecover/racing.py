@@ -1,0 +1,269 @@
+"""The race stage: every variant on every runtime of the target, against the clock and beside the teacher.
+
+Shipped is the fastest that passes. A variant of lower precision must be surely faster than float32, or it would cost
+decisions for nothing.
+"""
+
+# Shapes: N images, K classes.
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgerecover.artifacts import (
+    Outcome,
+    Precision,
+    PrecisionLoss,
+    Proportion,
+    Race,
+    RefusedVariant,
+    Runner,
+    Twin,
+    Variant,
+)
+from edgerecover.config import Profile, Target
+from edgerecover.errors import EdgeRecoverError
+from edgerecover.files import npy_bytes
+from edgerecover.judgement import Images, Scorer, Scores, scores_of, timing_of
+from edgerecover.progress import SILENT, Progress
+from edgerecover.runtime.host import is_target, this_host
+from edgerecover.runtime.opened import Opened
+from edgerecover.runtime.opening import open_model
+from edgerecover.runtime.race import Entrant, Raced, race
+from edgerecover.runtime.session import CPU
+from edgerecover.twins import TwinFile
+from edgerecover.validate.fidelity import agreement
+from edgerecover.validate.parity import precision_loss
+from edgerecover.variants import Variants
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A runtime with the providers to ask it for."""
+
+    runtime: str
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A variant on a runtime, and what it decides there."""
+
+    variant: Variant
+    surface: Surface
+    problem: EdgeRecoverError | None = None
+    agreement: Proportion | None = None
+    loss: PrecisionLoss | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.precision.value}, {self.surface.runtime}"
+
+
+def surfaces_of(target: Target) -> tuple[Surface, ...]:
+    """Where the race is held: on the target's runtimes if this machine is the target, else on the host's CPU.
+
+    What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
+    """
+    also = target.also_runtimes.value if target.also_runtimes else ()
+    own = Surface(target.runtime.value, target.providers.value)
+    here = is_target(target.needs, this_host())
+    first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,))
+    return (first, *(Surface(runtime, (CPU,)) for runtime in also if runtime != first.runtime))
+
+
+def hold_race(
+    variants: Variants,
+    twins: Sequence[TwinFile],
+    teacher: Scorer,
+    held_back: Images,
+    golden_NCHW: Scores,
+    target: Target,
+    profile: Profile,
+    unfit: Mapping[Precision, str],
+    progress: Progress = SILENT,
+) -> Race:
+    """Run every variant on every runtime there is, the twins beside them.
+
+    Args:
+        variants: of one network; their files' paths in full.
+        twins: float32 networks to compare with; the dense one first.
+        teacher: decides what agreement is.
+        held_back: images that nothing has touched.
+        golden_NCHW: network inputs that latency is measured with.
+        target: whose runtimes these are.
+        profile: its gates decide what passes; its latency settings how long it takes.
+        unfit: variants that the target's runtime does not take, and why; they run here, but are not shipped.
+        progress: where to report.
+
+    Raises:
+        EdgeRecoverError: not even float32 runs.
+    """
+    surfaces = surfaces_of(target)
+    teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH))
+    candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back))
+    if all(candidate.problem for candidate in candidates):
+        raise next(candidate.problem for candidate in candidates if candidate.problem)
+    raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
+    runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
+    runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
+    race_held = Race(
+        on_target=is_target(target.needs, this_host()),
+        runners=tuple(runners),
+        twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
+    )
+    return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
+
+
+def open_runner(
+    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_classes: int
+) -> Opened:
+    """The file of a runner, opened as it ran in the race.
+
+    Raises:
+        EdgeRecoverError: it no longer opens.
+    """
+    surface = next(surface for surface in surfaces_of(target) if surface.runtime == runner.runtime)
+    return open_model(
+        Path(variant.file.path),
+        surface.runtime,
+        surface.providers,
+        strict=True,
+        shape_CHW=shape_CHW,
+        num_classes=num_classes,
+    )
+
+
+def _decided(
+    variants: Sequence[Variant], surfaces: Sequence[Surface], teacher_scores_NK: Scores, held_back: Images
+) -> Iterator[_Candidate]:
+    for surface in surfaces:
+        float32_NK: Scores | None = None
+        for variant in variants:
+            candidate = _Candidate(variant, surface)
+            try:
+                session = open_model(Path(variant.file.path), surface.runtime, surface.providers, strict=True)
+                scores_NK = scores_of(session.run, held_back.batches(_BATCH))
+            except EdgeRecoverError as error:
+                yield replace(candidate, problem=error)
+                continue
+            if variant.precision is Precision.FP32:
+                float32_NK = scores_NK
+            lost = None
+            if variant.precision is not Precision.FP32 and float32_NK is not None:
+                lost = precision_loss(teacher_scores_NK, float32_NK, scores_NK)
+            yield replace(candidate, agreement=agreement(scores_NK, teacher_scores_NK), loss=lost)
+
+
+def _timed(
+    candidates: Sequence[_Candidate],
+    twins: Sequence[TwinFile],
+    first: Surface,
+    golden_NCHW: Scores,
+    target: Target,
+    profile: Profile,
+    progress: Progress,
+) -> Mapping[str, Raced]:
+    entrants = [
+        Entrant(c.name, Path(c.variant.file.path), c.surface.runtime, c.surface.providers)
+        for c in candidates
+        if c.problem is None
+    ]
+    entrants += [Entrant(twin.name, Path(twin.exported.path), first.runtime, first.providers) for twin in twins]
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+        golden_path = Path(folder) / "golden.npy"
+        golden_path.write_bytes(npy_bytes(golden_NCHW))
+        raced = race(
+            entrants, golden_path, timing_of(profile.latency), target=target.needs, strict=True, progress=progress
+        )
+    return {one.name: one for one in raced}
+
+
+def _runner(candidate: _Candidate, raced: Raced | None) -> Runner:
+    variant = candidate.variant
+    problem = candidate.problem
+    note = variant.reason
+    if problem is not None:
+        note = f"{problem.message}; {problem.hint}" if problem.hint else problem.message
+    elif raced is not None and raced.latency is None:
+        note = raced.error
+    return Runner(
+        precision=variant.precision,
+        runtime=candidate.surface.runtime,
+        outcome=Outcome.NOT_RUN,  # until it is placed
+        note=note,
+        size_bytes=variant.file.size_bytes,
+        latency=raced.latency if raced else None,
+        agreement=candidate.agreement,
+        loss=candidate.loss,
+    )
+
+
+def _not_made(refused: RefusedVariant, first: Surface) -> Runner:
+    outcome = Outcome.LOSES if refused.tries else Outcome.NOT_RUN
+    return Runner(refused.precision, first.runtime, outcome, refused.reason)
+
+
+def _twin(twin: TwinFile, raced: Raced) -> Twin:
+    return Twin(
+        twin.name,
+        twin.macs_kept,
+        twin.exported.size_bytes,
+        twin.exported.compressed_bytes or 0,
+        raced.latency,
+    )
+
+
+# --- who wins -----------------------------------------------------------------------------------------------
+
+
+def placed(
+    runners: Sequence[Runner], profile: Profile, target: Target, unfit: Mapping[Precision, str]
+) -> Iterator[Runner]:
+    """All of them with their outcomes: the fastest first, those that did not run last.
+
+    Args:
+        runners: as they ran, or did not.
+        profile: what precision may cost.
+        target: how large a file may be.
+        unfit: variants that the target's runtime does not take, and why.
+    """
+    ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
+    passing = [runner for runner in ran if runner.precision not in unfit and _passes(runner, profile, target)]
+    shipped = _fastest(passing) or next(runner for runner in ran if runner.precision is Precision.FP32)
+    for runner in ran:
+        if runner is shipped:
+            yield replace(runner, outcome=Outcome.SHIPPED)
+        elif runner.precision in unfit:
+            yield replace(runner, outcome=Outcome.REFUSED, note=unfit[runner.precision])
+        else:
+            yield replace(runner, outcome=Outcome.SLOWER if runner in passing else Outcome.LOSES)
+    yield from (runner for runner in runners if not runner.latency)
+
+
+def _passes(runner: Runner, profile: Profile, target: Target) -> bool:
+    """What can be told apart between variants: what precision costs, and the size of the file."""
+    too_large = target.max_file_mb is not None and (runner.size_bytes or 0) / 1e6 > target.max_file_mb.value
+    lost = runner.loss.points if runner.loss else 0.0
+    return lost <= profile.gates.max_precision_loss_points and not too_large
+
+
+def _fastest(passing: Sequence[Runner]) -> Runner | None:
+    """The lowest median; but float32 unless lower precision is surely faster than it."""
+    if not passing:
+        return None
+    best, *_ = passing
+    float32 = next((runner for runner in passing if runner.precision is Precision.FP32), None)
+    if float32 is None or best is float32 or not (best.latency and float32.latency):
+        return best
+    return best if float32.latency.slower_than(best.latency).low > 1 else float32
+
+
+def _median_ms(runner: Runner) -> float:
+    assert runner.latency is not None, "only those that ran are compared"
+    return runner.latency.percentile_ms(50)

@@ -1,0 +1,66 @@
+"""How anything is laid out in the terminal: readable at 80 columns and without colour."""
+
+# ruff: noqa: TID253 - this module is rich; the command line imports it when there is something to show
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+BAR_COLUMNS = 24
+_WIDEST = 100
+"""Columns beyond which lines of prose get hard to read."""
+
+
+def show(console: Console, *parts: RenderableType) -> None:
+    """Print parts one below the other, no wider than reads well."""
+    console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
+
+
+def section(title: str) -> RenderableType:
+    """A heading with a rule."""
+    return Padding(Rule(Text(title, "bold"), align="left", style="dim"), (1, 0, 0, 0))
+
+
+def named(pairs: Mapping[str, str]) -> RenderableType:
+    """Names and what they are, aligned."""
+    return grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
+
+
+def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
+    """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
+    cells = [tuple(Text(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    num_columns = max((len(row) for row in cells), default=0)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for number in range(num_columns):
+        wraps = number == folds % num_columns
+        table.add_column(justify="right" if number in right else "left", no_wrap=not wraps, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return Padding(table, (0, 0, 0, 2))
+
+
+def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
+    """A fraction as a bar."""
+    filled = round(columns * fraction)
+    return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
+
+
+def shape(sides: tuple[int, ...]) -> str:
+    """Sides of a tensor: "3×32×32"."""
+    return "×".join(str(side) for side in sides)
+
+
+def count(number: int, noun: str) -> str:
+    """One core, two cores."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def written(value: object) -> str:
+    """A setting's value."""
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,49 @@
+"""onnxruntime's execution providers: which package brings one, and what it has to be told. Stdlib only."""
+
+from __future__ import annotations
+
+CPU = "CPUExecutionProvider"
+PACKAGES = {
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu, beside TensorRT",
+    "NvTensorRTRTXExecutionProvider": "onnxruntime-trt-rtx",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+    "QNNExecutionProvider": "onnxruntime-qnn",
+    "CoreMLExecutionProvider": "onnxruntime on macOS",
+    "DmlExecutionProvider": "onnxruntime-directml",
+    "MIGraphXExecutionProvider": "onnxruntime-migraphx",
+}
+"""What to install for a provider. They share one import name: only one of them can be installed at a time."""
+COPYING = frozenset(
+    {
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "NvTensorRTRTXExecutionProvider",
+        "MIGraphXExecutionProvider",
+        "DmlExecutionProvider",
+    }
+)
+"""They work in a memory of their own, to and from which each call copies."""
+STATIC_ONLY = frozenset({"QNNExecutionProvider", "CoreMLExecutionProvider"})
+"""They take only networks whose sizes are all fixed; the rest would stay on the CPU."""
+
+
+def options_of(provider: str, num_threads: int | None) -> dict[str, str]:
+    """What a provider is opened with, beside its own defaults (onnxruntime.ai, Execution Providers)."""
+    if provider == "QNNExecutionProvider":
+        return {"backend_type": "htp"}  # the default is the CPU reference, which nobody means
+    if provider == "CoreMLExecutionProvider":
+        return {"ModelFormat": "MLProgram"}  # the older format has no float16
+    if provider == "OpenVINOExecutionProvider" and num_threads is not None:
+        return {"num_of_threads": str(num_threads)}
+    return {}
+
+
+def how_to_get(provider: str) -> str:
+    """A hint for whoever asked for a provider that this onnxruntime does not have."""
+    package = PACKAGES.get(provider)
+    if package is None:
+        return "install the onnxruntime build that has it and the driver it needs, or name another"
+    return f"pip install {package.partition(',')[0].partition(' on ')[0]} in the place of onnxruntime" + (
+        f" ({package})" if " " in package else ""
+    )
