@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgerecover.cli.console import live_progress, print_json, stdout
-from edgerecover.cli.options import JsonOption, SeedOption, ShapeOption
+from edgerecover.cli.inputs import device_access
+from edgerecover.cli.options import (
+    DevicePythonOption,
+    JsonOption,
+    OnOption,
+    SeedOption,
+    ShapeOption,
+    SshConfigOption,
+)
 from edgerecover.errors import EXIT_INTERNAL, BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.bench import Bench
+    from edgerecover.remote.ssh import Access
 
 
 def bench(
@@ -38,11 +47,22 @@ def bench(
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="How long to measure: a name of `profiles list`, or a .toml file.")
     ] = "balanced",
+    on: OnOption = None,
+    ssh_config: SshConfigOption = None,
+    device_python: DevicePythonOption = "python3",
     input_shape: ShapeOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure FILE's latency on this machine, all that is compared in interleaved rounds, and draw it."""
+    access = device_access(on, ssh_config, device_python)
+    if access is not None:
+        if against or runtime or threads or batches or cores or target or input_shape:
+            raise BadInputError(
+                "--on runs the bundle's own runner, which races its variants on its target's runtime",
+                hint="give BUNDLE and --on alone",
+            )
+        _on_the_device(model, access, as_json)
     from edgerecover.bench import BenchRequest
     from edgerecover.bench import bench as measure
     from edgerecover.config import load_profile, load_target
@@ -75,6 +95,20 @@ def bench(
         print_bench(stdout(), done)
     if done.failures:
         raise typer.Exit(done.failures[0].exit_code or EXIT_INTERNAL)
+
+
+def _on_the_device(bundle: Path, access: Access, as_json: bool) -> None:
+    from edgerecover.artifacts import to_json
+    from edgerecover.remote.device import run_on
+    from edgerecover.runner.text import as_text
+    from edgerecover.validate.gates import exit_code
+
+    result = run_on(bundle, access, progress=live_progress())
+    if as_json:
+        print_json(to_json(result))
+    else:
+        typer.echo(as_text(result))
+    raise typer.Exit(exit_code(result.verdict))
 
 
 def _counts(flag: str, text: str | None, *, least: int) -> tuple[int, ...]:

@@ -144,5 +144,5 @@ def _check_machine(device: Target, recipe: EngineRecipe) -> None:
         return
     raise MissingError(
         f"an engine for {device.name} is built on that device, and this is not one: {'; '.join(found)}",
-        hint="`edgerecover engine check` tells here whether TensorRT takes the file; the bundle's runner builds it there",
+        hint="`edgerecover engine check` tells here whether TensorRT takes the file; the runner builds it there",
     )
