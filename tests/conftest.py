@@ -252,7 +252,7 @@ def write_onnx():
 
 @pytest.fixture
 def make_bundle(write_onnx, tmp_path):
-    """Packs a small classifier as `edgerecover run` would, but for the report, of which a runner reads the gates only."""
+    """Packs a small classifier as `edgerecover run` would, but for the report: a runner reads its gates only."""
     import json
 
     import numpy as np

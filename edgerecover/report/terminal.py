@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
+from edgerecover.report.engines import engine_lines
 from edgerecover.report.layout import bar, count, grid, named, section, shape, show, written
 from edgerecover.report.words import (
     duration,
@@ -56,6 +57,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         section(f"Exported file: {report.exported.path}"),
         _exported(report),
         *_race(report),
+        *_engines(report),
         section(_latency_title(report)),
         _percentiles(report),
         _measurement(report),
@@ -238,6 +240,13 @@ def _race(report: Report) -> list[RenderableType]:
         grid([header, *rows], right=(1, 2, 3), folds=0),
         *([grid((Text(name, "dim"), note) for name, note in notes)] if notes else []),
     ]
+
+
+def _engines(report: Report) -> list[RenderableType]:
+    if not report.engines:
+        return []
+    rows = ((Text(engine.recipe.precision.value, "dim"), "\n".join(engine_lines(engine))) for engine in report.engines)
+    return [section("Engines, built here for the target's GPU"), grid(rows)]
 
 
 def _as_it_came(report: Report) -> str:

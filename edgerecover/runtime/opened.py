@@ -205,6 +205,9 @@ class Classifier(abc.ABC):
             hint="export the classifier up to its logits, with the classes of its teacher",
         )
 
+    def insist(self) -> None:  # noqa: B027 - not abstract: an engine runs wholly where it was built for
+        """Raise MissingError unless the first provider that was asked for really ran something."""
+
     def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
         """Images as the file takes them: its type, its order of axes."""
         import numpy as np

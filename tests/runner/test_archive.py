@@ -21,7 +21,7 @@ FORBIDDEN = ("torch", "torchvision", "onnx", "pydantic", "rich", "typer", "platf
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory):
-    """An environment of numpy and onnxruntime alone, so that the processes that the runner starts have no more either."""
+    """An environment of numpy and onnxruntime alone, for the processes that the runner starts too."""
     folder = tmp_path_factory.mktemp("bare") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
     site_packages = next(folder.glob("lib/python*/site-packages"))
