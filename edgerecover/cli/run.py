@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,8 @@ from edgerecover.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from edgerecover.artifacts import Report
+    from edgerecover.progress import Progress
     from edgerecover.pipeline import Request
     from edgerecover.remote.ssh import Access
 
@@ -147,7 +150,22 @@ def _run_and_show(request: Request, as_json: bool, access: Access | None = None)
     with dreaming(request.work) as progress:
         report = run(request, progress)
         if access is not None:
-            from edgerecover.remote.device import run_on, settled
-
-            report = settled(report, run_on(request.out, access, progress=progress))
+            report = _settled_there(report, request.out, access, progress)
     show_report(report, str(request.out), as_json)
+
+
+def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
+    """The report once the device has run the bundle; its own result is kept beside the bundle."""
+    from edgerecover.artifacts import to_json
+    from edgerecover.files import replace_file
+    from edgerecover.remote.device import run_on, settled
+
+    progress.note(f"packed: {bundle}; `edgerecover bench {bundle} --on {access.destination}` does alone what follows")
+    result = run_on(bundle, access, progress=progress)
+    kept = bundle.with_name(f"{bundle.name}.result.json")
+    try:
+        replace_file(kept, (json.dumps(to_json(result), indent=1) + "\n").encode())
+        progress.note(f"the device's own result: {kept}")
+    except OSError as error:
+        progress.note(f"the device's own result was not kept: {kept}: {error.strerror or error}")
+    return settled(report, result)

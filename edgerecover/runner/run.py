@@ -239,4 +239,5 @@ def _warnings(contents: Contents, tried: Sequence[Tried], fastest: int | None, d
         elif one.error:
             yield f"{one.path} in {one.runtime}: {one.error}{f' ({one.hint})' if one.hint else ''}"
     if fastest is not None and (tried[fastest].path, tried[fastest].runtime) != (MODEL, tried[0].runtime):
-        yield f"{tried[fastest].path} in {tried[fastest].runtime} is the fastest here: deploy that"
+        advice = "" if differs else ": deploy that"
+        yield f"{tried[fastest].path} in {tried[fastest].runtime} is the fastest here{advice}"
