@@ -53,9 +53,10 @@ def _known_isa(name: str) -> str:
 
 def _specifier(text: str) -> str:
     try:
-        return str(SpecifierSet(text))
+        SpecifierSet(text)
     except InvalidSpecifier as error:
         raise ValueError(f"{text!r} is not a version specifier such as '>=10.3,<11'") from error
+    return text
 
 
 class Fact(Settings, Generic[T]):

@@ -28,7 +28,6 @@ from edgerecover.artifacts import (
     Sparsity,
     StageTime,
     SyntheticFacts,
-    Variant,
     sha256_of,
     to_json,
 )
@@ -75,6 +74,7 @@ from edgerecover.validate.evidence import Decisions, decisions_of, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
+from edgerecover.variants import Variants, make_all, precisions_of
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Request:
     device: str = "auto"
     batch: int | None = 1
     """Static batch size of the exported file; None exports a dynamic one."""
+    precisions: tuple[Precision, ...] = ()
+    """That may be shipped, beside float32; none names all that the target can use."""
     trust_code: bool = False
     trust_pickle: bool = False
 
@@ -115,6 +117,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     """
     check_writable(request.out)
     require_builder(request.target)
+    precisions = precisions_of(request.target, request.precisions)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
@@ -178,10 +181,15 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             exported = write(recovered.student, models.input, folder / "fp32.onnx")
             twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
-        variants = (Variant(Precision.FP32, exported, "as exported", (), ""),)
+        with stage("precision", times):
+            variants = make_all(
+                precisions, exported, recovered, models, sets, request.target,
+                request.profile, folder, seed=request.seed, compute=compute, progress=progress,
+            )  # fmt: skip
+
         with stage("engine", times):
             engines = build_engines(
-                variants, request.target, folder, open_batch=request.batch is None, progress=progress
+                variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
             )
 
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
@@ -198,7 +206,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 engines.unfit,
                 progress,
             )
-            shipped = next(variant for variant in variants if variant.precision is race.shipped.precision)
+            shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
 
         with stage("validate", times):
             float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
@@ -223,7 +231,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
-                **model_files(variants, race, engines),
+                **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights_of(recovered.student),
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
@@ -356,7 +364,7 @@ class _Made:
 
     exported: Exported
     """In float32."""
-    variants: tuple[Variant, ...]
+    variants: Variants
     engines: Engines
     race: Race
     judged: Judged
@@ -377,7 +385,8 @@ def _report(
     judged, race = made.judged, made.race
     violations = _num_mask_violations(models, recovered)
     named = tuple(
-        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race))) for variant in made.variants
+        replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race)))
+        for variant in made.variants.made
     )
     shipped = next(variant for variant in named if variant.precision is race.shipped.precision)
     return Report(

@@ -19,6 +19,7 @@ from edgerecover.artifacts import (
     PrecisionLoss,
     Proportion,
     Race,
+    RefusedVariant,
     Runner,
     Twin,
     Variant,
@@ -36,6 +37,7 @@ from edgerecover.runtime.session import CPU
 from edgerecover.twins import TwinFile
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.parity import precision_loss
+from edgerecover.variants import Variants
 
 _BATCH = 128
 
@@ -76,7 +78,7 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
 
 
 def hold_race(
-    variants: Sequence[Variant],
+    variants: Variants,
     twins: Sequence[TwinFile],
     teacher: Scorer,
     held_back: Images,
@@ -89,7 +91,7 @@ def hold_race(
     """Run every variant on every runtime there is, the twins beside them.
 
     Args:
-        variants: of one network, float32 first; their files' paths in full.
+        variants: of one network; their files' paths in full.
         twins: float32 networks to compare with; the dense one first.
         teacher: decides what agreement is.
         held_back: images that nothing has touched.
@@ -104,17 +106,18 @@ def hold_race(
     """
     surfaces = surfaces_of(target)
     teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH))
-    candidates = list(_decided(variants, surfaces, teacher_scores_NK, held_back))
+    candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
     raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
+    runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
     race_held = Race(
         on_target=is_target(target.needs, this_host()),
         runners=tuple(runners),
         twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
     )
-    return replace(race_held, runners=tuple(_placed(runners, profile, target, unfit)))
+    return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
 
 
 def open_runner(
@@ -201,6 +204,11 @@ def _runner(candidate: _Candidate, raced: Raced | None) -> Runner:
     )
 
 
+def _not_made(refused: RefusedVariant, first: Surface) -> Runner:
+    outcome = Outcome.LOSES if refused.tries else Outcome.NOT_RUN
+    return Runner(refused.precision, first.runtime, outcome, refused.reason)
+
+
 def _twin(twin: TwinFile, raced: Raced) -> Twin:
     return Twin(
         twin.name,
@@ -214,10 +222,17 @@ def _twin(twin: TwinFile, raced: Raced) -> Twin:
 # --- who wins -----------------------------------------------------------------------------------------------
 
 
-def _placed(
+def placed(
     runners: Sequence[Runner], profile: Profile, target: Target, unfit: Mapping[Precision, str]
 ) -> Iterator[Runner]:
-    """All of them with their outcomes: the fastest first, those that did not run last."""
+    """All of them with their outcomes: the fastest first, those that did not run last.
+
+    Args:
+        runners: as they ran, or did not.
+        profile: what precision may cost.
+        target: how large a file may be.
+        unfit: variants that the target's runtime does not take, and why.
+    """
     ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
     passing = [runner for runner in ran if runner.precision not in unfit and _passes(runner, profile, target)]
     shipped = _fastest(passing) or next(runner for runner in ran if runner.precision is Precision.FP32)

@@ -13,7 +13,7 @@ from edgerecover.artifacts.engines import (
     HardwareCompatibility,
     SparseLayers,
 )
-from edgerecover.artifacts.exported import Exported, Precision, TwoFour, Variant
+from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.judged import (
     Accuracy,
     Fidelity,
@@ -63,11 +63,13 @@ __all__ = [
     "Pattern",
     "Precision",
     "PrecisionLoss",
+    "PrecisionTry",
     "Predicted",
     "Proportion",
     "Race",
     "Ratio",
     "RecordFacts",
+    "RefusedVariant",
     "Report",
     "Rung",
     "Runner",

@@ -34,6 +34,20 @@ class Precision(str, Enum):
 
 
 @dataclass(frozen=True)
+class PrecisionTry:
+    """One way to make a variant, and what it cost on the calibration images."""
+
+    name: str
+    """For people: "ranges by extremes", "biases corrected", "3 layers kept in float32"."""
+    points_lost: float
+    """Agreement with the teacher below that of the float32 file, in percentage points; negative where some was won."""
+    kl: float
+    """Mean KL(float32 file || variant) in nats: breaks ties."""
+    seconds: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Variant:
     """One precision of the exported network: an ONNX file that states every type itself, so that any runtime builds
     the same."""
@@ -46,6 +60,18 @@ class Variant:
     """Names of the nodes left in a higher precision;"""
     reason: str
     """and why; "" when there are none."""
+    tries: tuple[PrecisionTry, ...] = ()
+    """In the order made; exactly one is `chosen`. None at all for float32."""
+
+
+@dataclass(frozen=True)
+class RefusedVariant:
+    """A precision that was asked for and cannot be had of this network."""
+
+    precision: Precision
+    reason: str
+    """For people."""
+    tries: tuple[PrecisionTry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ISA = (
-    *("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8"),
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8"),
     *("amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 """Instruction sets that inference kernels are written for, as /proc/cpuinfo spells them (`asimddp`: dot products)."""

@@ -51,7 +51,7 @@ class Twin:
     """A float32 network raced in the same rounds, to say what the pattern of zeros is worth."""
 
     name: str
-    """For people: "dense", "channels −50 % MACs"."""
+    """For people: "dense", "fewer channels"."""
     macs_kept: float
     """Of the dense network's multiply-accumulates."""
     size_bytes: int

@@ -13,6 +13,7 @@ import typer
 
 from edgerecover import __version__
 from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
+from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli.console import show_error
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -30,6 +31,7 @@ app.command("bench")(bench.bench)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
+app.command("doctor")(doctor_command.doctor)
 app.command("demo")(run.demo)
 app.command("trust")(parts.trust)
 app.add_typer(bundles.app, name="bundle")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgerecover.artifacts import Precision
 from edgerecover.cli.console import dreaming, show_report, stderr
 from edgerecover.cli.inputs import input_spec, require_checkpoint
 from edgerecover.cli.options import (
@@ -61,6 +62,10 @@ def run_command(
     batch: Annotated[
         int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
     ] = 1,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option("--precision", help="That may be shipped beside fp32; several times for several. [the target's]"),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
@@ -95,6 +100,7 @@ def run_command(
         seed=seed,
         device=device,
         batch=batch or None,
+        precisions=tuple(precision or ()),
         trust_code=trust_code,
         trust_pickle=trust_pickle,
     )

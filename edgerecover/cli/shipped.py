@@ -17,8 +17,15 @@ profiles_app = typer.Typer(no_args_is_help=True, help="Recipes and their gates."
 def targets_list(as_json: JsonOption = False) -> None:
     """List the shipped targets."""
     from edgerecover.config import load_target, shipped_names
+    from edgerecover.report.terminal import print_groups
 
-    _print_list({name: load_target(name).description for name in shipped_names("targets")}, as_json)
+    targets = [load_target(name) for name in shipped_names("targets")]
+    if as_json:
+        print_json({target.name: target.description for target in targets})
+        return
+    families = sorted({target.family for target in targets}, key=str.casefold)
+    groups = {family: {t.name: t.description for t in targets if t.family == family} for family in families}
+    print_groups(stdout(), groups)
 
 
 @targets_app.command("show")
@@ -33,8 +40,13 @@ def targets_show(name: Annotated[str, typer.Argument(help="Name or .toml file.")
 def profiles_list(as_json: JsonOption = False) -> None:
     """List the shipped profiles."""
     from edgerecover.config import load_profile, shipped_names
+    from edgerecover.report.terminal import print_pairs
 
-    _print_list({name: load_profile(name).description for name in shipped_names("profiles")}, as_json)
+    descriptions = {name: load_profile(name).description for name in shipped_names("profiles")}
+    if as_json:
+        print_json(descriptions)
+    else:
+        print_pairs(stdout(), descriptions)
 
 
 @profiles_app.command("show")
@@ -45,15 +57,6 @@ def profiles_show(
     from edgerecover.config import load_profile
 
     _print_settings(load_profile(name).model_dump(mode="json"), as_json)
-
-
-def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
-    from edgerecover.report.terminal import print_pairs
-
-    if as_json:
-        print_json(descriptions)
-    else:
-        print_pairs(stdout(), descriptions)
 
 
 def _print_settings(data: dict[str, Any], as_json: bool) -> None:

@@ -30,7 +30,9 @@ _CLOSE_ENOUGH = 0.005
 _MAX_TRIALS = 10
 
 
-def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float) -> nn.Module:
+def prune_channels(
+    network: nn.Module, input: InputSpec, macs_removed: float, *, tolerance: float = MACS_TOLERANCE
+) -> nn.Module:
     """A copy of `network` with the weakest channels of each layer taken out, by the L2 norm of their weights.
 
     All layers lose the same fraction of their channels; the classifier keeps its outputs. Where layers cannot lose
@@ -39,7 +41,8 @@ def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float) ->
     Args:
         network: on the CPU, in eval mode; not changed.
         input: shape of the images.
-        macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1; met within MACS_TOLERANCE.
+        macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1,
+        tolerance: met within this.
 
     Raises:
         BadInputError: fraction out of range or out of reach, or no layer of this network can lose channels.
@@ -60,7 +63,9 @@ def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float) ->
                 "no layer of this network can lose channels without breaking it",
                 hint="--pattern unstructured or 2:4 leaves the shapes as they are",
             )
-    return _closest(network, lambda ratio: _narrowed(network, images_NCHW, ratio, fixed), input, macs_removed)
+    return _closest(
+        network, lambda ratio: _narrowed(network, images_NCHW, ratio, fixed), input, macs_removed, tolerance
+    )
 
 
 # --- the fraction asked for -----------------------------------------------------------------------------
@@ -73,7 +78,11 @@ class _Trial:
 
 
 def _closest(
-    network: nn.Module, attempt: Callable[[float], nn.Module | None], input: InputSpec, macs_removed: float
+    network: nn.Module,
+    attempt: Callable[[float], nn.Module | None],
+    input: InputSpec,
+    macs_removed: float,
+    tolerance: float,
 ) -> nn.Module:
     """Bisect the fraction of channels; the first guess is that MACs fall with its square."""
     dense_macs = count_macs(network, input.shape)
@@ -91,10 +100,10 @@ def _closest(
             break
         low, high = (ratio, high) if trial.removed < macs_removed else (low, ratio)
         ratio = (low + high) / 2
-    if best is None or abs(best.removed - macs_removed) > MACS_TOLERANCE:
+    if best is None or abs(best.removed - macs_removed) > tolerance:
         found = f"; the nearest that channels allow is {best.removed:.2f}" if best else ""
         raise BadInputError(
-            f"sparsity {macs_removed:g} of the MACs cannot be reached within {MACS_TOLERANCE:g}{found}",
+            f"sparsity {macs_removed:g} of the MACs cannot be reached within {tolerance:g}{found}",
             hint="ask for that, or for less",
         )
     return best.network

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from edgerecover.artifacts import Report
 from edgerecover.report import race
+from edgerecover.report.engines import engine_lines
 from edgerecover.report.words import duration, mirroring, percent, precision, prediction, proportion, record, size
 
 
@@ -24,6 +25,7 @@ def markdown(report: Report) -> str:
             *_accuracy(report),
             *_table("Exported file", ("", ""), _exported(report)),
             *_race(report),
+            *_engines(report),
             *_table("Latency", ("", ""), _latency(report)),
             *_table("Gates", ("gate", "status", ""), ((g.name, g.status.value, g.message) for g in report.gates)),
             *(f"> {warning}\n" for warning in report.warnings),
@@ -107,6 +109,13 @@ def _race(report: Report) -> list[str]:
     rows = ((r.name, r.median, r.speedup, r.agreement, r.outcome) for r in race.rows(report.race))
     notes = [f"- {name}: {note}" for name, note in race.notes(report.race)]
     return [*_table(race.title(report.race), race.HEADER, rows), *notes, *([""] if notes else [])]
+
+
+def _engines(report: Report) -> list[str]:
+    if not report.engines:
+        return []
+    rows = ((engine.recipe.precision.value, "; ".join(engine_lines(engine))) for engine in report.engines)
+    return _table("Engines, built here for the target's GPU", ("precision", ""), rows)
 
 
 def _latency(report: Report) -> list[tuple[str, str]]:

@@ -42,12 +42,15 @@ def rows(race: Race) -> Iterator[Row]:
             runner.outcome is Outcome.SHIPPED,
         )
     for twin in race.twins:
-        yield Row(f"{twin.name}, fp32", _median(twin.latency), _speedup(race, twin.latency), "", "")
+        macs = f", {100 * twin.macs_kept:.0f} % MACs" if twin.macs_kept < 1 else ", fp32"
+        yield Row(f"{twin.name}{macs}", _median(twin.latency), _speedup(race, twin.latency), "", "")
 
 
 def notes(race: Race) -> Iterator[tuple[str, str]]:
     """What is to be said about a runner, by its name."""
-    return ((runner.name, runner.note) for runner in race.runners if runner.note)
+    yield from ((runner.name, runner.note) for runner in race.runners if runner.note)
+    if not race.on_target:
+        yield "on the device", "the bundle's runner holds the race again there, among the variants that pass"
 
 
 def _median(latency: Latency | None) -> str:
@@ -62,5 +65,7 @@ def _speedup(race: Race, latency: Latency | None) -> str:
 def _agreement(runner: Runner) -> str:
     if runner.agreement is None:
         return ""
-    lost = f" ({-runner.loss.points:+.1f})".replace("-", "−") if runner.loss else ""
-    return percent(runner.agreement.value) + lost
+    if runner.loss is None:
+        return percent(runner.agreement.value)
+    won = f"{-runner.loss.points:+.1f}".replace("-", "−") if runner.loss.points else "0.0"
+    return f"{percent(runner.agreement.value)} ({won})"

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
+from edgerecover.report.engines import engine_lines
 from edgerecover.report.layout import bar, count, grid, named, section, shape, show, written
 from edgerecover.report.words import (
     duration,
@@ -55,6 +57,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         section(f"Exported file: {report.exported.path}"),
         _exported(report),
         *_race(report),
+        *_engines(report),
         section(_latency_title(report)),
         _percentiles(report),
         _measurement(report),
@@ -97,19 +100,34 @@ def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
     show(console, grid((Text(name, "bold"), text) for name, text in pairs.items()))
 
 
+def print_groups(console: Console, groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Names and what they are, under the headings of their groups."""
+    rows: list[tuple[str | Text, ...]] = []
+    for heading, pairs in groups.items():
+        rows += [("", "")] if rows else []
+        rows.append((Text(heading, "bold"), ""))
+        rows += pairs.items()
+    show(console, grid(rows))
+
+
 def print_settings(console: Console, data: Mapping[str, object]) -> None:
-    """A target or profile: tables as sections; a fact shows its value and, below it, its source."""
+    """A target or profile: tables as sections, lists of tables as several; a fact shows value and source."""
     rows: list[tuple[str | Text, ...]] = []
     for name, value in data.items():
         if isinstance(value, dict) and set(value) == {"value", "source"}:
             source = (str(value["source"]), "dim")
             rows.append((Text(name, "dim"), Text.assemble(f"{written(value['value'])}\n", source)))
-        elif isinstance(value, dict):
-            rows.append((Text(name, "bold"), ""))
-            rows += [(Text(f"  {key}", "dim"), written(inner)) for key, inner in value.items()]
+        elif isinstance(value, dict) or _is_list_of_tables(value):
+            for table in [value] if isinstance(value, dict) else value:
+                rows.append((Text(name, "bold"), ""))
+                rows += [(Text(f"  {key}", "dim"), written(inner)) for key, inner in table.items()]
         else:
             rows.append((Text(name, "dim"), written(value)))
     show(console, grid(rows))
+
+
+def _is_list_of_tables(value: object) -> TypeGuard[list[dict[str, object]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 # --- parts of the report ------------------------------------------------------------------------------------
@@ -222,6 +240,20 @@ def _race(report: Report) -> list[RenderableType]:
         grid([header, *rows], right=(1, 2, 3), folds=0),
         *([grid((Text(name, "dim"), note) for name, note in notes)] if notes else []),
     ]
+
+
+def _engines(report: Report) -> list[RenderableType]:
+    if not report.engines:
+        return []
+    rows = [
+        (Text(engine.recipe.precision.value, "dim"), line if number == 0 else Text(line, "dim"))
+        for engine in report.engines
+        for number, line in enumerate(engine_lines(engine))
+    ]
+    shown = [
+        (name if number == 0 or rows[number - 1][0] != name else "", line) for number, (name, line) in enumerate(rows)
+    ]
+    return [section("Engines, built here for the target's GPU"), grid(shown)]
 
 
 def _as_it_came(report: Report) -> str:

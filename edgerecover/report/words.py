@@ -73,7 +73,7 @@ def record(facts: RecordFacts) -> str:
 def precision(report: Report) -> str:
     """Of the file that is shipped, and what it costs."""
     variant, loss = report.variant, report.precision_loss
-    named = f"{variant.precision.value}: {variant.scheme}" if variant else "lower than float32"
+    named = variant.scheme if variant else "lower than float32"
     if loss is None:
         return named
     low, high = loss.interval_points()

@@ -56,7 +56,7 @@ def build_engine(
         BadInputError: TensorRT does not take the file, crashes on it, or takes longer; the recipe does not fit it; or
             `out` cannot be written.
         MissingError: the runtime, or the GPU that it needs, is not here.
-        StageError: TensorRT fails on a file that its parser took.
+        StageError: TensorRT fails in another way.
     """
     if not out.parent.is_dir():
         raise BadInputError(f"{out}: its folder does not exist", hint=f"make {out.parent} first")

@@ -42,10 +42,10 @@ def build_here(onnx: Path, recipe: EngineRecipe, out: Path, timing_cache: Path |
     """Build in this process; writes the engine and `out`.layers.json.
 
     Raises:
-        BadInputError: the parser refuses the file, or the recipe does not fit it or the runtime; or `out` cannot be
-            written.
+        BadInputError: the parser or the builder refuses the file, or the recipe does not fit it or the runtime; or
+            `out` cannot be written.
         MissingError: the runtime or the GPU that it needs is not here.
-        StageError: the builder fails on a file that the parser took.
+        StageError: TensorRT fails in another way.
     """
     log = Log()
     started_s = time.perf_counter()
@@ -84,7 +84,7 @@ def _built(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> b
         raise StageError(f"{onnx}: {describe(recipe)} failed to build it: {str(error)[:300]}") from error
     if plan is None:
         reason = first_of(network.log.errors[seen:] or network.log.errors, "it gives no reason")
-        raise StageError(
+        raise BadInputError(
             f"{onnx}: {describe(recipe)} took the file but could not build an engine: {reason}",
             hint="try it with another precision, a larger workspace, or without sparse weights or DLA",
         )

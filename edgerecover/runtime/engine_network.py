@@ -164,11 +164,13 @@ def _problem(error: Any) -> str:
     """What the parser says of one node: "node fc.bias_DequantizeLinear (DequantizeLinear): its input has …"."""
     described = one_line(str(error.desc()))
     node, operator = (str(getattr(error, name)()) if hasattr(error, name) else "" for name in _OF_NODE)
-    described = re.sub(rf"^Invalid Node - {re.escape(node)}\s*", "", described) if node else described
-    described = re.sub(r"^ITensor::getDimensions:\s*|^Assertion failed: [^:]*: ", "", described)
     if not node and not operator:
         return described
-    return f"node {node or error.node()} ({operator or 'operator unknown'}): {described}"
+    for prefix in (node, f"{node}:"):  # it says the node's name twice: we say it once
+        described = described.removeprefix(prefix).strip()
+    if wrapped := re.match(rf"(?:API Usage|Internal) Error \((?:{re.escape(node)}: )?(.*)\)$", described):
+        described = wrapped[1]
+    return f"node {node or error.node()} ({operator or 'operator unknown'}): {described or 'no reason given'}"
 
 
 _OF_NODE = ("node_name", "node_operator")

@@ -161,8 +161,12 @@ _NOISE = (
     r"\b[A-Z]\w*::\w+: (?=Error Code)",
     r"Error Code \d+: ",
     r"\(?/_src/\S+",
+    r"In node -?\d+ with name: .*? and operator: .*?\(\w+\): [A-Z_]+: ",
+    r"Assertion failed: (?:\S+: )?",
 )
 """What its messages hold for its own developers: source lines, class names, numbers of errors."""
+_WRAPPED = (r"(?:API Usage|Internal) Error \((.*)\)$", r'[\w*]+ && "([^"]*)"', r"^Invalid Node - (.+)$")
+"""And what stands around the part that users can read."""
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -170,6 +174,8 @@ def one_line(text: str, limit: int = 300) -> str:
     for pattern in _NOISE:
         text = re.sub(pattern, "", text)
     text = " ".join(text.split())
+    for pattern in _WRAPPED:
+        text = re.sub(pattern, r"\1", text)
     return "".join(character if character.isprintable() else "?" for character in text).strip()[:limit]
 
 

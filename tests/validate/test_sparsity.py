@@ -18,7 +18,7 @@ RACE = Race(
     runners=(Runner(Precision.FP32, "onnxruntime", Outcome.SHIPPED, "", 1_000_000, latency(2.0)),),
     twins=(
         Twin("dense", 1.0, 1_010_000, 930_000, latency(2.0)),
-        Twin("channels −50 % MACs", 0.5, 500_000, 460_000, latency(1.25)),
+        Twin("fewer channels", 0.5, 500_000, 460_000, latency(1.25)),
     ),
 )
 

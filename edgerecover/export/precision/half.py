@@ -25,18 +25,8 @@ _WORST_ERROR = 0.01
 """Root mean square error of a tensor's rounding, relative; normal numbers have 3e-4, a tensor of subnormals more."""
 _SUMMING = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _SQUARING = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "LpNormalization")
-SENSITIVE = (
-    *_SUMMING,
-    *_SQUARING,
-    "ReduceSumSquare",
-    "Softmax",
-    "LogSoftmax",
-    "Pow",
-    "Exp",
-    "Sqrt",
-    "Div",
-    "Reciprocal",
-)
+_ROUGH = ("ReduceSumSquare", "Softmax", "LogSoftmax", "Pow", "Exp", "Sqrt", "Div", "Reciprocal")
+SENSITIVE = (*_SUMMING, *_SQUARING, *_ROUGH)
 """Operators that lose most in float16; kept in float32 where the file would lose too much with them."""
 
 
@@ -175,9 +165,8 @@ class _Halving:
             if self._type_of.get(name) in (self._float, self._half)
         }
         return all(
-            _formal(schema.outputs, index).type_str in types_read
-            and _allows_half(schema, _formal(schema.outputs, index))
-            for index in floats
+            formal.type_str in types_read and _allows_half(formal)
+            for formal in (_formal(schema.outputs, index) for index in floats)
         )
 
     def _version(self, name: str, wanted: int) -> str:
@@ -248,10 +237,10 @@ def _formal(parameters: Any, index: int) -> Any:
 
 
 def _takes_half(schema: Any, index: int) -> bool:
-    return _allows_half(schema, _formal(schema.inputs, index))
+    return _allows_half(_formal(schema.inputs, index))
 
 
-def _allows_half(schema: Any, parameter: Any) -> bool:
+def _allows_half(parameter: Any) -> bool:
     return "tensor(float16)" in parameter.types
 
 

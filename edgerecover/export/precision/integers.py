@@ -42,7 +42,13 @@ def layers_of(graph: Graph) -> tuple[str, ...]:
 
 
 def quantize(
-    graph: Graph, ranges: Ranges, scheme: Int8Scheme, *, kept: Collection[str] = (), clip: Clip = "extremes"
+    graph: Graph,
+    ranges: Ranges,
+    scheme: Int8Scheme,
+    *,
+    kept: Collection[str] = (),
+    only: str | None = None,
+    clip: Clip = "extremes",
 ) -> onnx.ModelProto:
     """A copy with Q/DQ.
 
@@ -51,6 +57,7 @@ def quantize(
         ranges: of all its tensors; with histograms where `clip` is not "extremes".
         scheme: what is quantised, and how.
         kept: names of layers that stay float32.
+        only: name of the one layer that is quantised, with what it reads and makes; nothing else is.
         clip: how ranges of activations are chosen.
 
     Raises:
@@ -58,7 +65,8 @@ def quantize(
     """
     import onnx
 
-    chosen = [name for name in layers_of(graph) if name not in set(kept)]
+    chosen = [name for name in layers_of(graph) if name not in set(kept)] if only is None else [only]
+    others = _others(graph, scheme) if only is None else []
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     if not chosen:
@@ -66,8 +74,8 @@ def quantize(
     _separate_weights(model, graph, set(chosen))
     try:
         with silence():
-            quantizer = _quantizer(model, graph, ranges, scheme, chosen, clip)
-            if not scheme.outputs:
+            quantizer = _quantizer(model, graph, scheme, chosen, others, _tensor_ranges(ranges, clip, scheme))
+            if not scheme.outputs and only is None:
                 for name in _shortcuts(graph, set(chosen)):
                     quantizer.quantize_activation_tensor(name)
             quantizer.quantize_model()
@@ -140,7 +148,7 @@ def _channel_axis(node: onnx.NodeProto, num_axes: int) -> int:
     return num_axes - 1
 
 
-def _others(graph: Graph, scheme: Int8Scheme, chosen: Collection[str]) -> list[str]:
+def _others(graph: Graph, scheme: Int8Scheme) -> list[str]:
     """Names of nodes between layers that compute in integers too; none in a transformer."""
     if not scheme.outputs or graph.is_transformer:
         return []
@@ -200,11 +208,11 @@ def _depth_since_fork(graph: Graph, name: str) -> int:
 
 
 def _quantizer(
-    model: onnx.ModelProto, graph: Graph, ranges: Ranges, scheme: Int8Scheme, chosen: list[str], clip: Clip
+    model: onnx.ModelProto, graph: Graph, scheme: Int8Scheme, chosen: list[str], others: list[str], tensor_ranges: Any
 ) -> Any:
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
-    nodes = [*chosen, *_others(graph, scheme, chosen)]
+    nodes = [*chosen, *others]
     by_name = {node.name: node for node in model.graph.node}
     layer_types = sorted({by_name[name].op_type for name in chosen})
     _mark_as_inferred(model)
@@ -214,7 +222,7 @@ def _quantizer(
         False,  # reduced ranges are in the scales
         QuantType.QInt8,
         QuantType.QInt8 if scheme.signed_activations else QuantType.QUInt8,
-        _tensor_ranges(ranges, clip, 254 if scheme.symmetric_activations else 255),
+        tensor_ranges,
         nodes,
         [],
         sorted({by_name[name].op_type for name in nodes}),
@@ -300,23 +308,23 @@ def _free_outputs(model: onnx.ModelProto) -> None:
 # --- ranges of activations -----------------------------------------------------------------------------------
 
 
-def _tensor_ranges(ranges: Ranges, clip: Clip, num_steps: int) -> Any:
+def _tensor_ranges(ranges: Ranges, clip: Clip, scheme: Int8Scheme) -> Any:
     import numpy as np
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 
     chosen: Mapping[str, tuple[float, float]] = {
-        name: _range_of(seen, clip, num_steps) for name, seen in ranges.tensors.items() if seen.is_finite
+        name: _range_of(seen, clip, scheme) for name, seen in ranges.tensors.items() if seen.is_finite
     }
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in chosen.items()}
     return TensorsData(CalibrationMethod.MinMax, data)
 
 
-def _range_of(seen: Seen, clip: Clip, num_steps: int) -> tuple[float, float]:
+def _range_of(seen: Seen, clip: Clip, scheme: Int8Scheme) -> tuple[float, float]:
     if clip == "extremes" or seen.histogram is None:
         return seen.low, seen.high
     if clip == "percentile":
         return _percentiles(seen, seen.histogram)
-    return _least_squares(seen, seen.histogram, num_steps)
+    return _least_squares(seen, seen.histogram, scheme)
 
 
 def _percentiles(seen: Seen, counts: NDArray[numpy.int64]) -> tuple[float, float]:
@@ -329,16 +337,18 @@ def _percentiles(seen: Seen, counts: NDArray[numpy.int64]) -> tuple[float, float
     return float(min(low, 0.0)), float(max(high, 0.0))
 
 
-def _least_squares(seen: Seen, counts: NDArray[numpy.int64], num_steps: int) -> tuple[float, float]:
+def _least_squares(seen: Seen, counts: NDArray[numpy.int64], scheme: Int8Scheme) -> tuple[float, float]:
     """Both ends drawn in together, to the fraction that costs least."""
     import numpy as np
 
     edges = np.linspace(seen.low, seen.high, NUM_BINS + 1)
     values = (edges[:-1] + edges[1:]) / 2
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    if scheme.symmetric_activations:
+        low, high = -max(-low, high), max(-low, high)
     best, least = (low, high), float("inf")
     for fraction in np.linspace(1.0, 0.3, 36):
-        step = fraction * (high - low) / num_steps
+        step = fraction * (high - low) / (254 if scheme.symmetric_activations else 255)
         inside = np.clip(values, fraction * low, fraction * high)
         rounded = np.rint(inside / step) * step
         error = float((counts * np.square(rounded - values)).sum())

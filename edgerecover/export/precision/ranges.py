@@ -26,6 +26,7 @@ _LARGEST_BATCH = 32
 _LARGEST_SAMPLE = 2**16
 """Values of one tensor of one batch that its distribution is told from; extremes and means are of all."""
 _LOG_FATAL_ONLY = 4
+_LARGEST_FLOAT = 3.4e38
 
 
 class Images(Protocol):
@@ -51,7 +52,7 @@ class Seen:
     is_finite: bool = True
     shape: tuple[int, ...] = ()
     """Of one batch."""
-    means_C: NDArray[Any] | None = None
+    channel_means: NDArray[Any] | None = None
     """Mean per channel (axis 1, or the last of matrices), of what layers read."""
     histogram: NDArray[Any] | None = None
     """Counts in NUM_BINS bins from low to high; only where asked for."""
@@ -104,7 +105,7 @@ def scan(graph: Graph, images: Images, *, max_images: int, with_histograms: bool
     if not ranges.num_images:
         raise BadInputError("no calibration images: ranges of activations cannot be known", hint="synthesize some")
     for name, (total_C, count) in ranges._totals.items():
-        ranges.tensors[name].means_C = total_C / count
+        ranges.tensors[name].channel_means = total_C / count
     if with_histograms:
         for outputs, _ in runner.run_all(images, max_images):
             for name, values in outputs.items():
@@ -119,7 +120,7 @@ def _note(ranges: Ranges, name: str, values: NDArray[Any], is_read_by_layer: boo
         return
     finite = bool(np.isfinite(values).all())
     if not finite:
-        values = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=np.finfo(np.float32).min)
+        values = np.where(np.isnan(values), np.float32(0), np.clip(values, -_LARGEST_FLOAT, _LARGEST_FLOAT))
     seen = ranges.tensors.setdefault(name, Seen(float("inf"), float("-inf")))
     seen.low, seen.high = min(seen.low, float(values.min())), max(seen.high, float(values.max()))
     seen.is_finite &= finite
@@ -133,14 +134,12 @@ def _note(ranges: Ranges, name: str, values: NDArray[Any], is_read_by_layer: boo
         channel_axis = 1 if values.ndim == 4 else values.ndim - 1
         others = tuple(axis for axis in range(values.ndim) if axis != channel_axis)
         total_C, count = ranges._totals.get(name, (0.0, 0))
-        ranges._totals[name] = (
-            total_C + values.sum(axis=others, dtype=np.float64),
-            count + values.size // values.shape[channel_axis],
-        )
+        summed_C = values.sum(axis=others, dtype=np.float64)
+        ranges._totals[name] = (total_C + summed_C, count + values.size // values.shape[channel_axis])
 
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
-    """Enough values, evenly spread, to judge a distribution by; the stride is odd, so that no column is all there is."""
+    """Enough values, evenly spread, to judge a distribution by; the stride is odd, so as not to follow a column."""
     flat = values.reshape(-1)
     stride = max(1, flat.size // _LARGEST_SAMPLE) | 1
     return flat[::stride]

@@ -1,0 +1,1 @@
+"""What this machine has for recovering, exporting and running models, and what it lacks. Changes nothing."""

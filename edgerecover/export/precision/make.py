@@ -1,0 +1,234 @@
+"""The variants of an exported network: each precision made, measured on calibration images, and kept or refused.
+
+Nothing here sees the held-back images: what is chosen here is judged there.
+"""
+
+# Shapes: N images, K classes.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import Exported, InputSpec, Precision, PrecisionTry, RefusedVariant, Variant
+from edgerecover.errors import BadInputError, StageError
+from edgerecover.export.precision.bias import correct_biases
+from edgerecover.export.precision.graph import Graph, prepare, write
+from edgerecover.export.precision.half import SENSITIVE, describe, nodes_of_types, nodes_that_overflow, to_half
+from edgerecover.export.precision.integers import CLIPS, Clip, layers_of, quantize
+from edgerecover.export.precision.ranges import Images, Ranges, scan
+from edgerecover.export.precision.schemes import Int8Scheme
+from edgerecover.export.precision.trial import Cost, Trial
+from edgerecover.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+MAX_POINTS_LOST = 1.0
+"""Agreement with the teacher that a lower precision may cost on the calibration images, unless the caller says else."""
+_MAX_SCANNED = 256
+_MAX_SHARE_KEPT = 0.25
+"""Of the layers; with more of them in float32 it is no int8 network."""
+_RANKING_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Synthetic images that ranges are read from and variants chosen on, and what the teacher makes of them."""
+
+    images: Images
+    teacher_scores: NDArray[Any]
+    """(N, K), of all the images."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    model: onnx.ModelProto
+    cost: Cost
+    name: str
+    seconds: float
+    kept: tuple[str, ...] = ()
+
+
+def make_variants(
+    float32: Exported,
+    wanted: Sequence[Precision],
+    scheme: Int8Scheme,
+    calibration: Calibration,
+    input: InputSpec,
+    folder: Path,
+    *,
+    counted_from: Exported | None = None,
+    max_points_lost: float = MAX_POINTS_LOST,
+    progress: Progress = SILENT,
+) -> tuple[Variant | RefusedVariant, ...]:
+    """Write `fp16.onnx` and `int8.onnx`, as far as wanted, into `folder`; one answer for each precision wanted.
+
+    A precision is refused when every way to make it costs more than `max_points_lost`, or it cannot be made; that is
+    an answer, not an error.
+
+    Args:
+        float32: the file exported; its own variant is it.
+        wanted: precisions, in the order of the answers.
+        scheme: of int8, as the target's runtime wants it.
+        calibration: images and the teacher's scores on them.
+        input: of the network.
+        folder: where the files go; must exist.
+        counted_from: the float32 file whose agreement counts as 0 points lost; None: `float32` itself.
+        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points.
+        progress: where to report.
+
+    Raises:
+        BadInputError: the float32 file cannot be prepared or run.
+    """
+    lower = [precision for precision in wanted if precision is not Precision.FP32]
+    if not lower:
+        return tuple(Variant(Precision.FP32, float32, "fp32", (), "") for _ in wanted)
+    graph = prepare(Path(float32.path))
+    ranges = scan(graph, calibration.images, max_images=_MAX_SCANNED, with_histograms=Precision.INT8 in lower)
+    reference = Path((counted_from or float32).path)
+    trial = Trial(reference, calibration.images, calibration.teacher_scores, input.shape)
+    maker = _Maker(float32, graph, ranges, trial, folder, max_points_lost, progress)
+    answers: list[Variant | RefusedVariant] = []
+    for precision in wanted:
+        try:
+            if precision is Precision.FP32:
+                answers.append(Variant(precision, float32, "fp32", (), ""))
+            elif precision is Precision.FP16:
+                answers.append(maker.half())
+            else:
+                answers.append(maker.int8(scheme))
+        except (BadInputError, StageError) as error:
+            answers.append(RefusedVariant(precision, error.message))
+    return tuple(answers)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    float32: Exported
+    graph: Graph
+    ranges: Ranges
+    trial: Trial
+    folder: Path
+    max_points_lost: float
+    progress: Progress
+
+    # --- fp16 ------------------------------------------------------------------------------------------------
+
+    def half(self) -> Variant | RefusedVariant:
+        """What fits; where that costs too much, without the operators that lose most."""
+        reasons = nodes_that_overflow(self.graph, self.ranges)
+        tries = [self._half_without(reasons, "all that fits")]
+        if not self._passes(tries[-1]):
+            sensitive = nodes_of_types(self.graph, SENSITIVE) - set(reasons)
+            reasons |= dict.fromkeys(sorted(sensitive), "its operator loses most in float16, and too much was lost")
+            tries.append(self._half_without(reasons, "sensitive operators kept in float32"))
+        scheme = f"fp16, checked on {self.ranges.num_images} calibration images"
+        return self._answer(Precision.FP16, tries, scheme, describe(reasons))
+
+    def _half_without(self, kept: Collection[str], name: str) -> _Made:
+        started = time.perf_counter()
+        model = to_half(self.graph, kept)
+        in_order = tuple(node.name for node in self.graph.nodes if node.name in kept)
+        return self._made(model, name, started, in_order)
+
+    # --- int8 ------------------------------------------------------------------------------------------------
+
+    def int8(self, scheme: Int8Scheme) -> Variant | RefusedVariant:
+        """All layers by the best of three ways to choose ranges; then with biases corrected; then without the worst."""
+        layers = layers_of(self.graph)
+        if not layers:
+            return RefusedVariant(Precision.INT8, "no layer of it can be int8: none has a stored float32 weight")
+        by_clip = {clip: self._quantized(self.graph, scheme, clip, f"ranges by {clip}") for clip in CLIPS}
+        tries = list(by_clip.values())
+        clip = min(CLIPS, key=lambda clip: by_clip[clip].cost.order)
+        graph, reason = self.graph, ""
+        if not self._passes(by_clip[clip]):
+            corrected = correct_biases(self.graph, self.ranges, scheme)
+            tries.append(self._quantized(corrected, scheme, clip, f"ranges by {clip}, biases corrected"))
+            if tries[-1].cost.order < by_clip[clip].cost.order:
+                graph = corrected
+        if not any(self._passes(made) for made in tries):
+            least = min(tries, key=lambda made: made.cost.order).cost.points_lost
+            tries += self._without_worst(graph, scheme, clip, layers)
+            reason = (
+                f"all layers in int8 lose {least:.1f} points of agreement on the calibration images, more than the "
+                f"{self.max_points_lost:g} allowed; these lose most"
+            )
+        described = (
+            f"int8 Q/DQ ({scheme.name}), weights per channel, {scheme.description}, "
+            f"calibrated on {self.ranges.num_images} images"
+        )
+        return self._answer(Precision.INT8, tries, described, reason)
+
+    def _quantized(self, graph: Graph, scheme: Int8Scheme, clip: Clip, name: str, kept: tuple[str, ...] = ()) -> _Made:
+        started = time.perf_counter()
+        model = quantize(graph, self.ranges, scheme, kept=kept, clip=clip)
+        return self._made(model, name, started, kept)
+
+    def _without_worst(self, graph: Graph, scheme: Int8Scheme, clip: Clip, layers: tuple[str, ...]) -> list[_Made]:
+        """With the fewest layers in float32 that reach the limit, found by bisection; [most] when none does."""
+
+        def without(num_kept: int) -> _Made:
+            noun = "layer" if num_kept == 1 else "layers"
+            name = f"ranges by {clip}, {num_kept} {noun} kept in float32"
+            worst = set(ranked[:num_kept])
+            return self._quantized(graph, scheme, clip, name, tuple(layer for layer in layers if layer in worst))
+
+        most = max(1, int(_MAX_SHARE_KEPT * len(layers)))
+        ranked = self._by_cost(graph, scheme, clip, layers)
+        made = [without(most)]
+        low, high = 0, most
+        while self._passes(made[0]) and high - low > 1:
+            middle = (low + high) // 2
+            made.append(without(middle))
+            low, high = (low, middle) if self._passes(made[-1]) else (middle, high)
+        return made
+
+    def _by_cost(self, graph: Graph, scheme: Int8Scheme, clip: Clip, layers: tuple[str, ...]) -> list[str]:
+        """Layers in the order of what each costs when it alone is int8, the dearest first."""
+        costs: dict[str, float] = {}
+        num_images = min(64, len(self.trial.images))
+        with self.progress.task("rank layers", len(layers), "layers") as task:
+            for layer in layers:
+                started = time.perf_counter()
+                model = quantize(graph, self.ranges, scheme, only=layer, clip=clip)
+                costs[layer] = self.trial.cost_of(model, num_images=num_images).kl
+                if len(costs) == 1 and (time.perf_counter() - started) * len(layers) > _RANKING_SECONDS:
+                    num_images = min(16, num_images)
+                task.advance(1)
+        return sorted(layers, key=lambda layer: -costs[layer])
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def _made(self, model: onnx.ModelProto, name: str, started: float, kept: tuple[str, ...]) -> _Made:
+        cost = self.trial.cost_of(model)
+        return _Made(model, cost, name, time.perf_counter() - started, kept)
+
+    def _passes(self, made: _Made) -> bool:
+        return made.cost.points_lost <= self.max_points_lost
+
+    def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
+        """Of those that pass, the one with the fewest nodes kept, then the least cost."""
+        passing = [one for one in made if self._passes(one)]
+        chosen = min(passing, key=lambda one: (len(one.kept), *one.cost.order), default=None)
+        tries = tuple(
+            PrecisionTry(one.name, one.cost.points_lost, one.cost.kl, one.seconds, one is chosen) for one in made
+        )
+        if chosen is None:
+            least = min(one.cost.points_lost for one in made)
+            return RefusedVariant(
+                precision,
+                f"the best of {len(made)} tries loses {least:.1f} points of agreement with the teacher on the "
+                f"calibration images; {self.max_points_lost:g} are allowed",
+                tries,
+            )
+        file = write(chosen.model, self.folder / f"{precision.value}.onnx", self.float32)
+        how = chosen.name if precision is Precision.INT8 else ""
+        return Variant(
+            precision, file, f"{scheme}, {how}" if how else scheme, chosen.kept, reason if chosen.kept else "", tries
+        )

@@ -1,0 +1,239 @@
+"""Quantisation-aware distillation: the student learns from its teacher while it computes in fake int8.
+
+Tried where plain quantisation costs too much. Weights are rounded per output channel and activations per tensor in
+every forward, and gradients pass the rounding as if it were not there (Jacob et al. 2018, arXiv 1712.05877). Rounding
+a weight per output channel commutes with the batch norm that the exporter folds into it, so nothing is folded here.
+"""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - a training loop over tensors; only the recovery stage imports it
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from edgerecover.artifacts import Exported, InputSpec, Precision, RefusedVariant, Variant
+from edgerecover.config import Recovery
+from edgerecover.device import Compute
+from edgerecover.export.onnx import export
+from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
+from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.distill import distill
+from edgerecover.synthesize.image_set import SyntheticSets
+
+MAX_STEPS = 300
+RATE_FACTOR = 0.2
+"""Of the recovery's learning rate: the student is nearly right already."""
+_MOMENTUM = 0.1
+"""Of the ranges of activations, as of batch norm's statistics."""
+_SMALLEST_RANGE = 1e-4
+
+_CONVOLUTIONS: dict[Any, int] = {
+    torch.conv1d: 0,
+    torch.conv2d: 0,
+    torch.conv3d: 0,
+    torch.conv_transpose1d: 1,
+    torch.conv_transpose2d: 1,
+    torch.conv_transpose3d: 1,
+    nn.functional.linear: 0,
+}
+"""Functions of (input, weight, …), and the axis of the weight's output channels."""
+_SUMS: tuple[Any, ...] = (
+    torch.add,
+    Tensor.add,
+    Tensor.add_,
+    Tensor.__add__,
+    Tensor.__radd__,
+    Tensor.__iadd__,
+)
+
+
+@dataclass(frozen=True)
+class QuantizedStudent:
+    """What distillation in fake int8 led to."""
+
+    student: nn.Module
+    """On the CPU, in eval mode; its float weights are those that `variant` was made from."""
+    variant: Variant | RefusedVariant
+    seconds: float
+    """Of the distillation alone."""
+
+
+def distil_for_int8(
+    student: nn.Module,
+    teacher: nn.Module,
+    masks: Mapping[str, Tensor],
+    sets: SyntheticSets,
+    settings: Recovery,
+    scheme: Int8Scheme,
+    calibration: Calibration,
+    float32: Exported,
+    input: InputSpec,
+    folder: Path,
+    *,
+    seed: int,
+    compute: Compute,
+    channels: ChannelMap = SAME_CHANNELS,
+    max_points_lost: float = MAX_POINTS_LOST,
+    progress: Progress = SILENT,
+) -> QuantizedStudent:
+    """Distil a copy of the student under fake quantisation, export it, and make its int8 variant in `folder`.
+
+    Args:
+        student: recovered; not changed.
+        teacher: dense; not changed.
+        masks: weight name to kept positions; zeros outside stay exactly zero.
+        sets: train to learn from; what is chosen is chosen on `calibration`.
+        settings: of the recovery; steps and rate are lowered.
+        scheme: of int8.
+        calibration: what the variant is chosen on.
+        float32: the student's own export. Agreement lost is counted from it, not from what distillation makes of it.
+        input: of the network.
+        folder: where `int8.onnx` goes.
+        seed: of batch order and augmentation.
+        compute: device; computes in float32 here, because bfloat16 has no more bits than the integers.
+        channels: the teacher's channels that a narrower student has.
+        max_points_lost: agreement that int8 may cost, in percentage points.
+        progress: where to report.
+
+    Raises:
+        StageError: distillation diverged, or the file cannot be written.
+        BadInputError: the student cannot be exported any more.
+    """
+    started = time.perf_counter()
+    compute = dataclasses.replace(compute, amp_dtype=None)
+    learner = compute.place(copy.deepcopy(student)).eval()
+    teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
+    masks = {name: mask.to(compute.device) for name, mask in masks.items()}
+    short = settings.model_copy(
+        update={"num_steps": min(MAX_STEPS, settings.num_steps), "lr": settings.lr * RATE_FACTOR, "refresh": None}
+    )
+    with fake_int8(learner, scheme):
+        distill(
+            learner, teacher, masks, sets.train, short,
+            seed=seed, compute=compute, channels=channels, progress=progress,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    learner = learner.cpu().eval().requires_grad_(False)
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as temporary:
+        path = Path(temporary) / "float32.onnx"
+        exported = export(learner, input, path, opset=float32.opset, batch=float32.batch)
+        (answer,) = make_variants(
+            exported, [Precision.INT8], scheme, calibration, input, folder,
+            counted_from=float32, max_points_lost=max_points_lost, progress=progress,
+        )  # fmt: skip
+    return QuantizedStudent(learner, _said_to_be_distilled(answer, short.num_steps), seconds)
+
+
+def _said_to_be_distilled(answer: Variant | RefusedVariant, num_steps: int) -> Variant | RefusedVariant:
+    how = f"after {num_steps} steps of quantisation-aware distillation"
+    tries = tuple(dataclasses.replace(one, name=f"{how}, {one.name}") for one in answer.tries)
+    if isinstance(answer, Variant):
+        return dataclasses.replace(answer, scheme=f"{answer.scheme}, {how}", tries=tries)
+    return dataclasses.replace(answer, reason=f"{how}: {answer.reason}", tries=tries)
+
+
+@contextmanager
+def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[None]:
+    """Inside, every forward of `network` computes its layers (and sums, where the scheme does) on rounded numbers.
+
+    Ranges of activations follow the batches while gradients are recorded, and stand still otherwise. Layers are told
+    apart by the order of their calls, which must be the same in every forward. Layers inside torch's own multi-head
+    attention are left in float: it hides them.
+    """
+    ranges: dict[int, Tensor] = {}
+    modes: list[_FakeInt8] = []
+    sums = scheme.outputs and not any(isinstance(m, (nn.LayerNorm, nn.MultiheadAttention)) for m in network.modules())
+
+    def enter(_network: nn.Module, _inputs: object) -> None:
+        modes.append(_FakeInt8(scheme, ranges, with_sums=sums))
+        modes[-1].__enter__()  # type: ignore[no-untyped-call]  # of torch
+
+    def leave(_network: nn.Module, _inputs: object, _output: object) -> None:
+        modes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]  # of torch
+
+    handles = [
+        network.register_forward_pre_hook(enter),
+        network.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _FakeInt8(TorchFunctionMode):
+    """One forward: layers' weights and inputs rounded, on the way into the function that computes them."""
+
+    def __init__(self, scheme: Int8Scheme, ranges: dict[int, Tensor], *, with_sums: bool) -> None:
+        super().__init__()
+        self._scheme, self._ranges, self._with_sums = scheme, ranges, with_sums
+        self._number = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _CONVOLUTIONS and len(args) >= 2 and isinstance(args[1], Tensor):
+            weight = rounded_weight(args[1], _CONVOLUTIONS[func], self._scheme)
+            return func(self._activation(args[0]), weight, *args[2:], **kwargs)
+        if self._with_sums and func in _SUMS and _are_feature_maps(args):
+            if func in (Tensor.add_, Tensor.__iadd__):  # what is added to in place must not be a rounded copy
+                return func(args[0], self._activation(args[1]), *args[2:], **kwargs)
+            return func(self._activation(args[0]), self._activation(args[1]), *args[2:], **kwargs)
+        return func(*args, **kwargs)
+
+    def _activation(self, values: Tensor) -> Tensor:
+        number, self._number = self._number, self._number + 1
+        if torch.is_grad_enabled() or number not in self._ranges:
+            self._follow(number, values.detach())
+        low, high = self._ranges[number].unbind()
+        symmetric, signed = self._scheme.symmetric_activations, self._scheme.signed_activations
+        qmin, qmax = (-128, 127) if signed else (0, 255)
+        if symmetric:
+            scale = torch.maximum(-low, high) / 127
+            zero = torch.zeros_like(scale)
+        else:
+            scale = (high - low) / 255
+            zero = torch.round(qmin - low / scale)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero.to(torch.int32), qmin, qmax)
+
+    def _follow(self, number: int, values: Tensor) -> None:
+        low, high = values.amin().clamp(max=0), values.amax().clamp(min=0)
+        now = torch.stack([low, torch.maximum(high, low + _SMALLEST_RANGE)]).float()
+        before = self._ranges.get(number)
+        self._ranges[number] = now if before is None else before + _MOMENTUM * (now - before)
+
+
+def rounded_weight(weight: Tensor, axis: int, scheme: Int8Scheme) -> Tensor:
+    """The weight as the exported integers will give it back; a zero stays zero, gradients pass."""
+    levels = 64 if scheme.reduced_weights else 127
+    others = [i for i in range(weight.dim()) if i != axis]
+    largest_O = weight.detach().abs().amax(dim=others)
+    scale_O = torch.where(largest_O > 0, largest_O, torch.ones_like(largest_O)) / levels
+    zeros_O = torch.zeros_like(scale_O, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale_O, zeros_O, axis, -levels, levels)
+
+
+def _are_feature_maps(args: tuple[Any, ...]) -> bool:
+    """Two activations of one shape: a shortcut that joins, not a bias."""
+    return (
+        len(args) >= 2
+        and all(isinstance(arg, Tensor) and not isinstance(arg, nn.Parameter) and arg.dim() == 4 for arg in args[:2])
+        and args[0].shape == args[1].shape
+        and args[0].is_floating_point()
+    )
