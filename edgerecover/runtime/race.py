@@ -47,6 +47,8 @@ class Entrant:
     """None leaves it to the runtime."""
     batch: int | None = None
     """Images per query, where the file leaves that open; None: one."""
+    worker: str = "edgerecover.runtime.worker"
+    """Module that opens the file and answers; a benchmark has its own for what is no runtime of a device."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +214,7 @@ class _Runner:
         strict: bool,
     ) -> None:
         entrant = self.entrant
-        self._talk = ends.enter_context(
-            Conversation("edgerecover.runtime.worker", what=f"the latency measurement of {entrant.name}")
-        )
+        self._talk = ends.enter_context(Conversation(entrant.worker, what=f"the latency measurement of {entrant.name}"))
         self._opened = self._talk.ask(
             "open",
             OPEN_TIMEOUT_S,

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgerecover.errors import StageError
-from edgerecover.export.precision.graph import Graph
+from edgerecover.export.precision.graph import WEIGHTED, Graph
 from edgerecover.export.precision.ranges import NUM_BINS, Ranges, Seen
 from edgerecover.export.precision.schemes import Int8Scheme
 from edgerecover.silence import silence
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-Clip = Literal["extremes", "percentile", "least squares"]
-"""How the range of an activation is chosen: all values seen; all but one in ten thousand on each side that has any; or
-the range whose rounding and clipping together make the least squared error."""
-CLIPS: tuple[Clip, ...] = ("extremes", "percentile", "least squares")
-_SHARE_CLIPPED = 1e-4
+Clip = Literal["extremes", "least squares"]
+"""How the range of an activation is chosen: all values seen, or the range whose rounding and clipping together make the
+least squared error. (Percentiles lose more than either: docs/adr/0020.)"""
+CLIPS: tuple[Clip, ...] = ("extremes", "least squares")
 _SMALLEST_RANGE = 1e-4
 """Of an activation: a constant zero has a scale, too."""
 _COMPUTING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
@@ -83,6 +82,8 @@ def quantize(
             quantized: onnx.ModelProto = quantizer.model.model
             if scheme.float_ends:
                 _free_outputs(quantized)
+            if scheme.float_ends and graph.is_transformer:
+                _free_readers(quantized, set(chosen))
             del quantized.graph.value_info[:]
             quantized = onnx.shape_inference.infer_shapes(quantized, data_prop=True)
     except Exception as error:  # a quantizer of many parts raises anything
@@ -214,7 +215,6 @@ def _quantizer(
 
     nodes = [*chosen, *others]
     by_name = {node.name: node for node in model.graph.node}
-    layer_types = sorted({by_name[name].op_type for name in chosen})
     _mark_as_inferred(model)
     return QDQQuantizer(
         model,
@@ -232,9 +232,16 @@ def _quantizer(
             "QuantizeBias": scheme.integer_bias,
             "MinimumRealRange": _SMALLEST_RANGE,
             "TensorQuantOverrides": _weight_overrides(model, graph, scheme, set(chosen)),
-            "OpTypesToExcludeOutputQuantization": [] if scheme.outputs else layer_types,
+            "OpTypesToExcludeOutputQuantization": _types_with_float_outputs(graph, scheme),
         },
     )
+
+
+def _types_with_float_outputs(graph: Graph, scheme: Int8Scheme) -> list[str]:
+    """What a transformer's linear layers give to sums, norms and attention stays float; kernels give it so."""
+    if not scheme.outputs:
+        return list(WEIGHTED)
+    return ["Gemm", "MatMul"] if graph.is_transformer and scheme.float_ends else []
 
 
 def _mark_as_inferred(model: onnx.ModelProto) -> None:
@@ -305,6 +312,23 @@ def _free_outputs(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
+def _free_readers(model: onnx.ModelProto, chosen: Collection[str]) -> None:
+    """Give back the float tensor to whoever reads a rounded one and is no layer: residual streams stay exact."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.name in chosen or node.op_type == "QuantizeLinear":
+            continue
+        for index, name in enumerate(node.input):
+            dequantize = makers.get(name)
+            if dequantize is None or dequantize.op_type != "DequantizeLinear":
+                continue
+            quantize = makers.get(dequantize.input[0])
+            # What a convolution makes is integers already.
+            maker = makers.get(quantize.input[0]) if quantize is not None else None
+            if quantize is not None and (maker is None or maker.op_type not in ("Conv", "ConvTranspose")):
+                node.input[index] = quantize.input[0]
+
+
 # --- ranges of activations -----------------------------------------------------------------------------------
 
 
@@ -322,19 +346,7 @@ def _tensor_ranges(ranges: Ranges, clip: Clip, scheme: Int8Scheme) -> Any:
 def _range_of(seen: Seen, clip: Clip, scheme: Int8Scheme) -> tuple[float, float]:
     if clip == "extremes" or seen.histogram is None:
         return seen.low, seen.high
-    if clip == "percentile":
-        return _percentiles(seen, seen.histogram)
     return _least_squares(seen, seen.histogram, scheme)
-
-
-def _percentiles(seen: Seen, counts: NDArray[numpy.int64]) -> tuple[float, float]:
-    import numpy as np
-
-    edges = np.linspace(seen.low, seen.high, NUM_BINS + 1)
-    below = np.cumsum(counts) / counts.sum()
-    low = edges[int(np.searchsorted(below, _SHARE_CLIPPED, side="right"))]
-    high = edges[min(NUM_BINS, int(np.searchsorted(below, 1 - _SHARE_CLIPPED)) + 1)]
-    return float(min(low, 0.0)), float(max(high, 0.0))
 
 
 def _least_squares(seen: Seen, counts: NDArray[numpy.int64], scheme: Int8Scheme) -> tuple[float, float]:

@@ -139,21 +139,21 @@ class _Maker:
     # --- int8 ------------------------------------------------------------------------------------------------
 
     def int8(self, scheme: Int8Scheme) -> Variant | RefusedVariant:
-        """All layers by the best of three ways to choose ranges; then with biases corrected; then without the worst."""
+        """All layers, by the best way to choose ranges and biases; where that loses too much, all but the worst."""
         layers = layers_of(self.graph)
         if not layers:
             return RefusedVariant(Precision.INT8, "no layer of it can be int8: none has a stored float32 weight")
-        by_clip = {clip: self._quantized(self.graph, scheme, clip, f"ranges by {clip}") for clip in CLIPS}
-        tries = list(by_clip.values())
-        clip = min(CLIPS, key=lambda clip: by_clip[clip].cost.order)
-        graph, reason = self.graph, ""
-        if not self._passes(by_clip[clip]):
-            corrected = correct_biases(self.graph, self.ranges, scheme)
-            tries.append(self._quantized(corrected, scheme, clip, f"ranges by {clip}, biases corrected"))
-            if tries[-1].cost.order < by_clip[clip].cost.order:
-                graph = corrected
+        corrected = correct_biases(self.graph, self.ranges, scheme)
+        tries = [
+            self._quantized(graph, scheme, clip, f"ranges by {clip}{said}")
+            for graph, said in ((self.graph, ""), (corrected, ", biases corrected"))
+            for clip in CLIPS
+        ]
+        reason = ""
         if not any(self._passes(made) for made in tries):
-            least = min(tries, key=lambda made: made.cost.order).cost.points_lost
+            best = tries.index(min(tries, key=lambda made: made.cost.kl))
+            graph, clip = (self.graph, corrected)[best // len(CLIPS)], CLIPS[best % len(CLIPS)]
+            least = min(made.cost.points_lost for made in tries)
             tries += self._without_worst(graph, scheme, clip, layers)
             reason = (
                 f"all layers in int8 lose {least:.1f} points of agreement on the calibration images, more than the "
@@ -175,7 +175,8 @@ class _Maker:
 
         def without(num_kept: int) -> _Made:
             noun = "layer" if num_kept == 1 else "layers"
-            name = f"ranges by {clip}, {num_kept} {noun} kept in float32"
+            biases = "" if graph is self.graph else ", biases corrected"
+            name = f"ranges by {clip}{biases}, {num_kept} {noun} kept in float32"
             worst = set(ranked[:num_kept])
             return self._quantized(graph, scheme, clip, name, tuple(layer for layer in layers if layer in worst))
 
@@ -213,9 +214,9 @@ class _Maker:
         return made.cost.points_lost <= self.max_points_lost
 
     def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
-        """Of those that pass, the one with the fewest nodes kept, then the least cost."""
+        """Of those that pass, the one with the fewest nodes kept, then the one whose scores moved least."""
         passing = [one for one in made if self._passes(one)]
-        chosen = min(passing, key=lambda one: (len(one.kept), *one.cost.order), default=None)
+        chosen = min(passing, key=lambda one: (len(one.kept), one.cost.kl), default=None)
         tries = tuple(
             PrecisionTry(one.name, one.cost.points_lost, one.cost.kl, one.seconds, one is chosen) for one in made
         )

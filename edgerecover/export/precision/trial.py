@@ -29,11 +29,6 @@ class Cost:
     kl: float
     """Mean KL(float32 || variant) in nats."""
 
-    @property
-    def order(self) -> tuple[float, float]:
-        """Smaller is better."""
-        return self.points_lost, self.kl
-
 
 class Trial:
     """The float32 file's scores on all calibration images, and the teacher's decisions."""
