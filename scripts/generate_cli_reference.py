@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
@@ -106,12 +107,12 @@ def _table(kind: str, function: Callable[..., Any]) -> str:
 
 
 def _value(parameter: Parameter) -> str:
-    if typing.get_origin(parameter.kind) is list:
-        (choices,) = typing.get_args(parameter.kind)
-        return " or ".join(f"`{choice.value}`" for choice in choices)
-    if typing.get_origin(parameter.kind) is Literal:
-        return " or ".join(f"`{choice}`" for choice in typing.get_args(parameter.kind))
-    return {bool: "–", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}[parameter.kind]
+    (kind,) = typing.get_args(parameter.kind) if typing.get_origin(parameter.kind) is list else (parameter.kind,)
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(f"`{choice}`" for choice in typing.get_args(kind))
+    if issubclass(kind, Enum):
+        return " or ".join(f"`{choice.value}`" for choice in kind)
+    return {bool: "–", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}[kind]
 
 
 def _default(parameter: Parameter) -> str:
