@@ -36,8 +36,8 @@ from edgerecover.cli.options import (
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
-    from edgerecover.progress import Progress
     from edgerecover.pipeline import Request
+    from edgerecover.progress import Progress
     from edgerecover.remote.ssh import Access
 
 
