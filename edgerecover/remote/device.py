@@ -177,7 +177,7 @@ def _runner_failed(access: Access, status: Any, said: Sequence[str]) -> EdgeReco
     """The runner's own error, with its own exit code and next step."""
     message = next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), "")
     hint = next((line.removeprefix("next:  ") for line in said if line.startswith("next:  ")), "")
-    if status in _FAMILY and message:
+    if isinstance(status, int) and status in _FAMILY and message:
         return _FAMILY[status](f"on {access.destination}: {message}", hint=f"there: {hint}" if hint else "")
     last = message or (said[-1] if said else "it said nothing")
     ended = f"by signal {-status}" if isinstance(status, int) and status < 0 else f"with status {status}"

@@ -30,6 +30,8 @@ ALIVE_EVERY_S, ALIVE_TRIES = 5, 3
 """A connection that says nothing for their product is lost."""
 CLOSE_TIMEOUT_S = 15.0
 """The device gets this long to end what runs there and to clean up."""
+SILENCE_TIMEOUT_S = 60.0
+"""The agent shows every few seconds that it lives; a device that says nothing for so long has stopped."""
 MAX_NOISE_LINES, MAX_NOISE_CHARACTERS = 100, 4000
 MAX_LINE_BYTES = 128 << 20
 
@@ -150,16 +152,29 @@ class Connection:
             raise self._failure() from error
 
     def event(self) -> Mapping[str, Any]:
-        """The agent's next event, waited for.
+        """The agent's next event but for signs of life, waited for.
 
         Raises:
             MissingError: there is no connection, no Python, or no agent any more.
         """
-        event = self._events.get()
-        if event is None:
-            raise self._failure()
+        event = self._next()
+        while event.get("event") == "alive":
+            event = self._next()
         if event.get("event") == "ready":
             self._is_ready = True
+        return event
+
+    def _next(self) -> Mapping[str, Any]:
+        try:
+            event = self._events.get(timeout=SILENCE_TIMEOUT_S)
+        except queue.Empty as error:
+            self._process.kill()
+            raise MissingError(
+                f"{self._access.destination} has said nothing for {SILENCE_TIMEOUT_S:.0f} s",
+                hint="is it out of memory, or stopped? look at it by hand",
+            ) from error
+        if event is None:
+            raise self._failure()
         return event
 
     # --- what the process says ------------------------------------------------------------------------------
