@@ -46,7 +46,7 @@ def machine_key(recipe: EngineRecipe, version: str | None = None) -> EngineKey:
 
 
 def recipe_here(recipe: EngineRecipe) -> EngineRecipe:
-    """The recipe, for the GPU of this machine where TensorRT-RTX was to build for others: what is built here runs here."""
+    """The recipe; where TensorRT-RTX was to build it for other GPUs, for the one that is here."""
     gpu = this_gpu()
     if recipe.runtime != TENSORRT_RTX or gpu is None or covers(recipe.compute_capabilities, gpu.compute_capability):
         return recipe
