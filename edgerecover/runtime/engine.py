@@ -22,7 +22,7 @@ from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.engine_build import LAYERS_SUFFIX
 from edgerecover.runtime.engine_config import describe
-from edgerecover.runtime.engine_key import key_here, machine_key, why_not_here, why_rebuild
+from edgerecover.runtime.engine_key import key_here, machine_key, recipe_here, why_not_here, why_rebuild
 from edgerecover.runtime.engine_network import available_parser
 from edgerecover.runtime.fresh import run_fresh
 
@@ -128,7 +128,7 @@ def ready_engine(
 
     Args:
         onnx: the file.
-        recipe: what to build.
+        recipe: what to build; of TensorRT-RTX's compute capabilities, this machine's GPU is taken when it is not there.
         cache_folder: made where it is not there; the engine is `cache_folder / facts.file`. The timing cache is kept
             there too.
         progress: told what is reused, and what is built and why.
@@ -143,6 +143,7 @@ def ready_engine(
         cache_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"{cache_folder} cannot be made: {error.strerror or error}") from error
+    recipe = recipe_here(recipe)
     engine = cache_folder / f"{onnx.stem}.{recipe.runtime}.engine"
     here = key_here(onnx, recipe)
     reason = "there is none yet"

@@ -45,6 +45,14 @@ def machine_key(recipe: EngineRecipe, version: str | None = None) -> EngineKey:
     return EngineKey(recipe.runtime, version, capabilities, gpu.name if gpu is not None else "", "")
 
 
+def recipe_here(recipe: EngineRecipe) -> EngineRecipe:
+    """The recipe; where TensorRT-RTX was to build it for other GPUs, for the one that is here."""
+    gpu = this_gpu()
+    if recipe.runtime != TENSORRT_RTX or gpu is None or covers(recipe.compute_capabilities, gpu.compute_capability):
+        return recipe
+    return replace(recipe, compute_capabilities=(gpu.compute_capability,))
+
+
 def onnx_digest(onnx: Path) -> str:
     """SHA-256 of the file; where its weights lie beside it under the customary name, of both digests in order."""
     beside = [onnx.with_name(onnx.name + suffix) for suffix in _EXTERNAL_DATA]

@@ -12,7 +12,7 @@ from edgerecover.artifacts import (
     HardwareCompatibility,
 )
 from edgerecover.runtime import engine_key
-from edgerecover.runtime.engine_key import onnx_digest, why_rebuild
+from edgerecover.runtime.engine_key import onnx_digest, recipe_here, why_rebuild
 
 ORIN = EngineKey(TENSORRT, "10.3.0", ("8.7",), "Orin", "a" * 64)
 RECIPE = EngineRecipe(TENSORRT)
@@ -87,6 +87,21 @@ def test_an_rtx_engine_runs_on_the_gpus_it_was_built_for(
     key = EngineKey(TENSORRT_RTX, "1.7.1.116", built_for, "", "a" * 64)
     recipe = EngineRecipe(TENSORRT_RTX, compute_capabilities=built_for)
     assert why_rebuild(facts(key, recipe), key, recipe) == reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "built"),
+    [
+        (("8.6",), Gpu("RTX 4090", "8.9"), ("8.9",)),
+        (("8.6", "8.9"), Gpu("RTX 4090", "8.9"), ("8.6", "8.9")),
+        ((), Gpu("RTX 2080", "7.5"), ("7.5",)),
+        (("8.6",), None, ("8.6",)),
+    ],
+)
+def test_what_is_built_on_a_device_is_built_for_it(monkeypatch, asked, gpu, built) -> None:
+    monkeypatch.setattr(engine_key, "this_gpu", lambda: gpu)
+    assert recipe_here(EngineRecipe(TENSORRT_RTX, compute_capabilities=asked)).compute_capabilities == built
+    assert recipe_here(RECIPE) == RECIPE
 
 
 def test_the_digest_covers_weights_beside_the_file(tmp_path) -> None:
