@@ -153,6 +153,7 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
         teacher=folder / "dense.pt",
         input_flags=CIFAR,
         trust_code=True,
+        will_prune=False,
     )
     calibration, held_back = (
         Images(np.load(folder / "images" / f"{part}.npy")) for part in ("calibration", "held_back")
