@@ -18,8 +18,6 @@ from edgerecover.prune import prune_channels
 
 DENSE = "dense"
 _MACS_REMOVED = 0.5
-_TOLERANCE = 0.2
-"""Few wide steps are all that a small network can take; what was reached is told."""
 Write = Callable[[nn.Module, InputSpec, Path], Exported]
 ALTERNATIVE = "fewer channels"
 
@@ -58,7 +56,7 @@ def _exported(dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path
         return
     network = copy.deepcopy(dense).cpu().float().eval()
     try:
-        narrow = prune_channels(network, input, _MACS_REMOVED, tolerance=_TOLERANCE)
+        narrow = prune_channels(network, input, _MACS_REMOVED, roughly=True)
         exported = write(narrow, input, folder / "narrow.onnx")
     except (BadInputError, MissingError, StageError):
         return

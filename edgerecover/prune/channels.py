@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 MACS_TOLERANCE = 0.03
 """How far the fraction of MACs removed may be from the one asked for: channels come whole."""
 
+ROUGH_TOLERANCE = 0.2
+"""Of a network that is there for its latency alone."""
 _CLOSE_ENOUGH = 0.005
 _MAX_TRIALS = 10
 
 
-def prune_channels(
-    network: nn.Module, input: InputSpec, macs_removed: float, *, tolerance: float = MACS_TOLERANCE
-) -> nn.Module:
+def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float, *, roughly: bool = False) -> nn.Module:
     """A copy of `network` with the weakest channels of each layer taken out, by the L2 norm of their weights.
 
     All layers lose the same fraction of their channels; the classifier keeps its outputs. Where layers cannot lose
@@ -41,8 +41,10 @@ def prune_channels(
     Args:
         network: on the CPU, in eval mode; not changed.
         input: shape of the images.
-        macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1,
-        tolerance: met within this.
+        macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1;
+            met within MACS_TOLERANCE.
+        roughly: be quick: within ROUGH_TOLERANCE is near enough, and a network with layers that cannot lose channels is
+            refused instead of searched for them.
 
     Raises:
         BadInputError: fraction out of range or out of reach, or no layer of this network can lose channels.
@@ -57,14 +59,18 @@ def prune_channels(
     # Half of the channels everywhere: where that works, other fractions do.
     fixed: tuple[str, ...] = ()
     if not _can_lose_half(network, images_NCHW, fixed):
-        fixed = _unprunable(network, images_NCHW)
-        if not _can_lose_half(network, images_NCHW, fixed):
+        fixed = () if roughly else _unprunable(network, images_NCHW)
+        if not fixed or not _can_lose_half(network, images_NCHW, fixed):
             raise BadInputError(
                 "no layer of this network can lose channels without breaking it",
                 hint="--pattern unstructured or 2:4 leaves the shapes as they are",
             )
     return _closest(
-        network, lambda ratio: _narrowed(network, images_NCHW, ratio, fixed), input, macs_removed, tolerance
+        network,
+        lambda ratio: _narrowed(network, images_NCHW, ratio, fixed),
+        input,
+        macs_removed,
+        *((ROUGH_TOLERANCE, ROUGH_TOLERANCE) if roughly else (MACS_TOLERANCE, _CLOSE_ENOUGH)),
     )
 
 
@@ -83,6 +89,7 @@ def _closest(
     input: InputSpec,
     macs_removed: float,
     tolerance: float,
+    close_enough: float,
 ) -> nn.Module:
     """Bisect the fraction of channels; the first guess is that MACs fall with its square."""
     dense_macs = count_macs(network, input.shape)
@@ -96,7 +103,7 @@ def _closest(
         trial = _Trial(narrower, 1 - count_macs(narrower, input.shape) / dense_macs)
         if best is None or abs(trial.removed - macs_removed) < abs(best.removed - macs_removed):
             best = trial
-        if abs(trial.removed - macs_removed) <= _CLOSE_ENOUGH:
+        if abs(trial.removed - macs_removed) <= close_enough:
             break
         low, high = (ratio, high) if trial.removed < macs_removed else (low, ratio)
         ratio = (low + high) / 2
