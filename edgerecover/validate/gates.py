@@ -386,7 +386,8 @@ def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
 
 
 def _settles(limits: Limits, latency: Latency) -> bool:
-    return latency.host_is_target and latency.provider == limits.provider
+    runtime = latency.runtime.partition(" ")[0]
+    return latency.host_is_target and (latency.provider == limits.provider or runtime in limits.runtimes)
 
 
 def _elsewhere(limits: Limits, latency: Latency) -> str:
