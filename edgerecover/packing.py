@@ -10,24 +10,46 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, Outcome, Precision, Race, RecordFacts, Report, Variant, to_json
+from edgerecover.artifacts import (
+    DeviceTask,
+    ModelFacts,
+    Outcome,
+    Precision,
+    Race,
+    RecordFacts,
+    Report,
+    Variant,
+    to_json,
+)
 from edgerecover.bundle.write import write_bundle
 from edgerecover.files import npy_bytes
 from edgerecover.report.markdown import markdown
+from edgerecover.runner.archive import runner_pyz
+from edgerecover.validate.limits import limits_of
 
 if TYPE_CHECKING:
     from edgerecover.building import Engines
+    from edgerecover.config import Profile, Target
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
 Scorer = Callable[[Any], Any]
 """From network inputs (N, C, H, W) to class scores (N, K)."""
-RESERVED_NAMES = ("config.json", "dreams.png", "golden", "manifest.json", "report.json", "report.md")
+RESERVED_NAMES = (
+    *("config.json", "dreams.png", "engines", "golden", "limits.json", "manifest.json", "recipe.json", "report.json"),
+    *("report.md", "runner.json", "runner.pyz", "variants"),
+)
 """What every bundle holds beside its model."""
 
 
 def pack(
-    report: Report, out: Path, content: Mapping[str, Path | bytes | str], configuration: Mapping[str, Any]
+    report: Report,
+    out: Path,
+    content: Mapping[str, Path | bytes | str],
+    configuration: Mapping[str, Any],
+    target: Target,
+    profile: Profile,
+    precision: Precision,
 ) -> None:
     """Write the bundle of a report.
 
@@ -36,6 +58,9 @@ def pack(
         out: where to.
         content: model, golden images and answers, and what else belongs to it, by path inside the bundle.
         configuration: everything that decided the result, with no path of the user's machine in it.
+        target: what the bundle's runner is to expect of the machine,
+        profile: and how it is to measure and judge there.
+        precision: of model.onnx.
 
     Raises:
         BadInputError: it cannot be written; nothing is left behind.
@@ -43,10 +68,28 @@ def pack(
     files: dict[str, Path | bytes | str] = {
         **content,
         "config.json": _json(configuration),
+        "limits.json": _json(to_json(limits_of(profile, target))),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
+        "runner.json": _json(to_json(device_task(profile, target, precision))),
+        "runner.pyz": runner_pyz(),
     }
     write_bundle(files, out, _manifest_fields(report))
+
+
+def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:
+    """What the runner in a bundle is to do on the device."""
+    return DeviceTask(
+        target=target.name,
+        machine=target.needs,
+        runtime=target.runtime.value,
+        providers=target.providers.value,
+        num_warmup=profile.latency.num_warmup,
+        min_queries=profile.latency.min_queries,
+        min_duration_s=profile.latency.min_duration_s,
+        also_runtimes=target.also_runtimes.value if target.also_runtimes else (),
+        precision=precision,
+    )
 
 
 def path_in_bundle(variant: Variant, race: Race) -> str:

@@ -236,7 +236,15 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
             }
-            pack(report, request.out, content, _resolved_configuration(request, models))
+            pack(
+                report,
+                request.out,
+                content,
+                _resolved_configuration(request, models),
+                request.target,
+                request.profile,
+                shipped.precision,
+            )
     return report
 
 

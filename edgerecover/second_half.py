@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover import __version__
-from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Report, StageTime, SyntheticFacts, to_json
+from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Precision, Report, StageTime, SyntheticFacts, to_json
 from edgerecover.bundle.manifest import check_paths
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
@@ -169,7 +169,8 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
                 **golden_files(session.run, teacher.score, golden_NCHW),
                 "dreams.png": contact_sheet(evidence.golden),
             }
-            pack(report, request.out, content, _configuration(request, teacher))
+            configuration = _configuration(request, teacher)
+            pack(report, request.out, content, configuration, request.target, request.profile, _precision(file))
     return report
 
 
@@ -440,6 +441,13 @@ def _remarks(
             f"the layers of {Path(origin.facts.path).name} were not all found in the file: whether its zeros are still "
             "zero was not checked"
         )
+
+
+def _precision(file: OnnxFile) -> Precision:
+    """The coarsest that it computes in."""
+    if file.is_quantized:
+        return Precision.INT8
+    return Precision.FP16 if file.is_half else Precision.FP32
 
 
 def _configuration(request: FileRequest, teacher: _Teacher) -> dict[str, Any]:

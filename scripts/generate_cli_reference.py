@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
@@ -105,13 +106,18 @@ def _table(kind: str, function: Callable[..., Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_PLAIN = {bool: "–", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
 def _value(parameter: Parameter) -> str:
     if typing.get_origin(parameter.kind) is list:
-        (choices,) = typing.get_args(parameter.kind)
-        return " or ".join(f"`{choice.value}`" for choice in choices)
+        (kind,) = typing.get_args(parameter.kind)
+        if not issubclass(kind, Enum):
+            return _PLAIN[kind]
+        return " or ".join(f"`{choice.value}`" for choice in kind)
     if typing.get_origin(parameter.kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(parameter.kind))
-    return {bool: "–", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}[parameter.kind]
+    return _PLAIN[parameter.kind]
 
 
 def _default(parameter: Parameter) -> str:

@@ -248,3 +248,46 @@ def write_onnx():
         return path
 
     return write_onnx
+
+
+@pytest.fixture
+def make_bundle(write_onnx, tmp_path):
+    """Packs a small classifier as `edgerecover run` would, but for the report: a runner reads its gates only."""
+    import json
+
+    import numpy as np
+
+    from edgerecover.artifacts import DeviceTask, to_json
+    from edgerecover.bundle.write import write_bundle
+    from edgerecover.files import npy_bytes
+    from edgerecover.runner.archive import runner_pyz
+    from edgerecover.runtime.session import open_session
+    from edgerecover.validate.limits import Limits
+
+    def make_bundle(name="net.bundle", *, task=None, limits=None, gates=(), teacher=False, variants=None, **replaced):
+        model = write_onnx(tmp_path / "exported.onnx")
+        images_NCHW = np.random.default_rng(3).normal(size=(8, 3, 8, 8)).astype(np.float32)
+        outputs_NK = open_session(model, ["CPUExecutionProvider"]).run(images_NCHW)
+        asked = {
+            "target": "toy", "machine": {}, "runtime": "onnxruntime", "providers": ["CPUExecutionProvider"],
+            "num_warmup": 1, "min_queries": 5, "min_duration_s": 0.0, **(task or {}),
+        }  # fmt: skip
+        asked = {**to_json(DeviceTask("toy", None, "", (), 0, 1, 0.0)), **asked}
+        asked_limits = Limits("toy", 0.5, 0.9, 0.1, 3.0, "toy", "CPUExecutionProvider", **(limits or {}))
+        files = {
+            "model.onnx": model,
+            "golden/inputs.npy": npy_bytes(images_NCHW),
+            "golden/outputs.npy": npy_bytes(outputs_NK),
+            "limits.json": json.dumps(to_json(asked_limits)),
+            "runner.json": json.dumps(asked),
+            "report.json": json.dumps({"gates": to_json(tuple(gates))}),
+            "runner.pyz": runner_pyz(),
+            **{f"variants/{precision}.onnx": path for precision, path in (variants or {}).items()},
+        }
+        if teacher:
+            files["golden/teacher.npy"] = npy_bytes(outputs_NK)
+        for path, content in replaced.items():
+            files[path.replace("__", "/").replace("_json", ".json").replace("_npy", ".npy")] = content
+        return write_bundle(files, tmp_path / name, {"target": "toy"})
+
+    return make_bundle

@@ -48,3 +48,18 @@ def test_device_side_imports_in_a_bare_environment(tmp_path: Path) -> None:
     assert len(names) > 8
     done = run_python(f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)", python=str(bare))
     assert done.returncode == 0, done.stderr
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its reporter keeps a session file among the temporary files, and an identifier in the home folder."""
+    code = f"""
+import os, sys
+os.environ.update(TMPDIR={str(tmp_path)!r}, HOME={str(tmp_path)!r}, XDG_CACHE_HOME={str(tmp_path)!r})
+for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+    os.environ.pop(name, None)
+from edgerecover.runtime.session import import_onnxruntime
+import_onnxruntime()
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())

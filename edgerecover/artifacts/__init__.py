@@ -1,6 +1,7 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
+from edgerecover.artifacts.device import DeviceResult, DeviceTask, GoldenCheck, Tried
 from edgerecover.artifacts.engines import (
     ENGINE_RUNTIMES,
     TENSORRT,
@@ -24,6 +25,7 @@ from edgerecover.artifacts.judged import (
     Predicted,
     Proportion,
     paired_interval,
+    verdict_of,
 )
 from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
@@ -41,6 +43,8 @@ __all__ = [
     "BatchRange",
     "Conditions",
     "Descent",
+    "DeviceResult",
+    "DeviceTask",
     "Energy",
     "EngineFacts",
     "EngineKey",
@@ -50,6 +54,7 @@ __all__ = [
     "Fingerprint",
     "Gate",
     "GateStatus",
+    "GoldenCheck",
     "Gpu",
     "HardwareCompatibility",
     "Host",
@@ -78,6 +83,7 @@ __all__ = [
     "StageTime",
     "SyntheticFacts",
     "TargetMachine",
+    "Tried",
     "Twin",
     "TwoFour",
     "Variant",
@@ -85,4 +91,5 @@ __all__ = [
     "paired_interval",
     "sha256_of",
     "to_json",
+    "verdict_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -157,3 +158,9 @@ class Gate:
     source: str
     """Who set the limit: "profile balanced", "target jetson-orin"."""
     message: str
+
+
+def verdict_of(gates: Iterable[Gate]) -> GateStatus:
+    """The worst of them; a gate that needs the device does not count."""
+    statuses = {gate.status for gate in gates}
+    return next((worst for worst in (GateStatus.FAIL, GateStatus.INCONCLUSIVE) if worst in statuses), GateStatus.PASS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgerecover.artifacts.engines import EngineFacts
 from edgerecover.artifacts.exported import Exported, Variant
-from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss
+from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss, verdict_of
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
 from edgerecover.artifacts.race import Race
@@ -84,8 +84,4 @@ class Report:
     @property
     def verdict(self) -> GateStatus:
         """The worst gate; a gate that needs the device does not count against the run."""
-        statuses = {gate.status for gate in self.gates}
-        for status in (GateStatus.FAIL, GateStatus.INCONCLUSIVE):
-            if status in statuses:
-                return status
-        return GateStatus.PASS
+        return verdict_of(self.gates)

@@ -31,7 +31,7 @@ def engine_build(
         bool | None, typer.Option("--sparse/--no-sparse", help="Try 2:4 kernels. [if the target has them]")
     ] = None,
     workspace_mb: Annotated[
-        int | None, typer.Option("--workspace-mb", min=1, help="Most memory for one layer's own use.")
+        int | None, typer.Option("--workspace-mb", min=1, help="Most memory for one layer's own use. [the target's]")
     ] = None,
     tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Let float32 layers round their inputs.")] = True,
     dla_core: Annotated[int | None, typer.Option("--dla-core", min=0, help="Deep learning accelerator to use.")] = None,
@@ -51,7 +51,7 @@ def engine_build(
 
     device = load_target(target)
     recipe = recipe_for(device, _precision(onnx), batch=_batch(batch), sparse_weights=sparse)
-    recipe = replace(recipe, workspace_mb=workspace_mb, tf32=tf32, dla_core=dla_core)
+    recipe = replace(recipe, workspace_mb=workspace_mb or recipe.workspace_mb, tf32=tf32, dla_core=dla_core)
     _check_machine(device, recipe)
     path = out or onnx.with_name(f"{onnx.stem}.{device.name}.engine")
     with live_progress().task("build engine", 1, "engine") as task:
@@ -138,14 +138,11 @@ def _batch(text: str | None) -> BatchRange | None:
 def _check_machine(device: Target, recipe: EngineRecipe) -> None:
     """TensorRT builds for the GPU it runs on: another machine's engine would be refused there."""
     from edgerecover.artifacts import TENSORRT
-    from edgerecover.runtime.cuda import this_gpu
+    from edgerecover.runtime.host import differences, this_host
 
-    wanted = device.compute_capability.value if device.compute_capability is not None else None
-    gpu = this_gpu()
-    if recipe.runtime != TENSORRT or wanted is None or (gpu is not None and gpu.compute_capability == wanted):
+    if recipe.runtime != TENSORRT or not (found := differences(device.needs, this_host())):
         return
-    found = f"{gpu.name} ({gpu.compute_capability})" if gpu is not None else "no NVIDIA GPU"
     raise MissingError(
-        f"an engine for {device.name} is built on that device (compute capability {wanted}); this machine has {found}",
+        f"an engine for {device.name} is built on that device, and this is not one: {'; '.join(found)}",
         hint="`edgerecover engine check` tells here whether TensorRT takes the file; the runner builds it there",
     )

@@ -9,6 +9,7 @@ from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import InputSpec
+    from edgerecover.remote.ssh import Access
 
 
 def require_file(path: Path) -> None:
@@ -68,3 +69,19 @@ def input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range
             f"input flags: {where}: {problem['msg'].removeprefix('Value error, ')}",
             hint="for example --input-shape 3,224,224",
         ) from error
+
+
+def device_access(on: str | None, config: Path | None, python: str) -> Access | None:
+    """The flags about a device as one value; None when none is named.
+
+    Raises:
+        BadInputError: not an address, not a Python, or no such configuration.
+    """
+    if on is None:
+        return None
+    from edgerecover.remote.destination import parse_destination
+    from edgerecover.remote.ssh import Access, check_python
+
+    if config is not None:
+        require_file(config)
+    return Access(parse_destination(on), config, check_python(python))

@@ -43,3 +43,13 @@ TeacherArchOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", help="ssh://user@host[:port]: run the bundle's runner there; settles the target's gates."),
+]
+SshConfigOption = Annotated[
+    Path | None, typer.Option("--ssh-config", help="OpenSSH configuration for --on. [~/.ssh/config]")
+]
+DevicePythonOption = Annotated[
+    str, typer.Option("--device-python", help="Python on the device of --on, with numpy and the runtime.")
+]

@@ -9,20 +9,23 @@ import typer
 
 from edgerecover.artifacts import Precision
 from edgerecover.cli.console import dreaming, show_report, stderr
-from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
+    DevicePythonOption,
     EvalDataOption,
     JsonOption,
     MeanOption,
     ModelArgument,
+    OnOption,
     PruningPattern,
     RangeOption,
     RecordOption,
     SeedOption,
     ShapeOption,
     SparsityOption,
+    SshConfigOption,
     StdOption,
     TargetOption,
     TeacherArchOption,
@@ -32,6 +35,7 @@ from edgerecover.cli.options import (
 
 if TYPE_CHECKING:
     from edgerecover.pipeline import Request
+    from edgerecover.remote.ssh import Access
 
 
 def run_command(
@@ -66,6 +70,9 @@ def run_command(
         list[Precision] | None,
         typer.Option("--precision", help="That may be shipped beside fp32; several times for several. [the target's]"),
     ] = None,
+    on: OnOption = None,
+    ssh_config: SshConfigOption = None,
+    device_python: DevicePythonOption = "python3",
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
@@ -104,7 +111,12 @@ def run_command(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
     )
-    _run_and_show(request, as_json)
+    access = device_access(on, ssh_config, device_python)
+    if access is not None:
+        from edgerecover.remote.device import check_device
+
+        check_device(access)
+    _run_and_show(request, as_json, access)
 
 
 def demo(
@@ -129,9 +141,13 @@ def demo(
     _run_and_show(request, as_json)
 
 
-def _run_and_show(request: Request, as_json: bool) -> None:
+def _run_and_show(request: Request, as_json: bool, access: Access | None = None) -> None:
     from edgerecover.pipeline import run
 
     with dreaming(request.work) as progress:
         report = run(request, progress)
+        if access is not None:
+            from edgerecover.remote.device import run_on, settled
+
+            report = settled(report, run_on(request.out, access, progress=progress))
     show_report(report, str(request.out), as_json)

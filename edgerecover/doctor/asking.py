@@ -34,7 +34,7 @@ class Answer:
     def is_absent(self, module: str) -> bool:
         """The error says that this very module is not installed, and not one that it needs."""
         found = _NOT_THERE.search(self.error)
-        return found is not None and found[1].removesuffix("_bindings") == module
+        return self.error.endswith("is not installed") or (found is not None and found[1] == module)
 
 
 Ask = Callable[..., Answer]
@@ -63,7 +63,7 @@ def ask_module(ask: Ask, module: str) -> Answer:
 
 
 def systems_copies(module: str, root: Path = Path("/")) -> list[Path]:
-    """Where the system's package manager has put a Python module that this environment may not see."""
+    """Where the system's package manager has put a Python module, for whatever Python."""
     return sorted(root.glob(f"usr/lib/python3*/dist-packages/{module}"))
 
 

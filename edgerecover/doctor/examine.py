@@ -31,10 +31,10 @@ _OPTIONAL = (
 )
 """Runtimes that some targets use or race, where none was named."""
 _HOST_PART = {
-    "measure": "this machine can run it for host latency",
-    "build": "this machine can build its engine, not run it",
-    "parse": "this machine can ask TensorRT-RTX's parser whether TensorRT will take the file",
-    "judge": "this machine judges the file with onnxruntime on the CPU, no more",
+    "measure": "It can run its files for host latency",
+    "build": "It can build its engine, not run it",
+    "parse": "It can ask TensorRT-RTX's parser whether TensorRT will take the file",
+    "judge": "It judges its files with onnxruntime on the CPU, no more",
 }
 
 
@@ -155,16 +155,16 @@ def _fits(version: str, specifier: str) -> bool:
 
 def _torch(ask: Ask, host: Host) -> Iterator[Finding]:
     """The pair: torchvision's operators are compiled against one very version of PyTorch."""
-    torch = ask("torch")
+    both = ask("torchvision")
+    torch = ask("torch") if both.error else both  # alone only when something is wrong: it takes seconds
     if torch.error:
         yield _broken("torch", torch, "pip install --force-reinstall torch torchvision")
         return
     yield Finding("torch", Status.OK, _torch_words(torch))
-    torchvision = ask("torchvision")
-    if torchvision.error:
-        yield _torchvision_broken(torchvision, torch.version)
+    if both.error:
+        yield _torchvision_broken(both, torch.version)
     else:
-        yield Finding("torchvision", Status.OK, f"{torchvision.version}, fits")
+        yield Finding("torchvision", Status.OK, f"{both.values['torchvision']}, fits")
     yield from _torch_on_gpu(ask, torch, host)
 
 
@@ -304,7 +304,7 @@ def _which_machine(target: Target, host: Host) -> Finding:
     sibling = _same_board(target, host)
     if sibling:  # the right board with another JetPack
         return Finding("target", Status.NOTE, found, f"edgerecover doctor --target {sibling}")
-    return Finding("target", Status.NOTE, f"{found}. {_HOST_PART[target.host_part]}".replace(". this", ". This"))
+    return Finding("target", Status.NOTE, f"{found}. {_HOST_PART[target.host_part]}")
 
 
 def _same_board(target: Target, host: Host) -> str | None:
@@ -335,14 +335,12 @@ def _package(package: Package, ask: Ask) -> Finding:
 
 
 def _absent(package: Package, name: str, status: Status) -> Finding:
-    """Not installed; or installed by the system, for a Python or an environment that is not this one."""
+    """Not installed; or installed by the system, for a Python that is not this one."""
     for copy in systems_copies(package.module):
         built_for = python_of(copy)
-        if built_for and built_for != this_python():
+        if built_for not in ("", this_python()):
             found = f"{copy} is for Python {built_for}, and this is {this_python()}"
             return Finding(name, status, found, f"python{built_for} -m venv --system-site-packages edgerecover-venv")
-        found = f"{copy} is not seen from {sys.prefix}"
-        return Finding(name, status, found, "python3 -m venv --system-site-packages edgerecover-venv")
     needed = f" ({package.version} is needed)" if package.version else ""
     return Finding(name, status, f"not installed{needed}", package.install)
 

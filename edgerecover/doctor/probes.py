@@ -14,10 +14,11 @@ import tempfile
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from edgerecover.artifacts.engines import TENSORRT, TENSORRT_RTX
 from edgerecover.errors import EdgeRecoverError
+from edgerecover.runtime.tensorrt_module import import_tensorrt, version_of
 from edgerecover.silence import silence
 
 TINY_ONNX = b64decode(
@@ -26,9 +27,6 @@ TINY_ONNX = b64decode(
     "aW5wdXQSFgoUCAESEAoCCAEKAggDCgIICAoCCAhiGAoGbG9naXRzEg4KDAgBEggKAggBCgIIBEIECgAQDQ=="
 )
 """A convolution, its mean and the shape of class scores: float32 (1, 3, 8, 8) → (1, 4), opset 13, IR version 7."""
-
-RTX_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
-"""TensorRT-RTX's Python module: by its own name where the meta package is installed, else by that of its bindings."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,12 +66,13 @@ def probe_torch() -> dict[str, Any]:
 
 
 def probe_torchvision() -> dict[str, Any]:
-    """torchvision's compiled operators fit this PyTorch: one of them is called."""
+    """What `probe_torch` finds, and that torchvision's compiled operators fit it: one of them is called."""
+    found = probe_torch()
     import torch
     import torchvision
 
     torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    return {"version": torchvision.__version__}
+    return {**found, "torchvision": torchvision.__version__}
 
 
 def probe_onnxruntime(*asked: str) -> dict[str, Any]:
@@ -107,18 +106,17 @@ def probe_openvino() -> dict[str, Any]:
 
 def probe_tensorrt() -> dict[str, Any]:
     """Version, and how many deep learning accelerators its builder sees, which needs a driver and a GPU."""
-    tensorrt = importlib.import_module("tensorrt")
+    tensorrt = import_tensorrt(TENSORRT)
     builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
-    return {"version": tensorrt.__version__, "dla_cores": int(builder.num_DLA_cores)}
+    return {"version": version_of(tensorrt), "dla_cores": int(builder.num_DLA_cores)}
 
 
 def probe_tensorrt_rtx() -> dict[str, Any]:
     """Version; its builder and parser start, for which it needs no GPU."""
-    rtx = _first_module(RTX_MODULES)
+    rtx = import_tensorrt(TENSORRT_RTX)
     logger = rtx.Logger(rtx.Logger.ERROR)
-    builder = rtx.Builder(logger)
-    rtx.OnnxParser(builder.create_network(0), logger)
-    return {"version": rtx.__version__}
+    rtx.OnnxParser(rtx.Builder(logger).create_network(0), logger)
+    return {"version": version_of(rtx)}
 
 
 def probe_cuda_driver() -> dict[str, Any]:
@@ -133,16 +131,6 @@ def probe_cuda_driver() -> dict[str, Any]:
 def probe_module(name: str) -> dict[str, Any]:
     """Any other module: imports, and its version where it tells."""
     return {"version": str(getattr(importlib.import_module(name), "__version__", ""))}
-
-
-def _first_module(names: Sequence[str]) -> ModuleType:
-    for name in names[:-1]:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-    return importlib.import_module(names[-1])
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {

@@ -43,6 +43,7 @@ def recipe_for(
         precision=precision,
         batch=batch,
         compute_capabilities=(capability,) if runtime == TENSORRT_RTX and capability is not None else (),
+        workspace_mb=target.workspace_mb.value if target.workspace_mb is not None else None,
         sparse_weights=target.sparse.value == "2:4" if sparse_weights is None else sparse_weights,
     )
 

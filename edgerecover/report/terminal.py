@@ -245,15 +245,8 @@ def _race(report: Report) -> list[RenderableType]:
 def _engines(report: Report) -> list[RenderableType]:
     if not report.engines:
         return []
-    rows = [
-        (Text(engine.recipe.precision.value, "dim"), line if number == 0 else Text(line, "dim"))
-        for engine in report.engines
-        for number, line in enumerate(engine_lines(engine))
-    ]
-    shown = [
-        (name if number == 0 or rows[number - 1][0] != name else "", line) for number, (name, line) in enumerate(rows)
-    ]
-    return [section("Engines, built here for the target's GPU"), grid(shown)]
+    rows = ((Text(engine.recipe.precision.value, "dim"), "\n".join(engine_lines(engine))) for engine in report.engines)
+    return [section("Engines, built here for the target's GPU"), grid(rows)]
 
 
 def _as_it_came(report: Report) -> str:

@@ -31,7 +31,7 @@ from edgerecover.runtime.engine_config import (
 )
 from edgerecover.runtime.engine_key import key_here
 from edgerecover.runtime.engine_layers import by_type, layers_of_inspector, layers_of_log, sparse_layers
-from edgerecover.runtime.engine_network import Network, accepted_here, parse_onnx
+from edgerecover.runtime.engine_network import Network, accepted_here, names_are_text, parse_onnx
 from edgerecover.runtime.probe import bound_memory
 from edgerecover.runtime.tensorrt_module import Log, first_of, logger_into, version_of
 
@@ -49,9 +49,10 @@ def build_here(onnx: Path, recipe: EngineRecipe, out: Path, timing_cache: Path |
     """
     log = Log()
     started_s = time.perf_counter()
-    network = parse_onnx(onnx, recipe, log)
-    config = configure(network, recipe, onnx)
-    fallbacks = dla_fallbacks(config, network, recipe)
+    with names_are_text(onnx):
+        network = parse_onnx(onnx, recipe, log)
+        config = configure(network, recipe, onnx)
+        fallbacks = dla_fallbacks(config, network, recipe)
     use_timing_cache(config, network, recipe, timing_cache)
     plan = _built(network, config, recipe, onnx)
     build_s = time.perf_counter() - started_s

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +92,8 @@ def accepted_here(onnx: Path, runtime: str, question: str) -> Acceptance:
     log = Log()
     by = f"{WORDS[runtime]} {version_of(import_tensorrt(runtime))}"
     try:
-        network = parse_onnx(onnx, EngineRecipe(runtime=runtime), log)
+        with names_are_text(onnx):
+            network = parse_onnx(onnx, EngineRecipe(runtime=runtime), log)
     except RefusedByParserError as error:
         return Acceptance(False, by, runtime != question, 0, error.problems)
     except BadInputError as error:
@@ -162,8 +164,8 @@ def _parsed(parser: Any, onnx: Path) -> bool:
 
 def _problem(error: Any) -> str:
     """What the parser says of one node: "node fc.bias_DequantizeLinear (DequantizeLinear): its input has …"."""
-    described = one_line(str(error.desc()))
-    node, operator = (str(getattr(error, name)()) if hasattr(error, name) else "" for name in _OF_NODE)
+    described = one_line(_text(error, "desc"))
+    node, operator = (_text(error, name) for name in _OF_NODE)
     if not node and not operator:
         return described
     for prefix in (node, f"{node}:"):  # it says the node's name twice: we say it once
@@ -171,6 +173,25 @@ def _problem(error: Any) -> str:
     if wrapped := re.match(rf"(?:API Usage|Internal) Error \((?:{re.escape(node)}: )?(.*)\)$", described):
         described = wrapped[1]
     return f"node {node or error.node()} ({operator or 'operator unknown'}): {described or 'no reason given'}"
+
+
+def _text(error: Any, name: str) -> str:
+    """What one part of a parser's error says; nothing where this version has no such part."""
+    if not hasattr(error, name):
+        return ""
+    try:
+        return str(getattr(error, name)())
+    except UnicodeDecodeError:
+        return "(not UTF-8)"
+
+
+@contextmanager
+def names_are_text(onnx: Path) -> Iterator[None]:
+    """Its bindings fail on every name in a file that is not UTF-8, wherever that comes up."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{onnx}: a name in it is not UTF-8 text", hint="the file is damaged") from error
 
 
 _OF_NODE = ("node_name", "node_operator")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from edgerecover.artifacts import Fingerprint, Host
 from edgerecover.runtime import sysfs
-from edgerecover.runtime.host import instructions
 from edgerecover.runtime.nvml import Nvml
 
 
@@ -29,7 +28,7 @@ def fingerprint(
         "board": host.board,
         "cpu": host.cpu,
         "cores": str(host.num_cores),
-        "instructions": " ".join(instructions(root)),
+        "instructions": " ".join(host.isa),
         "governor": sysfs.governor(root, [0]),
         "power mode": sysfs.power_mode(root),
         "cpu quota": None if quota is None else f"{quota:g}",

@@ -97,11 +97,6 @@ def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
     return tuple(found)
 
 
-def instructions(root: Path = _ROOT) -> tuple[str, ...]:
-    """Which of `machine.ISA` the processor has; empty where the system does not tell."""
-    return _isa(_cpu_info(root))
-
-
 def _canonical(machine: str) -> str:
     """One name per instruction set: AMD64 is x86_64 and arm64 is aarch64."""
     return _SAME_MACHINE.get(machine.lower(), machine.lower())

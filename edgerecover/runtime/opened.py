@@ -47,7 +47,7 @@ class Opened(Protocol):
 
     @property
     def runtime(self) -> str:
-        """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+        """ "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
 
     @property
     def version(self) -> str:
@@ -204,6 +204,9 @@ class Classifier(abc.ABC):
             f"{self.path}: an output of class scores (N, K) with {wanted} was expected, found {found}",
             hint="export the classifier up to its logits, with the classes of its teacher",
         )
+
+    def insist(self) -> None:  # noqa: B027 - not abstract: an engine runs wholly where it was built for
+        """Raise MissingError unless the first provider that was asked for really ran something."""
 
     def feed(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[Any]:
         """Images as the file takes them: its type, its order of axes."""

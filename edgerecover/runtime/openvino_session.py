@@ -42,7 +42,7 @@ def import_openvino() -> Any:
     Raises:
         MissingError: it is not installed, or does not load here.
     """
-    if "openvino" in sys.modules:
+    if sys.modules.get("openvino") is not None:
         return sys.modules["openvino"]
     # `None` makes an import fail, which openvino allows for: it then has no model converter, which is not needed.
     hidden = _CALLS_HOME not in sys.modules

@@ -47,6 +47,8 @@ class Entrant:
     """None leaves it to the runtime."""
     batch: int | None = None
     """Images per query, where the file leaves that open; None: one."""
+    worker: str = "edgerecover.runtime.worker"
+    """Module that opens the file and answers; a benchmark has its own for what is no runtime of a device."""
 
 
 @dataclass(frozen=True)
@@ -212,16 +214,15 @@ class _Runner:
         strict: bool,
     ) -> None:
         entrant = self.entrant
-        self._talk = ends.enter_context(
-            Conversation("edgerecover.runtime.worker", what=f"the latency measurement of {entrant.name}")
-        )
+        self._talk = ends.enter_context(Conversation(entrant.worker, what=f"the latency measurement of {entrant.name}"))
         self._opened = self._talk.ask(
             "open",
             OPEN_TIMEOUT_S,
             model=str(entrant.model.absolute()),
             runtime=entrant.runtime,
             providers=list(entrant.providers),
-            num_threads=entrant.num_threads,
+            # onnxruntime starts a thread for every core of the machine, held on few of them or not.
+            num_threads=entrant.num_threads or len(cores) or None,
             batch=entrant.batch,
             golden_inputs=str(golden_inputs.absolute()) if golden_inputs else None,
             shape_CHW=shape_CHW,

@@ -141,6 +141,9 @@ class TensorRTSession(Classifier):
             notes.append(f"{len(self.facts.dla_fallbacks)} layers left the deep learning accelerator for the GPU")
         return tuple(notes)
 
+    def insist(self) -> None:
+        """An engine runs on the GPU or not at all, so there is nothing to insist on."""
+
     def run_batch(self, feed: NDArray[Any]) -> list[Any]:
         """Copy in, run, copy out, wait: all outputs in host memory.
 

@@ -19,8 +19,8 @@ MAX_WARMUP_S = 20.0
 FALLING = 0.98
 """A warm-up goes on while the median of its newest blocks is below this fraction of the one before."""
 _BLOCKS_COMPARED = 2
-_MAX_WARMUP_QUERIES = 5_000
-LEAD_IN_QUERIES = 2
+MAX_WARMUP_QUERIES = 5_000
+LEAD_IN_QUERIES = 3
 """Of each block, not counted: others ran meanwhile, and the caches hold their data."""
 _LEAD_IN_NS = 20_000_000
 
@@ -66,10 +66,11 @@ def warm_up(
     started_ns = clock_ns()
     times_ms: list[float] = []
     settled = False
-    while not settled and len(times_ms) < _MAX_WARMUP_QUERIES:
+    while not settled:
         for _ in range(size):
             times_ms.append(_timed_ms(query, clock_ns))
-            if clock_ns() - started_ns >= most_ns and len(times_ms) >= LEAST_QUERIES:
+            too_long = clock_ns() - started_ns >= most_ns and len(times_ms) >= LEAST_QUERIES
+            if too_long or len(times_ms) >= MAX_WARMUP_QUERIES:
                 return WarmUp(tuple(times_ms), settled=_has_settled(times_ms, size))
         enough = len(times_ms) >= timing.num_warmup and clock_ns() - started_ns >= least_ns
         settled = enough and _has_settled(times_ms, size)
@@ -141,7 +142,6 @@ def _timed_ms(query: Callable[[], object], clock_ns: Callable[[], int]) -> float
 def _no_garbage_collection() -> Iterator[None]:
     """A collection would fall into some query and count as its time."""
     was_on = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

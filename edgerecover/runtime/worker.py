@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.fresh import answer_all
 from edgerecover.runtime.memory import peak_bytes
@@ -171,6 +172,10 @@ def _import(runtime: str) -> None:
         from edgerecover.runtime.openvino_session import import_openvino
 
         import_openvino()
+    elif runtime in ENGINE_RUNTIMES:
+        from edgerecover.runtime.tensorrt_module import import_tensorrt
+
+        import_tensorrt(runtime)
 
 
 def _noise(shape_CHW: tuple[int, int, int]) -> NDArray[numpy.float32]:

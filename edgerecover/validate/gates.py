@@ -5,6 +5,7 @@ A proportion is settled when its 95 % interval lies on one side of the limit; so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgerecover.artifacts import (
@@ -13,6 +14,7 @@ from edgerecover.artifacts import (
     Fidelity,
     Gate,
     GateStatus,
+    GoldenCheck,
     Latency,
     Parity,
     PrecisionLoss,
@@ -69,13 +71,43 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
         gates.append(_precision_loss(limits, measured.precision_loss))
     if measured.accuracy is not None:
         gates += _on_real_images(limits, measured.accuracy, came, stronger)
-    if limits.max_p99_ms is not None:
-        gates.append(_latency_p99(limits, limits.max_p99_ms, measured.latency))
-    if limits.max_memory_mb is not None:
-        gates.append(_memory(limits, limits.max_memory_mb, measured.latency))
+    gates += _of_the_device(limits, measured.latency)
     if limits.max_file_mb is not None:
         gates.append(_file_size(limits, limits.max_file_mb, measured.exported))
     return tuple(gates)
+
+
+def settle(gates: Sequence[Gate], limits: Limits, latency: Latency, golden: GoldenCheck) -> tuple[Gate, ...]:
+    """The gates of a report once more, after its model has run on another machine.
+
+    Args:
+        gates: as the machine that packed the bundle judged.
+        limits: that they were judged by.
+        latency: measured now; it takes the place of the earlier one.
+        golden: the same file's answers, which get a gate of their own.
+    """
+    anew = {gate.name: gate for gate in (*_of_the_device(limits, latency), golden_gate(golden))}
+    known = [anew.pop(gate.name, gate) for gate in gates]
+    return (*known, *anew.values())
+
+
+def golden_gate(golden: GoldenCheck) -> Gate:
+    """A file must decide on the golden images as the bundle says; a decision nearer than the tolerance may differ."""
+    same = f"{golden.same_decisions} of {golden.num_images} golden images"
+    close = f", {golden.too_close} too close to call" if golden.too_close else ""
+    differ = f"scores differ by {golden.largest_difference:.2g} standard deviations at most"
+    allowed = f" ({golden.tolerance:g} are allowed)" if golden.is_same_precision else ""
+    return Gate(
+        name="golden",
+        status=GateStatus.PASS if golden.passed else GateStatus.FAIL,
+        measured=100 * golden.same_decisions / golden.num_images,
+        limit=100.0,
+        direction=AT_LEAST,
+        unit="%",
+        source="edgerecover",
+        message=f"decides as the bundle says on {same}{close}; {differ}{allowed}"
+        + ("" if golden.passed else ": the runtime here computes something else; try another version of it"),
+    )
 
 
 def exit_code(verdict: GateStatus) -> int:
@@ -273,6 +305,16 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
 # --- the target's limits ------------------------------------------------------------------------------------
 
 
+def _of_the_device(limits: Limits, latency: Latency) -> list[Gate]:
+    """What depends on the machine that measured."""
+    gates = []
+    if limits.max_p99_ms is not None:
+        gates.append(_latency_p99(limits, limits.max_p99_ms, latency))
+    if limits.max_memory_mb is not None:
+        gates.append(_memory(limits, limits.max_memory_mb, latency))
+    return gates
+
+
 def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
     p99_ms = latency.percentile_ms(99)
     low, high = latency.percentile_interval_ms(99)
@@ -344,7 +386,8 @@ def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
 
 
 def _settles(limits: Limits, latency: Latency) -> bool:
-    return latency.host_is_target and latency.provider == limits.provider
+    runtime = latency.runtime.partition(" ")[0]
+    return latency.host_is_target and (latency.provider == limits.provider or runtime in limits.runtimes)
 
 
 def _elsewhere(limits: Limits, latency: Latency) -> str:

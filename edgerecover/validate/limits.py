@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgerecover.artifacts import ENGINE_RUNTIMES
+
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
 
@@ -21,6 +23,9 @@ class Limits:
     target: str
     provider: str
     """The target's first choice: what another provider measured does not settle its limits."""
+    runtimes: tuple[str, ...] = ()
+    """Runtimes whose measurements settle them whatever their provider is called: those of engines, and those that the
+    target allows beside its own."""
     max_precision_loss_points: float = 1.0
     max_p99_ms: float | None = None
     max_file_mb: float | None = None
@@ -38,7 +43,13 @@ def limits_of(profile: Profile, target: Target) -> Limits:
         max_precision_loss_points=profile.gates.max_precision_loss_points,
         target=target.name,
         provider=target.providers.value[0],
+        runtimes=_settling(target),
         max_p99_ms=target.max_p99_ms.value if target.max_p99_ms else None,
         max_file_mb=target.max_file_mb.value if target.max_file_mb else None,
         max_memory_mb=target.max_memory_mb.value if target.max_memory_mb else None,
     )
+
+
+def _settling(target: Target) -> tuple[str, ...]:
+    also = tuple(target.also_runtimes.value) if target.also_runtimes else ()
+    return (target.runtime.value, *also) if target.runtime.value in ENGINE_RUNTIMES else also

@@ -8,19 +8,19 @@ import pytest
 from edgerecover.artifacts import Gpu, Host
 from edgerecover.config import load_target
 from edgerecover.doctor import examine as module
-from edgerecover.doctor.asking import Answer
+from edgerecover.doctor.asking import Answer, systems_copies
 from edgerecover.doctor.examine import examine
 from edgerecover.doctor.findings import Status
 
 ABSENT = {
     "openvino": Answer(error="OpenVINO cannot be imported: No module named 'openvino'"),
-    "tensorrt_rtx": Answer(error="ModuleNotFoundError: No module named 'tensorrt_rtx_bindings'"),
-    "tensorrt": Answer(error="ModuleNotFoundError: No module named 'tensorrt'"),
+    "tensorrt_rtx": Answer(error="TensorRT-RTX is not installed"),
+    "tensorrt": Answer(error="TensorRT is not installed"),
     "cuda_driver": Answer(error="OSError: libcuda.so.1: cannot open shared object file"),
 }
 WORKING = {
     "torch": Answer({"version": "2.15.0", "built_for_cuda": "13.2", "gpu": ""}),
-    "torchvision": Answer({"version": "0.29.2"}),
+    "torchvision": Answer({"version": "2.15.0", "built_for_cuda": "13.2", "gpu": "", "torchvision": "0.29.2"}),
     "onnxruntime": Answer({"version": "1.31.1", "listed": ["CPUExecutionProvider"], "failures": {}}),
 }
 PC = Host("x86_64", "EPYC", 2, "Linux 6.8", isa=("avx2", "fma", "avx512f", "avx512_vnni"))
@@ -55,14 +55,16 @@ def test_all_is_here():
 
 
 def test_a_missing_pytorch():
-    found = diagnosis(torch=Answer(error="ModuleNotFoundError: No module named 'torch'"))
+    absent = Answer(error="ModuleNotFoundError: No module named 'torch'")
+    found = diagnosis(torch=absent, torchvision=absent)
     assert not found.is_ready
     assert finding(found, "torch").status is Status.MISSING
     assert finding(found, "torch").found == "not installed"
 
 
 def test_a_pytorch_whose_libraries_are_missing():
-    found = diagnosis(torch=Answer(error="OSError: libcudart.so.13: cannot open shared object file"))
+    broken = Answer(error="OSError: libcudart.so.13: cannot open shared object file")
+    found = diagnosis(torch=broken, torchvision=broken)
     assert finding(found, "torch").status is Status.WRONG
     assert "libcudart.so.13" in finding(found, "torch").found
 
@@ -100,7 +102,8 @@ def test_a_driver_older_than_pytorchs_cuda_is_told_and_nothing_fails():
 
 
 def test_a_pytorch_without_cuda_on_a_machine_with_a_gpu():
-    found = diagnosis(GAMING_PC, torch=Answer({"version": "2.15.0+cpu", "built_for_cuda": "", "gpu": ""}))
+    without = {"version": "2.15.0+cpu", "built_for_cuda": "", "gpu": "", "torchvision": "0.29.2+cpu"}
+    found = diagnosis(GAMING_PC, torchvision=Answer(without))
     assert "has no CUDA" in finding(found, "torch on the GPU").found
 
 
@@ -247,36 +250,20 @@ def test_a_tensorrt_of_another_jetpack():
 
 
 def test_a_tensorrt_that_does_not_load():
-    broken = Answer(error="ImportError: libnvdla_compiler.so: cannot open shared object file")
+    reason = "the system's own does not load (libnvdla_compiler.so: cannot open shared object file)"
+    broken = Answer(error=f"TensorRT is not installed: {reason}")
     told = finding(diagnosis(ORIN_NANO, "jetson-orin-nano", tensorrt=broken), "tensorrt")
     assert told.status is Status.WRONG
     assert "libnvdla_compiler.so" in told.found
 
 
-@pytest.mark.parametrize(
-    ("copy", "words", "fix"),
-    [
-        (
-            "usr/lib/python3.10/dist-packages/tensorrt",
-            "is not seen from",
-            "python3 -m venv --system-site-packages edgerecover-venv",
-        ),
-        (
-            "usr/lib/python3.12/dist-packages/tensorrt",
-            "is for Python 3.12, and this is 3.10",
-            "python3.12 -m venv --system-site-packages edgerecover-venv",
-        ),
-    ],
-)
-def test_a_tensorrt_of_the_system_that_this_environment_does_not_see(monkeypatch, tmp_path, copy, words, fix):
-    (tmp_path / copy).mkdir(parents=True)
-    from edgerecover.doctor.asking import systems_copies
-
+def test_a_tensorrt_of_the_system_for_another_python(monkeypatch, tmp_path):
+    (tmp_path / "usr/lib/python3.12/dist-packages/tensorrt").mkdir(parents=True)
     monkeypatch.setattr(module, "systems_copies", lambda name: systems_copies(name, tmp_path))
     told = finding(diagnosis(ORIN_NANO, "jetson-orin-nano"), "tensorrt")
     assert told.status is Status.MISSING
-    assert words in told.found
-    assert told.fix == fix
+    assert "is for Python 3.12, and this is 3.10" in told.found
+    assert told.fix == "python3.12 -m venv --system-site-packages edgerecover-venv"
 
 
 def test_a_python_that_the_systems_bindings_are_not_for(monkeypatch):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -38,3 +40,107 @@ def classifier(tmp_path):
 @pytest.fixture
 def dynamic_classifier(tmp_path):
     return write_classifier(tmp_path / "dynamic.onnx", batch="batch")
+
+
+# --- machines -----------------------------------------------------------------------------------------------
+# Trees of /proc, /sys and /etc as kinds of machine have them, written after the drivers' documentation.
+
+
+def write_tree(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+STAT = (
+    "cpu  1000 0 500 8000 100 0 50 200 0 0\ncpu0 600 0 300 3900 50 0 25 100 0 0\ncpu1 400 0 200 4100 50 0 25 100 0 0\n"
+)
+
+LAPTOP = {
+    "proc/stat": STAT,
+    "proc/loadavg": "3.20 1.10 0.50 3/812 4711\n",
+    "proc/self/cgroup": "0::/user.slice/app.scope\n",
+    "sys/fs/cgroup/user.slice/cpu.max": "150000 100000\n",
+    "sys/fs/cgroup/user.slice/app.scope/cpu.max": "max 100000\n",
+    **{
+        f"sys/devices/system/cpu/cpu{core}/{name}": value
+        for core in range(64)
+        for name, value in {
+            "cpufreq/scaling_cur_freq": "2400000\n",
+            "cpufreq/scaling_min_freq": "800000\n",
+            "cpufreq/scaling_max_freq": "4800000\n",
+            "cpufreq/cpuinfo_max_freq": "4800000\n",
+            "cpufreq/scaling_governor": "powersave\n",
+            "thermal_throttle/core_throttle_count": "3\n",
+        }.items()
+    },
+    "sys/class/hwmon/hwmon0/name": "coretemp\n",
+    "sys/class/hwmon/hwmon0/temp1_input": "61000\n",
+    "sys/class/thermal/thermal_zone0/temp": "-274000\n",
+    "sys/class/thermal/cooling_device0/type": "Fan\n",
+    "sys/class/thermal/cooling_device0/cur_state": "1\n",
+    "sys/class/powercap/intel-rapl:0/name": "package-0\n",
+    "sys/class/powercap/intel-rapl:0/energy_uj": "1000000\n",
+    "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "262143328850\n",
+    "sys/class/powercap/intel-rapl:0:0/name": "core\n",
+    "sys/class/powercap/intel-rapl:0:0/energy_uj": "700000\n",
+}
+
+PI_5 = {
+    "proc/stat": STAT,
+    "proc/loadavg": "0.10 0.05 0.01 1/150 900\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+    "sys/class/thermal/thermal_zone0/temp": "84100\n",
+    "sys/devices/platform/soc/soc:firmware/get_throttled": "e0008\n",
+    "sys/class/hwmon/hwmon1/name": "rpi_volt\n",
+    "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0\n",
+    "sys/class/thermal/cooling_device0/type": "pwm-fan\n",
+    "sys/class/thermal/cooling_device0/cur_state": "4\n",
+}
+
+ORIN_NANO = {
+    "proc/stat": STAT,
+    "proc/loadavg": "0.30 0.20 0.10 1/400 1200\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1510400\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": "1510400\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1510400\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n",
+    "sys/class/devfreq/17000000.gpu/min_freq": "306000000\n",
+    "sys/class/devfreq/17000000.gpu/max_freq": "624750000\n",
+    "var/lib/nvpmodel/status": "pmode:0002 fmode:quiet\n",
+    "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
+    "sys/class/thermal/thermal_zone0/temp": "51500\n",
+    "sys/class/hwmon/hwmon2/name": "soctherm_oc\n",
+    "sys/class/hwmon/hwmon2/oc1_event_cnt": "0\n",
+    "sys/class/hwmon/hwmon1/name": "ina3221\n",
+    "sys/class/hwmon/hwmon1/in1_label": "VDD_IN\n",
+    "sys/class/hwmon/hwmon1/in1_input": "5000\n",
+    "sys/class/hwmon/hwmon1/curr1_input": "1600\n",
+    "sys/class/hwmon/hwmon1/in2_label": "VDD_CPU_GPU_CV\n",
+    "sys/class/hwmon/hwmon1/in2_input": "5000\n",
+    "sys/class/hwmon/hwmon1/curr2_input": "600\n",
+    "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages\n",
+}
+
+AGX_ORIN = {
+    **{
+        f"sys/class/hwmon/hwmon{monitor}/{kind}{channel}_{part}": value
+        for monitor, rails in enumerate((("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("NC", "VDDQ_VDD2_1V8AO", "NC")))
+        for channel, rail in enumerate(rails, 1)
+        for kind, part, value in (("in", "label", rail), ("in", "input", "19000"), ("curr", "input", "100"))
+    },
+    "sys/class/hwmon/hwmon0/name": "ina3221\n",
+    "sys/class/hwmon/hwmon1/name": "ina3221\n",
+}
+
+
+@pytest.fixture
+def machines():
+    """Those trees by name, and what writes them."""
+    return SimpleNamespace(
+        write_tree=write_tree, STAT=STAT, LAPTOP=LAPTOP, PI_5=PI_5, ORIN_NANO=ORIN_NANO, AGX_ORIN=AGX_ORIN
+    )

@@ -6,8 +6,10 @@ from edgerecover.artifacts import SparseLayers
 from edgerecover.runtime.engine_layers import by_type, layers_of_inspector, layers_of_log, sparse_layers
 
 LOG_LINE = (
-    "Layers:\nName: conv + relu, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [1,3,4,4], Strides: [48,16,4,1], "
-    "StrideOrder: [3,2,1,0], Datatype: Int8, Format: (NHWC) }], Constants: [ { Name: w, Datatype: Float, Format: (Linear) }], "
+    "Layers:\n"
+    "Name: conv + relu, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [1,3,4,4], Strides: [48,16,4,1], "
+    "StrideOrder: [3,2,1,0], Datatype: Int8, Format: (NHWC) }], "
+    "Constants: [ { Name: w, Datatype: Float, Format: (Linear) }], "
     "Outputs: [ { Name: y, Dimensions: [1,8,4,4], Datatype: Half, Format: (NHWC) }], TacticName: sm86_i8, StreamId: 0, "
     "Metadata: [ONNX Layer: conv]\n"
     "Name: wait0, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, Metadata: \n"

@@ -51,6 +51,8 @@ TEGRA_RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic,
         (TargetMachine("any", "Raspberry Pi 5"), LAPTOP, False),
         (TargetMachine(isa=("avx2",)), LAPTOP, True),
         (TargetMachine(isa=("avx2", "avx512_vnni")), LAPTOP, False),
+        (TargetMachine(isa=("avx2",), without_isa=("avx512f",)), LAPTOP, True),
+        (TargetMachine(without_isa=("avx512f", "fma")), LAPTOP, False),
         (TargetMachine(compute_capability="8.9"), LAPTOP, True),
         (TargetMachine(compute_capability="8.6"), LAPTOP, False),
         (TargetMachine(gpu="nvidia"), LAPTOP, True),
@@ -68,10 +70,13 @@ def test_a_host_is_the_target_when_it_has_all_that_is_asked(target, host, expect
 
 
 def test_the_differences_are_named():
-    target = TargetMachine("aarch64", "Orin Nano", ("asimddp",), "8.7", "Intel", "Android", "39")
+    gpu = {"compute_capability": "8.7", "gpu": "Intel"}
+    target = TargetMachine("aarch64", "Orin Nano", ("asimddp",), ("avx2",), **gpu, system="Android", l4t="39")
     told = "; ".join(differences(target, replace(LAPTOP, l4t="36.4.3")))
-    for words in ("x86_64, not aarch64", "not Orin Nano", "no asimddp", "8.7", "no Intel GPU", "Android", "36.4.3"):
+    for words in ("x86_64, not aarch64", "not Orin Nano", "no asimddp", "has avx2", "8.7", "no Intel GPU"):
         assert words in told
+    assert "not Android" in told
+    assert "36.4.3, not 39.x" in told
 
 
 def test_this_host_is_described():

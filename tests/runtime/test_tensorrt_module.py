@@ -71,7 +71,8 @@ def test_an_unknown_runtime_is_bad_input() -> None:
     [
         (
             "ITensor::getDimensions: Error Code 4: API Usage Error (b: input has type Int32. In checkType at "
-            "/_src/optimizer/common/nodeBase.cpp:456)\n[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime",
+            "/_src/optimizer/common/nodeBase.cpp:456)\n"
+            "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime",
             "b: input has type Int32.",
         ),
         ('Assertion failed: creator && "Plugin not found"', "Plugin not found"),

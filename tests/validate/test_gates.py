@@ -247,3 +247,11 @@ def test_lower_precision_may_cost_a_point_of_agreement(lost, won, status):
 
 def test_float32_has_no_loss_of_precision_to_judge():
     assert "precision_loss" not in gates()
+
+
+def test_a_runtime_beside_the_target_s_own_settles_its_limits():
+    latency = dataclasses.replace(LATENCY, runtime="openvino 2026.4", provider="CPU")
+    assert gates(latency=latency)["latency_p99"].status is GateStatus.NEEDS_DEVICE
+    limits = dataclasses.replace(LIMITS, runtimes=("openvino",))
+    found = {gate.name: gate for gate in judge(limits, dataclasses.replace(MEASURED, latency=latency))}
+    assert found["latency_p99"].status is not GateStatus.NEEDS_DEVICE

@@ -1,0 +1,109 @@
+"""What a runner found on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgerecover.artifacts.engines import EngineFacts
+from edgerecover.artifacts.exported import Precision
+from edgerecover.artifacts.judged import Gate, GateStatus, Proportion, verdict_of
+from edgerecover.artifacts.latency import Host, Latency
+from edgerecover.artifacts.machine import TargetMachine
+from edgerecover.artifacts.report import StageTime
+
+
+@dataclass(frozen=True)
+class DeviceTask:
+    """What a bundle asks of the machine that it is run on."""
+
+    target: str
+    machine: TargetMachine
+    runtime: str
+    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    providers: tuple[str, ...]
+    """Of onnxruntime, best first."""
+    num_warmup: int
+    """Of the measurement, as the profile says: queries before those that count,"""
+    min_queries: int
+    """at least so many that do,"""
+    min_duration_s: float
+    """for at least so long."""
+    also_runtimes: tuple[str, ...] = ()
+    """Those that may be faster, where they are installed."""
+    precision: Precision = Precision.FP32
+    """Of model.onnx."""
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The answers of one file on one machine, beside those of the bundle's model on the machine that packed it."""
+
+    num_images: int
+    same_decisions: int
+    """Images whose class is the golden one."""
+    too_close: int
+    """Of the others, those whose two best golden scores lie nearer than half the tolerance."""
+    largest_difference: float
+    """Between two scores, in standard deviations of the golden scores."""
+    tolerance: float
+    """The largest difference allowed; in the same unit."""
+    is_same_precision: bool
+    """The file has the precision of the bundle's model. Scores of another are meant to differ: only decisions count."""
+    teacher: Proportion | None = None
+    """How often the file decides as the teacher; None where the bundle does not hold the teacher's scores."""
+
+    @property
+    def passed(self) -> bool:
+        """No clear decision differs, nor, in the same precision, any score by more than the tolerance."""
+        different = self.num_images - self.same_decisions - self.too_close
+        return not different and (not self.is_same_precision or self.largest_difference <= self.tolerance)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One file of a bundle in one runtime, on the device."""
+
+    path: str
+    """Inside the bundle."""
+    precision: Precision
+    runtime: str
+    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    engine: EngineFacts | None = None
+    """That was built from it; None for runtimes that run the file itself."""
+    golden: GoldenCheck | None = None
+    """None where it did not run;"""
+    latency: Latency | None = None
+    """nor did it here, or it failed the golden check."""
+    error: str = ""
+    """Why it did not run;"""
+    hint: str = ""
+    """and what to do about it."""
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """Everything a runner found: which file runs how fast on this machine, and how the target's gates came out."""
+
+    edgerecover_version: str
+    created_utc: str
+    bundle: str
+    """Name of its folder;"""
+    manifest_sha256: str
+    """and the digest of its manifest.json, which lists the digests of all other files."""
+    target: str
+    host: Host
+    host_is_target: bool
+    python: str
+    tried: tuple[Tried, ...]
+    fastest: int | None
+    """Index in `tried` of what to deploy: the lowest median among those that passed the golden check, but the shipped
+    model unless another is surely faster; None where nothing was timed."""
+    gates: tuple[Gate, ...]
+    """Those of the report, settled by `fastest` as far as this machine can, and the golden check."""
+    stages: tuple[StageTime, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def verdict(self) -> GateStatus:
+        """The worst gate; one that still needs the device does not count."""
+        return verdict_of(self.gates)

@@ -1,0 +1,145 @@
+"""Latency on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgerecover.cli.console import live_progress, print_json, stdout
+from edgerecover.cli.inputs import device_access
+from edgerecover.cli.options import (
+    DevicePythonOption,
+    JsonOption,
+    OnOption,
+    SeedOption,
+    ShapeOption,
+    SshConfigOption,
+)
+from edgerecover.errors import EXIT_INTERNAL, BadInputError
+
+if TYPE_CHECKING:
+    from edgerecover.bench import Bench
+    from edgerecover.remote.ssh import Access
+
+
+def bench(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file, or bundle (which is verified first).")],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", help="ONNX file or bundle to race it with, a previous release say; may be repeated."),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="onnxruntime, openvino, …; may be repeated. [the target's, or onnxruntime]"),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", help="Numbers to try, e.g. 1,2,4. [the runtime's choice]")
+    ] = None,
+    batches: Annotated[
+        str | None, typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, where the file leaves it open. [1]")
+    ] = None,
+    cores: Annotated[str | None, typer.Option("--cores", help="Hold all on these cores, e.g. 0 or 0,1.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Device whose runtime, providers and limit count.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="How long to measure: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    on: OnOption = None,
+    ssh_config: SshConfigOption = None,
+    device_python: DevicePythonOption = "python3",
+    input_shape: ShapeOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure FILE's latency on this machine, all that is compared in interleaved rounds, and draw it."""
+    access = device_access(on, ssh_config, device_python)
+    if access is not None:
+        if against or runtime or threads or batches or cores or target or input_shape:
+            raise BadInputError(
+                "--on runs the bundle's own runner, which races its variants on its target's runtime",
+                hint="give BUNDLE and --on alone",
+            )
+        _on_the_device(model, access, as_json)
+    from edgerecover.bench import BenchRequest
+    from edgerecover.bench import bench as measure
+    from edgerecover.config import load_profile, load_target
+    from edgerecover.runtime.timing import Timing
+
+    settings = load_profile(profile).latency
+    shape = _counts("--input-shape", input_shape, least=1)
+    if shape and len(shape) != 3:
+        raise BadInputError(f"--input-shape {input_shape!r}: C,H,W was expected", hint="for example 3,224,224")
+    request = BenchRequest(
+        model=model,
+        timing=Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),
+        against=tuple(against or ()),
+        runtimes=tuple(dict.fromkeys(runtime or ())),
+        threads=_counts("--threads", threads, least=1),
+        batches=_counts("--batches", batches, least=1),
+        target=load_target(target) if target else None,
+        cores=_counts("--cores", cores, least=0),
+        shape=(shape[0], shape[1], shape[2]) if shape else None,
+        seed=seed,
+    )
+    done = measure(request, live_progress())
+    if len(done.failures) == len(done.lanes):
+        done.failures[0].latency_or_error()
+    if as_json:
+        print_json(_as_json(done))
+    else:
+        from edgerecover.report.latency import print_bench
+
+        print_bench(stdout(), done)
+    if done.failures:
+        raise typer.Exit(done.failures[0].exit_code or EXIT_INTERNAL)
+
+
+def _on_the_device(bundle: Path, access: Access, as_json: bool) -> None:
+    from edgerecover.artifacts import to_json
+    from edgerecover.remote.device import run_on
+    from edgerecover.runner.text import as_text
+    from edgerecover.validate.gates import exit_code
+
+    result = run_on(bundle, access, progress=live_progress())
+    if as_json:
+        print_json(to_json(result))
+    else:
+        typer.echo(as_text(result))
+    raise typer.Exit(exit_code(result.verdict))
+
+
+def _counts(flag: str, text: str | None, *, least: int) -> tuple[int, ...]:
+    """Whole numbers, each once."""
+    if text is None:
+        return ()
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < least:
+        raise BadInputError(
+            f"{flag} {text!r} is not a list of whole numbers, {least} or more", hint=f"for example {flag} 1,2"
+        )
+    return numbers
+
+
+def _as_json(done: Bench) -> dict[str, Any]:
+    """Everything, and of each latency what scripts ask for: percentiles with their intervals."""
+    from edgerecover.artifacts import to_json
+    from edgerecover.runtime.doubts import doubts
+
+    data: dict[str, Any] = to_json(done)
+    for lane, written in zip(done.lanes, data["lanes"], strict=True):
+        latency = lane.raced.latency
+        if latency is None:
+            continue
+        written["percentiles_ms"] = {
+            f"p{percent}": [latency.percentile_ms(percent), *latency.percentile_interval_ms(percent)]
+            for percent in (50, 90, 95, 99)
+        }
+        written["machine"] = latency.fingerprint.digest if latency.fingerprint else None
+        written["warnings"] = list(doubts(latency))
+    return data

@@ -1,0 +1,167 @@
+"""What a bundle says of itself, read once it is verified. Trusts no field: a bundle can come from anyone.
+
+Shapes: N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json, sha256_of
+from edgerecover.bundle.manifest import MANIFEST_NAME
+from edgerecover.bundle.verify import verify_bundle
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.runtime.opening import RUNTIMES
+from edgerecover.runtime.timing import MAX_DURATION_S
+from edgerecover.validate.limits import Limits
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+MODEL = "model.onnx"
+VARIANTS = "variants"
+GOLDEN_INPUTS, GOLDEN_OUTPUTS, GOLDEN_TEACHER = "golden/inputs.npy", "golden/outputs.npy", "golden/teacher.npy"
+TASK, LIMITS, RECIPE = "runner.json", "limits.json", "recipe.json"
+REPORT = "report.json"
+ENGINES = "engines"
+MAX_JSON_BYTES = 64 << 20
+MAX_GOLDEN_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One of the networks in a bundle."""
+
+    path: str
+    """Inside the bundle."""
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A verified bundle."""
+
+    folder: Path
+    manifest_sha256: str
+    models: tuple[ModelFile, ...]
+    """The shipped one first."""
+    task: DeviceTask
+    limits: Limits
+    recipe: EngineRecipe | None
+    """How an engine is built; None for targets that need none."""
+    gates: tuple[Gate, ...]
+    """As the machine judged that packed it."""
+    outputs: NDArray[numpy.float32]
+    """Scores (N, K) that model.onnx gave to the golden images when it was packed;"""
+    teacher: NDArray[numpy.float32] | None
+    """and those of its teacher; None where the bundle does not hold them."""
+
+
+def read_contents(bundle: Path) -> Contents:
+    """Verify a bundle and read what its runner needs.
+
+    Raises:
+        BadInputError: it is not a bundle, or is one whose files cannot be read.
+        VerificationError: it is not what its manifest lists.
+    """
+    listed = verify_bundle(bundle).files
+    needed = (MODEL, GOLDEN_INPUTS, GOLDEN_OUTPUTS, TASK, LIMITS, REPORT)
+    if absent := [path for path in needed if path not in listed]:
+        raise BadInputError(
+            f"{bundle}: it holds no {absent[0]}, which its runner needs",
+            hint="pack it anew with this version: `edgerecover run`, or `edgerecover validate --out`",
+        )
+    task = _decoded(DeviceTask, _read_json(bundle / TASK), bundle / TASK)
+    _check_task(task, bundle / TASK)
+    outputs_NK, teacher_NK = _golden_scores(bundle, has_teacher=GOLDEN_TEACHER in listed)
+    return Contents(
+        folder=bundle,
+        manifest_sha256=sha256_of(bundle / MANIFEST_NAME),
+        models=_models(listed, task.precision),
+        task=task,
+        limits=_decoded(Limits, _read_json(bundle / LIMITS), bundle / LIMITS),
+        recipe=_decoded(EngineRecipe, _read_json(bundle / RECIPE), bundle / RECIPE) if RECIPE in listed else None,
+        gates=_decoded(tuple[Gate, ...], _read_json(bundle / REPORT).get("gates"), bundle / REPORT),
+        outputs=outputs_NK,
+        teacher=teacher_NK,
+    )
+
+
+def _models(listed: Mapping[str, object], shipped: Precision) -> tuple[ModelFile, ...]:
+    """model.onnx, and variants that are named after their precision."""
+    named = [ModelFile(f"{VARIANTS}/{precision.value}.onnx", precision) for precision in Precision]
+    return (ModelFile(MODEL, shipped), *(model for model in named if model.path in listed))
+
+
+def _check_task(task: DeviceTask, path: Path) -> None:
+    if not {task.runtime, *task.also_runtimes} <= set(RUNTIMES) or not task.providers:
+        raise _unreadable(path, f"it names the runtime {task.runtime!r} with the providers {task.providers!r}")
+    if task.num_warmup < 0 or task.min_queries < 1 or not 0 <= task.min_duration_s <= MAX_DURATION_S:
+        raise _unreadable(path, "its settings of the measurement make no sense")
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
+        value = json.loads(content.decode(), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise _unreadable(path, f"an object was expected, found {type(value).__name__}")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _decoded(kind: Any, value: Any, path: Path) -> Any:
+    try:
+        return from_json(kind, value)
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _golden_scores(bundle: Path, *, has_teacher: bool) -> tuple[Any, Any]:
+    inputs_NCHW = _read_array(bundle / GOLDEN_INPUTS, ndim=4)
+    outputs_NK = _read_array(bundle / GOLDEN_OUTPUTS, ndim=2)
+    teacher_NK = _read_array(bundle / GOLDEN_TEACHER, ndim=2) if has_teacher else None
+    num_classes = outputs_NK.shape[1]
+    for scores_NK in (outputs_NK, teacher_NK):
+        if scores_NK is not None and (scores_NK.shape != (len(inputs_NCHW), num_classes) or num_classes < 2):
+            raise _unreadable(bundle / GOLDEN_OUTPUTS, f"scores {scores_NK.shape} of images {inputs_NCHW.shape}")
+    return outputs_NK, teacher_NK
+
+
+def _read_array(path: Path, ndim: int) -> Any:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise MissingError(f"numpy cannot be imported: {error}", hint="python3 -m pip install numpy") from error
+    try:
+        if path.stat().st_size > MAX_GOLDEN_BYTES:
+            raise ValueError(f"larger than {MAX_GOLDEN_BYTES >> 20} MiB")
+        # Mapped: a header that claims more than there is must not take memory.
+        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, str(error)) from error
+    if array.dtype != np.float32 or array.ndim != ndim or not array.size:
+        raise _unreadable(path, f"float32 of {ndim} axes was expected, found {array.dtype} {array.shape}")
+    return array
+
+
+def _unreadable(path: Path, problem: str) -> BadInputError:
+    return BadInputError(
+        f"{path} cannot be read: {problem[:300]}", hint="was it packed by another version of edgerecover?"
+    )

@@ -1,0 +1,242 @@
+"""The runner's stages in order: verify, ready the engine, golden check, latency, gates."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgerecover import __version__
+from edgerecover.artifacts import ENGINE_RUNTIMES, DeviceResult, Gate, StageTime, Tried
+from edgerecover.errors import EdgeRecoverError
+from edgerecover.progress import SILENT, Progress
+from edgerecover.runner.answers import answers_of, check
+from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, ModelFile, read_contents
+from edgerecover.runner.engines import Engine, engine_of
+from edgerecover.runtime.host import differences, this_host
+from edgerecover.runtime.providers import CPU
+from edgerecover.runtime.race import Entrant, race
+from edgerecover.runtime.timing import Timing
+from edgerecover.validate.gates import golden_gate, settle
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asks of the runner."""
+
+    runtime: str | None = None
+    """None: the target's where this machine is the target, else onnxruntime."""
+    providers: tuple[str, ...] = ()
+    """Empty: the target's where this machine is the target, else the CPU."""
+    num_threads: int | None = None
+    """None leaves it to the runtime."""
+    cache: Path | None = None
+    """Where built engines are kept; None: the user's cache folder."""
+    cores: tuple[int, ...] = ()
+    """Processor cores to stay on; empty leaves it to the system."""
+    build_only: bool = False
+    """Stop when the engines are ready."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A model in a runtime, and how it came out so far."""
+
+    model: ModelFile
+    runtime: str
+    providers: tuple[str, ...]
+    file: Path
+    """What the runtime opens: the ONNX file, or the engine built from it."""
+    tried: Tried
+    failure: EdgeRecoverError | None = None
+    """Why it does not run."""
+
+    def failed(self, error: EdgeRecoverError) -> _Entry:
+        return replace(self, failure=error, tried=replace(self.tried, error=error.message, hint=error.hint))
+
+
+def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> DeviceResult:
+    """Verify a bundle and find out what it is worth on this machine.
+
+    A failed check or gate is in the result, not an exception.
+
+    Raises:
+        BadInputError: it is no bundle, or none of its models can be run.
+        MissingError: the runtime that it needs is not here.
+        VerificationError: it is not what its manifest lists.
+    """
+    times: list[StageTime] = []
+    with _timed("verify", times):
+        contents = read_contents(bundle)
+    progress.note(f"verified: {bundle.resolve().name}, manifest sha256 {contents.manifest_sha256[:16]}…")
+    host = this_host()
+    differs = differences(contents.task.machine, host)
+    entries = _entries(contents, options, is_target=not differs)
+    if any(entry.runtime in ENGINE_RUNTIMES for entry in entries):
+        with _timed("engine", times):
+            entries = [_with_engine(entry, contents, options, progress) for entry in entries]
+        _require_one(entries)
+    if not options.build_only:
+        with _timed("golden check", times):
+            entries = [_checked(entry, contents, options, progress) for entry in entries]
+        _require_one(entries)
+        with _timed("latency", times):
+            entries = _raced(entries, contents, options, progress)
+        _require_one(entries)
+    tried = tuple(entry.tried for entry in entries)
+    fastest = _fastest(tried)
+    return DeviceResult(
+        edgerecover_version=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        bundle=bundle.resolve().name,
+        manifest_sha256=contents.manifest_sha256,
+        target=contents.task.target,
+        host=host,
+        host_is_target=not differs,
+        python=platform.python_version(),
+        tried=tried,
+        fastest=fastest,
+        gates=_gates(contents, tried, fastest),
+        stages=tuple(times),
+        warnings=tuple(_warnings(contents, tried, fastest, differs)),
+    )
+
+
+@contextmanager
+def _timed(stage: str, times: list[StageTime]) -> Iterator[None]:
+    started_s = time.perf_counter()
+    yield
+    times.append(StageTime(stage, time.perf_counter() - started_s))
+
+
+def _require_one(entries: Sequence[_Entry]) -> None:
+    """Where nothing runs there is no result, but the first reason why."""
+    failures = [entry.failure for entry in entries if entry.failure is not None]
+    if len(failures) == len(entries):
+        raise failures[0]
+
+
+# --- what there is to try -----------------------------------------------------------------------------------
+
+
+def _entries(contents: Contents, options: Options, *, is_target: bool) -> list[_Entry]:
+    """Every model in the asked runtime; without one, in all that the target names.
+
+    A machine that is not the target cannot be expected to have its runtime: there, onnxruntime's CPU answers.
+    """
+    task = contents.task
+    if options.runtime is not None:
+        runtimes: tuple[str, ...] = (options.runtime,)
+    else:
+        runtimes = (task.runtime, *task.also_runtimes) if is_target else ("onnxruntime",)
+    entries = []
+    for runtime in runtimes:
+        own = task.providers if is_target and runtime == task.runtime else (CPU,)
+        for model in contents.models:
+            tried = Tried(model.path, model.precision, runtime)
+            file = contents.folder / model.path
+            entries.append(_Entry(model, runtime, options.providers or own, file, tried))
+    return entries
+
+
+def _with_engine(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:
+    if entry.runtime not in ENGINE_RUNTIMES:
+        return entry
+    try:
+        engine: Engine = engine_of(contents, entry.model, entry.runtime, options.cache, progress)
+    except EdgeRecoverError as error:
+        return entry.failed(error)
+    return replace(entry, file=engine.file, tried=replace(entry.tried, engine=engine.facts))
+
+
+# --- what comes of it ---------------------------------------------------------------------------------------
+
+
+def _checked(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:
+    """Its answers to the golden images."""
+    if entry.failure is not None:
+        return entry
+    progress.note(f"golden check: {entry.model.path} in {entry.runtime}")
+    try:
+        answers_NK = answers_of(
+            entry.file,
+            contents.folder / GOLDEN_INPUTS,
+            entry.runtime,
+            entry.providers,
+            contents.outputs.shape[1],
+            options.num_threads,
+        )
+    except EdgeRecoverError as error:
+        return entry.failed(error)
+    golden = check(answers_NK, contents.outputs, contents.teacher, entry.model.precision, contents.task.precision)
+    return replace(entry, tried=replace(entry.tried, golden=golden))
+
+
+def _raced(entries: Sequence[_Entry], contents: Contents, options: Options, progress: Progress) -> list[_Entry]:
+    """The latencies of those that answer as they should, measured in turns."""
+    task = contents.task
+    entrants = {
+        index: Entrant(
+            f"{entry.model.path}, {entry.runtime}", entry.file, entry.runtime, entry.providers, options.num_threads
+        )
+        for index, entry in enumerate(entries)
+        if entry.tried.golden is not None and entry.tried.golden.passed
+    }
+    if not entrants:
+        return list(entries)
+    progress.note(f"latency: {'; '.join(entrant.name for entrant in entrants.values())}")
+    raced = race(
+        list(entrants.values()),
+        contents.folder / GOLDEN_INPUTS,
+        Timing(task.num_warmup, task.min_queries, task.min_duration_s),
+        target=task.machine,
+        cores=options.cores,
+        strict=True,
+        progress=progress,
+    )
+    done = list(entries)
+    for index, one in zip(entrants, raced, strict=True):
+        try:
+            latency = one.latency_or_error()
+        except EdgeRecoverError as error:
+            done[index] = done[index].failed(error)
+        else:
+            done[index] = replace(done[index], tried=replace(done[index].tried, latency=latency))
+    return done
+
+
+def _fastest(tried: Sequence[Tried]) -> int | None:
+    """The lowest median; but the shipped model unless another is surely faster."""
+    latencies = {index: one.latency for index, one in enumerate(tried) if one.latency is not None}
+    if not latencies:
+        return None
+    best = min(latencies, key=lambda index: latencies[index].percentile_ms(50))
+    shipped = next((index for index in latencies if tried[index].path == MODEL), best)
+    return best if best == shipped or latencies[shipped].slower_than(latencies[best]).low > 1 else shipped
+
+
+def _gates(contents: Contents, tried: Sequence[Tried], fastest: int | None) -> tuple[Gate, ...]:
+    """Settled by the fastest; where nothing answers as it should, only that is said anew."""
+    if fastest is not None:
+        best = tried[fastest]
+        assert best.latency is not None, "the fastest was timed"
+        assert best.golden is not None, "and checked before"
+        return settle(contents.gates, contents.limits, best.latency, best.golden)
+    wrong = [one.golden for one in tried if one.golden is not None and not one.golden.passed]
+    return (*contents.gates, *(golden_gate(golden) for golden in wrong[:1]))
+
+
+def _warnings(contents: Contents, tried: Sequence[Tried], fastest: int | None, differs: Sequence[str]) -> Iterator[str]:
+    if differs:
+        yield f"this machine is not {contents.task.target}: {'; '.join(differs)}"
+    for one in tried:
+        if one.golden is not None and not one.golden.passed:
+            yield f"{one.path} in {one.runtime} does not answer as the bundle says, and was not timed"
+        elif one.error:
+            yield f"{one.path} in {one.runtime}: {one.error}{f' ({one.hint})' if one.hint else ''}"
+    if fastest is not None and (tried[fastest].path, tried[fastest].runtime) != (MODEL, tried[0].runtime):
+        yield f"{tried[fastest].path} in {tried[fastest].runtime} is the fastest here: deploy that"

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgerecover.artifacts import Precision
+from edgerecover.runner.answers import TOLERANCE, check
+
+GOLDEN_NK = np.array([[4.0, 0.0, -4.0], [0.1, 0.0, -3.0], [-2.0, 3.0, 0.0]], np.float32)
+SPREAD = GOLDEN_NK.std()
+
+
+def checked(answers_NK, precision=Precision.FP32, golden_precision=Precision.FP32):
+    return check(np.asarray(answers_NK, np.float32), GOLDEN_NK, None, precision, golden_precision)
+
+
+def test_the_same_answers_pass():
+    found = checked(GOLDEN_NK)
+    assert (found.num_images, found.same_decisions, found.largest_difference) == (3, 3, 0.0)
+    assert found.passed
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_the_tolerance_is_that_of_the_precision(precision):
+    for factor, passes in ((0.9, True), (1.1, False)):
+        answers_NK = GOLDEN_NK.copy()
+        answers_NK[0, 0] += factor * TOLERANCE[precision] * SPREAD
+        assert checked(answers_NK, precision, precision).passed is passes
+
+
+def test_another_precision_is_judged_by_clear_decisions():
+    far_NK = GOLDEN_NK * 2
+    assert checked(far_NK, Precision.INT8).passed
+    swapped_NK = GOLDEN_NK.copy()
+    swapped_NK[1, :2] = swapped_NK[1, 1::-1]  # 0.1 apart: less than int8 can tell
+    found = checked(swapped_NK, Precision.INT8)
+    assert (found.same_decisions, found.too_close, found.passed) == (2, 1, True)
+    swapped_NK = GOLDEN_NK.copy()
+    swapped_NK[0] = swapped_NK[0, ::-1]
+    assert not checked(swapped_NK, Precision.INT8).passed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", list(Precision))
+def test_no_number_never_passes(value, precision):
+    answers_NK = GOLDEN_NK.copy()
+    answers_NK[1, 0] = value  # where the decision is too close to call
+    found = checked(answers_NK, precision)
+    assert not found.passed
+    assert np.isfinite(found.largest_difference)
+
+
+@given(st.lists(st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3), min_size=3, max_size=3))
+def test_counts_never_exceed_the_images(answers_NK):
+    found = checked(answers_NK)
+    assert 0 <= found.same_decisions + found.too_close <= found.num_images
+    assert found.passed <= (found.same_decisions + found.too_close == found.num_images)
