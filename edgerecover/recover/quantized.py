@@ -35,7 +35,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.synthesize.image_set import SyntheticSets
 
 MAX_STEPS = 300
-RATE_FACTOR = 0.2
+RATE_FACTOR = 0.07
 """Of the recovery's learning rate: the student is nearly right already."""
 _MOMENTUM = 0.1
 """Of the ranges of activations, as of batch norm's statistics."""

@@ -40,7 +40,7 @@ def test_distillation_reaches_what_quantisation_alone_does_not(teacher, sets, re
     # A layer in float32 may save it; what all layers in int8 lose is asked here.
     assert min(one.points_lost for one in alone.tries if "kept" not in one.name) > 5
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    settings = recovery.model_copy(update={"num_steps": 150, "lr": 0.01})
+    settings = recovery.model_copy(update={"num_steps": 150, "lr": 0.03})
     found = distil_for_int8(
         student, teacher, {}, sets, settings, scheme, calibration, float32, INPUT, tmp_path, seed=0, compute=cpu
     )

@@ -79,7 +79,8 @@ def make_variants(
         input: of the network.
         folder: where the files go; must exist.
         counted_from: the float32 file whose agreement counts as 0 points lost; None: `float32` itself.
-        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points.
+        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points; one image may be
+            lost however few there are, unless this is 0.
         progress: where to report.
 
     Raises:
@@ -221,7 +222,9 @@ class _Maker:
         return _Made(model, cost, name, time.perf_counter() - started, kept)
 
     def _passes(self, made: _Made) -> bool:
-        return made.cost.points_lost <= self.max_points_lost
+        """A single image decides nothing, though of 64 it is more than a point; unless not one may be lost."""
+        one_image = 100 / len(self.trial.images) if self.max_points_lost > 0 else self.max_points_lost
+        return made.cost.points_lost <= max(self.max_points_lost, one_image)
 
     def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
         """Of those that pass, the one with the fewest nodes kept, then the one whose scores moved least."""
