@@ -35,7 +35,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.synthesize.image_set import SyntheticSets
 
 MAX_STEPS = 300
-RATE_FACTOR = 0.2
+RATE_FACTOR = 0.07
 """Of the recovery's learning rate: the student is nearly right already."""
 _MOMENTUM = 0.1
 """Of the ranges of activations, as of batch norm's statistics."""
@@ -118,9 +118,9 @@ def distil_for_int8(
     learner = compute.place(copy.deepcopy(student)).eval()
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
-    short = settings.model_copy(
-        update={"num_steps": min(MAX_STEPS, settings.num_steps), "lr": settings.lr * RATE_FACTOR, "refresh": None}
-    )
+    # Frozen: batch statistics would move the student, which is nearly right, away from what its ranges are read for.
+    changes = {"lr": settings.lr * RATE_FACTOR, "refresh": None, "bn": "frozen"}
+    short = settings.model_copy(update={"num_steps": min(MAX_STEPS, settings.num_steps), **changes})
     with fake_int8(learner, scheme):
         distill(
             learner, teacher, masks, sets.train, short,

@@ -79,7 +79,8 @@ def make_variants(
         input: of the network.
         folder: where the files go; must exist.
         counted_from: the float32 file whose agreement counts as 0 points lost; None: `float32` itself.
-        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points.
+        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points; one image may be
+            lost however few there are, unless this is 0.
         progress: where to report.
 
     Raises:
@@ -105,6 +106,18 @@ def make_variants(
         except (BadInputError, StageError) as error:
             answers.append(RefusedVariant(precision, error.message))
     return tuple(answers)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """To quantise: where ranges come from, and whether biases are corrected."""
+
+    scheme: Int8Scheme
+    clip: Clip
+    corrected: bool
+
+    def __str__(self) -> str:
+        return f"ranges by {self.clip}{', biases corrected' if self.corrected else ''}"
 
 
 @dataclass(frozen=True)
@@ -143,18 +156,13 @@ class _Maker:
         layers = layers_of(self.graph)
         if not layers:
             return RefusedVariant(Precision.INT8, "no layer of it can be int8: none has a stored float32 weight")
-        corrected = correct_biases(self.graph, self.ranges, scheme)
-        tries = [
-            self._quantized(graph, scheme, clip, f"ranges by {clip}{said}")
-            for graph, said in ((self.graph, ""), (corrected, ", biases corrected"))
-            for clip in CLIPS
-        ]
+        ways = [_Way(scheme, clip, corrected) for corrected in (False, True) for clip in CLIPS]
+        tries = [self._quantized(way) for way in ways]
         reason = ""
         if not any(self._passes(made) for made in tries):
-            best = tries.index(min(tries, key=lambda made: made.cost.kl))
-            graph, clip = (self.graph, corrected)[best // len(CLIPS)], CLIPS[best % len(CLIPS)]
             least = min(made.cost.points_lost for made in tries)
-            tries += self._without_worst(graph, scheme, clip, layers)
+            _, way = min(zip(tries, ways, strict=True), key=lambda pair: pair[0].cost.kl)
+            tries += self._without_worst(way, layers)
             reason = (
                 f"all layers in int8 lose {least:.1f} points of agreement on the calibration images, more than the "
                 f"{self.max_points_lost:g} allowed; these lose most"
@@ -165,23 +173,25 @@ class _Maker:
         )
         return self._answer(Precision.INT8, tries, described, reason)
 
-    def _quantized(self, graph: Graph, scheme: Int8Scheme, clip: Clip, name: str, kept: tuple[str, ...] = ()) -> _Made:
+    def _quantized(self, way: _Way, kept: tuple[str, ...] = ()) -> _Made:
         started = time.perf_counter()
-        model = quantize(graph, self.ranges, scheme, kept=kept, clip=clip)
+        name = f"{way}, {len(kept)} {'layer' if len(kept) == 1 else 'layers'} kept in float32" if kept else str(way)
+        model = quantize(self._graph_of(way, kept), self.ranges, way.scheme, kept=kept, clip=way.clip)
         return self._made(model, name, started, kept)
 
-    def _without_worst(self, graph: Graph, scheme: Int8Scheme, clip: Clip, layers: tuple[str, ...]) -> list[_Made]:
+    def _graph_of(self, way: _Way, kept: Collection[str]) -> Graph:
+        """A layer that stays float32 keeps its bias, too."""
+        return correct_biases(self.graph, self.ranges, way.scheme, kept=kept) if way.corrected else self.graph
+
+    def _without_worst(self, way: _Way, layers: tuple[str, ...]) -> list[_Made]:
         """With the fewest layers in float32 that reach the limit, found by bisection; [most] when none does."""
 
         def without(num_kept: int) -> _Made:
-            noun = "layer" if num_kept == 1 else "layers"
-            biases = "" if graph is self.graph else ", biases corrected"
-            name = f"ranges by {clip}{biases}, {num_kept} {noun} kept in float32"
             worst = set(ranked[:num_kept])
-            return self._quantized(graph, scheme, clip, name, tuple(layer for layer in layers if layer in worst))
+            return self._quantized(way, tuple(layer for layer in layers if layer in worst))
 
         most = max(1, int(_MAX_SHARE_KEPT * len(layers)))
-        ranked = self._by_cost(graph, scheme, clip, layers)
+        ranked = self._by_cost(way, layers)
         made = [without(most)]
         low, high = 0, most
         while self._passes(made[0]) and high - low > 1:
@@ -190,14 +200,15 @@ class _Maker:
             low, high = (low, middle) if self._passes(made[-1]) else (middle, high)
         return made
 
-    def _by_cost(self, graph: Graph, scheme: Int8Scheme, clip: Clip, layers: tuple[str, ...]) -> list[str]:
+    def _by_cost(self, way: _Way, layers: tuple[str, ...]) -> list[str]:
         """Layers in the order of what each costs when it alone is int8, the dearest first."""
         costs: dict[str, float] = {}
         num_images = min(64, len(self.trial.images))
         with self.progress.task("rank layers", len(layers), "layers") as task:
             for layer in layers:
                 started = time.perf_counter()
-                model = quantize(graph, self.ranges, scheme, only=layer, clip=clip)
+                graph = self._graph_of(way, set(layers) - {layer})
+                model = quantize(graph, self.ranges, way.scheme, only=layer, clip=way.clip)
                 costs[layer] = self.trial.cost_of(model, num_images=num_images).kl
                 if len(costs) == 1 and (time.perf_counter() - started) * len(layers) > _RANKING_SECONDS:
                     num_images = min(16, num_images)
@@ -211,7 +222,9 @@ class _Maker:
         return _Made(model, cost, name, time.perf_counter() - started, kept)
 
     def _passes(self, made: _Made) -> bool:
-        return made.cost.points_lost <= self.max_points_lost
+        """A single image decides nothing, though of 64 it is more than a point; unless not one may be lost."""
+        one_image = 100 / len(self.trial.images) if self.max_points_lost > 0 else self.max_points_lost
+        return made.cost.points_lost <= max(self.max_points_lost, one_image)
 
     def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
         """Of those that pass, the one with the fewest nodes kept, then the one whose scores moved least."""

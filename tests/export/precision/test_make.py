@@ -111,6 +111,31 @@ def test_what_cannot_reach_the_limit_is_refused_with_what_was_tried(save, tmp_pa
     assert not (tmp_path / "int8.onnx").exists()
 
 
+@pytest.mark.parametrize(("limit", "passes"), [(1.0, True), (0.0, False)])
+def test_one_image_of_few_may_be_lost_unless_none_may(save, tmp_path, limit, passes):
+    """The teacher decides one image, of which float32 is barely sure, as float32 does and as no int8 does."""
+    float32 = save(residual())
+    images = random_images(8)
+    exact = run(Path(float32.path), images)
+    (free,) = made(float32, tmp_path, [Precision.INT8], images=images, max_points_lost=100.0)
+    rounded = run(Path(free.file.path), images)
+    assert (rounded.argmax(1) == exact.argmax(1)).all()
+    narrow = outlier()
+    float32 = save(narrow, "narrow")
+    images = random_images(256)
+    exact = run(Path(float32.path), images)
+    (free,) = made(float32, tmp_path, [Precision.INT8], images=images, max_points_lost=100.0)
+    chosen = next(one for one in free.tries if one.chosen)
+    changed = run(Path(free.file.path), images).argmax(1) != exact.argmax(1)
+    # Seven images that no try changes, and one that this one does.
+    few = np.concatenate([images[~changed][:7], images[changed][:1]])
+    assert chosen.points_lost > 0
+    (answer,) = made(float32, tmp_path, [Precision.INT8], images=few, max_points_lost=limit)
+    whole = [one for one in answer.tries if "kept" not in one.name]
+    assert any(0 < one.points_lost <= 12.5 for one in whole)
+    assert (isinstance(answer, Variant) and answer.kept_higher == ()) == passes
+
+
 def test_a_network_without_layers_has_no_int8(save, tmp_path):
     b = Builder()
     x = b.add("Flatten", [b.add("GlobalAveragePool", ["input"], "a")], "b")
