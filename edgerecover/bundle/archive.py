@@ -145,7 +145,7 @@ def _header(path: str, size_bytes: int) -> bytes:
     prefix, name = _split(path.encode())
     fields = (
         *(name.ljust(_NAME_BYTES, b"\0"), b"0000644\0", b"0000000\0", b"0000000\0", b"%011o\0" % size_bytes),
-        *(b"00000000000\0", b" " * 8, b"0", bytes(100), b"ustar\0", b"00", bytes(64), b"0000000\0", b"0000000\0"),
+        *(b"00000000000\0", b" " * 8, b"0", bytes(100), b"ustar\0", b"00", bytes(64), bytes(16)),
         *(prefix.ljust(_PREFIX_BYTES, b"\0"), bytes(12)),
     )
     block = b"".join(fields)
@@ -168,14 +168,14 @@ def _parsed(block: bytes, offset: int) -> tuple[str, int]:
     if not looks_like_archive(block):
         raise _refused("what stands there is no header", offset)
     prefix, name = block[345:500].rstrip(b"\0"), block[:100].rstrip(b"\0")
+    if kind := _KINDS.get(block[156:157]):
+        raise _refused(f"{name.decode(errors='replace')!r} is {kind}", offset)
     try:
         path = (prefix + b"/" + name if prefix else name).decode()
         check_path(path)
         size_bytes = int(block[124:135], 8)
     except ValueError as error:
         raise _refused(str(error), offset) from error
-    if kind := _KINDS.get(block[156:157]):
-        raise _refused(f"{path!r} is {kind}", offset)
     try:
         expected = _header(path, size_bytes)
     except ValueError as error:

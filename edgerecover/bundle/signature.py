@@ -230,7 +230,7 @@ def _with_key(use: Callable[[], None], key: Path) -> None:
         use()
     except OSError as error:
         raise BadInputError(f"{error.filename or key} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(
             f"{key} cannot be used to sign: {_short(error)}",
             hint=f"a PEM file of a NIST P-256, P-384 or P-521 key; its password, if it has one, in {PASSWORD_VARIABLE}",
@@ -266,7 +266,7 @@ def _trust(config: Any, trusted: Trusted) -> None:
             config.use_certificate_verifier(certificate_chain=list(trusted.paths))
     except OSError as error:
         raise BadInputError(f"{error.filename or paths[0]} cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(
             f"{', '.join(map(str, paths))} cannot be used to verify: {_short(error)}",
             hint="PEM files: a public key of NIST P-256, P-384 or P-521, or certificates",
