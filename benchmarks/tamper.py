@@ -326,6 +326,7 @@ def _rewritten(bundle: Path, place: Path) -> list[Row]:
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
+
         from edgerecover.bundle.carry import sign_bundle
         from edgerecover.bundle.signature import KeySigner, PublicKey
 
@@ -336,9 +337,7 @@ def _rewritten(bundle: Path, place: Path) -> list[Row]:
             )
         )
         (place / "key.pub").write_bytes(
-            key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
         sign_bundle(bundle, KeySigner(place / "key.pem"))
     except (ImportError, EdgeRecoverError) as error:

@@ -491,9 +491,7 @@ def _origins(
     seen = ("dense", "record") if report.record else ("dense",)
     splits = {"train": sets.train, "calibration": sets.calibration, "held_back": sets.held_back}
     parents = (*seen, "pruned", "dreams/train", "dreams/calibration")
-    recovered = Origin(
-        "recovered network", hashlib.sha256(weights).hexdigest(), parents, file="recovered.safetensors"
-    )
+    recovered = Origin("recovered network", hashlib.sha256(weights).hexdigest(), parents, file="recovered.safetensors")
     return {**origins, **image_origins(splits, seen), "recovered": recovered}
 
 

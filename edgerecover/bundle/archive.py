@@ -1,8 +1,8 @@
-"""A bundle in one file: a tar archive of which every byte follows from the files in it. Stdlib only: devices read it too.
+"""A bundle in one file: a tar archive of which every byte follows from the files in it. Stdlib only.
 
 POSIX.1-1988 "ustar": plain files alone, in one order, with one owner, mode and date; zeros between them, two empty
-blocks at the end and nothing after. A reader takes no other form, so whatever is changed outside the contents shows, and
-no two programs can read two things out of one archive. Nothing is compressed: no entry can be larger than the
+blocks at the end and nothing after. A reader takes no other form, so whatever is changed outside the contents shows,
+and no two programs can read two things out of one archive. Nothing is compressed: no entry can be larger than the
 archive, and the bytes do not depend on a version of zlib.
 """
 
@@ -154,7 +154,7 @@ def _header(path: str, size_bytes: int) -> bytes:
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
-    """Folder and name of a header; the whole path is the name where it fits, else the folder is as long as it may be."""
+    """Folder and name of a header; a path that fits is all name, else the folder is as long as it may be."""
     if len(path) <= _NAME_BYTES:
         return b"", path
     cut = path.rfind(b"/", 0, _PREFIX_BYTES + 1)

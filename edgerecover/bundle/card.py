@@ -12,8 +12,8 @@ _DATA_USED = {
     "none": "No real data had a part in recovery or judgement.",
     "record": "Statistics of real images, shipped as an activation record, steered the synthetic images.",
     "eval-only": "Real labelled images were judged, and never learnt from.",
-    "record, eval-only": "Statistics of real images, shipped as an activation record, steered the synthetic images; real "
-    "labelled images were judged, and never learnt from.",
+    "record, eval-only": "Statistics of real images, shipped as an activation record, steered the synthetic images; "
+    "real labelled images were judged, and never learnt from.",
 }
 
 

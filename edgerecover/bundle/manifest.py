@@ -1,8 +1,8 @@
 """A bundle's tables of contents: every file with its digest and size. Stdlib only: devices verify too.
 
-`manifest.json` holds what the same run makes again, byte for byte; `measurements.json` what was measured or timed, and the
-digest of the manifest that it belongs to. Both are written in one way only and hold the digest of their own text, so
-that any changed byte shows. That finds damage and mix-ups; against someone who rewrites them it takes a signature.
+`manifest.json` holds what the same run makes again, byte for byte; `measurements.json` what was measured or timed, and
+the digest of the manifest that it belongs to. Both are written in one way only and hold the digest of their own text,
+so that any changed byte shows. That finds damage and mix-ups; against someone who rewrites them it takes a signature.
 """
 
 from __future__ import annotations

@@ -190,13 +190,14 @@ def _library() -> tuple[Any, Any]:
 def _hashing(digests: Mapping[str, str], name: str) -> Any:
     """What the library asks for the digests of a folder: it gets the ones that were taken while files were read."""
     from model_signing import hashing, manifest
+    from model_signing._hashing.hashing import Digest  # the one thing that has no public name
 
     class Taken(hashing.Config):  # type: ignore[misc, unused-ignore]
-        was_asked = False
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+            self.was_asked = False
 
-        def hash(
-            self, model_path: hashing.PathLike, *, files_to_hash: object = None
-        ) -> manifest.Manifest:
+        def hash(self, model_path: hashing.PathLike, *, files_to_hash: object = None) -> manifest.Manifest:
             self.was_asked = True
             recipe = {
                 "method": "files",
@@ -206,7 +207,7 @@ def _hashing(digests: Mapping[str, str], name: str) -> Any:
             }
             serialization = manifest.SerializationType.from_args(recipe)
             items = [
-                serialization.new_item(path, manifest.hashing.Digest("sha256", bytes.fromhex(sha256)))
+                serialization.new_item(path, Digest("sha256", bytes.fromhex(sha256)))
                 for path, sha256 in digests.items()
             ]
             return manifest.Manifest(name, items, serialization)

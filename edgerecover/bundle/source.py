@@ -86,8 +86,6 @@ def snapshot(source: Source) -> Snapshot:
 
 
 def _hashed(path: str, pieces: Iterator[bytes]) -> tuple[FileEntry, bytes]:
-    from edgerecover.bundle.manifest import MAX_OWN_BYTES
-
     digest, size_bytes, kept = hashlib.sha256(), 0, b""
     for piece in pieces:
         digest.update(piece)

@@ -51,9 +51,7 @@ def write_bundle(
             entries = {path: put(content, building / path) for path, content in files.items()}
             manifest = put(Manifest(entries, dict(fields)).dump(), building / MANIFEST_NAME)
             times = {path: put(content, building / path) for path, content in measured.items()}
-            put(
-                Measurements(manifest.sha256, times, dict(measured_fields or {})).dump(), building / MEASUREMENTS_NAME
-            )
+            put(Measurements(manifest.sha256, times, dict(measured_fields or {})).dump(), building / MEASUREMENTS_NAME)
             move_into_place(building, out)
     except OSError as error:
         raise unwritable(out, error) from error

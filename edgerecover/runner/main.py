@@ -151,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or archive that edgerecover packed")
     parser.add_argument(
-        "--public-key", type=Path, help="the bundle must be signed with its private key; needs the package model-signing"
+        "--public-key",
+        type=Path,
+        help="the bundle must be signed with its private key; needs the package model-signing",
     )
     parser.add_argument("--out", type=Path, help="where the result goes [result.json here; never inside BUNDLE]")
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")

@@ -221,7 +221,7 @@ def test_cut_longer_and_doubled_archives_are_refused(change):
 def test_too_many_entries(monkeypatch):
     monkeypatch.setattr("edgerecover.bundle.archive.MAX_FILES", 3)
     with pytest.raises(VerificationError, match="more than the 3 files"):
-        read(packed({name: b"" for name in "abcd"}))
+        read(packed(dict.fromkeys("abcd", b"")))
 
 
 def test_what_looks_like_an_archive():

