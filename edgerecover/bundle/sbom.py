@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,10 @@ def bill_of_materials(subject: Subject, lineage: Mapping[str, Origin], stated: S
     )
     for name, origin in lineage.items():
         bom.register_dependency(components[name], [components[parent] for parent in origin.parents])
-    document = json.loads(JsonV1Dot6(bom).output_as_string())
+    with warnings.catch_warnings():
+        # A file from elsewhere has no parents that are known, which the library has an opinion on.
+        warnings.simplefilter("ignore")
+        document = json.loads(JsonV1Dot6(bom).output_as_string())
     del document["metadata"]["timestamp"], document["serialNumber"]
     # The library has no model cards yet.
     document["metadata"]["component"]["modelCard"] = _card(subject, lineage, stated)

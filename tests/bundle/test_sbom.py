@@ -66,6 +66,12 @@ def test_it_is_valid_cyclonedx():
         assert problem is None, problem
 
 
+def test_a_file_from_elsewhere_has_no_parents():
+    lineage = {"dense": LINEAGE["dense"], "given": Origin("ONNX file from elsewhere", "0" * 64, file="model.onnx")}
+    document = json.loads(bill_of_materials(SUBJECT, lineage, Stated()))
+    assert document["metadata"]["component"]["bom-ref"] == "given"
+
+
 def test_the_same_model_gives_the_same_bytes():
     again = bill_of_materials(SUBJECT, dict(reversed(LINEAGE.items())), STATED)
     assert {**json.loads(again), "metadata": None, "serialNumber": None} == {
