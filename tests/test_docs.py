@@ -240,7 +240,9 @@ def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
 @pytest.mark.slow
 def test_bundle_reference_has_every_file_and_manifest_field(tutorial_folder):
     bundle = tutorial_folder / "own" / "model.jetson-orin.bundle"
-    manifest, measurements = (json.loads((bundle / name).read_text()) for name in ("manifest.json", "measurements.json"))
+    manifest, measurements = (
+        json.loads((bundle / name).read_text()) for name in ("manifest.json", "measurements.json")
+    )
     rows = first_cells(REFERENCE / "bundle.md").keys()
     files = [*manifest["files"], *measurements["files"]]
     found = {name.partition("/")[0] + "/" if name.startswith("variants/") else name for name in files}
