@@ -52,6 +52,9 @@ def _shipped(contents: Contents, model: ModelFile, runtime: str, progress: Progr
     facts = read_facts(file) if file.is_file() else None
     if facts is None or facts.recipe.runtime != runtime:
         return None
+    if facts.key.onnx_sha256 != onnx_digest(contents.folder / model.path):
+        progress.note(f"{ENGINES}/{file.name} was built from another file than {model.path}: not used")
+        return None
     try:
         check_runs_here(file, facts)
     except BadInputError as error:
