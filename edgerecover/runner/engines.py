@@ -11,6 +11,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.progress import Progress
 from edgerecover.runner.contents import ENGINES, Contents, ModelFile
 from edgerecover.runtime.engine import check_runs_here, read_facts, ready_engine
+from edgerecover.runtime.engine_key import onnx_digest
 
 
 @dataclass(frozen=True)
