@@ -203,10 +203,16 @@ def shows(expected, output):
 
 @pytest.fixture(scope="module")
 def tutorial_folder(tmp_path_factory):
-    """Where all commands of the tutorial have run, in order, each with the exit code and output that it shows."""
-    if shutil.which("bash") is None:
-        pytest.skip("the tutorial's commands are written for bash")
+    """Where all commands of the tutorial have run."""
     folder = tmp_path_factory.mktemp("tutorial")
+    run_steps(DOCS / "tutorial.md", folder)
+    return folder
+
+
+def run_steps(page, folder):
+    """Run all commands of a page, in order, and check the exit code and output that it shows of each."""
+    if shutil.which("bash") is None:
+        pytest.skip("the commands are written for bash")
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "EDGERECOVER_TRUST_FILE": str(folder / "trusted.json"),
@@ -215,7 +221,7 @@ def tutorial_folder(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "PYTHONUTF8": "1",
     }
-    for step in steps_of(DOCS / "tutorial.md"):
+    for step in steps_of(page):
         done = subprocess.run(
             ["bash", "-c", step.command],
             cwd=folder,
@@ -229,12 +235,20 @@ def tutorial_folder(tmp_path_factory):
         assert done.returncode == step.exit_code, printed
         assert shows(step.exact, done.stdout), f"{printed}\ninstead of:\n{step.exact}"
         assert shows(without_numbers(step.sample), without_numbers(done.stdout)), f"{printed}\nnot like:\n{step.sample}"
-    return folder
 
 
 @pytest.mark.slow
 def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
     assert (tutorial_folder / "own" / "model.jetson-orin.bundle").is_dir()
+
+
+@pytest.mark.slow
+def test_how_to_sign_and_verify(tmp_path):
+    pytest.importorskip("model_signing", reason="signatures need the extra edgerecover[signing]")
+    if shutil.which("openssl") is None:
+        pytest.skip("the keys of the page are made with OpenSSL")
+    run_steps(DOCS / "how-to" / "sign-and-verify.md", tmp_path)
+    assert (tmp_path / "received" / "model.onnx").is_file()
 
 
 @pytest.mark.slow
