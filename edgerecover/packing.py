@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,16 @@ from edgerecover.artifacts import (
     RecordFacts,
     Report,
     Variant,
+    from_json,
+    sha256_of,
     to_json,
 )
+from edgerecover.bundle.manifest import MANIFEST_NAME
+from edgerecover.bundle.verify import verify_bundle
 from edgerecover.bundle.write import write_bundle
+from edgerecover.errors import BadInputError
 from edgerecover.files import npy_bytes
+from edgerecover.report.html import html
 from edgerecover.report.markdown import markdown
 from edgerecover.runner.archive import runner_pyz
 from edgerecover.validate.limits import limits_of
@@ -36,8 +42,8 @@ GOLDEN_IMAGES = 16
 Scorer = Callable[[Any], Any]
 """From network inputs (N, C, H, W) to class scores (N, K)."""
 RESERVED_NAMES = (
-    *("config.json", "dreams.png", "engines", "golden", "limits.json", "manifest.json", "recipe.json", "report.json"),
-    *("report.md", "runner.json", "runner.pyz", "variants"),
+    *("config.json", "dreams.png", "engines", "golden", "limits.json", "manifest.json", "recipe.json", "report.html"),
+    *("report.json", "report.md", "runner.json", "runner.pyz", "variants"),
 )
 """What every bundle holds beside its model."""
 
@@ -69,12 +75,51 @@ def pack(
         **content,
         "config.json": _json(configuration),
         "limits.json": _json(to_json(limits_of(profile, target))),
+        "report.html": html(report, _sheet_among(content, report)),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
         "runner.json": _json(to_json(device_task(profile, target, precision))),
         "runner.pyz": runner_pyz(),
     }
     write_bundle(files, out, _manifest_fields(report))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The report of a bundle that was verified."""
+
+    report: Report
+    report_json: Any
+    """As it stands in the bundle."""
+    sheet_png: bytes | None
+    """The contact sheet, where there is one."""
+    manifest_sha256: str
+
+
+def read_packed(bundle: Path) -> Packed:
+    """Verify a bundle and read its report.
+
+    Raises:
+        BadInputError: no bundle, or its report cannot be read.
+        VerificationError: it is not what its manifest says.
+    """
+    manifest = verify_bundle(bundle)
+    try:
+        data = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+        report = from_json(Report, data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInputError(
+            f"{bundle}/report.json cannot be read: {error}", hint="was it written by another version?"
+        ) from error
+    listed = report.sheet is not None and report.sheet.path in manifest.files
+    sheet_png = (bundle / report.sheet.path).read_bytes() if report.sheet and listed else None
+    return Packed(report, data, sheet_png, sha256_of(bundle / MANIFEST_NAME))
+
+
+def _sheet_among(content: Mapping[str, Path | bytes | str], report: Report) -> bytes | None:
+    """The contact sheet among the content, where there is one."""
+    sheet = content.get(report.sheet.path) if report.sheet else None
+    return sheet if isinstance(sheet, bytes) else None
 
 
 def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:

@@ -25,6 +25,7 @@ from edgerecover.artifacts import (
     Race,
     RecordFacts,
     Report,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
@@ -227,14 +228,15 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 is_float32=is_float32,
             )
 
-        made = _Made(exported, variants, engines, race, judged)
+        sheet_png, sheet = contact_sheet(sets.train)
+        made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights_of(recovered.student),
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
-                "dreams.png": contact_sheet(sets.train),
+                sheet.path: sheet_png,
             }
             pack(
                 report,
@@ -376,6 +378,7 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    sheet: Sheet
 
 
 def _report(
@@ -464,6 +467,8 @@ def _report(
         variants=named,
         race=race,
         engines=made.engines.built,
+        classes=models.classes or (),
+        sheet=made.sheet,
     )
 
 

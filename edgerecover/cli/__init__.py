@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
+from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped
 from edgerecover.cli import doctor as doctor_command
-from edgerecover.cli.console import show_error
+from edgerecover.cli.console import show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("run")(run.run_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
+app.command("compare")(compare.compare)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
@@ -44,7 +45,7 @@ def main() -> None:
     """Run the command line, and turn whatever goes wrong into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # bars and dashes must not end a run on an ASCII terminal
+            write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

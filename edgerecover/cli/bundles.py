@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,23 +32,27 @@ def bundle_verify(
 @app.command("show")
 def bundle_show(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the report there as one HTML file instead of showing it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify BUNDLE and show the report inside it."""
-    from edgerecover.artifacts import Report, from_json
-    from edgerecover.bundle.verify import verify_bundle
+    from edgerecover.cli.reports import write_page
+    from edgerecover.packing import read_packed
 
-    verify_bundle(bundle)
-    try:
-        data = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
-        report = from_json(Report, data)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{bundle}/report.json cannot be read: {error}", hint="was it written by another version?"
-        ) from error
+    packed = read_packed(bundle)
+    if html is not None:
+        from edgerecover.report.html import html as as_html
+
+        try:
+            page = as_html(packed.report, packed.sheet_png, packed.manifest_sha256)
+        except ValueError as error:
+            raise BadInputError(f"{bundle}: {error}", hint="was it written by another version?") from error
+        write_page(html, page)
     if as_json:
-        print_json(data)
-        return
-    from edgerecover.report.terminal import print_report
+        print_json(packed.report_json)
+    elif html is None:
+        from edgerecover.report.terminal import print_report
 
-    print_report(stdout(), report, str(bundle))
+        print_report(stdout(), packed.report, str(bundle))
