@@ -9,7 +9,7 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Union
+from typing import ClassVar
 
 
 class DataUri(str):
@@ -69,7 +69,7 @@ class Spark:
     """The same for those who do not see it."""
 
 
-Cell = Union[str, Bar, Whisker, Chip, Spark]
+Cell = str | Bar | Whisker | Chip | Spark
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------
@@ -97,6 +97,8 @@ class Table:
     """Columns of numbers."""
     is_folded: bool = False
     """Shown when it is asked for."""
+    stacks: bool = False
+    """In a narrow window the cells of a row stand below each other; else the table scrolls."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Row:
     blocks: tuple[Block, ...]
 
 
-Block = Union[Text, Table, Tiles, Pictures, Matrix, Chart, Row]
+Block = Text | Table | Tiles | Pictures | Matrix | Chart | Row
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class Page:
 # --- charts ---------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT = 420.0, 210.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 410.0, 40.0, 170.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 392.0, 40.0, 170.0
 _WORD_WIDTH_PX, _WORD_HEIGHT_PX = 26.0, 11.0
 _LANES = 3
 """Of words above a plot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from edgerecover.artifacts import ByClass, Gate, GateStatus, Latency, LayerSparsity, Proportion, Report, Rung
+from edgerecover.artifacts import ByClass, Exported, Gate, GateStatus, Latency, LayerSparsity, Proportion, Report, Rung
 from edgerecover.report import race as race_words
 from edgerecover.report.blocks import (
     BOTTOM,
@@ -149,7 +149,7 @@ def _summary(report: Report) -> Tiles:
             f"p99 {milliseconds(report.latency.percentile_ms(99))} ms, batch {report.latency.batch}. "
             f"{where_measured(report.latency)}.",
         ),
-        Tile("File", size(exported.size_bytes), f"{precision_named}, opset {exported.opset}, {_batch(exported.batch)}."),
+        Tile("File", size(exported.size_bytes), f"{precision_named}, opset {exported.opset}, {_batch(exported)}."),
         Tile(
             "Channels" if student.macs_kept is not None else "Zeros",
             f"{percent(student.macs_kept)} of MACs"
@@ -179,8 +179,8 @@ def _accuracy_tile(report: Report) -> Tile:
     return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
 
 
-def _batch(batch: int | None) -> str:
-    return f"batch {batch}" if batch else "dynamic batch"
+def _batch(exported: Exported) -> str:
+    return f"batch {exported.batch}" if exported.batch else "dynamic batch"
 
 
 def _warnings(report: Report) -> Section | None:
@@ -192,7 +192,7 @@ def _warnings(report: Report) -> Section | None:
 def _gates(report: Report) -> Section:
     rows = tuple((gate.name, _chip(gate.status), *_numbers_of(gate), gate.message) for gate in report.gates)
     header = ("gate", "", "measured", "limit", "in words")
-    return Section("gates", "Gates", (Table("Every gate, what was measured and the limit", header, rows, (2, 3)),))
+    return Section("gates", "Gates", (Table("Every gate, what was measured and the limit", header, rows, (2, 3), stacks=True),))
 
 
 def _chip(status: GateStatus) -> Chip:
@@ -212,7 +212,12 @@ def _numbers_of(gate: Gate) -> tuple[str, str]:
 def _stages(report: Report) -> Section:
     total_s = sum(stage.seconds for stage in report.stages) or 1.0
     rows = [
-        (stage.stage, duration(stage.seconds), Bar(stage.seconds / total_s), "from an earlier run" if stage.reused else "")
+        (
+            stage.stage,
+            duration(stage.seconds),
+            Bar(stage.seconds / total_s),
+            "from an earlier run" if stage.reused else "",
+        )
         for stage in report.stages
     ]
     rows.append(("total", duration(total_s), "", ""))
@@ -226,7 +231,14 @@ def _stages(report: Report) -> Section:
     return Section(
         "pipeline",
         "Pipeline",
-        (Row((Table("Stages and their time", ("stage", "time", "share", ""), tuple(rows), (1,)), _facts("Images", facts))),),
+        (
+            Row(
+                (
+                    Table("Stages and their time", ("stage", "time", "share", ""), tuple(rows), (1,)),
+                    _facts("Images", facts),
+                )
+            ),
+        ),
     )
 
 
@@ -243,17 +255,17 @@ def _ladder(report: Report) -> Section:
         rows.append((rung.name, f"{num:,} calibration", proportion(value), bar, "kept" if rung.chosen else ""))
     rows += _judged(report)
     source = report.synthetic.source
-    tables: list[Block] = [
+    blocks: list[Block] = [
         Table(
             f"Agreement with the teacher, on {source}; from recovery to the file",
             ("", "images", "agreement (95 %)", "", ""),
             tuple(rows),
             (2,),
+            stacks=True,
         )
     ]
     if report.accuracy is not None:
-        tables.append(_accuracy(report))
-    blocks: list[Block] = [Row(tuple(tables)) if len(tables) > 1 else tables[0]]
+        blocks.append(_accuracy(report))
     blocks += [Row(charts) for rung in report.rungs if (charts := tuple(_curves(rung, report)))]
     if report.parity:
         blocks.append(Text(f"Parity with PyTorch: {parity(report.parity)}."))
@@ -292,10 +304,12 @@ def _accuracy(report: Report) -> Table:
     named = ((name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported"))
     words, tones = {"pruned": report.before}, {"teacher": "reference", "pruned": "before"}
     rows = tuple(
-        (words.get(name, name), proportion(value), _bar(value, tones.get(name, "after"))) for name, value in named if value
+        (words.get(name, name), proportion(value), _bar(value, tones.get(name, "after")))
+        for name, value in named
+        if value
     )
     caption = f"Accuracy on {report.accuracy.num_images:,} real labelled images: {report.accuracy.source}"
-    return Table(caption, ("", "top-1 (95 %)", ""), rows, (1,))
+    return Table(caption, ("", "top-1 (95 %)", ""), rows, (1,), stacks=True)
 
 
 def _curves(rung: Rung, report: Report) -> Iterator[Chart]:
@@ -494,7 +508,7 @@ def _sparsity(report: Report) -> Section:
         left_out = f"; the first {_MOST_LAYERS} of {len(layers):,}" if len(layers) > _MOST_LAYERS else ""
         table = Table(f"Zeros layer by layer, before and after{left_out}", header, tuple(rows), (2, 3, 4), True)
         blocks += [Row((chart, _zeros(report))), table]
-    return Section("sparsity", "Zeros, and what they are worth", tuple(blocks))
+    return Section("sparsity", "Zeros", tuple(blocks))
 
 
 def _gone(layer: LayerSparsity, dense: LayerSparsity | None) -> float:
@@ -538,7 +552,7 @@ def _race(report: Report) -> Section | None:
     table = Table(race_words.title(race), header, tuple(rows), (1, 2, 4))
     ran = [(runner.name, runner.latency) for runner in race.runners if runner.latency]
     ran += [(twin.name, twin.latency) for twin in race.twins if twin.latency]
-    return Section("race", "Variants, side by side", (intro, table, *notes, _spreads(ran)))
+    return Section("race", "Race", (intro, table, *notes, _spreads(ran)))
 
 
 def _spreads(ran: Sequence[tuple[str, Latency]]) -> Table:
@@ -577,7 +591,7 @@ def _latency(report: Report) -> Section:
         **({"precision": precision(report)} if report.race or report.precision_loss else {}),
         **_conditions(latency),
     }
-    blocks: list[Block] = [Text(f"{where_measured(latency)}.")]
+    blocks: list[Block] = [Text(f"Of the shipped file. {where_measured(latency)}.")]
     blocks += [Text(text, "warning") for text in doubts(latency)]
     blocks.append(
         Row((
@@ -589,7 +603,7 @@ def _latency(report: Report) -> Section:
         blocks.append(Row((_rounds(latency), _facts("Measured", facts))))
     else:
         blocks.append(_facts("Measured", facts))
-    return Section("latency", f"Latency of the shipped file, batch {latency.batch}", tuple(blocks))
+    return Section("latency", "Latency", tuple(blocks))
 
 
 def _conditions(latency: Latency) -> dict[str, str]:
@@ -674,10 +688,13 @@ def _provenance(report: Report, manifest_sha256: str | None) -> Section:
     }
     versions = Table("Versions", (), tuple(report.tool_versions.items()))
     machine = report.latency.fingerprint.facts if report.latency.fingerprint else {}
-    blocks: list[Block] = [Table("SHA-256 of every file", (), tuple(digests.items())), Row((_facts("Run", run), versions))]
+    blocks: list[Block] = [
+        Table("SHA-256 of every file", (), tuple(digests.items())),
+        Row((_facts("Run", run), versions)),
+    ]
     if machine:
         blocks.append(Table("The machine that measured", (), tuple(machine.items()), is_folded=True))
-    return Section("provenance", "Where it comes from", tuple(blocks))
+    return Section("provenance", "Provenance", tuple(blocks))
 
 
 def _lineage(report: Report) -> str:

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode's categories of characters that steer a terminal, turn the direction of writing, or are not seen."""
 _KEPT = "\n\t"
 
 
@@ -25,7 +23,7 @@ def plain(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    if character in _KEPT or unicodedata.category(character) not in _HIDDEN:
+    if character.isprintable() or character in _KEPT or unicodedata.category(character) == "Zs":
         return character
     return ascii(character)[1:-1]
 
@@ -45,7 +43,8 @@ def _plainly(value: Any) -> Any:
         made = tuple(_plainly(item) for item in value)
         return value if all(one is other for one, other in zip(made, value, strict=True)) else made
     if isinstance(value, dict):
-        return {_plainly(key): _plainly(item) for key, item in value.items()}
+        made_items = {_plainly(key): _plainly(item) for key, item in value.items()}
+        return value if made_items == value else made_items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         made_fields = {name: _plainly(item) for name, item in fields.items()}

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from edgerecover.report.compare import BETTER, SAME, UNCLEAR, WORSE, Comparison, Measure
 from edgerecover.report.layout import grid, section, show
+from edgerecover.report.side_by_side import BETTER, SAME, UNCLEAR, WORSE, Measure, SideBySide
 from edgerecover.report.words import count
 
 _STYLES = {BETTER: "green", WORSE: "red", SAME: "dim", UNCLEAR: "yellow"}
 _MOST_LAYERS = 20
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
+def print_side_by_side(console: Console, both: SideBySide) -> None:
     """Show what differs, and what was measured of both."""
-    c = comparison
+    c = both
     same = [fact.name for fact in c.facts if not fact.differs]
     parts: list[RenderableType] = [
         Text.assemble(("edgerecover compare", "bold")),

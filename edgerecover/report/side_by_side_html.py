@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from edgerecover.report.blocks import Block, Cell, Chip, Page, Section, Table, Text
-from edgerecover.report.compare import BETTER, SAME, UNCLEAR, WORSE, Comparison
 from edgerecover.report.page import MAX_BYTES, draw
+from edgerecover.report.side_by_side import BETTER, SAME, UNCLEAR, WORSE, SideBySide
 from edgerecover.report.words import count
 
 _TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCLEAR: "unsure"}
 _MOST_ROWS = 400
 
 
-def comparison_html(comparison: Comparison) -> str:
-    """The comparison as HTML of at most `MAX_BYTES` bytes.
+def side_by_side_html(both: SideBySide) -> str:
+    """It as HTML of at most `MAX_BYTES` bytes.
 
     Raises:
         ValueError: it is larger even with its texts cut.
     """
     for text_length in (2_000, 200, 60):
-        text = draw(comparison_page(comparison), text_length)
+        text = draw(side_by_side_page(both), text_length)
         if len(text.encode()) <= MAX_BYTES:
             return text
-    raise ValueError(f"the comparison does not fit in {MAX_BYTES / 1e6:g} MB")
+    raise ValueError(f"it does not fit in {MAX_BYTES / 1e6:g} MB")
 
 
-def comparison_page(comparison: Comparison) -> Page:
+def side_by_side_page(both: SideBySide) -> Page:
     """What the page shows, in the order of the terminal's."""
-    c = comparison
+    c = both
     differing = tuple((fact.name, fact.a, fact.b) for fact in c.facts if fact.differs)
     same = tuple((fact.name, fact.a) for fact in c.facts if not fact.differs)
     measures: tuple[tuple[Cell, ...], ...] = tuple(
