@@ -162,5 +162,6 @@ class Page:
 
     def pdf(self, path):
         """As it prints."""
+        self.look(medium="print")
         data = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False)["data"]
         Path(path).write_bytes(base64.b64decode(data))

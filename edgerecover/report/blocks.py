@@ -108,6 +108,7 @@ class Tile:
     label: str
     value: str
     note: str
+    bars: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,11 @@ class Chart:
     points: tuple[Mark, ...] = ()
     across: tuple[Mark, ...] = ()
     """Vertical lines with a word at their top; `y` is where it stands."""
+
+    @property
+    def top(self) -> float:
+        """Pixels above the plot that hold nothing."""
+        return 0.0 if self.across else TOP - 14.0
 
     @property
     def line(self) -> str:

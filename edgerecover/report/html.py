@@ -9,7 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from edgerecover.artifacts import ByClass, Exported, Gate, GateStatus, Latency, LayerSparsity, Proportion, Report, Rung
+from edgerecover.artifacts import (
+    ByClass,
+    Exported,
+    Gate,
+    GateStatus,
+    Latency,
+    LayerSparsity,
+    Proportion,
+    Ratio,
+    Report,
+    Rung,
+)
 from edgerecover.report import race as race_words
 from edgerecover.report.blocks import (
     BOTTOM,
@@ -71,6 +82,7 @@ _MOST_CONFUSIONS = 20
 _MOST_LAYERS = 400
 _MOST_COLUMNS = 180
 """Of a chart, which has not more pixels to show them."""
+_FURTHEST_RATIO = 1000.0
 _PICTURE_BYTES = (1_500_000, 400_000, 0)
 _TEXT_LENGTHS = (2_000, 400, 80)
 """Tried one after the other until the page is small enough: bytes of pictures, and characters of a text."""
@@ -141,6 +153,7 @@ def _summary(report: Report) -> Tiles:
             percent(agreement.value),
             f"{100 * low:.1f}–{100 * high:.1f} %{before}. On {agreement.total:,} held-back {report.synthetic.source}; "
             "not accuracy.",
+            _before_and_after(report.fidelity.pruned, agreement),
         ),
         _accuracy_tile(report),
         Tile(
@@ -160,13 +173,20 @@ def _summary(report: Report) -> Tiles:
     ))  # fmt: skip
 
 
+def _before_and_after(before: Proportion | None, after: Proportion) -> tuple[Bar, ...]:
+    return (*((_bar(before, "before"),) if before else ()), _bar(after))
+
+
 def _accuracy_tile(report: Report) -> Tile:
     if report.accuracy is not None:
         a = report.accuracy
         known = [("teacher", a.teacher), (report.before, a.pruned)]
         told = ", ".join(f"{name} {percent(value.value)}" for name, value in known if value)
         return Tile(
-            "Accuracy", percent(a.exported.value), f"{told}. On {a.num_images:,} real labelled images: {a.source}."
+            "Accuracy",
+            percent(a.exported.value),
+            f"{told}. On {a.num_images:,} real labelled images: {a.source}.",
+            _before_and_after(a.pruned, a.exported),
         )
     predicted = report.fidelity.predicted
     if predicted is not None:
@@ -192,7 +212,9 @@ def _warnings(report: Report) -> Section | None:
 def _gates(report: Report) -> Section:
     rows = tuple((gate.name, _chip(gate.status), *_numbers_of(gate), gate.message) for gate in report.gates)
     header = ("gate", "", "measured", "limit", "in words")
-    return Section("gates", "Gates", (Table("Every gate, what was measured and the limit", header, rows, (2, 3), stacks=True),))
+    return Section(
+        "gates", "Gates", (Table("Every gate, what was measured and the limit", header, rows, (2, 3), stacks=True),)
+    )
 
 
 def _chip(status: GateStatus) -> Chip:
@@ -267,10 +289,13 @@ def _ladder(report: Report) -> Section:
     if report.accuracy is not None:
         blocks.append(_accuracy(report))
     blocks += [Row(charts) for rung in report.rungs if (charts := tuple(_curves(rung, report)))]
+    facts = {}
     if report.parity:
-        blocks.append(Text(f"Parity with PyTorch: {parity(report.parity)}."))
+        facts["parity"] = parity(report.parity)
     if report.fidelity.predicted:
-        blocks.append(Text(f"Expected: {prediction(report.fidelity.predicted)}."))
+        facts["expected"] = prediction(report.fidelity.predicted)
+    if facts:
+        blocks.append(_facts("The float32 file beside PyTorch, and what is expected on real images", facts))
     return Section("ladder", "From dense to deployed", tuple(blocks))
 
 
@@ -365,11 +390,20 @@ def _dreams(report: Report, pictures: Pictures | None) -> Section | None:
     num_classes = report.teacher.num_classes or len(report.classes)
     shown = len(pictures.pictures)
     which = f" {shown} of {num_classes:,} classes are shown." if 0 < shown < num_classes and shown > 1 else ""
-    intro = (
-        f"Some of the {report.synthetic.source} that the network was recovered or judged with. They were made from the "
-        f"teacher alone; no real image is among them.{which}"
+    return Section(
+        "images", "Synthetic images", (Text(f"{_made_from(report)} No real image is among them.{which}"), pictures)
     )
-    return Section("images", "Synthetic images", (Text(intro), pictures))
+
+
+def _made_from(report: Report) -> str:
+    if report.synthetic.source == "real images":
+        return "The golden inputs come from these; the file was judged on real images, which are not shown."
+    source = f"Some of the {report.synthetic.source} that the network was recovered or judged with."
+    if report.synthetic.source != "dreams":
+        return source
+    if report.record:
+        return f"{source} They were made from the teacher and from statistics of real images (its activation record)."
+    return f"{source} They were made from the teacher alone."
 
 
 def _classes(report: Report) -> Section | None:
@@ -388,16 +422,16 @@ def _by_class(report: Report, values: ByClass, caption: str, by: str) -> Iterato
     worst_first = sorted(present, key=lambda number: (values.exported_of(number).value, -values.totals[number]))
     is_many = len(present) > _MOST_CLASSES
     numbers = worst_first[:_MOST_CLASSES] if is_many else present
-    header = ["class", "images", "exported (95 %)", "", *([report.before] if values.pruned else [])]
+    header = ["class", "images", "exported (95 %)", *([report.before] if values.pruned else []), ""]
     rows = []
     for number in numbers:
         value, before = values.exported_of(number), values.pruned_of(number)
-        row: list[Cell] = [report.class_name(number), f"{value.total:,}", proportion(value), _bar(value)]
-        rows.append((*row, *([percent(before.value)] if before else [])))
+        told = [proportion(value), *([percent(before.value)] if before else [])]
+        rows.append((report.class_name(number), f"{value.total:,}", *told, _bar(value)))
     if is_many:
         caption += f"; the {_MOST_CLASSES} lowest of {len(present):,} classes"
         yield _class_chart(report, values, worst_first, by)
-    table = Table(caption, tuple(header), tuple(rows), (1, 2, 4))
+    table = Table(caption, tuple(header), tuple(rows), (1, 2, 3) if values.pruned else (1, 2))
     if len(values.totals) <= _MOST_IN_MATRIX:
         yield Row((table, _matrix(report, values, by)))
     else:
@@ -536,23 +570,32 @@ def _race(report: Report) -> Section | None:
         return None
     ratios = [race.speedup(runner.latency) for runner in race.runners]
     ratios += [race.speedup(twin.latency) for twin in race.twins]
-    top = max((ratio.high for ratio in ratios if ratio and math.isfinite(ratio.high)), default=1.0) * 1.05
+    furthest = max([abs(math.log(edge)) for ratio in ratios if ratio for edge in _edges(ratio)] + [math.log(1.25)])
     rows = []
     for row, ratio in zip(race_words.rows(race), ratios, strict=True):
         whisker: Cell = ""
         if ratio is not None:
-            whisker = Whisker(*(min(1.0, x / top) for x in (ratio.value, ratio.low, ratio.high)), reference=1 / top)
+            places = [0.5 + 0.48 * math.log(edge) / furthest for edge in _edges(ratio)]
+            whisker = Whisker(*places, reference=0.5)
         rows.append((row.name, row.median, row.speedup, whisker, row.agreement, row.outcome))
     header = ("variant, runtime", "median", "× dense (95 %)", "", "agreement", "")
     notes = [Text(f"{name}: {note}") for name, note in race_words.notes(race)]
     intro = Text(
         "Every file ran in the same interleaved rounds as the dense network, float32. × dense: how many times as fast, "
-        "by the medians of the same rounds; the line stands at 1."
+        "by the medians of the same rounds; the line stands at 1, slower is left of it."
     )
     table = Table(race_words.title(race), header, tuple(rows), (1, 2, 4))
     ran = [(runner.name, runner.latency) for runner in race.runners if runner.latency]
     ran += [(twin.name, twin.latency) for twin in race.twins if twin.latency]
     return Section("race", "Race", (intro, table, *notes, _spreads(ran)))
+
+
+def _edges(ratio: Ratio) -> tuple[float, float, float]:
+    """Value, lower and upper end, as far as they can be drawn: as many times slower as faster, on a logarithmic scale."""
+    value, low, high = (
+        min(max(edge, 1 / _FURTHEST_RATIO), _FURTHEST_RATIO) for edge in (ratio.value, ratio.low, ratio.high)
+    )
+    return value, low, high
 
 
 def _spreads(ran: Sequence[tuple[str, Latency]]) -> Table:

@@ -190,16 +190,16 @@ def _ladder(report: Report) -> RenderableType:
     if report.rungs:
         rows.append(_group(f"on {report.synthetic.num_calibration:,} calibration {source}"))
     for rung in report.rungs:
-        took = duration(rung.seconds) if rung.seconds else ""
-        kept = Text("kept", "green") if rung.chosen else ""
-        rows.append((f"  {rung.name}", percent(rung.agreement), bar(rung.agreement), took, kept))
+        took = f"{duration(rung.seconds) if rung.seconds else '':>5}"
+        note = Text.assemble(took, *([("  kept", "green")] if rung.chosen else []))
+        rows.append((f"  {rung.name}", percent(rung.agreement), bar(rung.agreement), note))
     rows.append(_group(f"on {report.fidelity.exported.total:,} held-back {source}"))
     rows += _judged(report)
-    return grid(rows, right=(1, 3))
+    return grid(rows, right=(1,))
 
 
 def _group(heading: str) -> tuple[str | Text, ...]:
-    return Text(heading, "dim"), "", "", "", ""
+    return Text(heading, "dim"), "", "", ""
 
 
 def _judged(report: Report) -> Iterator[tuple[str | Text, ...]]:
@@ -213,7 +213,7 @@ def _judged(report: Report) -> Iterator[tuple[str | Text, ...]]:
     for name, value, outcome in named:
         if value is not None:
             style = "green" if outcome == "shipped" else "dim"
-            yield f"  {name}", percent(value.value), bar(value.value), "", Text(outcome, style)
+            yield f"  {name}", percent(value.value), bar(value.value), Text(outcome, style)
 
 
 def _accuracy(report: Report) -> RenderableType:

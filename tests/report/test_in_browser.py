@@ -92,7 +92,7 @@ def test_its_content_is_seen(browser, report_file):
     drawn = "[...document.images].map(picture => [picture.complete && picture.naturalWidth, picture.width])"
     assert page.ask(drawn) == [[64, 64]] * 4
     sizes = page.ask("[...document.querySelectorAll('svg')].map(s => Math.min(s.clientWidth, s.clientHeight))")
-    assert min(sizes) >= 12
+    assert min(sizes) >= 7
     assert page.ask("[...document.querySelectorAll('.chart text')].every(t => t.getBBox().x + t.getBBox().width < 420)")
 
 
