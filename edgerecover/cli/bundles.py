@@ -9,7 +9,6 @@ import typer
 
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.options import JsonOption
-from edgerecover.errors import BadInputError
 
 app = typer.Typer(no_args_is_help=True, help="Check and show bundles.")
 
@@ -38,21 +37,20 @@ def bundle_show(
     as_json: JsonOption = False,
 ) -> None:
     """Verify BUNDLE and show the report inside it."""
-    from edgerecover.cli.reports import write_page
+    from edgerecover.cli.reports import drawing, write_page
     from edgerecover.packing import read_packed
 
     packed = read_packed(bundle)
     if html is not None:
         from edgerecover.report.html import html as as_html
 
-        try:
+        with drawing(str(bundle)):
             page = as_html(packed.report, packed.sheet_png, packed.manifest_sha256)
-        except ValueError as error:
-            raise BadInputError(f"{bundle}: {error}", hint="was it written by another version?") from error
         write_page(html, page)
     if as_json:
         print_json(packed.report_json)
     elif html is None:
         from edgerecover.report.terminal import print_report
 
-        print_report(stdout(), packed.report, str(bundle))
+        with drawing(str(bundle)):
+            print_report(stdout(), packed.report, str(bundle))

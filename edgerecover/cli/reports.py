@@ -1,12 +1,30 @@
-"""Writing pages that were asked for."""
+"""Showing reports of bundles, which may come from anyone, and writing pages of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from edgerecover.errors import BadInputError
+
+
+@contextmanager
+def drawing(what: str) -> Iterator[None]:
+    """A report that is of the right shape may still hold numbers that nothing can be drawn of.
+
+    Raises:
+        BadInputError: so it is.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise BadInputError(
+            f"{what}: its report cannot be shown: {error or type(error).__name__}",
+            hint="it is damaged, or was not written by edgerecover",
+        ) from error
 
 
 def write_page(path: Path, page: str) -> None:

@@ -233,7 +233,7 @@ def _numbers_of(gate: Gate) -> tuple[str, str]:
 
 def _stages(report: Report) -> Section:
     total_s = sum(stage.seconds for stage in report.stages) or 1.0
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             stage.stage,
             duration(stage.seconds),
@@ -423,7 +423,7 @@ def _by_class(report: Report, values: ByClass, caption: str, by: str) -> Iterato
     is_many = len(present) > _MOST_CLASSES
     numbers = worst_first[:_MOST_CLASSES] if is_many else present
     header = ["class", "images", "exported (95 %)", *([report.before] if values.pruned else []), ""]
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for number in numbers:
         value, before = values.exported_of(number), values.pruned_of(number)
         told = [proportion(value), *([percent(before.value)] if before else [])]
@@ -575,8 +575,8 @@ def _race(report: Report) -> Section | None:
     for row, ratio in zip(race_words.rows(race), ratios, strict=True):
         whisker: Cell = ""
         if ratio is not None:
-            places = [0.5 + 0.48 * math.log(edge) / furthest for edge in _edges(ratio)]
-            whisker = Whisker(*places, reference=0.5)
+            value, low, high = (0.5 + 0.48 * math.log(edge) / furthest for edge in _edges(ratio))
+            whisker = Whisker(value, low, high, reference=0.5)
         rows.append((row.name, row.median, row.speedup, whisker, row.agreement, row.outcome))
     header = ("variant, runtime", "median", "× dense (95 %)", "", "agreement", "")
     notes = [Text(f"{name}: {note}") for name, note in race_words.notes(race)]
@@ -591,7 +591,7 @@ def _race(report: Report) -> Section | None:
 
 
 def _edges(ratio: Ratio) -> tuple[float, float, float]:
-    """Value, lower and upper end, as far as they can be drawn: as many times slower as faster, on a logarithmic scale."""
+    """Value, lower and upper end, as far as they can be drawn."""
     value, low, high = (
         min(max(edge, 1 / _FURTHEST_RATIO), _FURTHEST_RATIO) for edge in (ratio.value, ratio.low, ratio.high)
     )

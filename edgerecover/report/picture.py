@@ -28,9 +28,9 @@ _LARGEST_SIDE = 2048
 def contact_sheet(images: ImageSet) -> tuple[bytes, Sheet]:
     """PNG of up to 10 × 10 dreams, and what stands where in it.
 
-    Up to ten classes have a row each; more share the places evenly, and of more than a hundred, a hundred are shown that
-    are evenly spread. Without class targets, images are in order. Small ones are enlarged without smoothing, large ones
-    made smaller; of more than three channels the first three are shown as RGB.
+    Up to ten classes have a row each; more share the places evenly, and of more than a hundred, a hundred are shown
+    that are evenly spread. Without class targets, images are in order. Small ones are enlarged without smoothing, large
+    ones made smaller; of more than three channels the first three are shown as RGB.
     """
     from PIL import Image
 

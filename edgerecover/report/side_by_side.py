@@ -1,4 +1,7 @@
-"""Two reports side by side, as a value that terminal, HTML and JSON show; `edgerecover.comparing` makes it. Stdlib only."""
+"""Two reports side by side, as a value that terminal, HTML and JSON show. Stdlib only.
+
+`edgerecover.comparing` makes it.
+"""
 
 from __future__ import annotations
 

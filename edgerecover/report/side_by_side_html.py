@@ -33,10 +33,11 @@ def side_by_side_page(both: SideBySide) -> Page:
         (one.name, one.a_words, one.b_words, Chip(one.verdict, _TONES[one.verdict]), one.difference)
         for one in c.measures
     )
+    header = ("", "A", "B", "", "B against A")
     gates = tuple((pair.name, pair.a or "–", pair.b or "–", "differs" if pair.differs else "") for pair in c.gates)
     sections = [
         Section("measured", "Measured: B against A", (
-            Table("With 95 % intervals; compared where both measured the same", ("", "A", "B", "", "B against A"), measures),
+            Table("With 95 % intervals; compared where both measured the same", header, measures),
         )),
         Section("facts", "What they are", (
             Table("Differs", ("", "A", "B"), differing), Table("The same in both", (), same, is_folded=True)
@@ -57,6 +58,6 @@ def side_by_side_page(both: SideBySide) -> Page:
         lead=f"Of {count(len(c.measures), 'measurement')} of B against A: {told}.",
         lines=(f"A: {c.a}", f"B: {c.b}"),
         sections=tuple(sections),
-        footer="Agreement says how often two networks decide alike on synthetic images. It is not accuracy. Latencies compare "
-        "only where machine, software and query are the same.",
+        footer="Agreement says how often two networks decide alike on synthetic images. It is not accuracy. Latencies "
+        "compare only where machine, software and query are the same.",
     )
