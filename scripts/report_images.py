@@ -34,9 +34,8 @@ def main():
         page = Path(folder) / "report.html"
         page.write_text(html(packed.report, packed.sheet_png, packed.manifest_sha256), encoding="utf-8")
         looks = {
-            "report-html": {"width": 1120, "height": 900, "upto": 1500},
-            "report-html-whole": {"width": 1120, "height": 900},
-            "report-html-dark": {"width": 1120, "height": 900, "is_dark": True, "upto": 1500},
+            "report-html": {"width": 1120, "height": 900, "upto": 1240},
+            "report-html-dark": {"width": 1120, "height": 900, "is_dark": True, "upto": 1240},
             "report-html-phone": {"width": 390, "height": 844, "is_phone": True, "upto": 1700},
         }
         for name, look in looks.items():
@@ -44,7 +43,6 @@ def main():
             shot = Path(folder) / "shot.png"
             browser.open(page, **look).screenshot(shot, height=height)
             few_colours(shot).save(arguments.out / f"{name}.png", optimize=True)
-        browser.open(page).pdf(arguments.out / "report.pdf")
     (arguments.out / "report-terminal.svg").write_text(terminal_svg(packed.report, arguments.bundle), encoding="utf-8")
 
 
