@@ -13,8 +13,8 @@ from browser import Browser, find
 from PIL import Image
 from rich.console import Console
 
-from edgerecover.packing import read_packed
-from edgerecover.report.html import html
+from edgerecover.bundle.verify import read_report, verify_bundle
+from edgerecover.cli.reports import page_of
 from edgerecover.report.terminal import print_report
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -28,11 +28,12 @@ def main():
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, default=IMAGES)
     arguments = parser.parse_args()
-    packed = read_packed(arguments.bundle)
+    verified = verify_bundle(arguments.bundle)
+    report = read_report(verified)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Browser(find()) as browser:
         page = Path(folder) / "report.html"
-        page.write_text(html(packed.report, packed.sheet_png, packed.manifest_sha256), encoding="utf-8")
+        page.write_text(page_of(verified, report), encoding="utf-8")
         looks = {
             "report-html": {"width": 1120, "height": 900, "upto": 1240},
             "report-html-dark": {"width": 1120, "height": 900, "is_dark": True, "upto": 1240},
@@ -43,7 +44,7 @@ def main():
             shot = Path(folder) / "shot.png"
             browser.open(page, **look).screenshot(shot, height=height)
             few_colours(shot).save(arguments.out / f"{name}.png", optimize=True)
-    (arguments.out / "report-terminal.svg").write_text(terminal_svg(packed.report, arguments.bundle), encoding="utf-8")
+    (arguments.out / "report-terminal.svg").write_text(terminal_svg(report, arguments.bundle), encoding="utf-8")
 
 
 def few_colours(path):

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from edgerecover.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import Report
+    from edgerecover.bundle.verify import Verified
 
 
 @contextmanager
@@ -25,6 +30,20 @@ def drawing(what: str) -> Iterator[None]:
             f"{what}: its report cannot be shown: {error or type(error).__name__}",
             hint="it is damaged, or was not written by edgerecover",
         ) from error
+
+
+def page_of(verified: Verified, report: Report) -> str:
+    """The report of a bundle as HTML, with its pictures.
+
+    Raises:
+        BadInputError: it holds what nothing can be drawn of.
+    """
+    from edgerecover.report.html import html
+
+    sheet = report.sheet
+    sheet_png = verified.read(sheet.path) if sheet is not None and sheet.path in verified.files else None
+    with drawing(str(verified.path)):
+        return html(report, sheet_png, verified.manifest_sha256)
 
 
 def write_page(path: Path, page: str) -> None:
