@@ -27,6 +27,7 @@ from edgerecover.artifacts import (
     Race,
     RecordFacts,
     Report,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
@@ -235,7 +236,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 is_float32=is_float32,
             )
 
-        made = _Made(exported, variants, engines, race, judged)
+        sheet_png, sheet = contact_sheet(sets.train)
+        made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
             weights = weights_of(recovered.student)
@@ -243,7 +245,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights,
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
-                "dreams.png": contact_sheet(sets.train),
+                sheet.path: sheet_png,
             }
             lineage = {
                 **_origins(request, models, report, sets, weights),
@@ -399,6 +401,7 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    sheet: Sheet
 
 
 def _report(
@@ -487,6 +490,8 @@ def _report(
         variants=named,
         race=race,
         engines=made.engines.built,
+        classes=models.classes or (),
+        sheet=made.sheet,
     )
 
 

@@ -275,5 +275,14 @@ def test_report_reference_has_every_gate_and_section(tutorial_folder):
     rows = first_cells(REFERENCE / "report.md").keys()
     assert rows >= {gate["name"] for gate in report["gates"]}
     page = (REFERENCE / "report.md").read_text(encoding="utf-8")
-    for title in ("Stages", "Recovery", "Accuracy", "Exported file", "Latency", "Gates", "Warnings", "Verdict"):
+    for title in (
+        "Stages",
+        "From dense to deployed",
+        "Accuracy",
+        "Exported file",
+        "Latency",
+        "Gates",
+        "Warnings",
+        "Verdict",
+    ):
         assert f"\n## {title}\n" in page

@@ -12,7 +12,7 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
@@ -50,6 +50,7 @@ def distill(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
+    watch: Callable[[int, float], None] | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
@@ -66,6 +67,7 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
+        watch: is told every step, counted from 1, and its loss; must leave the student as it is.
         progress: where to report.
 
     Raises:
@@ -120,6 +122,8 @@ def distill(
                     f"distillation diverged at step {step}: the loss is {value}",
                     hint="a lower recovery.lr in a profile of your own may help",
                 )
+            if watch is not None:
+                watch(step + 1, value)
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
