@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgerecover.artifacts import Report
-    from edgerecover.progress import Progress
 
 
 def show_error(error: EdgeRecoverError) -> None:
@@ -26,6 +22,16 @@ def show_error(error: EdgeRecoverError) -> None:
     console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+    if error.log:
+        console.print(f"[dim]log:[/]   {_escaped(str(error.log))}", highlight=False, soft_wrap=True)
+
+
+def internal_error(error: Exception) -> EdgeRecoverError:
+    """What nobody foresaw, as an error of ours."""
+    return EdgeRecoverError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of edgerecover; run again with --debug and report the trace",
+    )
 
 
 def _escaped(text: str) -> str:
@@ -51,24 +57,6 @@ def stdout() -> Console:
 def print_json(value: Any) -> None:
     """Write a result as JSON to stdout."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def live_progress() -> Progress:
-    """Bars with an ETA on stderr."""
-    from edgerecover.report.live import LiveProgress
-
-    return LiveProgress(stderr())
-
-
-@contextmanager
-def dreaming(work: Path) -> Iterator[Progress]:
-    """Progress on stderr; whoever interrupts is told what is kept."""
-    progress = live_progress()
-    try:
-        yield progress
-    except KeyboardInterrupt:
-        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
-        raise
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.artifacts import Precision
-from edgerecover.cli.console import dreaming, show_report, stderr
+from edgerecover.cli.console import show_report, stderr
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
     DevicePythonOption,
     EvalDataOption,
+    EventsOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -81,6 +83,7 @@ def run_command(
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
     from edgerecover.config import load_profile, load_target
@@ -119,7 +122,7 @@ def run_command(
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    _run_and_show(request, as_json, access)
+    _run_and_show("run", request, as_json, events, access)
 
 
 def demo(
@@ -128,6 +131,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
     from edgerecover.demo import DATA_CREDIT
@@ -141,17 +145,19 @@ def demo(
             highlight=False,
         )
         console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
-    _run_and_show(request, as_json)
+    _run_and_show("demo", request, as_json, events)
 
 
-def _run_and_show(request: Request, as_json: bool, access: Access | None = None) -> None:
+def _run_and_show(
+    command: str, request: Request, as_json: bool, events: str | None, access: Access | None = None
+) -> None:
     from edgerecover.pipeline import run
 
-    with dreaming(request.work) as progress:
+    with following(command, work=request.work, events=events) as progress:
         report = run(request, progress)
         if access is not None:
             report = _settled_there(report, request.out, access, progress)
-    show_report(report, str(request.out), as_json)
+        show_report(report, str(request.out), as_json)
 
 
 def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:

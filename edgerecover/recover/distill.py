@@ -51,6 +51,7 @@ def distill(
     synthesis: Synthesis | None = None,
     record: Record | None = None,
     progress: Progress = SILENT,
+    title: str = "distill",
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -66,7 +67,8 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
-        progress: where to report.
+        progress: where to report,
+        title: and under which name.
 
     Raises:
         StageError: the loss stopped being a number.
@@ -90,11 +92,11 @@ def distill(
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
-        progress.task("distill", settings.num_steps, "steps") as task,
+        progress.task(title, settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
             if fresh and fresh.is_due(step, settings.num_steps):
-                fresh.refresh(student, teacher, view)
+                fresh.refresh(student, teacher, view, progress)
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
