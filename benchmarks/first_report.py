@@ -39,7 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="first-report-") as folder:
         parts = measured(Path(folder), asked.source, use_cache=asked.cache, again=asked.again)
     if asked.json:
-        print(json.dumps({"machine": machine(), "parts": {part.name: round(part.seconds, 1) for part in parts}}, indent=1))
+        print(
+            json.dumps({"machine": machine(), "parts": {part.name: round(part.seconds, 1) for part in parts}}, indent=1)
+        )
         return
     print(f"{machine()}\n")
     for part in parts:

@@ -107,9 +107,7 @@ def _built(
     return Engines(recipes, tuple(facts), files, unfit)
 
 
-def _asked(
-    variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe], progress: Progress
-) -> Engines:
+def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe], progress: Progress) -> Engines:
     answers: dict[Precision, Acceptance] = {}
     try:
         with progress.task("ask the parser", len(variants), "files") as task:

@@ -171,9 +171,7 @@ def judge_file(
     )
 
 
-def _on_real_images(
-    session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress
-) -> Accuracy | None:
+def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress) -> Accuracy | None:
     """Top-1 of all there are on the same labelled images, streamed."""
     if eval_set is None:
         return None

@@ -323,7 +323,10 @@ def blocks_of(page):
 
 
 def test_all_that_is_not_run_is_known():
-    found = {named(page): [block.not_run for block in blocks_of(page) if block.not_run] for page in [*WITH_COMMANDS, TUTORIAL]}
+    found = {
+        named(page): [block.not_run for block in blocks_of(page) if block.not_run]
+        for page in [*WITH_COMMANDS, TUTORIAL]
+    }
     assert {page: reasons for page, reasons in found.items() if reasons} == NOT_RUN
 
 
@@ -426,7 +429,7 @@ def programs(tmp_path_factory):
     )
     wrapper.chmod(0o755)
     ship = folder / "ship"
-    ship.write_text("#!/bin/sh\ntest -d \"$1\"\n")
+    ship.write_text('#!/bin/sh\ntest -d "$1"\n')
     ship.chmod(0o755)
     return folder
 
@@ -490,7 +493,8 @@ from torch import nn
 
 def net(width):
     return nn.Sequential(
-        nn.Conv2d(1, width, 5), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(36 * width, 10)
+        nn.Conv2d(1, width, 5), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(),
+        nn.Linear(36 * width, 10),
     )
 
 def lenet():
@@ -504,7 +508,9 @@ def half():
 def files_in(page):
     """What the page tells its reader to save, by name, and what else it takes for granted."""
     text = page.read_text(encoding="utf-8")
-    saved = re.findall(r"Save (?:this|it) as `([\w.-]+\.toml)`.*?\n\n```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    saved = re.findall(
+        r"Save (?:this|it) as `([\w.-]+\.toml)`.*?\n\n```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )
     if page.name == "distil-into-a-smaller-network.md":
         (model_toml, *_) = re.findall(r"^  ```toml\n(.*?)^  ```$", text, re.MULTILINE | re.DOTALL)
         return {"models.py": _LENETS, "model.toml": textwrap.dedent(model_toml)}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -83,12 +83,12 @@ class _Followers:
         from edgerecover.report.live import live_progress
         from edgerecover.report.log import RunLog, libraries_logged
 
-        stream = _stream(events, ends) if events is not None else None
+        write = _writer(events, ends) if events is not None else None
         opened = cls(
             # stderr is either for people or for machines.
             live=live_progress(stderr()) if events != STDERR else None,
             log=RunLog(work / LOGS, f"{command.replace(' ', '-')}-{os.getpid()}") if work is not None else None,
-            events=Events(stream) if stream is not None else None,
+            events=Events(write) if write is not None else None,
         )
         if opened.events is not None:
             opened.events.run_started(command, sys.argv[1:])
@@ -137,17 +137,28 @@ class _Followers:
             self.live.close()
 
 
-def _stream(events: str, ends: ExitStack) -> TextIO:
-    """A file, a named pipe, or stderr itself, which a library's silence must not reach."""
+def _writer(events: str, ends: ExitStack) -> Callable[[str], object]:
+    """Of lines to a file, a named pipe, or stderr itself, which a library's silence must not reach.
+
+    Nothing is held back: a line is written at once, and nothing is left to be written when the reader has gone.
+    """
     try:
-        if events == STDERR:
+        if events != STDERR:
+            descriptor = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        else:
             try:
                 descriptor = os.dup(sys.stderr.fileno())
             except (OSError, ValueError):  # not a file: replaced by a program that calls us
-                return sys.stderr
-            return ends.enter_context(os.fdopen(descriptor, "w", encoding="utf-8"))
-        return ends.enter_context(Path(events).open("w", encoding="utf-8"))
+                return sys.stderr.write
     except OSError as error:
         raise BadInputError(
             f"--events {events}: {error.strerror or error}", hint="name a file you can write, or - for stderr"
         ) from error
+    ends.callback(os.close, descriptor)
+
+    def write(line: str) -> None:
+        left = line.encode(errors="replace")
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+    return write

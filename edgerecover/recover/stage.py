@@ -156,7 +156,7 @@ class _Ladder:
         kl = float(kl_N.mean())
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
         self._progress.note(
-            f"{name}: agrees with the teacher on {100 * agreement:.1f} % of {len(agrees_N)} calibration images",
+            f"{name}: {100 * agreement:.1f} % agreement on {len(agrees_N)} calibration images",
             agreement=agreement,
         )
         if len(self._rungs) == 1:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, TextIO
+from typing import Any
 
 from edgerecover import __version__
 from edgerecover.errors import EdgeRecoverError
@@ -24,9 +24,10 @@ class Events(Follower):
     every_s = 1.0
     """As often as a task's progress is written, at most."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.perf_counter) -> None:
+        """`write` takes one line and has it on its way when it returns."""
         super().__init__(clock)
-        self._stream = stream
+        self._write_line = write
         self._began_s = clock()
         self.error: OSError | None = None
         """Why nothing is written any more."""
@@ -105,8 +106,7 @@ class Events(Follower):
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps(_finite({"event": event, "time": now, **fields}), ensure_ascii=False, allow_nan=False)
         try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            self._write_line(line + "\n")
         except OSError as error:
             self.error = error
 

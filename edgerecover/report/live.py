@@ -16,7 +16,7 @@ from edgerecover.report.words import clock_time, count, duration, numbers, rate
 _TITLE_WIDTH = 14
 _NUMBERS_WIDTH = 26
 _WORTH_A_LINE_S = 1.0
-"""A stage that had no task gets a line of its own if it took longer."""
+"""What took less and has no number to tell gets no line, nor does a stage that had nothing else to say."""
 
 
 def live_progress(console: Console, clock: Callable[[], float] = time.perf_counter) -> Lines:
@@ -50,8 +50,8 @@ class Lines(Follower):
         self.say(progress_line(task))
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """What was done; of what was not finished nothing is claimed."""
-        if is_finished:
+        """What was done, if that took its time or found something; of what was not finished nothing is claimed."""
+        if is_finished and (task.numbers or task.pace.elapsed_s() >= _WORTH_A_LINE_S):
             self.say(ended_line(task))
 
     def on_stage_began(self, stage: str) -> None:
@@ -69,7 +69,7 @@ class Lines(Follower):
 
 
 class Bars(Lines):
-    """A `progress.Progress` as bars; each leaves one line behind. Tasks inside each other are drawn below each other."""
+    """A `progress.Progress` as bars, one below the other where tasks lie inside each other; each leaves one line."""
 
     every_s = 0.25
     """As often as a bar is drawn anew."""
@@ -88,7 +88,7 @@ class Bars(Lines):
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
         """How long it has taken."""
         if self._bars is not None and self._stage_bar is not None:
-            self._bars.update(self._stage_bar, elapsed=clock_time(elapsed_s))
+            self._bars.update(self._stage_bar, elapsed=clock_time(elapsed_s), refresh=True)
 
     def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
         """Its bar is taken away."""
@@ -113,6 +113,7 @@ class Bars(Lines):
             numbers=_cut(numbers(task.numbers)),
             left="" if left_s is None else f"left {clock_time(left_s)}",
             elapsed=clock_time(task.pace.elapsed_s()),
+            refresh=True,
         )
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
@@ -181,4 +182,4 @@ def _bars(console: Console) -> Progress:
         TextColumn("[dim]{task.fields[left]}[/]"),
         TextColumn("[dim]{task.fields[elapsed]}[/]"),
     )
-    return Progress(*columns, console=console, transient=True, refresh_per_second=4)
+    return Progress(*columns, console=console, transient=True, auto_refresh=False)

@@ -60,13 +60,16 @@ def test_a_run_tells_people_the_log_and_machines(digits):
     assert (events[0]["event"], events[0]["command"], events[0]["arguments"]) == ("run_started", "run", list(line))
     assert (events[-1]["event"], events[-1]["exit_code"]) == ("run_ended", 0)
     for name in ("stage_started", "stage_ended"):
-        assert [e["stage"] for e in events if e["event"] == name] == [s["name"] for s in report["stages"]]
+        told = [e["stage"] for e in events if e["event"] == name]
+        assert told == [*(s["stage"] for s in report["stages"]), "bundle"]  # which the report is a part of
     tasks = {e["title"]: e for e in events if e["event"] == "task_ended"}
     assert tasks.keys() >= {"synthesize", "statistics", "least squares", "distill", "agreement", "latency", "judge"}
     for task in tasks.values():
         assert task["finished"]
         assert task["done"] == pytest.approx(task["total"], rel=1e-4), task["title"]
-    assert tasks["synthesize"]["total"] == sum(report["synthetic"][f"num_{s}"] for s in ("train", "calibration", "held_back"))
+    assert tasks["synthesize"]["total"] == sum(
+        report["synthetic"][f"num_{s}"] for s in ("train", "calibration", "held_back")
+    )
     assert tasks["distill"]["numbers"].keys() == {"loss"}
     rungs = [e["numbers"]["agreement"] for e in events if e["event"] == "note" and "agreement" in e["numbers"]]
     assert rungs == pytest.approx([rung["agreement"] for rung in report["rungs"]], abs=1e-5)
@@ -86,7 +89,9 @@ def test_an_error_says_where_the_log_is(digits):
     (digits / "bad.toml").write_text(
         'extends = "smoke"\nname = "bad"\ndescription = "diverges"\n[synthesis]\nlr = 1e30\nclamp = 1e30\n'
     )
-    code, stdout, stderr = edgerecover("run", "-t", "onnx-generic", "model.pt", *SAID, "-p", "bad.toml", "--events", "e")
+    code, stdout, stderr = edgerecover(
+        "run", "-t", "onnx-generic", "model.pt", *SAID, "-p", "bad.toml", "--events", "e"
+    )
     assert code == 70, stderr
     assert stdout == ""
     (log,) = logs(digits)
@@ -168,3 +173,17 @@ def test_ctrl_c_leaves_log_and_events_whole(digits):
     (log,) = logs(digits)
     assert log.read_text(encoding="utf-8").endswith("ended with exit code 130\n")
     assert "broken off" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_whoever_reads_the_events_may_go_away(digits):
+    os.mkfifo(digits / "pipe")
+    reader = subprocess.Popen(["head", "-n", "3", "pipe"], stdout=subprocess.PIPE, text=True)
+    code, stdout, stderr = edgerecover(
+        "synthesize", "dense.pt", "-o", "images", *SAID[2:], "--events", "pipe", "--json"
+    )
+    heard, _ = reader.communicate(timeout=60)
+    assert code == 0, stderr
+    assert json.loads(stdout)["files"]
+    assert len(events_of(heard)) == 3
+    assert "events could not be written: Broken pipe" in stderr

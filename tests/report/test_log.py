@@ -85,7 +85,11 @@ def test_a_fault_of_ours_is_kept_with_its_trace(log):
     text = log.path.read_text(encoding="utf-8")
     assert "Traceback" in text
     assert "raise StageError" in text
-    assert [message for _, _, message in entries(log)][:3] == ["began", "stage load failed: a surprise", "next: report it"]
+    assert [message for _, _, message in entries(log)][:3] == [
+        "began",
+        "stage load failed: a surprise",
+        "next: report it",
+    ]
 
 
 def test_what_libraries_warn_of_is_in_the_log(log):
