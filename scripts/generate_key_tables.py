@@ -21,10 +21,16 @@ from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, StringConstraints
 from pydantic.fields import FieldInfo
 
-from edgerecover.config import Fact, ModelFile, Profile, Settings, Target, WithoutNorms
+from edgerecover.config import Fact, ModelFile, ModelFileInput, Profile, Settings, Target, WithoutNorms
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 _ROW = re.compile(r"^\| `([\w.]+)` \|(.*)\|$", re.MULTILINE)
+SAID_BY_VALIDATORS = {
+    "input.mean": "one number per channel",
+    "input.std": "one number above 0 per channel",
+    "input.range": "two numbers, ascending",
+}
+"""What a type alone does not say."""
 EXTENDS = "extends"
 """Read by every schema of files that may extend others, and no field of it."""
 
@@ -41,7 +47,7 @@ class Key:
 
     @property
     def value(self) -> str:
-        return _words(self.field.annotation, tuple(self.field.metadata))
+        return SAID_BY_VALIDATORS.get(self.name) or _words(self.field.annotation, tuple(self.field.metadata))
 
     @property
     def default(self) -> str:
@@ -81,7 +87,7 @@ def _updated(name: str, schema: type[Settings], columns: Callable[[Key, tuple[st
     written = set()
 
     def row(match: re.Match[str]) -> str:
-        cells = [cell.strip() for cell in re.split(r" \| ?", match[2].strip())]
+        _, *cells = _cells(match[0])
         key = keys.get(match[1])
         if key is None:
             return match[0] if match[1] == EXTENDS else ""
@@ -92,15 +98,16 @@ def _updated(name: str, schema: type[Settings], columns: Callable[[Key, tuple[st
 
     # Rows of other tables (the shipped profiles) begin with names that are no keys and have more cells.
     num_cells = 1 + len(columns(next(iter(keys.values())), ())) + 1
-    page = _ROW.sub(lambda match: row(match) if _num_cells(match[0]) == num_cells else match[0], page)
+    page = _ROW.sub(lambda match: row(match) if len(_cells(match[0])) == num_cells else match[0], page)
     for key in keys.values():
         if key.name not in written:
             page = _with_row(page, _line(key, columns(key, ()), key.meaning), near=key.name)
     return page
 
 
-def _num_cells(line: str) -> int:
-    return len(re.split(r" \| ?", line.strip("| ")))
+def _cells(line: str) -> list[str]:
+    """Of one row; a meaning may hold a bar, but no cell before it does."""
+    return [cell.strip() for cell in line[1:-1].split(" | ")]
 
 
 def _line(key: Key, made: tuple[str, ...], meaning: str) -> str:
@@ -125,7 +132,7 @@ def keys_of(schema: type[Settings], prefix: str = "") -> Iterator[Key]:
         if tables == [WithoutNorms]:
             yield key  # its keys are those of the tables that it changes
             continue
-        if not tables or not field.is_required():
+        if not tables or (not field.is_required() and tables != [ModelFileInput]):
             yield key
         for table in tables:
             yield from keys_of(table, f"{prefix}{name}.")
@@ -201,9 +208,9 @@ def _scalar(kind: Any, metadata: tuple[Any, ...]) -> str:
         return "fraction" if (low.ge, high.le) == (0, 1) else f"{low.ge:,} to {high.le:,}"
     if above is not None:
         return f"{number} above {above.gt:g}"
-    if low is not None and low.ge == 0:
-        return f"{number}, 0 or more"
-    return number
+    if low is not None and (low.ge == 0 or kind is not int):
+        return f"{number}, {low.ge:g} or more"
+    return number  # a count is 1 or more, which goes without saying
 
 
 def _limits(part: Any) -> tuple[Any, ...]:

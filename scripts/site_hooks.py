@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that stand at the top of the repository, and where they stand in the site."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-_SECTION = re.compile(r"^## (.+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _ITEM = re.compile(r"^(?:-|\d+\.) \[([^\]]+)\]\(([^)#\s]+\.md)", re.MULTILINE)
 
 
@@ -42,7 +42,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Contributing and changelog, with their links as they are seen from docs/."""
     for name, path in OUTSIDE.items():
         text = (ROOT / name).read_text(encoding="utf-8")
-        files.append(File.generated(config, path, content=text.replace("](docs/", "](")))
+        text = text.replace("](docs/", "](")
+        for other, its_path in OUTSIDE.items():
+            text = text.replace(f"]({other}", f"]({its_path}")
+        files.append(File.generated(config, path, content=text))
     return files
 
 

@@ -90,6 +90,17 @@ def test_cli_reference_is_up_to_date():
     assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == generated, "run scripts/generate_cli_reference.py"
 
 
+@pytest.mark.parametrize("name", ["profiles.md", "targets.md", "model-toml.md"])
+def test_the_tables_of_keys_are_up_to_date(name):
+    generated = script("generate_key_tables").pages()[name]
+    assert (REFERENCE / name).read_text(encoding="utf-8") == generated, "run scripts/generate_key_tables.py"
+
+
+def test_every_key_has_a_meaning():
+    for name in ("profiles.md", "targets.md", "model-toml.md"):
+        assert not re.findall(r"^\| `[\w.]+` \|.*\| \|$", (REFERENCE / name).read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_cli_reference_documents_every_command_and_option():
     import typer
 
