@@ -131,7 +131,7 @@ class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
     def __init__(
-        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress
+        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
     ) -> None:
         self._images, self._compute, self._progress = images, compute, progress
         self._teacher_logits_NK = logits_on(teacher, images, compute)
