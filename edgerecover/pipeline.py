@@ -117,6 +117,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     """
     check_writable(request.out)
     require_builder(request.target)
+    _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
@@ -313,6 +314,15 @@ def make_record(
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
     return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
+
+
+def _check_batch(request: Request) -> None:
+    static = request.target.static_batch
+    if request.batch is None and static is not None and static.value:
+        raise BadInputError(
+            f"--batch 0: target {request.target.name} takes no file that leaves the batch size open ({static.source})",
+            hint="name the batch size that it will run, e.g. --batch 1",
+        )
 
 
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
