@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgerecover.artifacts import Report
+    from edgerecover.progress import Progress
 
 
 def show_error(error: EdgeRecoverError) -> None:
@@ -57,6 +58,13 @@ def stdout() -> Console:
 def print_json(value: Any) -> None:
     """Write a result as JSON to stdout."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def live_progress() -> Progress:
+    """On stderr alone, for commands that are short; `cli.following` is for the others."""
+    from edgerecover.report.live import live_progress
+
+    return live_progress(stderr())
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
