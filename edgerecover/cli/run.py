@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgerecover.artifacts import Precision
+from edgerecover.cli.bundles import key_signer
 from edgerecover.cli.console import show_report, stderr
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
@@ -82,6 +84,13 @@ def run_command(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option("--sign-key", help="Sign the bundle with this private key: see `bundle sign --key`."),
+    ] = None,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
+    ] = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -122,7 +131,7 @@ def run_command(
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    _run_and_show("run", request, as_json, events, access)
+    _run_and_show("run", request, as_json, events, access, _finishing(sign_key, archive, bundle))
 
 
 def demo(
@@ -148,13 +157,46 @@ def demo(
     _run_and_show("demo", request, as_json, events)
 
 
+def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
+    """What is still to be done with a packed bundle; what would fail for want of a key fails now."""
+    from edgerecover.bundle.carry import archive_path, check_free, pack_bundle, sign_bundle
+
+    signer = key_signer(sign_key) if sign_key is not None else None
+    if signer is not None:
+        from edgerecover.bundle.signature import require_signer
+
+        require_signer(signer)
+    if archive:
+        check_free(archive_path(bundle))
+
+    def finish(progress: Progress) -> None:
+        if signer is not None:
+            with progress.task("sign", 1, "bundle") as task:
+                sign_bundle(bundle, signer)
+                task.advance()
+            progress.note(f"signed: {bundle}")
+        if archive:
+            with progress.task("archive", 1, "bundle") as task:
+                path = pack_bundle(bundle, archive_path(bundle)).path
+                task.advance()
+            progress.note(f"archive: {path}")
+
+    return finish
+
+
 def _run_and_show(
-    command: str, request: Request, as_json: bool, events: str | None, access: Access | None = None
+    command: str,
+    request: Request,
+    as_json: bool,
+    events: str | None,
+    access: Access | None = None,
+    finish: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     from edgerecover.pipeline import run
 
     with following(command, work=request.work, events=events) as progress:
         report = run(request, progress)
+        finish(progress)
         if access is not None:
             report = _settled_there(report, request.out, access, progress)
         show_report(report, str(request.out), as_json)
