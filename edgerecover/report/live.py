@@ -50,8 +50,12 @@ class Lines(Follower):
         self.say(progress_line(task))
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """What was done, if that took its time or found something; of what was not finished nothing is claimed."""
-        if is_finished and (task.numbers or task.pace.elapsed_s() >= _WORTH_A_LINE_S):
+        """What was done; of what was not finished nothing is claimed.
+
+        In a stage, which has more of them, only if it took its time or found something.
+        """
+        is_small = self.stage is not None and not task.numbers and task.pace.elapsed_s() < _WORTH_A_LINE_S
+        if is_finished and not is_small:
             self.say(ended_line(task))
 
     def on_stage_began(self, stage: str) -> None:

@@ -162,9 +162,10 @@ def test_a_stage_that_took_long_and_said_nothing_gets_a_line(clock):
     assert console.file.getvalue().split("\n") == ["  export: 4.6 s", "  reused", ""]
 
 
-def test_what_was_over_at_once_and_found_nothing_gets_no_line(clock):
+def test_what_a_stage_did_at_once_and_without_a_finding_gets_no_line(clock):
     console = plain()
     progress = live_progress(console, clock)
+    progress.began("recover")
     for title, numbers in (("statistics", {}), ("agreement", {"agreement": 0.957})):
         with progress.task(title, 10, "images") as task:
             clock.now_s += 0.1
