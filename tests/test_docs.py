@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,17 +15,14 @@ import pytest
 from edgerecover import errors
 from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import Profile, Settings, WithoutNorms, load_profile, shipped_names
+from tests.documentation import DOCS, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-REFERENCE = DOCS / "reference"
-PAGES = sorted(DOCS.rglob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def script(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -82,6 +78,17 @@ def test_every_page_is_reachable_from_the_index():
 def test_cli_reference_is_up_to_date():
     generated = script("generate_cli_reference").reference()
     assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == generated, "run scripts/generate_cli_reference.py"
+
+
+@pytest.mark.parametrize("name", ["profiles.md", "targets.md", "model-toml.md"])
+def test_the_tables_of_keys_are_up_to_date(name):
+    generated = script("generate_key_tables").pages()[name]
+    assert (REFERENCE / name).read_text(encoding="utf-8") == generated, "run scripts/generate_key_tables.py"
+
+
+def test_every_key_has_a_meaning():
+    for name in ("profiles.md", "targets.md", "model-toml.md"):
+        assert not re.findall(r"^\| `[\w.]+` \|.*\| \|$", (REFERENCE / name).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_cli_reference_documents_every_command_and_option():
@@ -157,55 +164,15 @@ def test_exit_code_reference_lists_every_code():
 # --- tutorial -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the tutorial and what it shows of the output."""
-
-    command: str
-    exact: str
-    """Printed below the command: compared but for white space."""
-    sample: str = ""
-    """In text blocks further down: compared but for numbers and bars too, which differ from machine to machine."""
-    exit_code: int = 0
-    """What `echo $?` after it shows."""
-
-
-def steps_of(page):
-    steps = []
-    for kind, body in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        if kind == "text":
-            steps[-1] = replace(steps[-1], sample=f"{steps[-1].sample}...{body}")
-        for piece in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:] if kind == "console" else []:
-            command, _, output = piece.partition("\n")
-            if command == "echo $?":
-                steps[-1] = replace(steps[-1], exit_code=int(output))
-            else:
-                steps.append(Step(command, output))
-    return steps
-
-
-def without_numbers(text):
-    text = re.sub(r"\d+ (?:min \d+ s|h \d+ min)", "0 s", text)
-    return re.sub(r"[█░─]+", "", re.sub(r"-?\d+(?:[.,]\d+)*(?:e-\d+)?", "#", text))
-
-
-def shows(expected, output):
-    """Whether the pieces between `...` stand in the output in this order; white space does not count."""
-    position, output = 0, " ".join(output.split())
-    for piece in expected.split("..."):
-        wanted = " ".join(piece.split())
-        position = output.find(wanted, position)
-        if position < 0:
-            return False
-        position += len(wanted)
-    return True
+PRINTED = ".printed.json"
+"""Where the outputs of the tutorial's commands are kept, out of the sight of `ls`."""
 
 
 @pytest.fixture(scope="module")
 def tutorial_folder(tmp_path_factory):
     """Where all commands of the tutorial have run."""
     folder = tmp_path_factory.mktemp("tutorial")
-    run_steps(DOCS / "tutorial.md", folder)
+    run_steps(TUTORIAL, folder)
     return folder
 
 
@@ -221,6 +188,7 @@ def run_steps(page, folder):
         "OMP_NUM_THREADS": "1",
         "PYTHONUTF8": "1",
     }
+    printed_by = {}
     for step in steps_of(page):
         done = subprocess.run(
             ["bash", "-c", step.command],
@@ -231,10 +199,21 @@ def run_steps(page, folder):
             stderr=subprocess.STDOUT,
             check=False,
         )
+        printed_by[step.command] = done.stdout
         printed = f"{step.command}\nended with {done.returncode} and printed:\n{done.stdout}"
         assert done.returncode == step.exit_code, printed
         assert shows(step.exact, done.stdout), f"{printed}\ninstead of:\n{step.exact}"
         assert shows(without_numbers(step.sample), without_numbers(done.stdout)), f"{printed}\nnot like:\n{step.sample}"
+    (folder / PRINTED).write_text(json.dumps(printed_by), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_demo_prints(tutorial_folder):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- report -->\n```text\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    printed = json.loads((tutorial_folder / PRINTED).read_text(encoding="utf-8"))["edgerecover demo --out digits"]
+    printed = printed.replace("digits/digits.", "edgerecover-demo/digits.")
+    assert shows(without_numbers(shown), without_numbers(printed)), printed
 
 
 @pytest.mark.slow

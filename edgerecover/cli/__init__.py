@@ -14,7 +14,7 @@ import typer
 from edgerecover import __version__
 from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
 from edgerecover.cli import doctor as doctor_command
-from edgerecover.cli.console import show_error, write_nearest
+from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
 app = typer.Typer(
@@ -62,11 +62,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        internal = EdgeRecoverError(
-            f"internal error: {type(error).__name__}: {error}",
-            hint="this is a fault of edgerecover; run again with --debug and report the trace",
-        )
-        show_error(internal)
+        show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
 
 

@@ -52,6 +52,7 @@ def distill(
     record: Record | None = None,
     watch: Callable[[int, float], None] | None = None,
     progress: Progress = SILENT,
+    title: str = "distill",
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -68,7 +69,8 @@ def distill(
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
         watch: is told every step, counted from 1, and its loss; must leave the student as it is.
-        progress: where to report.
+        progress: where to report,
+        title: and under which name.
 
     Raises:
         StageError: the loss stopped being a number.
@@ -92,11 +94,11 @@ def distill(
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
-        progress.task("distill", settings.num_steps, "steps") as task,
+        progress.task(title, settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
             if fresh and fresh.is_due(step, settings.num_steps):
-                fresh.refresh(student, teacher, view)
+                fresh.refresh(student, teacher, view, progress)
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
