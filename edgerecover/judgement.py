@@ -26,8 +26,9 @@ from edgerecover.runtime.opened import Opened
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
 from edgerecover.runtime.timing import Timing
+from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
@@ -160,6 +161,9 @@ def judge_file(
             recovered=None if recovered is None else agreement(recovered, teacher),
             exported=agreement(exported, teacher),
             predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
+            by_class=by_class(
+                decided(teacher), decided(exported), None if pruned is None else decided(pruned), teacher.shape[1]
+            ),
         ),
         parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
@@ -177,14 +181,21 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
         return None
     named = {"teacher": beside.teacher, "pruned": beside.pruned, "recovered": beside.recovered, "exported": session.run}
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
-    right: dict[str, list[Any]] = {name: [] for name in scorers}
+    parts: dict[str, list[Any]] = {name: [] for name in scorers}
+    labels: list[Any] = []
+    num_classes = num_right = 0
     with progress.task("real images", len(eval_set), "images") as task:
-        for images_NCHW, labels_N in eval_set.batches(_BATCH):
+        for images_NCHW, labels_n in eval_set.batches(_BATCH):
+            labels.append(labels_n)
             for name, scorer in scorers.items():
-                right[name].append(correct(scorer(images_NCHW), labels_N))
-            num_right, num_seen = (sum(fold(part) for part in right["exported"]) for fold in (np.sum, len))
-            task.advance(len(labels_N), accuracy=float(num_right / num_seen))
-    hits = {name: np.concatenate(parts) for name, parts in right.items()}
+                scores_nK = scorer(images_NCHW)
+                num_classes = scores_nK.shape[1]
+                parts[name].append(decided(scores_nK))
+            num_right += int((parts["exported"][-1] == labels_n).sum())
+            task.advance(len(labels_n), accuracy=num_right / sum(map(len, labels)))
+    labels_N = np.concatenate(labels)
+    decisions = {name: np.concatenate(batches) for name, batches in parts.items()}
+    hits = {name: decided_N == labels_N for name, decided_N in decisions.items()}
     total = len(eval_set)
     proportions = {name: Proportion(int(values.sum()), total) for name, values in hits.items()}
     return Accuracy(
@@ -196,6 +207,7 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
         exported=proportions["exported"],
         teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
         exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
+        by_class=by_class(labels_N, decisions["exported"], decisions.get("pruned"), num_classes),
     )
 
 

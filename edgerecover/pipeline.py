@@ -27,6 +27,7 @@ from edgerecover.artifacts import (
     Race,
     RecordFacts,
     Report,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
@@ -236,7 +237,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 progress=progress,
             )
 
-        made = _Made(exported, variants, engines, race, judged)
+        sheet_png, sheet = contact_sheet(sets.train)
+        made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times, progress):
             weights = weights_of(recovered.student)
@@ -244,7 +246,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights,
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
-                "dreams.png": contact_sheet(sets.train),
+                sheet.path: sheet_png,
             }
             lineage = {
                 **_origins(request, models, report, sets, weights),
@@ -400,6 +402,7 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    sheet: Sheet
 
 
 def _report(
@@ -488,6 +491,8 @@ def _report(
         variants=named,
         race=race,
         engines=made.engines.built,
+        classes=models.classes or (),
+        sheet=made.sheet,
     )
 
 

@@ -176,12 +176,14 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         request, str(compute), file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
     )
     if request.out is not None:
+        sheet_png, sheet = contact_sheet(evidence.golden)
+        report = replace(report, sheet=sheet)
         with stage("bundle", times, progress):
             content: dict[str, Path | bytes | str] = {
                 "model.onnx": file.path,
                 **{name: file.path.parent / name for name in file.external},
                 **golden_files(session.run, teacher.score, golden_NCHW),
-                "dreams.png": contact_sheet(evidence.golden),
+                sheet.path: sheet_png,
             }
             pack(
                 report,
@@ -433,6 +435,7 @@ def _report(
         ),
         tool_versions=tool_versions(),
         precision_loss=judged.precision_loss,
+        classes=teacher.classes or (),
     )
 
 

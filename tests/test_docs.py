@@ -15,7 +15,7 @@ import pytest
 from edgerecover import errors
 from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import Profile, Settings, WithoutNorms, load_profile, shipped_names
-from tests.documentation import DOCS, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
+from tests.documentation import DOCS, FROM_NOTHING, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -170,10 +170,16 @@ PRINTED = ".printed.json"
 
 @pytest.fixture(scope="module")
 def tutorial_folder(tmp_path_factory):
-    """Where all commands of the tutorial have run, in order, each with the exit code and output that it shows."""
-    if shutil.which("bash") is None:
-        pytest.skip("the tutorial's commands are written for bash")
+    """Where all commands of the tutorial have run."""
     folder = tmp_path_factory.mktemp("tutorial")
+    run_steps(TUTORIAL, folder)
+    return folder
+
+
+def run_steps(page, folder):
+    """Run all commands of a page, in order, and check the exit code and output that it shows of each."""
+    if shutil.which("bash") is None:
+        pytest.skip("the commands are written for bash")
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "EDGERECOVER_TRUST_FILE": str(folder / "trusted.json"),
@@ -183,7 +189,7 @@ def tutorial_folder(tmp_path_factory):
         "PYTHONUTF8": "1",
     }
     printed_by = {}
-    for step in steps_of(TUTORIAL):
+    for step in steps_of(page):
         done = subprocess.run(
             ["bash", "-c", step.command],
             cwd=folder,
@@ -199,7 +205,6 @@ def tutorial_folder(tmp_path_factory):
         assert shows(step.exact, done.stdout), f"{printed}\ninstead of:\n{step.exact}"
         assert shows(without_numbers(step.sample), without_numbers(done.stdout)), f"{printed}\nnot like:\n{step.sample}"
     (folder / PRINTED).write_text(json.dumps(printed_by), encoding="utf-8")
-    return folder
 
 
 @pytest.mark.slow
@@ -214,6 +219,15 @@ def test_the_readme_shows_what_the_demo_prints(tutorial_folder):
 @pytest.mark.slow
 def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
     assert (tutorial_folder / "own" / "model.jetson-orin.bundle").is_dir()
+
+
+@pytest.mark.slow
+def test_how_to_sign_and_verify(tmp_path):
+    pytest.importorskip("model_signing", reason="signatures need the extra edgerecover[signing]")
+    if shutil.which("openssl") is None:
+        pytest.skip("the keys of the page are made with OpenSSL")
+    run_steps(FROM_NOTHING[1], tmp_path)
+    assert (tmp_path / "received" / "model.onnx").is_file()
 
 
 @pytest.mark.slow
@@ -240,5 +254,14 @@ def test_report_reference_has_every_gate_and_section(tutorial_folder):
     rows = first_cells(REFERENCE / "report.md").keys()
     assert rows >= {gate["name"] for gate in report["gates"]}
     page = (REFERENCE / "report.md").read_text(encoding="utf-8")
-    for title in ("Stages", "Recovery", "Accuracy", "Exported file", "Latency", "Gates", "Warnings", "Verdict"):
+    for title in (
+        "Stages",
+        "From dense to deployed",
+        "Accuracy",
+        "Exported file",
+        "Latency",
+        "Gates",
+        "Warnings",
+        "Verdict",
+    ):
         assert f"\n## {title}\n" in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,27 @@ if TYPE_CHECKING:
 
     from edgerecover.artifacts import Report
     from edgerecover.progress import Progress
+
+
+_NEAREST = str.maketrans({
+    **dict.fromkeys("█", "#"), **dict.fromkeys("░", "."), **dict.fromkeys("─━–—−‐", "-"), "×": "x", "→": ">", "←": "<",
+    "±": "~", "≤": "<", "≥": ">", "°": " ", "…": "~", "∞": "~", "·": "*", "²": "2",
+    **dict.fromkeys("‘’“”„", "'"),
+})  # fmt: skip
+"""What a terminal that cannot write a character shows instead: of the same width, so that columns stay aligned."""
+
+
+def write_nearest(stream: io.TextIOWrapper) -> None:
+    """Make a stream write what comes nearest to a character that its encoding lacks, and "?" where nothing does."""
+    codecs.register_error("edgerecover.nearest", _nearest)
+    stream.reconfigure(errors="edgerecover.nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wanted = error.object[error.start : error.end].translate(_NEAREST)
+    return "".join(character if character.isascii() else "?" for character in wanted), error.end
 
 
 def show_error(error: EdgeRecoverError) -> None:
@@ -38,7 +61,9 @@ def internal_error(error: Exception) -> EdgeRecoverError:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    from edgerecover.report.plain import plain
+
+    return escape(plain(text))
 
 
 def stderr() -> Console:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from edgerecover.report.following import Follower, Underway
-from edgerecover.report.words import clock_time, count, duration, numbers, rate
+from edgerecover.report.words import amount, clock_time, duration, numbers, rate
 
 _TITLE_WIDTH = 14
 _NUMBERS_WIDTH = 26
@@ -167,7 +167,7 @@ def progress_line(task: Underway) -> str:
 def ended_line(task: Underway) -> str:
     """What a task did: "synthesize: 1,408 dreams in 152 s (9.3/s), loss 0.25"."""
     mean = rate(task.pace.mean_per_s()) if task.pace.done > 1 else ""
-    done = f"{count(task.pace.done)} {task.unit} in {duration(task.pace.elapsed_s())}{f' ({mean})' if mean else ''}"
+    done = f"{amount(task.pace.done)} {task.unit} in {duration(task.pace.elapsed_s())}{f' ({mean})' if mean else ''}"
     return f"{task.title}: {', '.join(filter(None, (done, numbers(task.numbers))))}"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgerecover import __version__
 from edgerecover.errors import EXIT_INTERNAL, EdgeRecoverError
 from edgerecover.report.following import Follower, Underway
-from edgerecover.report.words import count, duration, numbers, rate
+from edgerecover.report.words import amount, duration, numbers, rate
 
 KEPT_LOGS = 20
 _SUFFIX = ".log"
@@ -77,7 +77,7 @@ class RunLog(Follower):
     def on_task_started(self, task: Underway) -> None:
         """A line with all that is to be done."""
         self.open()
-        self.say("INFO", f"{task.title}: 0 of {count(task.pace.total)} {task.unit}")
+        self.say("INFO", f"{task.title}: 0 of {amount(task.pace.total)} {task.unit}")
 
     def on_task_progress(self, task: Underway) -> None:
         """How far it is."""
@@ -114,7 +114,7 @@ class RunLog(Follower):
 
     def _say_task(self, task: Underway, how: str) -> None:
         parts = [how, rate(task.pace.rate_per_s()), numbers(task.numbers)]
-        done = f"{count(task.pace.done)} of {count(task.pace.total)} {task.unit}"
+        done = f"{amount(task.pace.done)} of {amount(task.pace.total)} {task.unit}"
         self.say("INFO", f"{task.title}: {', '.join(filter(None, (done, *parts)))}")
 
     def _write(self, text: str) -> None:
