@@ -132,7 +132,7 @@ def keys_of(schema: type[Settings], prefix: str = "") -> Iterator[Key]:
         if tables == [WithoutNorms]:
             yield key  # its keys are those of the tables that it changes
             continue
-        if not tables or (not field.is_required() and tables != [ModelFileInput]):
+        if not tables or (field.default is None and not field.is_required() and tables != [ModelFileInput]):
             yield key
         for table in tables:
             yield from keys_of(table, f"{prefix}{name}.")

@@ -17,12 +17,13 @@ dream is at the edge of what its teacher knows, and even one trained on mirrored
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from edgerecover.progress import SILENT, Progress
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.statistics import tapped
 
@@ -88,15 +89,18 @@ def mirror_correlation(
     ):
         for targets_B in torch.split(targets_N.to(compute.device), _BATCH_SIZE):
             shape_NCHW = (len(targets_B), *input.shape)
-            share = len(targets_B) / _NUM_STEPS
             images = dream(
                 teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute,
-                on_step=lambda loss, share=share: task.advance(share, loss=loss),
+                on_step=partial(_count, task, len(targets_B) / _NUM_STEPS),
             )  # fmt: skip
             found.append([_logits(teacher, view, compute) for view in (images, images.flip(3))])
             tap.clear()
     plain_NK, mirrored_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
     return _margin_correlation(plain_NK, mirrored_NK)
+
+
+def _count(task: Task, num_images: float, loss: float) -> None:
+    task.advance(num_images, loss=loss)
 
 
 def _margin_correlation(plain_NK: Tensor, mirrored_NK: Tensor) -> float:
