@@ -183,8 +183,9 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
     parts: dict[str, list[Any]] = {name: [] for name in scorers}
     labels: list[Any] = []
-    num_classes = num_right = 0
+    num_classes = 0
     with progress.task("real images", len(eval_set), "images") as task:
+        num_right = num_seen = 0
         for images_NCHW, labels_n in eval_set.batches(_BATCH):
             labels.append(labels_n)
             for name, scorer in scorers.items():
@@ -192,7 +193,8 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
                 num_classes = scores_nK.shape[1]
                 parts[name].append(decided(scores_nK))
             num_right += int((parts["exported"][-1] == labels_n).sum())
-            task.advance(len(labels_n), accuracy=num_right / sum(map(len, labels)))
+            num_seen += len(labels_n)
+            task.advance(len(labels_n), accuracy=num_right / num_seen)
     labels_N = np.concatenate(labels)
     decisions = {name: np.concatenate(batches) for name, batches in parts.items()}
     hits = {name: decided_N == labels_N for name, decided_N in decisions.items()}

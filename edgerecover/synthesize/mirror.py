@@ -89,9 +89,10 @@ def mirror_correlation(
     ):
         for targets_B in torch.split(targets_N.to(compute.device), _BATCH_SIZE):
             shape_NCHW = (len(targets_B), *input.shape)
+            share = len(targets_B) / _NUM_STEPS
             images = dream(
                 teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute,
-                on_step=partial(_count, task, len(targets_B) / _NUM_STEPS),
+                on_step=partial(_advance, task, share),
             )  # fmt: skip
             found.append([_logits(teacher, view, compute) for view in (images, images.flip(3))])
             tap.clear()
@@ -99,8 +100,8 @@ def mirror_correlation(
     return _margin_correlation(plain_NK, mirrored_NK)
 
 
-def _count(task: Task, num_images: float, loss: float) -> None:
-    task.advance(num_images, loss=loss)
+def _advance(task: Task, share: float, loss: float) -> None:
+    task.advance(share, loss=loss)
 
 
 def _margin_correlation(plain_NK: Tensor, mirrored_NK: Tensor) -> float:
