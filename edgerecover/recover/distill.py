@@ -50,7 +50,7 @@ def distill(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, float], Mapping[str, float]] | None = None,
     progress: Progress = SILENT,
     title: str = "distill",
 ) -> None:
@@ -68,7 +68,8 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
-        watch: is told every step, counted from 1, and its loss; must leave the student as it is.
+        watch: is told every step, counted from 1, and its loss, and answers with what else is worth showing; must
+            leave the student as it is.
         progress: where to report,
         title: and under which name.
 
@@ -124,9 +125,7 @@ def distill(
                     f"distillation diverged at step {step}: the loss is {value}",
                     hint="a lower recovery.lr in a profile of your own may help",
                 )
-            if watch is not None:
-                watch(step + 1, value)
-            task.advance(1, loss=value)
+            task.advance(1, loss=value, **(watch(step + 1, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
 
