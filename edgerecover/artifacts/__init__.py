@@ -33,6 +33,7 @@ from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Line
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
+from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 
 __all__ = [
     "ENGINE_RUNTIMES",
@@ -66,6 +67,7 @@ __all__ = [
     "Outcome",
     "Parity",
     "Pattern",
+    "PointFound",
     "Precision",
     "PrecisionLoss",
     "PrecisionTry",
@@ -81,6 +83,8 @@ __all__ = [
     "SparseLayers",
     "Sparsity",
     "StageTime",
+    "Sweep",
+    "SweepPoint",
     "SyntheticFacts",
     "TargetMachine",
     "Tried",
