@@ -50,7 +50,7 @@ def _outcome(found: PointFound, numbers: dict[str, str]) -> str:
         return "no bundle"
     if found.latency is None:
         return "not timed"
-    return "on the front" if found.on_front else f"behind {numbers.get(found.behind, found.behind)}"
+    return "front" if found.on_front else f"behind {numbers.get(found.behind, found.behind)}"
 
 
 def notes(sweep: Sweep) -> Iterator[tuple[str, str]]:

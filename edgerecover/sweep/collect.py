@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgerecover import __version__
-from edgerecover.artifacts import PointFound, Report, Sweep, from_json, to_json
+from edgerecover.artifacts import PointFound, Report, Sweep, to_json
+from edgerecover.bundle.verify import read_report
 from edgerecover.config import Profile, Target
 from edgerecover.errors import EXIT_BAD_INPUT, BadInputError, StageError
 from edgerecover.files import replace_file
@@ -20,7 +21,7 @@ from edgerecover.report.sweep import html, markdown
 from edgerecover.report.sweep_picture import front_svg
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.sweep.front import with_front
-from edgerecover.sweep.make import Outcome, is_finished, read_outcome
+from edgerecover.sweep.make import Outcome, finished, read_outcome
 from edgerecover.sweep.plan import read_plan
 
 RESULT = "sweep.json"
@@ -38,8 +39,8 @@ def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
     plan = read_plan(folder)
     found, reports = [], {}
     for point, key in zip(plan.points, plan.keys, strict=True):
-        if is_finished(folder, point.name, key):
-            reports[point.name] = _read_report(folder / f"{point.name}.bundle")
+        if bundle := finished(folder, point.name, key):
+            reports[point.name] = read_report(bundle)
             found.append(PointFound(point, f"{point.name}.bundle"))
         else:
             found.append(_failed(PointFound(point, ""), read_outcome(folder, point.name), key))
@@ -62,13 +63,6 @@ def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
     )
     _write(folder, sweep)
     return sweep
-
-
-def _read_report(bundle: Path) -> Report:
-    try:
-        return from_json(Report, json.loads((bundle / "report.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{bundle}: its report cannot be read: {error}", hint="make the point again") from error
 
 
 def _failed(found: PointFound, outcome: Outcome | None, key: str) -> PointFound:

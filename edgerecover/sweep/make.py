@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgerecover.artifacts import from_json, sha256_of, to_json
-from edgerecover.bundle.manifest import MANIFEST_NAME
-from edgerecover.bundle.verify import verify_bundle
+from edgerecover.artifacts import from_json, to_json
+from edgerecover.bundle.verify import Verified, verify_bundle
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
@@ -53,7 +52,7 @@ def make_point(planned: Sequence[PlannedPoint], number: int, progress: Progress 
     one = planned[number]
     folder = one.request.out.parent
     where = f"point {number + 1} of {len(planned)}: {one.point.pruning}, profile {one.point.profile}"
-    if is_finished(folder, one.point.name, one.key):
+    if finished(folder, one.point.name, one.key):
         progress.note(f"{where}: finished earlier")
         return
     progress.note(where)
@@ -63,20 +62,19 @@ def make_point(planned: Sequence[PlannedPoint], number: int, progress: Progress 
     except EdgeRecoverError as error:
         _write_outcome(folder, one.point.name, Outcome(one.key, "", error.message, error.hint, error.exit_code))
         raise
-    _write_outcome(folder, one.point.name, Outcome(one.key, sha256_of(one.request.out / MANIFEST_NAME)))
+    _write_outcome(folder, one.point.name, Outcome(one.key, verify_bundle(one.request.out).manifest_sha256))
 
 
-def is_finished(folder: Path, name: str, key: str) -> bool:
-    """Whether the bundle of a point is there, whole, and of this configuration."""
+def finished(folder: Path, name: str, key: str) -> Verified | None:
+    """The bundle of a point where it is there, whole, and of this configuration."""
     outcome = read_outcome(folder, name)
-    if outcome is None or outcome.key != key or not outcome.manifest_sha256:
-        return False
-    bundle = folder / f"{name}.bundle"
+    if outcome is None or outcome.key != key:
+        return None
     try:
-        verify_bundle(bundle)
-        return sha256_of(bundle / MANIFEST_NAME) == outcome.manifest_sha256
-    except (EdgeRecoverError, OSError):
-        return False
+        bundle = verify_bundle(folder / f"{name}.bundle")
+    except EdgeRecoverError:
+        return None
+    return bundle if bundle.manifest_sha256 == outcome.manifest_sha256 else None
 
 
 def read_outcome(folder: Path, name: str) -> Outcome | None:
