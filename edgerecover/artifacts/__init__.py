@@ -85,12 +85,9 @@ __all__ = [
     "SparseLayers",
     "Sparsity",
     "StageTime",
-<<<<<<< HEAD
+    "Stated",
     "Sweep",
     "SweepPoint",
-=======
-    "Stated",
->>>>>>> 6edb806a4f2d2cc50221155f7ea95c100dd8f2eb
     "SyntheticFacts",
     "TargetMachine",
     "Tried",
