@@ -47,7 +47,7 @@ def rows(sweep: Sweep) -> Iterator[Row]:
 
 def _outcome(found: PointFound, numbers: dict[str, str]) -> str:
     if not found.bundle:
-        return "no bundle"
+        return "failed"
     if found.latency is None:
         return "not timed"
     return "front" if found.on_front else f"behind {numbers.get(found.behind, found.behind)}"

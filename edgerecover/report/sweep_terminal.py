@@ -33,4 +33,4 @@ def _points(sweep: Sweep) -> RenderableType:
         style = "bold" if row.on_front else ""
         outcome = Text(row.outcome, "green" if row.on_front else "dim")
         cells.append((row.number, Text(row.name, style), row.quality, row.median, row.size, row.gates, outcome))
-    return grid(cells, right=(0, 3, 4))
+    return grid(cells, right=(0, 3, 4), folds=1)
