@@ -20,7 +20,7 @@ from edgerecover.progress import SILENT, Progress
 _STARTED = (
     "#!/bin/bash",
     "# {num_points} points, written by edgerecover {version}. Start it where `sbatch` is:",
-    "#     bash {script} [options of sbatch, such as --partition=gpu --time=4:00:00]",
+    "#     bash THIS-FILE [options of sbatch, such as --partition=gpu --time=4:00:00]",
     "# A task makes a point. The first makes the images too, which the others share; the last job compares all.",
     "# Started again, it makes what is not finished. The folders below must be there on every node.",
     "#SBATCH --job-name=edgerecover-sweep",
@@ -30,7 +30,7 @@ _BODY = """set -euo pipefail
 cd {cwd}
 sweep=({command})
 case "${{1-}}" in
-point) exec "${{sweep[@]}" --step "$SLURM_ARRAY_TASK_ID" ;;
+point) exec "${{sweep[@]}}" --step "$SLURM_ARRAY_TASK_ID" ;;
 collect) exec {collect} ;;
 esac
 script={script}
