@@ -14,7 +14,7 @@ import typer
 from edgerecover import __version__
 from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
-from edgerecover.cli.console import show_error
+from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def main() -> None:
     """Run the command line, and turn whatever goes wrong into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # bars and dashes must not end a run on an ASCII terminal
+            write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
@@ -63,11 +63,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        internal = EdgeRecoverError(
-            f"internal error: {type(error).__name__}: {error}",
-            hint="this is a fault of edgerecover; run again with --debug and report the trace",
-        )
-        show_error(internal)
+        show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
 
 

@@ -12,7 +12,7 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
@@ -50,7 +50,9 @@ def distill(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
+    watch: Callable[[int, float], None] | None = None,
     progress: Progress = SILENT,
+    title: str = "distill",
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -66,7 +68,9 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
-        progress: where to report.
+        watch: is told every step, counted from 1, and its loss; must leave the student as it is.
+        progress: where to report,
+        title: and under which name.
 
     Raises:
         StageError: the loss stopped being a number.
@@ -90,11 +94,11 @@ def distill(
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
-        progress.task("distill", settings.num_steps, "steps") as task,
+        progress.task(title, settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
             if fresh and fresh.is_due(step, settings.num_steps):
-                fresh.refresh(student, teacher, view)
+                fresh.refresh(student, teacher, view, progress)
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
@@ -120,6 +124,8 @@ def distill(
                     f"distillation diverged at step {step}: the loss is {value}",
                     hint="a lower recovery.lr in a profile of your own may help",
                 )
+            if watch is not None:
+                watch(step + 1, value)
             task.advance(1, loss=value)
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
