@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from edgerecover.artifacts import Precision
-from edgerecover.cli.console import dreaming, print_json, stdout
+from edgerecover.cli.console import print_json, stdout
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import input_spec, require_checkpoint, require_file
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
     EvalDataOption,
+    EventsOption,
     JsonOption,
     MeanOption,
     PruningPattern,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from edgerecover.sweep.jobs import Jobs
     from edgerecover.sweep.plan import PlannedPoint
 
-_OF_THIS_CALL = {"--slurm": 1, "--ray": 0, "--json": 0, "--cpus": 1, "--gpus": 1}
+_OF_THIS_CALL = {"--slurm": 1, "--ray": 0, "--json": 0, "--cpus": 1, "--gpus": 1, "--events": 1}
 """Flags of the call that hands out tasks, and how many words follow each; a task's own command has none of them."""
 
 
@@ -81,7 +83,7 @@ def sweep_command(
     ray: Annotated[
         bool, typer.Option("--ray", help="Make the points on Ray: the cluster of RAY_ADDRESS, or this machine.")
     ] = False,
-    cpus: Annotated[int, typer.Option("--cpus", help="Cores of a task, for --slurm and --ray.", min=1)] = 4,
+    cpus: Annotated[int, typer.Option("--cpus", help="Cores of a task, for --slurm and --ray.", min=1)] = 1,
     gpus: Annotated[int, typer.Option("--gpus", help="GPUs of a task, for --slurm and --ray.", min=0)] = 0,
     step: Annotated[
         int | None, typer.Option("--step", help="Make this one point alone, counted from 0: a scheduler's task.", min=0)
@@ -92,12 +94,13 @@ def sweep_command(
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Prune and recover MODEL in several ways, each with a bundle of its own, and show which are worth having."""
     if collect is not None:
         if model is not None or target is not None:
             raise BadInputError("--collect takes the folder alone", hint=f"edgerecover sweep --collect {collect}")
-        with dreaming(collect) as progress:
+        with following("sweep", events=events) as progress:
             _collect_and_show(collect, as_json, progress)
         return
     if model is None or target is None:
@@ -142,7 +145,7 @@ def sweep_command(
     )
     planned = points_of(base, _patterns(pattern), _fractions(sparsity), profiles, folder)
     if step is not None:
-        _make_one(planned, step, folder)
+        _make_one(planned, step, events)
         return
     write_plan(folder, planned)
     if slurm is not None:
@@ -151,7 +154,7 @@ def sweep_command(
         write_slurm_script(_jobs(sys.argv[1:], planned, folder, cpus, gpus), slurm)
         typer.echo(f"{slurm}: {len(planned)} points; start it with: bash {slurm}")
         return
-    with dreaming(folder) as progress:
+    with following("sweep", work=base.work, events=events) as progress:
         if ray:
             from edgerecover.sweep.jobs import make_with_ray
 
@@ -163,12 +166,12 @@ def sweep_command(
         _collect_and_show(folder, as_json, progress)
 
 
-def _make_one(planned: Sequence[PlannedPoint], number: int, folder: Path) -> None:
+def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None) -> None:
     from edgerecover.sweep.make import make_point
 
     if number >= len(planned):
         raise BadInputError(f"--step {number}: there are {len(planned)} points, counted from 0")
-    with dreaming(folder) as progress:
+    with following("sweep", work=planned[number].request.work, events=events) as progress:
         make_point(planned, number, progress)
 
 

@@ -129,6 +129,9 @@ def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:
             ) from error
         try:
             remote = ray.remote(num_cpus=jobs.cpus, num_gpus=jobs.gpus, max_retries=0)(_run_step)
+            there = ray.cluster_resources()
+            if there.get("CPU", 0) < jobs.cpus or there.get("GPU", 0) < jobs.gpus:
+                progress.note(f"Ray has not {jobs.cpus} cores and {jobs.gpus} GPUs yet: waiting for a node that has")
             waves = [range(1), range(1, jobs.num_points)]
             for numbers in waves:
                 waiting = [remote.remote(jobs.command, str(jobs.cwd), number) for number in numbers]
