@@ -8,8 +8,9 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Sweep
-from edgerecover.report.layout import count, grid, section, show
+from edgerecover.report.layout import grid, section, show
 from edgerecover.report.sweep import header, notes, rows
+from edgerecover.report.words import count
 
 
 def print_sweep(console: Console, sweep: Sweep, folder: str) -> None:
