@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
+from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.",
 )
 app.command("run")(run.run_command)
+app.command("sweep")(sweep.sweep_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
