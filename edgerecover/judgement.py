@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
+from edgerecover.artifacts import Accuracy, Decisions, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
 from edgerecover.config import LatencySettings, Target
 from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
@@ -26,7 +27,7 @@ from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
 from edgerecover.runtime.timing import Timing
 from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.validate.fidelity import agreement, agrees, correct
 from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
@@ -149,6 +150,7 @@ def judge_file(
             recovered=None if recovered is None else agreement(recovered, teacher),
             exported=agreement(exported, teacher),
             predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
+            decisions=decisions(agrees(exported, teacher), held_back.batches(_BATCH)),
         ),
         parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
@@ -167,7 +169,10 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -
     named = {"teacher": beside.teacher, "pruned": beside.pruned, "recovered": beside.recovered, "exported": session.run}
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
     right: dict[str, list[Any]] = {name: [] for name in scorers}
+    digest, labels = hashlib.sha256(), hashlib.sha256()
     for images_NCHW, labels_N in eval_set.batches(_BATCH):
+        digest.update(np.ascontiguousarray(images_NCHW).tobytes())
+        labels.update(labels_N.astype(np.int64).tobytes())
         for name, scorer in scorers.items():
             right[name].append(correct(scorer(images_NCHW), labels_N))
     hits = {name: np.concatenate(parts) for name, parts in right.items()}
@@ -182,7 +187,24 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -
         exported=proportions["exported"],
         teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
         exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
+        decisions=Decisions(_joint(digest.digest(), labels.digest()), _as_digits(hits["exported"])),
     )
+
+
+def _joint(*digests: bytes) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def decisions(right_N: Any, batches_NCHW: Iterable[Any]) -> Decisions:
+    """Which images a model has right, and which images they are."""
+    digest = hashlib.sha256()
+    for batch_NCHW in batches_NCHW:
+        digest.update(np.ascontiguousarray(batch_NCHW).tobytes())
+    return Decisions(digest.hexdigest(), _as_digits(right_N))
+
+
+def _as_digits(right_N: Any) -> str:
+    return "".join("1" if right else "0" for right in right_N)
 
 
 def timing_of(settings: LatencySettings) -> Timing:

@@ -15,8 +15,10 @@ from edgerecover.artifacts.engines import (
     SparseLayers,
 )
 from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
+from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
     Accuracy,
+    Decisions,
     Fidelity,
     Gate,
     GateStatus,
@@ -24,6 +26,7 @@ from edgerecover.artifacts.judged import (
     PrecisionLoss,
     Predicted,
     Proportion,
+    difference_interval,
     paired_interval,
     verdict_of,
 )
@@ -35,13 +38,17 @@ from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "ENGINE_RUNTIMES",
     "TENSORRT",
     "TENSORRT_RTX",
     "Acceptance",
     "Accuracy",
+    "Baseline",
     "BatchRange",
+    "Comparison",
     "Conditions",
+    "Decisions",
     "Descent",
     "DeviceResult",
     "DeviceTask",
@@ -53,6 +60,7 @@ __all__ = [
     "Fidelity",
     "Fingerprint",
     "Gate",
+    "GateResult",
     "GateStatus",
     "GoldenCheck",
     "Gpu",
@@ -75,6 +83,7 @@ __all__ = [
     "Ratio",
     "RecordFacts",
     "RefusedVariant",
+    "Release",
     "Report",
     "Rung",
     "Runner",
@@ -87,6 +96,7 @@ __all__ = [
     "Twin",
     "TwoFour",
     "Variant",
+    "difference_interval",
     "from_json",
     "paired_interval",
     "sha256_of",

@@ -31,12 +31,14 @@ _STYLE = {
     GateStatus.FAIL: "bold red",
     GateStatus.INCONCLUSIVE: "yellow",
     GateStatus.NEEDS_DEVICE: "cyan",
+    GateStatus.SKIP: "dim",
 }
 _WORD = {
     GateStatus.PASS: "PASS",
     GateStatus.FAIL: "FAIL",
     GateStatus.INCONCLUSIVE: "UNSURE",
     GateStatus.NEEDS_DEVICE: "DEVICE",
+    GateStatus.SKIP: "SKIP",
 }
 
 

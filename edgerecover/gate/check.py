@@ -1,0 +1,222 @@
+"""The gate's way: verify, judge by the limits, measure here, compare with the baseline, keep the first numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgerecover import __version__
+from edgerecover.artifacts import Baseline, Gate, GateResult, GateStatus, Latency, Release, verdict_of
+from edgerecover.config import LimitsFile, Profile
+from edgerecover.errors import BadInputError
+from edgerecover.gate.baseline import baseline_of, read_baseline, write_baseline
+from edgerecover.gate.duel import MAX_RACES, SECONDS
+from edgerecover.gate.here import Here, beside_numbers, measured, runs_like
+from edgerecover.gate.machine import Measure
+from edgerecover.gate.opening import Opened, open_bundle
+from edgerecover.progress import SILENT, Progress
+from edgerecover.validate.gates import golden_gate, judge_again, settle
+from edgerecover.validate.limits import Limits
+from edgerecover.validate.regressions import (
+    LATENCY,
+    MEMORY,
+    latency_gate,
+    memory_gate,
+    quality_gates,
+    skipped,
+)
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What a user asks; the command line's flags, resolved."""
+
+    bundle: Path
+    baseline: Path | None = None
+    """Another bundle, or a .json file, which is written where it is not there yet."""
+    profile: Profile | None = None
+    """Whose limits take the place of the bundle's."""
+    limits: tuple[LimitsFile, str] | None = None
+    """Others that take theirs, and the file's name;"""
+    flags: Mapping[str, float] = field(default_factory=dict)
+    """and single ones, by the limit's name."""
+    measure: bool = True
+    """False: nothing is run here; latencies are the report's."""
+    seconds: float = SECONDS
+    """Each model takes at least so long of a race."""
+    max_races: int = MAX_RACES
+    cores: tuple[int, ...] = ()
+    update: bool = False
+    """Write the baseline although there is one, if no gate fails."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What this bundle is compared with; None where there is nothing."""
+
+    bundle: Opened | None = None
+    file: Path | None = None
+    """Where numbers are kept,"""
+    numbers: Baseline | None = None
+    """and those that are in it."""
+
+    @property
+    def release(self) -> Release | None:
+        if self.bundle is not None:
+            return self.bundle.release
+        return self.numbers.release if self.numbers is not None else None
+
+
+def gate(request: GateRequest, progress: Progress = SILENT) -> GateResult:
+    """Judge a bundle, alone or beside the release before. A gate that fails is in the result, not an exception.
+
+    Raises:
+        BadInputError: no bundle, no baseline, or one of another target.
+        MissingError: what the measurement needs is not here.
+        VerificationError: a bundle is not what its manifest lists.
+    """
+    started_s = time.perf_counter()
+    now = _verified(request.bundle, progress)
+    before = _before(request, progress)
+    _require_same_target(now, before, request)
+    limits = limits_for(now.limits, request)
+    here = _measured(now, before, limits, request, progress) if request.measure else _reported(now, before)
+    gates = _absolute(now, here, limits)
+    if request.baseline is not None:
+        gates += quality_gates(limits, now.release, before.release) + _of_machine(limits, here)
+    written, notes = _kept(now.release, before, here.latency, gates, request)
+    return GateResult(
+        edgerecover_version=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        release=now.release,
+        baseline=before.release,
+        gates=gates,
+        latency=here.latency if request.measure else None,
+        comparison=here.comparison,
+        written=written,
+        notes=notes,
+        seconds=time.perf_counter() - started_s,
+    )
+
+
+def limits_for(own: Limits, request: GateRequest) -> Limits:
+    """The bundle's limits, then a profile's, then a file's, then single ones: the later takes the earlier's place."""
+    limits = own
+    if request.profile is not None:
+        limits = limits.changed(request.profile.gates.model_dump(), f"profile {request.profile.name}")
+    if request.limits is not None:
+        file, name = request.limits
+        limits = limits.changed(file.model_dump(exclude_none=True), f"limits {name}")
+    for name, value in request.flags.items():
+        limits = limits.changed({name: value}, f"--{name.replace('_', '-')}")
+    return limits
+
+
+# --- what it is compared with -------------------------------------------------------------------------------
+
+
+def _verified(path: Path, progress: Progress) -> Opened:
+    opened = open_bundle(path)
+    progress.note(f"verified: {opened.release.bundle}, manifest sha256 {opened.release.manifest_sha256[:16]}…")
+    return opened
+
+
+def _before(request: GateRequest, progress: Progress) -> _Before:
+    path = request.baseline
+    if path is None or path.suffix == ".json" and not path.is_dir():
+        if path is None and request.update:
+            raise BadInputError("--update-baseline needs --baseline", hint="name the .json file to write")
+        is_there = path is not None and (path.exists() or path.is_symlink())
+        return _Before(None, path, read_baseline(path) if path is not None and is_there else None)
+    if not path.is_dir():
+        raise BadInputError(
+            f"{path} {'is no bundle' if path.exists() else 'does not exist'}",
+            hint="a baseline is a bundle, or a .json file that the first run writes",
+        )
+    if request.update:
+        raise BadInputError(
+            "--update-baseline writes a .json file, and the baseline is a bundle",
+            hint="keep this bundle as the next baseline, or give a .json file",
+        )
+    return _Before(_verified(path, progress))
+
+
+def _require_same_target(now: Opened, before: _Before, request: GateRequest) -> None:
+    earlier = before.release
+    if earlier is not None and earlier.target != now.release.target:
+        raise BadInputError(
+            f"{request.baseline} is a baseline for target {ascii(earlier.target)[:80]}, and {request.bundle} was made "
+            f"for {ascii(now.release.target)[:80]}",
+            hint="keep a baseline for each target",
+        )
+
+
+# --- what this machine says ---------------------------------------------------------------------------------
+
+
+def _measured(now: Opened, before: _Before, limits: Limits, request: GateRequest, progress: Progress) -> Here:
+    return measured(
+        now.folder,
+        before.bundle.folder if before.bundle is not None else before.numbers,
+        limits,
+        Measure(request.seconds, request.cores),
+        request.max_races,
+        request.seed,
+        progress,
+    )
+
+
+def _reported(now: Opened, before: _Before) -> Here:
+    """Nothing is run: the latency is what was measured when the bundle was packed."""
+    if before.bundle is not None:
+        return beside_numbers(None, now.report.latency, (before.bundle.report.latency,))
+    return beside_numbers(None, now.report.latency, before.numbers.runs if before.numbers is not None else None)
+
+
+def _absolute(now: Opened, here: Here, limits: Limits) -> tuple[Gate, ...]:
+    """The report's gates by these limits, settled anew as far as this machine can."""
+    gates = judge_again(limits, now.report)
+    if here.golden is None:
+        return gates
+    is_better_evidence = here.latency is not None and (
+        here.latency.host_is_target or not now.report.latency.host_is_target
+    )
+    if here.latency is not None and is_better_evidence:
+        return settle(gates, limits, here.latency, here.golden)
+    return (*(gate for gate in gates if gate.name != "golden"), golden_gate(here.golden))
+
+
+def _of_machine(limits: Limits, here: Here) -> tuple[Gate, ...]:
+    if here.comparison is None:
+        return tuple(skipped(limits, name, here.reason) for name in (LATENCY, MEMORY))
+    return latency_gate(limits, here.comparison), memory_gate(limits, here.comparison)
+
+
+# --- the next run's baseline --------------------------------------------------------------------------------
+
+
+def _kept(
+    release: Release, before: _Before, latency: Latency | None, gates: Sequence[Gate], request: GateRequest
+) -> tuple[str | None, tuple[str, ...]]:
+    """Write the numbers where there were none, or when asked. The file's path, and what there is to say about it."""
+    if before.file is None:
+        return None, ()
+    is_same_model = before.numbers is None or before.numbers.release.model_sha256 == release.model_sha256
+    is_new_machine = latency is not None and not runs_like(latency, before.numbers.runs if before.numbers else ())
+    if not request.update and before.numbers is not None:
+        if not is_new_machine:
+            return None, ()
+        if not is_same_model:
+            return None, (
+                f"{before.file} holds no latency of this machine: gate the baseline's own bundle here once to add it, "
+                "or give that bundle as --baseline",
+            )
+    if verdict_of(gates) is GateStatus.FAIL:
+        return None, (f"{before.file} is not written: a gate failed, and a baseline should be a release that passes",)
+    write_baseline(before.file, baseline_of(release, before.numbers, latency))
+    added = "written" if before.numbers is None or not is_same_model else "one run was added"
+    return str(before.file), (f"{before.file}: {added}, for later runs to compare with",)
