@@ -13,7 +13,7 @@ from typing import Any
 
 from edgerecover.artifacts import sha256_of
 from edgerecover.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, check_paths
-from edgerecover.bundle.verify import read_manifest
+from edgerecover.bundle.verify import read_manifest, verify_bundle
 from edgerecover.errors import BadInputError, VerificationError
 
 
@@ -42,6 +42,28 @@ def write_bundle(files: Mapping[str, Path | bytes | str], out: Path, fields: Map
     except OSError as error:
         raise _unwritable(out, error) from error
     return out
+
+
+def copy_bundle(bundle: Path, out: Path) -> None:
+    """A verified copy of a bundle: whole at `out`, or nothing at all.
+
+    Args:
+        bundle: a folder.
+        out: a place that is free, an empty folder, or an earlier bundle, which is replaced.
+
+    Raises:
+        BadInputError: `out` holds something else, or cannot be written.
+        VerificationError: what was copied is not what its manifest lists.
+    """
+    check_writable(out)
+    try:
+        with _building_beside(out) as building:
+            shutil.copytree(bundle, building, symlinks=True, dirs_exist_ok=True)
+            verify_bundle(building)
+            _sync_folders(building)
+            _move_into_place(building, out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
 def check_writable(out: Path) -> None:

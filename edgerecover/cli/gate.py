@@ -27,7 +27,7 @@ def gate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to judge; it is verified first.")],
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", help="The release before: a bundle, or a .json file that the first run writes."),
+        typer.Option("--baseline", help="The release before: a bundle, or a .json of its numbers. The first run writes it."),
     ] = None,
     profile: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def gate(
         bool, typer.Option("--no-measure", help="Run nothing here; take latencies from the bundle's report.")
     ] = False,
     update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Write the .json baseline anew when no gate fails.")
+        bool, typer.Option("--update-baseline", help="Put this release in the baseline's place when no gate fails.")
     ] = False,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     summary: Annotated[

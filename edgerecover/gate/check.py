@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgerecover import __version__
 from edgerecover.artifacts import Baseline, Gate, GateResult, GateStatus, Latency, Release, verdict_of
+from edgerecover.bundle.write import copy_bundle
 from edgerecover.config import LimitsFile, Profile
 from edgerecover.errors import BadInputError
 from edgerecover.gate.baseline import baseline_of, read_baseline, write_baseline
@@ -36,7 +37,7 @@ class GateRequest:
 
     bundle: Path
     baseline: Path | None = None
-    """Another bundle, or a .json file, which is written where it is not there yet."""
+    """Another bundle, or a .json file; NAME.bundle and NAME.json are written where they are not there yet."""
     profile: Profile | None = None
     """Whose limits take the place of the bundle's."""
     limits: tuple[LimitsFile, str] | None = None
@@ -50,7 +51,7 @@ class GateRequest:
     max_races: int = MAX_RACES
     cores: tuple[int, ...] = ()
     update: bool = False
-    """Write the baseline although there is one, if no gate fails."""
+    """Put this release in the baseline's place, if no gate fails."""
     seed: int = 0
 
 
@@ -58,11 +59,12 @@ class GateRequest:
 class _Before:
     """What this bundle is compared with; None where there is nothing."""
 
+    place: Path | None = None
+    """Of the baseline, there or not;"""
     bundle: Opened | None = None
-    file: Path | None = None
-    """Where numbers are kept,"""
+    """and what is there: a bundle,"""
     numbers: Baseline | None = None
-    """and those that are in it."""
+    """or the numbers of one."""
 
     @property
     def release(self) -> Release | None:
@@ -88,7 +90,7 @@ def gate(request: GateRequest, progress: Progress = SILENT) -> GateResult:
     gates = _absolute(now, here, limits)
     if request.baseline is not None:
         gates += quality_gates(limits, now.release, before.release) + _of_machine(limits, here)
-    written, notes = _kept(now.release, before, here.latency, gates, request)
+    written, notes = _kept(now, before, here.latency, gates, request)
     return GateResult(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -126,23 +128,22 @@ def _verified(path: Path, progress: Progress) -> Opened:
 
 
 def _before(request: GateRequest, progress: Progress) -> _Before:
-    path = request.baseline
-    if path is None or path.suffix == ".json" and not path.is_dir():
-        if path is None and request.update:
-            raise BadInputError("--update-baseline needs --baseline", hint="name the .json file to write")
-        is_there = path is not None and (path.exists() or path.is_symlink())
-        return _Before(None, path, read_baseline(path) if path is not None and is_there else None)
-    if not path.is_dir():
+    place = request.baseline
+    if place is None:
+        if request.update:
+            raise BadInputError("--update-baseline needs --baseline", hint="name the bundle or .json file to write")
+        return _Before()
+    is_there = place.exists() or place.is_symlink()
+    if place.is_dir():
+        return _Before(place, bundle=_verified(place, progress))
+    if place.suffix == ".json":
+        return _Before(place, numbers=read_baseline(place) if is_there else None)
+    if is_there or place.suffix != ".bundle":
         raise BadInputError(
-            f"{path} {'is no bundle' if path.exists() else 'does not exist'}",
-            hint="a baseline is a bundle, or a .json file that the first run writes",
+            f"{place} {'is no bundle' if is_there else 'does not exist'}",
+            hint="a baseline is a bundle folder or a .json file; the first run writes NAME.bundle or NAME.json",
         )
-    if request.update:
-        raise BadInputError(
-            "--update-baseline writes a .json file, and the baseline is a bundle",
-            hint="keep this bundle as the next baseline, or give a .json file",
-        )
-    return _Before(_verified(path, progress))
+    return _Before(place)
 
 
 def _require_same_target(now: Opened, before: _Before, request: GateRequest) -> None:
@@ -200,23 +201,36 @@ def _of_machine(limits: Limits, here: Here) -> tuple[Gate, ...]:
 
 
 def _kept(
-    release: Release, before: _Before, latency: Latency | None, gates: Sequence[Gate], request: GateRequest
+    now: Opened, before: _Before, latency: Latency | None, gates: Sequence[Gate], request: GateRequest
 ) -> tuple[str | None, tuple[str, ...]]:
-    """Write the numbers where there were none, or when asked. The file's path, and what there is to say about it."""
-    if before.file is None:
-        return None, ()
-    is_same_model = before.numbers is None or before.numbers.release.model_sha256 == release.model_sha256
-    is_new_machine = latency is not None and not runs_like(latency, before.numbers.runs if before.numbers else ())
-    if not request.update and before.numbers is not None:
-        if not is_new_machine:
-            return None, ()
-        if not is_same_model:
-            return None, (
-                f"{before.file} holds no latency of this machine: gate the baseline's own bundle here once to add it, "
-                "or give that bundle as --baseline",
-            )
+    """Keep this release where there was none, or when asked. Where it was kept, and what there is to say about it."""
+    place = before.place
+    if place is None or not _is_wanted(now.release, before, latency, request):
+        return None, _advice(before, latency)
     if verdict_of(gates) is GateStatus.FAIL:
-        return None, (f"{before.file} is not written: a gate failed, and a baseline should be a release that passes",)
-    write_baseline(before.file, baseline_of(release, before.numbers, latency))
-    added = "written" if before.numbers is None or not is_same_model else "one run was added"
-    return str(before.file), (f"{before.file}: {added}, for later runs to compare with",)
+        return None, (f"{place} is not written: a gate failed, and a baseline should be a release that passes",)
+    if place.suffix == ".json" and not place.is_dir():
+        write_baseline(place, baseline_of(now.release, before.numbers, latency))
+    elif before.bundle is None or before.bundle.release.manifest_sha256 != now.release.manifest_sha256:
+        copy_bundle(now.folder, place)
+    return str(place), (f"{place} was written, for later runs to compare with",)
+
+
+def _is_wanted(release: Release, before: _Before, latency: Latency | None, request: GateRequest) -> bool:
+    """There is none yet, it was asked for, or the same model ran on a machine that its numbers do not know."""
+    if request.update or before.release is None:
+        return True
+    return _is_new_machine(before, latency) and before.release.model_sha256 == release.model_sha256
+
+
+def _is_new_machine(before: _Before, latency: Latency | None) -> bool:
+    return before.numbers is not None and latency is not None and not runs_like(latency, before.numbers.runs)
+
+
+def _advice(before: _Before, latency: Latency | None) -> tuple[str, ...]:
+    if not _is_new_machine(before, latency):
+        return ()
+    return (
+        f"{before.place} holds no latency of this machine: gate the baseline's own bundle here once to add it, or give "
+        "that bundle as --baseline",
+    )
