@@ -51,14 +51,15 @@ LATENCY = Latency(
 )
 
 
-def right(hits, total=DREAMS, first=0):
-    """Digits of a model that has `hits` images right, beginning with number `first`."""
-    return "".join("1" if (place - first) % total < hits else "0" for place in range(total))
+@pytest.fixture
+def latency():
+    """Of the reports that `make_report` makes."""
+    return LATENCY
 
 
 @pytest.fixture
 def make_report():
-    def make_report(*, digits=right(90), images="11" * 32, size_bytes=10_000, latency=LATENCY, sha256="0c" * 32, **other):
+    def make_report(*, digits="1" * 90 + "0" * 10, images="11" * 32, size_bytes=10_000, latency=LATENCY, sha256="0c" * 32, **other):
         agreement = Proportion(digits.count("1"), len(digits))
         decisions = Decisions(images, digits) if images else None
         return Report(**{

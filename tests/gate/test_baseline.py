@@ -14,11 +14,6 @@ def release(make_report):
     return release_of(make_report(), "toy.bundle", "ab" * 32)
 
 
-@pytest.fixture
-def latency(make_report):
-    return make_report().latency
-
-
 def test_what_is_written_is_read_but_for_the_warm_up_and_digits_that_mean_nothing(release, latency, tmp_path):
     exact = dataclasses.replace(latency, samples_ms=(1.23456789, *latency.samples_ms[1:]))
     baseline = baseline_of(release, None, exact)

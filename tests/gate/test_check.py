@@ -8,9 +8,13 @@ from edgerecover.config import LimitsFile, load_profile
 from edgerecover.errors import BadInputError, VerificationError
 from edgerecover.gate.baseline import read_baseline
 from edgerecover.gate.check import GateRequest, gate
-from tests.gate.conftest import LATENCY, right
 
 OF_BASELINE = ["agreement_kept", "size_regression", "latency_regression", "memory_regression"]
+
+
+def right(hits):
+    """Digits of a model that has the first `hits` of a hundred images right."""
+    return "1" * hits + "0" * (100 - hits)
 
 
 def found(result):
@@ -105,11 +109,11 @@ def test_what_got_worse_fails(make_release, tmp_path):
     ],
 )
 def test_another_machine_or_scope_is_skipped_with_the_reason_and_added_for_the_same_model(
-    make_release, tmp_path, change, reason
+    make_release, latency, tmp_path, change, reason
 ):
     baseline = tmp_path / "baseline.json"
     judged(make_release("a.bundle"), baseline=baseline)
-    there = make_release("there.bundle", latency=dataclasses.replace(LATENCY, **change))
+    there = make_release("there.bundle", latency=dataclasses.replace(latency, **change))
     result = judged(there, baseline=baseline)
     assert statuses(result)["latency_regression"] is GateStatus.SKIP
     assert reason in found(result)["latency_regression"].message
@@ -118,10 +122,10 @@ def test_another_machine_or_scope_is_skipped_with_the_reason_and_added_for_the_s
     assert len(read_baseline(baseline).runs) == 2
 
 
-def test_another_model_is_not_added_to_a_baseline_unless_asked(make_release, tmp_path):
+def test_another_model_is_not_added_to_a_baseline_unless_asked(make_release, latency, tmp_path):
     baseline = tmp_path / "baseline.json"
     judged(make_release("a.bundle"), baseline=baseline)
-    there = dataclasses.replace(LATENCY, fingerprint=Fingerprint({"cpu": "another"}))
+    there = dataclasses.replace(latency, fingerprint=Fingerprint({"cpu": "another"}))
     other = make_release("b.bundle", sha256="ee" * 32, latency=there)
     result = judged(other, baseline=baseline)
     assert result.written is None
@@ -130,12 +134,12 @@ def test_another_model_is_not_added_to_a_baseline_unless_asked(make_release, tmp
     assert read_baseline(baseline).release.bundle == "b.bundle"
 
 
-def test_runs_are_added_when_asked_until_their_own_spread_tells(make_release, tmp_path):
+def test_runs_are_added_when_asked_until_their_own_spread_tells(make_release, latency, tmp_path):
     bundle, baseline = make_release("a.bundle"), tmp_path / "baseline.json"
     for _ in range(5):
         judged(bundle, baseline=baseline, update=True)
     assert statuses(judged(bundle, baseline=baseline))["latency_regression"] is GateStatus.PASS
-    slower = dataclasses.replace(LATENCY, samples_ms=tuple(1.1 * value for value in LATENCY.samples_ms))
+    slower = dataclasses.replace(latency, samples_ms=tuple(1.1 * value for value in latency.samples_ms))
     result = judged(make_release("b.bundle", latency=slower), baseline=baseline)
     assert statuses(result)["latency_regression"] is GateStatus.FAIL
 
@@ -235,8 +239,8 @@ def test_on_the_target_its_limits_are_settled_here(make_release):
     assert statuses(result)["latency_p99"] is GateStatus.PASS
 
 
-def test_what_was_settled_on_the_target_is_not_unsettled_elsewhere(make_release):
-    there = dataclasses.replace(LATENCY, host_is_target=True)
+def test_what_was_settled_on_the_target_is_not_unsettled_elsewhere(make_release, latency):
+    there = dataclasses.replace(latency, host_is_target=True)
     bundle = make_release(
         "a.bundle", task={"machine": {"machine": "none of these"}}, limits={"max_p99_ms": 60_000.0}, latency=there
     )
