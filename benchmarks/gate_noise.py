@@ -90,9 +90,7 @@ def neighbour(random: np.random.Generator, steps: int) -> Any:
 
 
 def everything(random: np.random.Generator, steps: int) -> Any:
-    return (
-        drift(random, steps) * wandering(random, steps) * clock_steps(random, steps) * neighbour(random, steps)
-    )
+    return drift(random, steps) * wandering(random, steps) * clock_steps(random, steps) * neighbour(random, steps)
 
 
 def _telegraph(random: np.random.Generator, steps: int, levels: Sequence[float], dwell_s: Sequence[float]) -> Any:
@@ -333,8 +331,8 @@ def read_recorded(path: Path) -> list[Recorded]:
 
 def simulate(trials: int, seconds: float, races: int, recorded: Sequence[Recorded]) -> Iterator[str]:
     """Markdown, as it gets known."""
-    yield f"{trials:,} trials each; limit {100 * LIMITS.max_latency_regression:g} %; up to {races} races of {NUM_ROUNDS} "
-    yield f"rounds in which each model takes {seconds:g} s.\n\n"
+    yield f"{trials:,} trials each; limit {100 * LIMITS.max_latency_regression:g} %; up to {races} races of "
+    yield f"{NUM_ROUNDS} rounds in which each model takes {seconds:g} s.\n\n"
     yield _row(("Machine", "Truly slower", "PASS", "INCONCLUSIVE", "FAIL", "Races", "Queries of each"))
     yield _row(("---",) * 7)
     for slower in CHANGES:

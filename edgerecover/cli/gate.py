@@ -27,7 +27,9 @@ def gate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to judge; it is verified first.")],
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", help="The release before: a bundle, or a .json of its numbers. The first run writes it."),
+        typer.Option(
+            "--baseline", help="The release before: a bundle, or a .json of its numbers. The first run writes it."
+        ),
     ] = None,
     profile: Annotated[
         str | None,
@@ -43,7 +45,8 @@ def gate(
         float | None, typer.Option("--max-size-regression", help=f"How much larger the file may be, {_Fraction}", min=0)
     ] = None,
     max_memory_regression: Annotated[
-        float | None, typer.Option("--max-memory-regression", help=f"How much more memory it may take, {_Fraction}", min=0)
+        float | None,
+        typer.Option("--max-memory-regression", help=f"How much more memory it may take, {_Fraction}", min=0),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="That each model takes of a race, at least.", min=0.0, max=60.0)
@@ -149,7 +152,7 @@ class _Outputs:
         Raises:
             BadInputError: one cannot be written.
         """
-        from edgerecover.gate.annotations import annotations
+        from edgerecover.gate.annotations import annotations_of
         from edgerecover.gate.junit import junit
         from edgerecover.gate.markdown import markdown
 
@@ -160,7 +163,7 @@ class _Outputs:
         if self.result is not None:
             _put(self.result, as_json_text(_as_json(found)).encode())
         if self.github:
-            for line in annotations(found):
+            for line in annotations_of(found):
                 typer.echo(line, err=True)
 
     def write_error(self, error: EdgeRecoverError) -> None:

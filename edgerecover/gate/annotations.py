@@ -19,7 +19,7 @@ _COMMAND = {
 }
 
 
-def annotations(result: GateResult) -> Iterator[str]:
+def annotations_of(result: GateResult) -> Iterator[str]:
     """A line for each gate that did not pass."""
     for gate in result.gates:
         if command := _COMMAND.get(gate.status):

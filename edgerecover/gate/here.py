@@ -124,4 +124,3 @@ def _why_not(latency: Latency, runs: Sequence[Latency]) -> str:
         return "the baseline holds no latency"
     nearest = min((_differences(latency, run) for run in runs), key=len)
     return f"it was measured on another machine or otherwise ({'; '.join(nearest)})"
-

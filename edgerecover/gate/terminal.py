@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Comparison, Gate, GateResult, GateStatus, Latency
@@ -53,7 +53,7 @@ def _headline(result: GateResult) -> RenderableType:
     if result.latency is not None:
         rows["machine"] = _machine(result.latency)
     title = Text.assemble(("edgerecover gate ", "bold"), result.edgerecover_version)
-    return grid([(title,), *((named({name: printable(text)}),) for name, text in rows.items())])  # type: ignore[arg-type]
+    return Group(title, named({name: printable(text) for name, text in rows.items()}))
 
 
 def _machine(latency: Latency) -> str:

@@ -253,8 +253,7 @@ def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
         source=source,
         message=(
             f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
-            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}"
-            + advice(status, fail=what_changed)
+            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}" + advice(status, fail=what_changed)
         ),
     )
 
@@ -387,8 +386,7 @@ def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
         source=source,
         message=(
             f"peak memory {used_mb:.1f} MB {WORDS_AT_MOST[status]} "
-            f"the {limit_mb:g} MB of {source}"
-            + advice(status, fail="a smaller network or batch is needed")
+            f"the {limit_mb:g} MB of {source}" + advice(status, fail="a smaller network or batch is needed")
             if settled
             else f"host peak memory {used_mb:.1f} MB, {_elsewhere(limits, latency)}; "
             f"the limit of {limit_mb:g} MB is settled by measuring on {limits.target}"

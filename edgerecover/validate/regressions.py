@@ -78,19 +78,21 @@ def skipped(limits: Limits, name: str, reason: str) -> Gate:
 def latency_gate(limits: Limits, comparison: Comparison) -> Gate:
     """How much longer a typical query takes: by the interval of the ratio of medians."""
     limit, unit, source = _limit(limits, LATENCY)
-    slower = comparison.slower
-    status = at_most(_percent(slower.low), _percent(slower.high), limit)
+    value, low, high = (
+        _percent(edge) for edge in (comparison.slower.value, comparison.slower.low, comparison.slower.high)
+    )
+    status = at_most(low, high, limit)
     now_ms, before_ms = (side.percentile_ms(50) for side in (comparison.latency, comparison.before))
     return Gate(
         name=LATENCY,
         status=status,
-        measured=_percent(slower.value),
+        measured=value,
         limit=limit,
         direction=AT_MOST,
         unit=unit,
         source=source,
         message=(
-            f"latency p50 {now_ms:.3g} ms, {_change(_percent(slower.value), _percent(slower.low), _percent(slower.high))} "
+            f"latency p50 {now_ms:.3g} ms, {_change(value, low, high)} "
             f"the baseline's {before_ms:.3g} ms ({comparison.how}), {WORDS_AT_MOST[status]} the {limit:g} % of {source}"
             + advice(
                 status,
@@ -105,7 +107,6 @@ def latency_gate(limits: Limits, comparison: Comparison) -> Gate:
 
 def memory_gate(limits: Limits, comparison: Comparison) -> Gate:
     """By the measured values; what fresh processes differ by is allowed on top."""
-    limit, unit, source = _limit(limits, MEMORY)
     now, before = comparison.memory_bytes, comparison.memory_before_bytes
     allowed = before * (1 + limits.max_memory_regression) + MEMORY_NOISE_BYTES
     status = GateStatus.PASS if now <= allowed else GateStatus.FAIL

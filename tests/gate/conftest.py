@@ -11,6 +11,7 @@ from edgerecover.artifacts import (
     Gate,
     GateStatus,
     Host,
+    InputSpec,
     Latency,
     LayerSparsity,
     ModelFacts,
@@ -30,8 +31,9 @@ CPU = "CPUExecutionProvider"
 DREAMS = 100
 LAYERS = Sparsity((LayerSparsity("conv.weight", (8, 3, 3, 3), 216, 108, Pattern.UNSTRUCTURED),), Pattern.UNSTRUCTURED)
 MODEL = ModelFacts(
-    "model.pt", "3f" * 32, 1000, "state_dict", "models.py:net", "model.toml", 261, 1, 5, False, False, LAYERS
-)
+    "model.pt", "3f" * 32, 1000, "state_dict", "models.py:net", "model.toml", 261, 1, 5, False, False, LAYERS,
+    InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3), "model.toml",
+)  # fmt: skip
 LATENCY = Latency(
     scope="one onnxruntime call",
     runtime="onnxruntime 1.31.1",
@@ -42,7 +44,7 @@ LATENCY = Latency(
     host=Host("x86_64", "AMD EPYC", 2, "Linux 6.8"),
     host_is_target=False,
     warmup_ms=(3.0,),
-    samples_ms=(2.0, 2.1) * 60,
+    samples_ms=(2.0, 2.01) * 60,
     load_ms=1.0,
     memory_before_bytes=50_000_000,
     memory_peak_bytes=60_000_000,
@@ -59,7 +61,9 @@ def latency():
 
 @pytest.fixture
 def make_report():
-    def make_report(*, digits="1" * 90 + "0" * 10, images="11" * 32, size_bytes=10_000, latency=LATENCY, sha256="0c" * 32, **other):
+    def make_report(
+        *, digits="1" * 90 + "0" * 10, images="11" * 32, size_bytes=10_000, latency=LATENCY, sha256="0c" * 32, **other
+    ):
         agreement = Proportion(digits.count("1"), len(digits))
         decisions = Decisions(images, digits) if images else None
         return Report(**{

@@ -172,7 +172,7 @@ def test_a_baseline_that_is_none_is_refused(make_release, tmp_path, name):
 
 
 def test_a_baseline_for_another_target_is_refused(make_release, tmp_path):
-    with pytest.raises(BadInputError, match="baseline for target 'pi', and .* was made for 'toy'"):
+    with pytest.raises(BadInputError, match=r"baseline for target 'pi', and .* was made for 'toy'"):
         judged(make_release("a.bundle"), baseline=make_release("b.bundle", target="pi"))
 
 
@@ -211,7 +211,9 @@ def test_without_a_file_of_limits_the_configuration_tells_them(make_release, mak
 
     profile, target = load_profile("quality"), load_target("x86-avx2")
     configuration = {"profile": profile.model_dump(mode="json"), "target": target.model_dump(mode="json")}
-    bundle = make_bundle("a.bundle", report_json=json.dumps(to_json(make_report())), config_json=json.dumps(configuration))
+    bundle = make_bundle(
+        "a.bundle", report_json=json.dumps(to_json(make_report())), config_json=json.dumps(configuration)
+    )
     (bundle / "limits.json").unlink()
     manifest = Manifest.parse((bundle / "manifest.json").read_bytes())
     files = {path: entry for path, entry in manifest.files.items() if path != "limits.json"}

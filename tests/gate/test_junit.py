@@ -6,7 +6,7 @@ import pytest
 
 from edgerecover.artifacts import Gate, GateResult, GateStatus
 from edgerecover.errors import BadInputError
-from edgerecover.gate.annotations import annotation_of_error, annotations
+from edgerecover.gate.annotations import annotation_of_error, annotations_of
 from edgerecover.gate.junit import junit, junit_of_error
 from edgerecover.gate.markdown import markdown, markdown_of_error
 from edgerecover.gate.opening import release_of
@@ -29,7 +29,16 @@ def result(make_report):
         gate("latency_p99", GateStatus.NEEDS_DEVICE, "elsewhere"),
     )
     return GateResult(
-        "0.1.0", "2026-03-01T09:30:00+00:00", release, None, gates, None, None, None, ("baseline.json was written",), 3.5
+        "0.1.0",
+        "2026-03-01T09:30:00+00:00",
+        release,
+        None,
+        gates,
+        None,
+        None,
+        None,
+        ("baseline.json was written",),
+        3.5,
     )
 
 
@@ -91,7 +100,7 @@ def test_each_gate_is_a_test_case(result):
 def test_names_that_xml_cannot_hold_are_written_without_what_it_cannot(result):
     cases = check(junit(with_odd_names(result)))
     message = cases[1][0].get("message")
-    assert "<script>alert(1)</script> & \"q\" [2J" in message
+    assert '<script>alert(1)</script> & "q" [2J' in message
     assert "\x1b" not in message
 
 
@@ -148,7 +157,7 @@ def unescaped(line):
 
 
 def test_each_gate_that_did_not_pass_is_an_annotation(result):
-    assert [unescaped(line) for line in annotations(result)] == [
+    assert [unescaped(line) for line in annotations_of(result)] == [
         ("error", {"title": "edgerecover gate: latency_regression fail"}, "too slow"),
         ("warning", {"title": "edgerecover gate: accuracy_kept inconclusive"}, "who knows"),
         ("notice", {"title": "edgerecover gate: memory_regression skip"}, "no baseline"),
@@ -157,7 +166,7 @@ def test_each_gate_that_did_not_pass_is_an_annotation(result):
 
 
 def test_no_name_becomes_a_command_of_its_own(result):
-    lines = list(annotations(with_odd_names(result)))
+    lines = list(annotations_of(with_odd_names(result)))
     assert len(lines) == 4
     for line in lines:
         assert line.isprintable()

@@ -193,5 +193,7 @@ def test_the_recipe_for_gitlab_runs_and_measures(shell, bundle):
             done = shell(line, CI_COMMIT_BRANCH=branch, CI_DEFAULT_BRANCH="main")
             assert done.returncode in (0, 5), done.stderr
         assert (shell.job / "last.bundle").is_dir() is kept
-    assert all((shell.job / path).is_file() for path in (*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]))
+    assert all(
+        (shell.job / path).is_file() for path in (*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"])
+    )
     assert json.loads((shell.job / "gate.json").read_text())["comparison"]["how"].startswith("in turns")
