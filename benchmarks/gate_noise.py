@@ -89,6 +89,11 @@ def neighbour(random: np.random.Generator, steps: int) -> Any:
     return _telegraph(random, steps, (1.0, 2.0), (6.0, 2.0))
 
 
+def scheduler(random: np.random.Generator, steps: int) -> Any:
+    """Half of the machine is taken for stretches as short as a turn, so that they hit one side and not the other."""
+    return _telegraph(random, steps, (1.0, 2.0), (0.3, 0.1))
+
+
 def everything(random: np.random.Generator, steps: int) -> Any:
     return drift(random, steps) * wandering(random, steps) * clock_steps(random, steps) * neighbour(random, steps)
 
@@ -123,6 +128,7 @@ NOISES = (
     Noise("wandering", wandering, 0.02, 0.01),
     Noise("clock steps", clock_steps, 0.02, 0.01),
     Noise("noisy neighbour", neighbour, 0.05, 0.02),
+    Noise("restless scheduler", scheduler, 0.05, 0.02),
     Noise("all at once", everything, 0.05, 0.05),
 )
 

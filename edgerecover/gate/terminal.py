@@ -69,8 +69,8 @@ def _beside(comparison: Comparison) -> RenderableType:
         (Text("latency p50", "dim"), _p50(comparison.latency), _p50(comparison.before), f"{word} {interval}"),
         (Text("peak memory", "dim"), size(comparison.memory_bytes), size(comparison.memory_before_bytes), ""),
     ]
-    header = tuple(Text(title, "dim") for title in ("", "now", "baseline", comparison.how))
-    return grid([header, *rows], right=(1, 2))
+    header = tuple(Text(title, "dim") for title in ("", "now", "baseline", ""))
+    return Group(grid([header, *rows], right=(1, 2), folds=3), grid([(Text(comparison.how, "dim"),)]))
 
 
 def _p50(latency: Latency) -> str:
