@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgerecover.cli.bundles import (
+    CertificatesOption,
+    IdentityOption,
+    IssuerOption,
+    PublicKeyOption,
+    StagingOption,
+    TrustConfigOption,
+    trusted_by,
+)
 from edgerecover.cli.console import as_json_text, live_progress, print_json, stdout
 from edgerecover.cli.inputs import whole_numbers
 from edgerecover.cli.options import JsonOption, SeedOption
@@ -66,6 +75,12 @@ def gate(
         Path | None, typer.Option("--summary", help="Append the gates as Markdown, to $GITHUB_STEP_SUMMARY say.")
     ] = None,
     result: Annotated[Path | None, typer.Option("--result", help="Write what --json shows to a file, too.")] = None,
+    public_key: PublicKeyOption = None,
+    certificates: CertificatesOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_config: TrustConfigOption = None,
+    staging: StagingOption = False,
     github: Annotated[bool, typer.Option("--github", help="Write GitHub annotations to stderr.")] = False,
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit with 0 also when a gate fails or is not certain.")
@@ -92,6 +107,7 @@ def gate(
             cores=whole_numbers("--cores", cores, least=0),
             update=update_baseline,
             seed=seed,
+            trusted=trusted_by(public_key, certificates, identity, issuer, trust_config, staging),
         )
         from edgerecover.gate.check import gate as judge
 

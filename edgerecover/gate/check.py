@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgerecover import __version__
 from edgerecover.artifacts import Baseline, Gate, GateResult, GateStatus, Latency, Release, verdict_of
-from edgerecover.bundle.write import copy_bundle
+from edgerecover.bundle.archive import SUFFIX as ARCHIVE_SUFFIX
+from edgerecover.bundle.carry import copy_bundle
+from edgerecover.bundle.verify import signature_words
 from edgerecover.config import LimitsFile, Profile
 from edgerecover.errors import BadInputError
 from edgerecover.gate.baseline import baseline_of, read_baseline, write_baseline
@@ -29,6 +33,9 @@ from edgerecover.validate.regressions import (
     quality_gates,
     skipped,
 )
+
+if TYPE_CHECKING:
+    from edgerecover.bundle.signature import Trusted
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class GateRequest:
     update: bool = False
     """Put this release in the baseline's place, if no gate fails."""
     seed: int = 0
+    trusted: Trusted | None = None
+    """Who must have signed the bundles; None: nobody."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,13 @@ def gate(request: GateRequest, progress: Progress = SILENT) -> GateResult:
         VerificationError: a bundle is not what its manifest lists.
     """
     started_s = time.perf_counter()
-    now = _verified(request.bundle, progress)
-    before = _before(request, progress)
+    with ExitStack() as open_until_done:
+        now = _verified(request.bundle, request, open_until_done, progress)
+        before = _before(request, open_until_done, progress)
+        return _judged(now, before, request, progress, started_s)
+
+
+def _judged(now: Opened, before: _Before, request: GateRequest, progress: Progress, started_s: float) -> GateResult:
     _require_same_target(now, before, request)
     limits = limits_for(now.limits, request)
     here = _measured(now, before, limits, request, progress) if request.measure else _reported(now, before)
@@ -121,27 +135,34 @@ def limits_for(own: Limits, request: GateRequest) -> Limits:
 # --- what it is compared with -------------------------------------------------------------------------------
 
 
-def _verified(path: Path, progress: Progress) -> Opened:
-    opened = open_bundle(path)
-    progress.note(f"verified: {opened.release.bundle}, manifest sha256 {opened.release.manifest_sha256[:16]}…")
+def _verified(path: Path, request: GateRequest, ends: ExitStack, progress: Progress) -> Opened:
+    opened = ends.enter_context(open_bundle(path, request.trusted))
+    release, verified = opened.release, opened.verified
+    said = signature_words(verified.signed, verified.signer)
+    progress.note(f"verified: {release.bundle}, manifest sha256 {release.manifest_sha256[:16]}…, {said}")
     return opened
 
 
-def _before(request: GateRequest, progress: Progress) -> _Before:
+def _before(request: GateRequest, ends: ExitStack, progress: Progress) -> _Before:
     place = request.baseline
     if place is None:
         if request.update:
             raise BadInputError("--update-baseline needs --baseline", hint="name the bundle or .json file to write")
         return _Before()
     is_there = place.exists() or place.is_symlink()
-    if place.is_dir():
-        return _Before(place, bundle=_verified(place, progress))
+    if place.is_dir() or (is_there and place.suffix == ARCHIVE_SUFFIX):
+        if request.update and not place.is_dir():
+            raise BadInputError(
+                f"--update-baseline does not write archives, and {place} is one",
+                hint="unpack it (`edgerecover bundle unpack`), and name the folder",
+            )
+        return _Before(place, bundle=_verified(place, request, ends, progress))
     if place.suffix == ".json":
         return _Before(place, numbers=read_baseline(place) if is_there else None)
     if is_there or place.suffix != ".bundle":
         raise BadInputError(
             f"{place} {'is no bundle' if is_there else 'does not exist'}",
-            hint="a baseline is a bundle folder or a .json file; the first run writes NAME.bundle or NAME.json",
+            hint="a baseline is a bundle or a .json file; the first run writes NAME.bundle or NAME.json",
         )
     return _Before(place)
 
@@ -161,8 +182,8 @@ def _require_same_target(now: Opened, before: _Before, request: GateRequest) -> 
 
 def _measured(now: Opened, before: _Before, limits: Limits, request: GateRequest, progress: Progress) -> Here:
     return measured(
-        now.folder,
-        before.bundle.folder if before.bundle is not None else before.numbers,
+        now,
+        before.bundle or before.numbers,
         limits,
         Measure(request.seconds, request.cores),
         request.max_races,
@@ -211,8 +232,8 @@ def _kept(
         return None, (f"{place} is not written: a gate failed, and a baseline should be a release that passes",)
     if place.suffix == ".json" and not place.is_dir():
         write_baseline(place, baseline_of(now.release, before.numbers, latency))
-    elif before.bundle is None or before.bundle.release.manifest_sha256 != now.release.manifest_sha256:
-        copy_bundle(now.folder, place)
+    else:
+        copy_bundle(now.verified, place)
     return str(place), (f"{place} was written, for later runs to compare with",)
 
 

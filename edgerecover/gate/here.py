@@ -11,12 +11,11 @@ from edgerecover.artifacts import Baseline, Comparison, GoldenCheck, Latency
 from edgerecover.gate.drift import against_runs
 from edgerecover.gate.duel import Pair, duel
 from edgerecover.gate.machine import BEFORE, NOW, Measure, Model, golden_check, query_shape, race_of, ready
+from edgerecover.gate.opening import Opened
 from edgerecover.progress import Progress
 from edgerecover.validate.regressions import FIRST
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgerecover.validate.limits import Limits
 
 
@@ -32,8 +31,8 @@ class Here:
 
 
 def measured(
-    bundle: Path,
-    before: Path | Baseline | None,
+    bundle: Opened,
+    before: Opened | Baseline | None,
     limits: Limits,
     measure: Measure,
     max_races: int,
@@ -56,7 +55,7 @@ def measured(
         MissingError: the runtime is not here.
     """
     model = ready(bundle, None, progress)
-    progress.note(f"golden check: {bundle.resolve().name} in {model.surface.runtime}")
+    progress.note(f"golden check: {bundle.release.bundle} in {model.surface.runtime}")
     golden = golden_check(model)
     if not golden.passed:
         return Here(golden, reason="the model does not answer as its bundle says, so it was not timed")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import ENGINE_RUNTIMES, GoldenCheck, Latency
 from edgerecover.errors import BadInputError
+from edgerecover.gate.opening import Opened
 from edgerecover.progress import Progress
 from edgerecover.runner.answers import answers_of, check
 from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, read_contents
@@ -59,11 +60,11 @@ class Model:
         return Entrant(name, self.file, self.surface.runtime, self.surface.providers)
 
 
-def ready(bundle: Path, surface: Surface | None, progress: Progress) -> Model:
+def ready(opened: Opened, surface: Surface | None, progress: Progress) -> Model:
     """The model of a bundle, its engine built where the runtime needs one.
 
     Args:
-        bundle: a folder.
+        opened: the bundle.
         surface: to run it on; None: what its own target asks of this machine.
         progress: told of engines.
 
@@ -71,7 +72,7 @@ def ready(bundle: Path, surface: Surface | None, progress: Progress) -> Model:
         BadInputError: its runner's files are missing or cannot be read, or the runtime does not take the model.
         MissingError: the runtime, or a GPU for it, is not here.
     """
-    contents = read_contents(bundle)
+    contents = read_contents(opened.verified, opened.folder)
     where = surface or surface_of(contents)
     file = contents.folder / MODEL
     if where.runtime in ENGINE_RUNTIMES:

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import Release, Report, sha256_of
-from edgerecover.bundle.manifest import MANIFEST_NAME
-from edgerecover.bundle.verify import verify_bundle
+from edgerecover.artifacts import Release, Report
+from edgerecover.bundle.carry import archive_stem, opened_bundle
+from edgerecover.bundle.verify import Verified
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
-from edgerecover.gate.sound import read_object, read_sound
+from edgerecover.gate.sound import object_of, sound
 from edgerecover.validate.limits import Limits, limits_of
 
+if TYPE_CHECKING:
+    from edgerecover.bundle.signature import Trusted
+
 REPORT, LIMITS, CONFIGURATION, MODEL = "report.json", "limits.json", "config.json", "model.onnx"
-GOLDEN_INPUTS = "golden/inputs.npy"
 
 
 @dataclass(frozen=True)
 class Opened:
     """A verified bundle."""
 
+    verified: Verified
     folder: Path
+    """Where its files lie."""
     report: Report
     limits: Limits
     release: Release
 
 
-def open_bundle(path: Path) -> Opened:
-    """Verify a bundle and read what was found of it.
+@contextmanager
+def open_bundle(path: Path, trusted: Trusted | None = None) -> Iterator[Opened]:
+    """Verify a bundle, folder or archive, and read what was found of it.
 
     Raises:
         BadInputError: it is no bundle, or its report or limits cannot be read.
         VerificationError: it is not what its manifest lists.
     """
-    listed = verify_bundle(path).files
-    if absent := [name for name in (REPORT, MODEL) if name not in listed]:
-        raise BadInputError(
-            f"{path}: it holds no {absent[0]}, so there is nothing to judge",
-            hint="pack it anew: `edgerecover run`, or `edgerecover validate --out`",
-        )
-    report = read_sound(Report, path / REPORT, "the bundle's report")
-    if LIMITS in listed:
-        limits = read_sound(Limits, path / LIMITS, "the bundle's limits")
-    else:
-        limits = _limits_of_configuration(path / CONFIGURATION)
-    return Opened(path, report, limits, release_of(report, path.resolve().name, sha256_of(path / MANIFEST_NAME)))
+    with opened_bundle(path, trusted) as (verified, folder):
+        if absent := [name for name in (REPORT, MODEL) if name not in verified.files]:
+            raise BadInputError(
+                f"{path}: it holds no {absent[0]}, so there is nothing to judge",
+                hint="pack it anew: `edgerecover run`, or `edgerecover validate --out`",
+            )
+        report = sound(Report, verified.read(REPORT), path / REPORT, "the bundle's report")
+        name = archive_stem(path.resolve())
+        release = release_of(report, name, verified.manifest_sha256)
+        yield Opened(verified, folder, report, _limits(verified), release)
 
 
 def release_of(report: Report, bundle: str, manifest_sha256: str) -> Release:
@@ -67,13 +73,15 @@ def release_of(report: Report, bundle: str, manifest_sha256: str) -> Release:
     )
 
 
-def _limits_of_configuration(path: Path) -> Limits:
-    """Of a bundle that was packed before limits stood in a file of their own."""
+def _limits(verified: Verified) -> Limits:
+    """A bundle that was packed before limits stood in a file of their own tells them in its configuration."""
+    if LIMITS in verified.files:
+        return sound(Limits, verified.read(LIMITS), verified.path / LIMITS, "the bundle's limits")
     try:
-        data = read_object(path)
+        data = object_of(verified.read(CONFIGURATION))
         return limits_of(Profile.model_validate(data["profile"]), Target.model_validate(data["target"]))
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (BadInputError, ValueError, KeyError, RecursionError) as error:
         raise BadInputError(
-            f"{path.parent} holds no {LIMITS}, and its {CONFIGURATION} does not tell the limits either",
+            f"{verified.path} holds no {LIMITS}, and its {CONFIGURATION} does not tell the limits either",
             hint="pack it anew with this version: `edgerecover run`",
         ) from error

@@ -17,37 +17,47 @@ _MAX_INT = 1 << 62
 
 
 def read_sound(kind: type[T], path: Path, what: str) -> T:
-    """A frozen value from a file.
+    """A frozen value from a file of at most 64 MiB; else as `sound`.
+
+    Raises:
+        BadInputError: it cannot be read, or is not such a value.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, what, error.strerror or str(error)) from error
+    return sound(kind, content, path, what)
+
+
+def sound(kind: type[T], content: bytes, path: Path, what: str) -> T:
+    """A frozen value from JSON.
 
     Args:
         kind: a dataclass of `artifacts`.
-        path: of JSON.
-        what: the file is, for messages: "a baseline", "the bundle's report".
+        content: of the file.
+        path: of the file, for messages;
+        what: and what it is: "a baseline", "the bundle's report".
 
     Raises:
-        BadInputError: it cannot be read, is larger than 64 MiB, does not have the shape of `kind`, or holds numbers
-            that contradict each other.
+        BadInputError: it is larger than 64 MiB, does not have the shape of `kind`, or holds numbers that contradict
+            each other.
     """
     try:
-        return decoded(kind, read_object(path))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadInputError(
-            f"{path} cannot be read as {what}: {ascii(reason)[1:-1][:300]}",
-            hint="was it written by another version of edgerecover, or changed by hand?",
-        ) from error
+        value = from_json(kind, object_of(content))
+        _check(value, kind.__name__)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, what, str(error)) from error
+    return value
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A file's JSON object.
+def object_of(content: bytes) -> dict[str, Any]:
+    """A JSON object.
 
     Raises:
-        OSError: it cannot be read.
         ValueError: it is too large, not JSON, no object, or has a key twice.
         RecursionError: it nests too deeply.
     """
-    with path.open("rb") as file:
-        content = file.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
     value = json.loads(
@@ -58,15 +68,11 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def decoded(kind: type[T], data: Any) -> T:
-    """A frozen value from JSON, its numbers checked.
-
-    Raises:
-        ValueError: says what is wrong with it.
-    """
-    value = from_json(kind, data)
-    _check(value, kind.__name__)
-    return value
+def _unreadable(path: Path, what: str, reason: str) -> BadInputError:
+    return BadInputError(
+        f"{path} cannot be read as {what}: {ascii(reason)[1:-1][:300]}",
+        hint="was it written by another version of edgerecover, or changed by hand?",
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from edgerecover.errors import BadInputError, VerificationError
 from edgerecover.gate.baseline import read_baseline
 from edgerecover.gate.check import GateRequest, gate
 
+RELEASED = Path(__file__).resolve().parents[1] / "bundle" / "released"
 OF_BASELINE = ["agreement_kept", "size_regression", "latency_regression", "memory_regression"]
 
 
@@ -204,21 +206,42 @@ def test_a_report_of_an_earlier_version_is_read(make_bundle, make_report):
     assert "100 and 100 images" in found(result)["agreement_kept"].message
 
 
-def test_without_a_file_of_limits_the_configuration_tells_them(make_release, make_bundle, make_report):
-    from edgerecover.artifacts import to_json
-    from edgerecover.bundle.manifest import Manifest
+def test_without_a_file_of_limits_the_configuration_tells_them(make_release, tmp_path):
+    from edgerecover.bundle.write import write_bundle
     from edgerecover.config import load_target
 
+    packed = make_release("a.bundle")
     profile, target = load_profile("quality"), load_target("x86-avx2")
     configuration = {"profile": profile.model_dump(mode="json"), "target": target.model_dump(mode="json")}
-    bundle = make_bundle(
-        "a.bundle", report_json=json.dumps(to_json(make_report())), config_json=json.dumps(configuration)
-    )
-    (bundle / "limits.json").unlink()
-    manifest = Manifest.parse((bundle / "manifest.json").read_bytes())
-    files = {path: entry for path, entry in manifest.files.items() if path != "limits.json"}
-    (bundle / "manifest.json").write_bytes(Manifest(files, manifest.fields).dump())
-    assert found(judged(bundle))["agreement"].source == "profile quality"
+    files = {name: packed / name for name in ("model.onnx", "report.json")}
+    earlier = write_bundle({**files, "config.json": json.dumps(configuration)}, tmp_path / "b.bundle", {})
+    assert found(judged(earlier))["agreement"].source == "profile quality"
+    neither = write_bundle(files, tmp_path / "c.bundle", {})
+    with pytest.raises(BadInputError, match=r"no limits\.json"):
+        judged(neither)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_bundle_of_every_released_version_is_judged_and_is_a_baseline(version):
+    bundle = RELEASED / version
+    result = judged(bundle, baseline=bundle)
+    assert statuses(result)["agreement_kept"] in (GateStatus.PASS, GateStatus.INCONCLUSIVE)
+    assert statuses(result)["size_regression"] is GateStatus.PASS
+    assert statuses(result)["latency_regression"] is GateStatus.INCONCLUSIVE
+
+
+def test_archives_are_judged_and_compared_as_their_folders(make_release, tmp_path):
+    from edgerecover.bundle.carry import archive_path, pack_bundle
+
+    folder = make_release("a.bundle")
+    pack_bundle(folder, archive_path(folder))
+    result = judged(archive_path(folder), baseline=archive_path(folder))
+    assert (result.release.bundle, statuses(result)["agreement_kept"]) == ("a.bundle", GateStatus.PASS)
+    first = judged(archive_path(folder), baseline=tmp_path / "last.bundle")
+    assert first.written
+    assert statuses(judged(folder, baseline=tmp_path / "last.bundle"))["agreement_kept"] is GateStatus.PASS
+    with pytest.raises(BadInputError, match="does not write archives"):
+        judged(folder, baseline=archive_path(folder), update=True)
 
 
 # --- on this machine ------------------------------------------------------------------------------------------

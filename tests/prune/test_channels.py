@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from edgerecover.artifacts import InputSpec
@@ -72,6 +73,21 @@ def test_behind_a_padded_shortcut_only_inner_widths_shrink():
 def test_a_network_that_cannot_lose_channels_is_refused():
     with pytest.raises(BadInputError, match="without breaking it"):
         prune_channels(built(Rigid), INPUT, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "culprit"),
+    [
+        (torchvision.models.SwinTransformer([4, 4], 16, [2], [2], [4, 4], num_classes=3), "LayerNorm"),
+        (nn.TransformerEncoderLayer(8, 2, 16), "MultiheadAttention"),
+    ],
+    ids=["swin", "attention"],
+)
+def test_a_network_whose_channels_cannot_be_followed_is_refused_at_once(network, culprit, monkeypatch):
+    """Following the windows of a Swin transformer took 24 GB."""
+    monkeypatch.setattr("edgerecover.prune.channels._narrowed", lambda *_: pytest.fail("it was tried"))
+    with pytest.raises(BadInputError, match=culprit):
+        prune_channels(network, INPUT, 0.5, roughly=True)
 
 
 def test_a_fraction_out_of_reach_names_what_can_be_reached():
