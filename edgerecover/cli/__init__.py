@@ -14,6 +14,7 @@ import typer
 from edgerecover import __version__
 from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
 from edgerecover.cli import doctor as doctor_command
+from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -28,6 +29,7 @@ app.command("run")(run.run_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
+app.command("gate")(gate_command.gate)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)

@@ -75,7 +75,12 @@ def stdout() -> Console:
 
 def print_json(value: Any) -> None:
     """Write a result as JSON to stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(as_json_text(value))
+
+
+def as_json_text(value: Any) -> str:
+    """A result as JSON, for people to read too."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def live_progress() -> Progress:

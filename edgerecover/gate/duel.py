@@ -1,0 +1,83 @@
+"""Is the new one slower? Two models in one race, again while the answer is not certain.
+
+A race alone may stand under a bad star: a neighbour for half of it, a process whose memory lies badly. So what is not
+settled by one race is raced again in fresh processes, up to a limit, and all rounds are judged together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from edgerecover.artifacts import Comparison, Gate, GateStatus, Latency
+from edgerecover.validate.limits import Limits
+from edgerecover.validate.regressions import latency_gate
+
+MAX_RACES = 4
+"""Races until an answer that is not certain is left so."""
+SECONDS = 3.0
+"""That each model takes of a race, at least."""
+
+Pair = tuple[Latency, Latency]
+"""Of one race: the new model's, and the baseline's."""
+
+
+@dataclass(frozen=True)
+class Duel:
+    """How it ended."""
+
+    gate: Gate
+    comparison: Comparison
+    num_races: int
+
+
+def duel(races: Iterable[Pair], limits: Limits) -> Duel:
+    """Race until the latency gate is settled, or there are no more races.
+
+    Args:
+        races: one or more, each held in fresh processes when it is asked for.
+        limits: of which `max_latency_regression` counts.
+    """
+    ours: list[Latency] = []
+    theirs: list[Latency] = []
+    for now, before in races:
+        ours.append(now)
+        theirs.append(before)
+        comparison = compared(ours, theirs)
+        gate = latency_gate(limits, comparison)
+        if gate.status is not GateStatus.INCONCLUSIVE:
+            break
+    return Duel(gate, comparison, len(ours))
+
+
+def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
+    """All rounds of one or more races together."""
+    now, before = pooled(ours), pooled(theirs)
+    races = "" if len(ours) == 1 else f" of {len(ours)} races"
+    return Comparison(
+        latency=now,
+        before=before,
+        slower=now.slower_than(before),
+        how=f"in turns, {len(now.round_sizes)} rounds{races}",
+        memory_bytes=_middle(ours),
+        memory_before_bytes=_middle(theirs),
+    )
+
+
+def pooled(latencies: Sequence[Latency]) -> Latency:
+    """The samples of all, one race after the other."""
+    first = latencies[0]
+    if len(latencies) == 1:
+        return first
+    return replace(
+        first,
+        warmup_ms=tuple(value for latency in latencies for value in latency.warmup_ms),
+        samples_ms=tuple(value for latency in latencies for value in latency.samples_ms),
+        round_sizes=tuple(size for latency in latencies for size in latency.round_sizes),
+        settled=all(latency.settled for latency in latencies),
+    )
+
+
+def _middle(latencies: Sequence[Latency]) -> int:
+    return int(median(latency.memory_model_bytes for latency in latencies))
