@@ -130,7 +130,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with stage("load", times):
+    with stage("load", times, progress):
         models = open_models(
             request.model_path,
             arch=request.arch,
@@ -145,10 +145,10 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
-        with stage("prune", times):
+        with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
 
-    with stage("synthesize", times) as clock:
+    with stage("synthesize", times, progress) as clock:
         settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
         request = replace(request, profile=settled.profile)
         key = synthesis_key(
@@ -175,12 +175,12 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         clock.reused = synthetic.reused
         decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
 
-    with stage("recover", times) as clock:
+    with stage("recover", times, progress) as clock:
         recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
         folder = Path(scratch)
-        with stage("export", times):
+        with stage("export", times, progress):
             write = partial(
                 export,
                 opset=request.target.opset.value,
@@ -190,19 +190,19 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             exported = write(recovered.student, models.input, folder / "fp32.onnx")
             twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
-        with stage("precision", times):
+        with stage("precision", times, progress):
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
                 request.profile, folder, seed=request.seed, compute=compute, progress=progress,
             )  # fmt: skip
 
-        with stage("engine", times):
+        with stage("engine", times, progress):
             engines = build_engines(
                 variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
             )
 
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
-        with stage("race", times):
+        with stage("race", times, progress):
             teacher = scorer_of(models.teacher)
             race = hold_race(
                 variants,
@@ -217,7 +217,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             )
             shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
 
-        with stage("validate", times):
+        with stage("validate", times, progress):
             float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
             is_float32 = shipped.precision is Precision.FP32
             on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
@@ -234,12 +234,13 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 and bool(batch_norms_of(models.teacher))
                 and not recovered.handed_back,
                 is_float32=is_float32,
+                progress=progress,
             )
 
         sheet_png, sheet = contact_sheet(sets.train)
         made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
-        with stage("bundle", times):
+        with stage("bundle", times, progress):
             weights = weights_of(recovered.student)
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants.made, race, engines),

@@ -136,7 +136,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         check_writable(request.out)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
-    with stage("load", times):
+    with stage("load", times, progress):
         file = read_onnx(request.model_path)
         if request.out is not None:
             _check_names(file)
@@ -146,13 +146,13 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         eval_set = _eval_set(request, teacher)
         record = _record(request, teacher)
 
-    with stage("synthesize", times) as clock:
+    with stage("synthesize", times, progress) as clock:
         request.work.mkdir(parents=True, exist_ok=True)
         evidence = _evidence(request, teacher, record, eval_set, progress)
         clock.reused = evidence.facts.reused
 
     origin = student or pruned
-    with stage("validate", times):
+    with stage("validate", times, progress):
         golden_NCHW = evidence.golden.images_of(range(min(GOLDEN_IMAGES, len(evidence.golden))))
         judged = judge_file(
             session,
@@ -163,10 +163,11 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             ),
             evidence.images,
             eval_set,
-            latency_of(file.path, golden_NCHW, request.target, request.profile.latency),
+            latency_of(file.path, golden_NCHW, request.target, request.profile.latency, progress),
             is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
             is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
             is_float32=not file.is_quantized and session.layout.dtype != "float16" and not file.is_half,
+            progress=progress,
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
@@ -177,7 +178,7 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
     if request.out is not None:
         sheet_png, sheet = contact_sheet(evidence.golden)
         report = replace(report, sheet=sheet)
-        with stage("bundle", times):
+        with stage("bundle", times, progress):
             content: dict[str, Path | bytes | str] = {
                 "model.onnx": file.path,
                 **{name: file.path.parent / name for name in file.external},

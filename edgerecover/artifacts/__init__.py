@@ -39,6 +39,7 @@ from edgerecover.artifacts.origin import Origin, Stated
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
+from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -81,6 +82,7 @@ __all__ = [
     "Outcome",
     "Parity",
     "Pattern",
+    "PointFound",
     "Precision",
     "PrecisionLoss",
     "PrecisionTry",
@@ -99,6 +101,8 @@ __all__ = [
     "Sparsity",
     "StageTime",
     "Stated",
+    "Sweep",
+    "SweepPoint",
     "SyntheticFacts",
     "TargetMachine",
     "Tried",

@@ -66,9 +66,9 @@ class Comparison:
     slower: Ratio
     how: str
     """For people: "raced in 30 rounds", "measured at different times"."""
-    memory_bytes: int
-    memory_before_bytes: int
-    """What loading and running each added to a bare process: the middle one of all that were measured."""
+    memory_bytes: tuple[int, ...]
+    memory_before_bytes: tuple[int, ...]
+    """What loading and running each added to a bare process, for each process that was measured."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,6 @@ import codecs
 import io
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,6 +46,16 @@ def show_error(error: EdgeRecoverError) -> None:
     console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+    if error.log:
+        console.print(f"[dim]log:[/]   {_escaped(str(error.log))}", highlight=False, soft_wrap=True)
+
+
+def internal_error(error: Exception) -> EdgeRecoverError:
+    """What nobody foresaw, as an error of ours."""
+    return EdgeRecoverError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of edgerecover; run again with --debug and report the trace",
+    )
 
 
 def _escaped(text: str) -> str:
@@ -84,21 +91,10 @@ def as_json_text(value: Any) -> str:
 
 
 def live_progress() -> Progress:
-    """Bars with an ETA on stderr."""
-    from edgerecover.report.live import LiveProgress
+    """On stderr alone, for commands that are short; `cli.following` is for the others."""
+    from edgerecover.report.live import live_progress
 
-    return LiveProgress(stderr())
-
-
-@contextmanager
-def dreaming(work: Path) -> Iterator[Progress]:
-    """Progress on stderr; whoever interrupts is told what is kept."""
-    progress = live_progress()
-    try:
-        yield progress
-    except KeyboardInterrupt:
-        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
-        raise
+    return live_progress(stderr())
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

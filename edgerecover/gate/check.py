@@ -18,7 +18,7 @@ from edgerecover.bundle.verify import signature_words
 from edgerecover.config import LimitsFile, Profile
 from edgerecover.errors import BadInputError
 from edgerecover.gate.baseline import baseline_of, read_baseline, write_baseline
-from edgerecover.gate.duel import MAX_RACES, SECONDS
+from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS
 from edgerecover.gate.here import Here, beside_numbers, measured, runs_like
 from edgerecover.gate.machine import Measure
 from edgerecover.gate.opening import Opened, open_bundle
@@ -54,7 +54,9 @@ class GateRequest:
     measure: bool = True
     """False: nothing is run here; latencies are the report's."""
     seconds: float = SECONDS
-    """Each model takes at least so long of a race."""
+    """Each model takes at least so long of a race,"""
+    queries: int = MIN_QUERIES
+    """and answers at least so many."""
     max_races: int = MAX_RACES
     cores: tuple[int, ...] = ()
     update: bool = False
@@ -185,7 +187,7 @@ def _measured(now: Opened, before: _Before, limits: Limits, request: GateRequest
         now,
         before.bundle or before.numbers,
         limits,
-        Measure(request.seconds, request.cores),
+        Measure(request.seconds, request.queries, request.cores),
         request.max_races,
         request.seed,
         progress,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist, fmean, median, variance
+from statistics import NormalDist, fmean, variance
 
 from edgerecover.artifacts import Comparison, Latency, Ratio
 from edgerecover.gate.duel import pooled
@@ -45,8 +45,8 @@ def against_runs(now: Latency, runs: Sequence[Latency]) -> Comparison:
             max(alone.high, math.exp(shift + half)),
         ),
         how=_how(len(runs)),
-        memory_bytes=now.memory_model_bytes,
-        memory_before_bytes=int(median(run.memory_model_bytes for run in runs)),
+        memory_bytes=(now.memory_model_bytes,),
+        memory_before_bytes=tuple(run.memory_model_bytes for run in runs),
     )
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from edgerecover.artifacts import Comparison, Gate, GateStatus, Latency
 from edgerecover.validate.limits import Limits
-from edgerecover.validate.regressions import latency_gate
+from edgerecover.validate.regressions import latency_gate, memory_gate
 
 MAX_RACES = 4
 """Races until an answer that is not certain is left so."""
 SECONDS = 3.0
-"""That each model takes of a race, at least."""
+"""That each model takes of a race, at least;"""
+MIN_QUERIES = 300
+"""and so many queries: ten a turn, or the median of a turn says little on a busy machine."""
 
 Pair = tuple[Latency, Latency]
 """Of one race: the new model's, and the baseline's."""
@@ -27,17 +28,18 @@ Pair = tuple[Latency, Latency]
 class Duel:
     """How it ended."""
 
-    gate: Gate
+    latency: Gate
+    memory: Gate
     comparison: Comparison
     num_races: int
 
 
 def duel(races: Iterable[Pair], limits: Limits) -> Duel:
-    """Race until the latency gate is settled, or there are no more races.
+    """Race until latency and memory are settled, or there are no more races.
 
     Args:
         races: one or more, each held in fresh processes when it is asked for.
-        limits: of which `max_latency_regression` counts.
+        limits: of which `max_latency_regression` and `max_memory_regression` count.
     """
     ours: list[Latency] = []
     theirs: list[Latency] = []
@@ -45,10 +47,10 @@ def duel(races: Iterable[Pair], limits: Limits) -> Duel:
         ours.append(now)
         theirs.append(before)
         comparison = compared(ours, theirs)
-        gate = latency_gate(limits, comparison)
-        if gate.status is not GateStatus.INCONCLUSIVE:
+        gates = (latency_gate(limits, comparison), memory_gate(limits, comparison))
+        if all(gate.status is not GateStatus.INCONCLUSIVE for gate in gates):
             break
-    return Duel(gate, comparison, len(ours))
+    return Duel(*gates, comparison, len(ours))
 
 
 def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
@@ -60,8 +62,8 @@ def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
         before=before,
         slower=now.slower_than(before),
         how=f"in turns, {len(now.round_sizes)} rounds{races}",
-        memory_bytes=_middle(ours),
-        memory_before_bytes=_middle(theirs),
+        memory_bytes=tuple(latency.memory_model_bytes for latency in ours),
+        memory_before_bytes=tuple(latency.memory_model_bytes for latency in theirs),
     )
 
 
@@ -77,7 +79,3 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
         round_sizes=tuple(size for latency in latencies for size in latency.round_sizes),
         settled=all(latency.settled for latency in latencies),
     )
-
-
-def _middle(latencies: Sequence[Latency]) -> int:
-    return int(median(latency.memory_model_bytes for latency in latencies))

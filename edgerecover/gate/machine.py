@@ -42,7 +42,9 @@ class Measure:
     """How long to measure, and where."""
 
     seconds: float
-    """Each model takes at least so long of a race."""
+    """Each model takes at least so long of a race,"""
+    queries: int
+    """and answers at least so many."""
     cores: tuple[int, ...] = ()
 
 
@@ -122,7 +124,7 @@ def race_of(models: Sequence[tuple[str, Model]], measure: Measure, seed: int, pr
     raced = race(
         [model.entrant(name) for name, model in models],
         models[0][1].contents.folder / GOLDEN_INPUTS,
-        Timing(task.num_warmup, task.min_queries, max(measure.seconds, task.min_duration_s)),
+        Timing(task.num_warmup, max(measure.queries, task.min_queries), max(measure.seconds, task.min_duration_s)),
         target=task.machine,
         cores=measure.cores,
         strict=True,

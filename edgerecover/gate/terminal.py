@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import median
+
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -65,12 +68,20 @@ def _machine(latency: Latency) -> str:
 
 def _beside(comparison: Comparison) -> RenderableType:
     word, interval = ratio_words(comparison.slower)
-    rows = [
+    rows: list[tuple[str | Text, ...]] = [
         (Text("latency p50", "dim"), _p50(comparison.latency), _p50(comparison.before), f"{word} {interval}"),
-        (Text("peak memory", "dim"), size(comparison.memory_bytes), size(comparison.memory_before_bytes), ""),
+        (
+            Text("peak memory", "dim"),
+            *(_middle(side) for side in (comparison.memory_bytes, comparison.memory_before_bytes)),
+            "",
+        ),
     ]
     header = tuple(Text(title, "dim") for title in ("", "now", "baseline", ""))
     return Group(grid([header, *rows], right=(1, 2), folds=3), grid([(Text(comparison.how, "dim"),)]))
+
+
+def _middle(memory_bytes: Sequence[int]) -> str:
+    return size(int(median(memory_bytes)))
 
 
 def _p50(latency: Latency) -> str:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -31,14 +31,17 @@ class Curve:
         """So far."""
         return tuple(self._points)
 
-    def note(self, step: int, loss: float) -> None:
-        """Take down the loss of `step`, counted from 1."""
+    def note(self, step: int, loss: float) -> Mapping[str, float]:
+        """Take down the loss of `step`, counted from 1; the agreement, where it was looked at."""
         self._losses.append(loss)
         looks = self._is_due(step, _LOOKS)
         if looks or self._is_due(step, _POINTS):
             agreement = self._look() if looks else None
             self._points.append(CurvePoint(step, sum(self._losses) / len(self._losses), agreement))
             self._losses.clear()
+            if agreement is not None:
+                return {"agreement": agreement}
+        return {}
 
     def _is_due(self, step: int, times: int) -> bool:
         return step == self._num_steps or step % max(1, self._num_steps // times) == 0

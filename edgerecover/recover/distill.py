@@ -50,8 +50,9 @@ def distill(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, float], Mapping[str, float]] | None = None,
     progress: Progress = SILENT,
+    title: str = "distill",
 ) -> None:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -67,8 +68,10 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
-        watch: is told every step, counted from 1, and its loss; must leave the student as it is.
-        progress: where to report.
+        watch: is told every step, counted from 1, and its loss, and answers with what else is worth showing; must
+            leave the student as it is.
+        progress: where to report,
+        title: and under which name.
 
     Raises:
         StageError: the loss stopped being a number.
@@ -92,11 +95,11 @@ def distill(
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
-        progress.task("distill", settings.num_steps, "steps") as task,
+        progress.task(title, settings.num_steps, "steps") as task,
     ):
         for step in range(settings.num_steps):
             if fresh and fresh.is_due(step, settings.num_steps):
-                fresh.refresh(student, teacher, view)
+                fresh.refresh(student, teacher, view, progress)
             if len(order) < batch_size:
                 order = rng.permutation(len(images)).tolist()
             chosen, order = order[:batch_size], order[batch_size:]
@@ -122,9 +125,7 @@ def distill(
                     f"distillation diverged at step {step}: the loss is {value}",
                     hint="a lower recovery.lr in a profile of your own may help",
                 )
-            if watch is not None:
-                watch(step + 1, value)
-            task.advance(1, loss=value)
+            task.advance(1, loss=value, **(watch(step + 1, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
 

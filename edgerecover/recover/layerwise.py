@@ -93,7 +93,7 @@ def fit_layers(
             _fit(weight, bias, moments, masks.get(linear_map.weight, torch.ones_like(weight)))
             task.advance(1)
     if batch_norms_of(student):
-        repair_statistics(student, teacher, images, batch_size, compute, channels)
+        repair_statistics(student, teacher, images, batch_size, compute, channels, progress)
 
 
 def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[LinearMap]:

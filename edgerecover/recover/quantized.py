@@ -124,7 +124,7 @@ def distil_for_int8(
     with fake_int8(learner, scheme):
         distill(
             learner, teacher, masks, sets.train, short,
-            seed=seed, compute=compute, channels=channels, progress=progress,
+            seed=seed, compute=compute, channels=channels, progress=progress, title="distil in int8",
         )  # fmt: skip
     seconds = time.perf_counter() - started
     learner = learner.cpu().eval().requires_grad_(False)

@@ -93,7 +93,7 @@ def recover(
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
-    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided)
+    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
         progress.note("the student was trained by others: it is handed back as it came")
@@ -102,7 +102,7 @@ def recover(
     ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     if settings.repair_statistics and batch_norms_of(current):
         started = time.perf_counter()
-        repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
+        repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels, progress)
         ladder.judge("statistics repair", current, time.perf_counter() - started)
     if settings.layerwise and channels.related:
         started = time.perf_counter()
@@ -132,8 +132,10 @@ def recover(
 class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
-    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool) -> None:
-        self._images, self._compute = images, compute
+    def __init__(
+        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+    ) -> None:
+        self._images, self._compute, self._progress = images, compute, progress
         self._teacher_logits_NK = logits_on(teacher, images, compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
@@ -161,6 +163,10 @@ class _Ladder:
         kl_N = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).nan_to_num(nan=torch.inf)
         kl = float(kl_N.mean())
         self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds, curve=curve))
+        self._progress.note(
+            f"{name}: {100 * agreement:.1f} % agreement on {len(agrees_N)} calibration images",
+            agreement=agreement,
+        )
         if len(self._rungs) == 1:
             self._as_it_came_N, self._as_it_came_kl_N = agrees_N, kl_N
             self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)

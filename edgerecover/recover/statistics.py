@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import batch_norms_of, batch_statistics
 
@@ -39,6 +40,7 @@ def repair_statistics(
     batch_size: int,
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
+    progress: Progress = SILENT,
 ) -> None:
     """Give the student's BN layers the statistics of what they really see, in place.
 
@@ -49,9 +51,12 @@ def repair_statistics(
         batch_size: images per forward; batches weigh alike, so a short last one is left out.
         compute: device and precision.
         channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
+        progress: where to report.
     """
-    student_statistics = _statistics_on(student, images, batch_size, compute)
-    taught_by_name = _stored_and_measured(teacher, images, batch_size, compute) if channels.related else {}
+    num_passes = 2 if channels.related else 1
+    with progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
+        student_statistics = _statistics_on(student, images, batch_size, compute, task)
+        taught_by_name = _stored_and_measured(teacher, images, batch_size, compute, task) if channels.related else {}
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
@@ -71,11 +76,13 @@ def repair_statistics(
         layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
 
 
-def _stored_and_measured(teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute) -> dict[str, Tensor]:
+def _stored_and_measured(
+    teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute, task: Task
+) -> dict[str, Tensor]:
     """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
     layers = batch_norms_of(teacher)
     taught = {}
-    for name, measured in _statistics_on(teacher, images, batch_size, compute).items():
+    for name, measured in _statistics_on(teacher, images, batch_size, compute, task).items():
         mean_C, var_C = layers[name].running_mean, layers[name].running_var
         assert mean_C is not None
         assert var_C is not None
@@ -85,7 +92,7 @@ def _stored_and_measured(teacher: nn.Module, images: ImageSet, batch_size: int, 
 
 @torch.no_grad()
 def _statistics_on(
-    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute
+    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute, task: Task
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
     moments: dict[str, tuple[Tensor, Tensor]] = {}
@@ -95,17 +102,22 @@ def _statistics_on(
         first_C, second_C = moments.get(name, (torch.zeros_like(mean_C), torch.zeros_like(var_C)))
         moments[name] = first_C + mean_C, second_C + var_C + mean_C.square()
 
-    batch_size = min(batch_size, len(images))
-    starts = range(0, len(images) - batch_size + 1, batch_size)
+    batch_size, starts = min(batch_size, len(images)), _starts(images, batch_size)
     with normalising_by_batch(network, add):
         for start in starts:
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
+            task.advance()
     n = len(starts)
     return {
         name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))
         for name, (first_C, second_C) in moments.items()
     }
+
+
+def _starts(images: ImageSet, batch_size: int) -> range:
+    batch_size = min(batch_size, len(images))
+    return range(0, len(images) - batch_size + 1, batch_size)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgerecover.artifacts import (
     Gate,
@@ -136,6 +136,31 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def clock_time(seconds: float) -> str:
+    """98.4 → "1:38"; 3725 → "1:02:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(per_s: float | None) -> str:
+    """9.31 → "9.3/s"; 1860 → "1,860/s"; 0.2 → "12/min"; nothing where there is none."""
+    if per_s is None:
+        return ""
+    value, unit = (per_s, "s") if per_s >= 1 else (60 * per_s, "min")
+    return f"{value:,.0f}/{unit}" if value >= 10 else f"{value:.1f}/{unit}"
+
+
+def amount(value: float) -> str:
+    """1408.0 → "1,408"; 12.34 → "12.3"."""
+    return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    """{"loss": 0.2512} → "loss 0.251"."""
+    return " ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 def record(facts: RecordFacts) -> str:

@@ -121,9 +121,9 @@ def synthesize(
     missing = [plan for plan in plans if plan.name not in shards]
     scale = _pixel_scale(input, settings)
     if missing:
-        total = sum(plan.num_images for plan in missing) * settings.num_steps
+        total = sum(plan.num_images for plan in missing)
         with (
-            progress.task("synthesize", total, "image steps") as task,
+            progress.task("synthesize", total, _unit(settings)) as task,
             tapped(teacher, evidence_of(teacher, settings, record)) as tap,
         ):
             for plan in missing:
@@ -203,12 +203,12 @@ def _make(
             settings,
             torch.Generator().manual_seed(plan.seed),
             compute,
-            on_step=lambda loss: task.advance(plan.num_images, loss=loss),
+            on_step=lambda loss: task.advance(plan.num_images / settings.num_steps, loss=loss),
         )
     else:
         made_NCHW = procedural_images(settings.source, plan.num_images, input.shape, input.bounds(), plan.seed)
         images_NCHW = torch.from_numpy(made_NCHW)
-        task.advance(plan.num_images * settings.num_steps)
+        task.advance(plan.num_images)
     if not bool(torch.isfinite(images_NCHW).all()):
         raise StageError(
             f"synthesis diverged: shard {plan.name} has pixels that are not numbers",
@@ -252,9 +252,13 @@ def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reuse
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
-        source="dreams" if settings.source == "dream" else f"{settings.source} images",
+        source=_unit(settings),
         mirrored=settings.flip is True,
     )
+
+
+def _unit(settings: Synthesis) -> str:
+    return "dreams" if settings.source == "dream" else f"{settings.source} images"
 
 
 def procedural_set(input: InputSpec, num_images: int, *, seed: int, folder: Path) -> tuple[ImageSet, SyntheticFacts]:

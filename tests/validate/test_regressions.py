@@ -56,7 +56,7 @@ def gates(now, before=RELEASE, limits=LIMITS):
     return {gate.name: gate for gate in quality_gates(limits, now, before)}
 
 
-def compared(low, value, high, memory=(10_000_000, 10_000_000)):
+def compared(low, value, high, memory=((10_000_000,) * 3,) * 2):
     return Comparison(LATENCY, LATENCY, Ratio(value, low, high), "in turns, 30 rounds", *memory)
 
 
@@ -167,14 +167,18 @@ def test_a_limit_of_a_flag_names_the_flag():
 @pytest.mark.parametrize(
     ("now", "before", "status"),
     [
-        (12_500_000, 10_000_000, GateStatus.PASS),
-        (12_600_000, 10_000_000, GateStatus.FAIL),
-        (1_400_000, 0, GateStatus.PASS),
-        (1_600_000, 0, GateStatus.FAIL),
+        ([12_500_000] * 3, [10_000_000] * 3, GateStatus.PASS),
+        ([12_600_000] * 3, [10_000_000] * 3, GateStatus.FAIL),
+        ([12_600_000] * 3, [10_000_000, 10_000_000, 10_200_000], GateStatus.INCONCLUSIVE),
+        ([10_000_000, 10_000_000, 90_000_000], [10_000_000] * 3, GateStatus.PASS),
+        ([12_600_000], [10_000_000], GateStatus.INCONCLUSIVE),
+        ([20_000_000], [10_000_000], GateStatus.FAIL),
+        ([1_400_000], [0], GateStatus.PASS),
+        ([2_000_000], [0], GateStatus.FAIL),
     ],
 )
 def test_memory_may_differ_by_what_processes_do(now, before, status):
-    assert memory_gate(LIMITS, compared(1, 1, 1, (now, before))).status is status
+    assert memory_gate(LIMITS, compared(1, 1, 1, (tuple(now), tuple(before)))).status is status
 
 
 @given(
