@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped, sweep
+from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
@@ -31,6 +31,7 @@ app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
 app.command("gate")(gate_command.gate)
+app.command("compare")(compare.compare)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
