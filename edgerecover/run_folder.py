@@ -93,8 +93,8 @@ def _holder(folder: Path) -> str:
     try:
         note = json.loads((folder / _HOLDER).read_text(encoding="utf-8"))
         since = str(note["since_utc"]).removesuffix("+00:00")
-        command = "".join(c if c.isprintable() else "?" for c in str(note["command"]))
-        return f"process {int(note['pid'])} on {note['host']} (since {since} UTC: {command[:200]})"
+        words = f"process {int(note['pid'])} on {note['host']} (since {since} UTC: {str(note['command'])[:200]})"
+        return "".join(c if c.isprintable() else "?" for c in words)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 

@@ -120,16 +120,20 @@ def distill(
             restore(parts, good)
             progress.note(f"distillation goes on after step {training.step:,} of {settings.num_steps:,}")
         good = good or gathered(parts)
+        unproven = good
         with progress.task("distill", settings.num_steps - training.step, "steps") as task:
             while True:
                 problem = training.problem()
-                if problem is None and training.is_at_rest():
-                    good = gathered(parts)
+                if problem is None and training.is_state_due():
+                    # Whether a step was too large is seen in the losses after it: they prove the state before last.
+                    is_sound = training.is_sound()
+                    good, unproven = (unproven, gathered(parts)) if is_sound else (good, good)
                     if checkpoint.is_due():
                         checkpoint.write(good)
                 if problem is not None:
                     broken_at, num_lowered = training.step, training.num_lowered + 1
                     restore(parts, good)
+                    unproven = good
                     diverged = num_lowered > _MAX_LOWERED
                     warnings.append(_stepped_back(problem, broken_at, training.step, stopped=diverged))
                     progress.note(warnings[-1])
@@ -201,7 +205,7 @@ class _Training:
         """What is no number any more, in words; weights are looked at when a state is due."""
         if self._losses and not math.isfinite(self._losses[-1]):
             return f"the loss was {self._losses[-1]}"
-        if self._is_state_due() and not all(
+        if self.is_state_due() and not all(
             bool(tensor.isfinite().all())
             for tensor in self._student.state_dict().values()
             if tensor.is_floating_point()
@@ -209,10 +213,8 @@ class _Training:
             return "a weight was no number any more"
         return None
 
-    def is_at_rest(self) -> bool:
-        """Whether a state is due that is worth going back to."""
-        if not self._is_state_due():
-            return False
+    def is_sound(self) -> bool:
+        """Whether the losses since the last state are worth going on from."""
         if not self._losses:
             return True
         mean = sum(self._losses) / len(self._losses)
@@ -220,7 +222,8 @@ class _Training:
         self._first_loss = mean if self._first_loss is None else self._first_loss
         return mean <= _WILD * self._first_loss
 
-    def _is_state_due(self) -> bool:
+    def is_state_due(self) -> bool:
+        """After a number of steps that depends on the settings alone, and at the end."""
         return self.step % max(1, self._settings.num_steps // _STATES) == 0 or self.step == self._settings.num_steps
 
     def state(self) -> State:
