@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import shutil
 import subprocess
@@ -32,23 +33,29 @@ from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, Precision, Variant, from_json, to_json
 from edgerecover.artifacts.latency import Latency
-from edgerecover.config import load_target
+from edgerecover.config import Profile, load_profile, load_target
+from edgerecover.device import choose_compute
 from edgerecover.export.engines import recipe_for
 from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import Calibration, make_variants
 from edgerecover.export.precision.schemes import scheme_named
 from edgerecover.judgement import scorer_of, scores_of
 from edgerecover.models.macs import count_macs
-from edgerecover.models.networks import open_models
+from edgerecover.models.networks import Models, open_models
 from edgerecover.prune import prune_channels
+from edgerecover.recover.stage import Recovered
 from edgerecover.runtime.engine import build_engine
 from edgerecover.runtime.opening import open_model
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import CPU
 from edgerecover.runtime.timing import Timing
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
+from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.variants import make_all
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -77,14 +84,23 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What a run knows when it makes the variants of a recovered network."""
+
+    models: Models
+    profile: Profile
+    sets: SyntheticSets
+
+
+@dataclass(frozen=True)
 class Pair:
     """A network, dense and with half of its work, and what it is calibrated and judged on."""
 
     dense: nn.Module
     half: nn.Module
     input: InputSpec
-    calibration: Images
-    held_back: Images | None
+    calibration: Images | ImageSet
+    trained: Trained | None = None
     """None for random weights: there is nothing to agree on."""
 
 
@@ -126,7 +142,6 @@ def _pair(name: str, options: argparse.Namespace) -> Pair:
         half,
         IMAGENET,
         Images(procedural_images("shapes", _NUM_RANDOM, IMAGENET.shape, IMAGENET.bounds(), seed=0)),
-        None,
     )
 
 
@@ -144,9 +159,6 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
         )
         _edgerecover(folder, "run", "dense.pt", "--target", "onnx-generic", "--pattern", "channel", "--sparsity", "0.5",
                      "--profile", options.profile, "--trust-code", "-o", "half.bundle", "--work", "work")  # fmt: skip
-    if not (folder / "images").exists():
-        _edgerecover(folder, "synthesize", "dense.pt", "--profile", options.profile, "--trust-code", "--work", "work",
-                     "-o", "images", "--set", "calibration", "--set", "held-back")  # fmt: skip
     models = open_models(
         bundle / "recovered.safetensors",
         arch=f"{folder / 'models.py'}:resnet56",
@@ -155,10 +167,14 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
         trust_code=True,
         will_prune=False,
     )
-    calibration, held_back = (
-        Images(np.load(folder / "images" / f"{part}.npy")) for part in ("calibration", "held_back")
-    )
-    return Pair(models.teacher.eval(), models.student.eval(), CIFAR, calibration, held_back)
+    compute = choose_compute("cpu")
+    profile = settle(load_profile(options.profile), models.teacher, CIFAR, models.num_classes, compute).profile
+    key = synthesis_key(models.teacher, CIFAR, models.num_classes, profile.synthesis, 0, compute.arithmetic)
+    sets, _ = synthesize(
+        models.teacher, CIFAR, models.num_classes, profile.synthesis,
+        seed=0, folder=folder / "work" / f"dreams-{key}", compute=compute,
+    )  # fmt: skip
+    return Pair(models.teacher.eval(), models.student.eval(), CIFAR, sets.calibration, Trained(models, profile, sets))
 
 
 def _edgerecover(folder: Path, *arguments: str) -> None:
@@ -178,16 +194,17 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         for precision, variant in _files(network, pair, teacher, folder / size).items()
     }
     golden = folder / "golden.npy"
-    np.save(golden, pair.calibration.inputs[:1])
+    np.save(golden, next(iter(pair.calibration.batches(1))))
     entrants = [
         Entrant(f"{kind} {runtime}", Path(variant.file.path), runtime, (CPU,), num_threads=1)
         for kind, variant in files.items()
         for runtime in RUNTIMES
     ]
     for size, network in (("dense", pair.dense), ("half", pair.half)):
-        torch.save(network.cpu().eval(), folder / f"{size}.pt")
+        module = folder / f"{size}-module.pt"
+        torch.save(_importable(network.cpu().eval(), folder), module)
         entrants += [
-            Entrant(f"{size} {runtime}", folder / f"{size}.pt", runtime, num_threads=1, worker="torch_worker")
+            Entrant(f"{size} {runtime}", module, runtime, num_threads=1, worker="torch_worker")
             for runtime in ("torch eager", "torch.compile")
         ]
     timing = Timing(num_warmup=20, min_queries=300, min_duration_s=options.min_duration_s)
@@ -196,38 +213,54 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "macs_kept": count_macs(pair.half, pair.input.shape) / count_macs(pair.dense, pair.input.shape),
         "variants": {kind: to_json(variant) for kind, variant in files.items()},
         "latency": {one.name: to_json(one.latency_or_error()) for one in raced},
-        "decisions": _decisions(files, pair, teacher, options) if pair.held_back else {},
+        "decisions": _decisions(files, pair, pair.trained, teacher, options) if pair.trained else {},
         "engines": _engines(pair, teacher, folder),
     }
+
+
+def _importable(network: nn.Module, folder: Path) -> nn.Module:
+    """The same network; a class out of models.py is the one that the worker imports from the module's folder."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    for module in network.modules():
+        if type(module).__module__.startswith("edgerecover_user_"):
+            module.__class__ = getattr(importlib.import_module("models"), type(module).__name__)
+    return network
 
 
 def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: str = "u8s8") -> dict[str, Variant]:
     folder.mkdir(parents=True, exist_ok=True)
     exported: Exported = export(network, pair.input, folder / "fp32.onnx", opset=18)
+    if pair.trained and network is pair.half and scheme == "u8s8":
+        # As `run` makes what is shipped, distillation in fake int8 and all.
+        known = pair.trained
+        made = make_all(
+            tuple(Precision), exported, Recovered(network, ()), known.models, known.sets,
+            load_target("x86-avx512-vnni"), known.profile, folder, seed=0, compute=choose_compute("cpu"),
+        )  # fmt: skip
+        for refused in made.refused:
+            print(f"refused: {folder.name} {refused.precision.value}: {refused.reason}", file=sys.stderr)
+        return {variant.precision.value: variant for variant in made.made}
     scores_NK = scores_of(teacher, pair.calibration.batches(64))
+    calibration = Calibration(pair.calibration, scores_NK)
     answers = make_variants(
-        exported,
-        list(Precision),
-        scheme_named(scheme),
-        Calibration(pair.calibration, scores_NK),
-        pair.input,
-        folder,
-        max_points_lost=MAX_POINTS_LOST if pair.held_back else 100.0,
+        exported, list(Precision), scheme_named(scheme), calibration, pair.input, folder, max_points_lost=100.0
     )
-    for answer in answers:
-        assert isinstance(answer, Variant), answer
-    return {answer.precision.value: answer for answer in answers}
+    return {answer.precision.value: answer for answer in answers if isinstance(answer, Variant)}
 
 
-def _decisions(files: dict[str, Variant], pair: Pair, teacher: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _decisions(
+    files: dict[str, Variant], pair: Pair, trained: Trained, teacher: Any, options: argparse.Namespace
+) -> dict[str, Any]:
     """Agreement with the dense network on held-back dreams, and accuracy on real images, in each runtime."""
     real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, 10)
-    teacher_NK = scores_of(teacher, pair.held_back.batches(64))
+    held_back = trained.sets.held_back
+    teacher_NK = scores_of(teacher, held_back.batches(64))
     found = {}
     for kind, variant in files.items():
         for runtime in RUNTIMES:
             session = open_model(Path(variant.file.path), runtime, (CPU,), num_threads=1, shape_CHW=pair.input.shape)
-            scores_NK = scores_of(session.run, pair.held_back.batches(64))
+            scores_NK = scores_of(session.run, held_back.batches(64))
             hits = sum(int(correct(session.run(images), labels).sum()) for images, labels in real.batches(100))
             found[f"{kind} {runtime}"] = {
                 "agreement": to_json(agreement(scores_NK, teacher_NK)),

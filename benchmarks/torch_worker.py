@@ -5,6 +5,7 @@ Found by `Entrant.worker`; the model is a whole module that edge_latency.py save
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class TorchSession(Classifier):
         torch.set_num_threads(num_threads or 1)
         self.runtime, self.version = runtime, torch.__version__
         self.num_threads = torch.get_num_threads()
+        sys.path.insert(0, str(path.parent))  # where models.py lies
         network = torch.load(path, weights_only=False).eval()
         self._network = torch.compile(network) if runtime == "torch.compile" else network
         super().__init__(path, InputLayout("input", "float32", 1, shape_CHW, False), None)

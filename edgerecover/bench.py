@@ -12,6 +12,7 @@ from edgerecover import __version__
 from edgerecover.artifacts import Ratio, sha256_of
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.machine import ANY_MACHINE
+from edgerecover.bundle.archive import SUFFIX
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
@@ -222,6 +223,8 @@ def _open(path: Path) -> _Opened:
         verify_bundle(path)
         golden = path / "golden" / "inputs.npy"
         return _Opened(path.name, path / "model.onnx", golden if golden.is_file() else None)
+    if path.suffix == SUFFIX:
+        raise BadInputError(f"{path} is an archive", hint="unpack it: `edgerecover bundle unpack`")
     if not path.is_file():
         raise BadInputError(f"{path} does not exist", hint="give an ONNX file, or a bundle that edgerecover wrote")
     return _Opened(path.name, path, None)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edgerecover.artifacts import InputSpec, Precision, TargetMachine
+from edgerecover.artifacts import InputSpec, Precision, Stated, TargetMachine
 from edgerecover.artifacts.machine import ISA
 from edgerecover.errors import BadInputError
 
@@ -391,6 +391,21 @@ class ModelFileInput(Settings):
         return InputSpec(self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range)
 
 
+Line = Annotated[str, Field(max_length=2000)]
+Lines = Annotated[tuple[Line, ...], Field(max_length=100)]
+
+
+class CardFile(Settings):
+    """`[card]` of model.toml: passed on in the bundle's manifest, model card and bill of materials."""
+
+    name: Line = ""
+    version: Line = ""
+    description: Line = ""
+    authors: Lines = ()
+    intended_uses: Lines = ()
+    limitations: Lines = ()
+
+
 class ModelFile(Settings):
     """`model.toml` beside a checkpoint: what would otherwise be flags."""
 
@@ -402,6 +417,13 @@ class ModelFile(Settings):
     """Its architecture where that is not the student's, spelled as `architecture`."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
+    licence: Line = ""
+    """SPDX expression, or the name of another licence."""
+    card: CardFile = CardFile()
+
+    def stated(self) -> Stated:
+        """The value that bundles pass on."""
+        return Stated(self.licence, **self.card.model_dump())
 
 
 # --- reading -------------------------------------------------------------------------------------------------

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import (
     DeviceTask,
+    InputSpec,
     ModelFacts,
+    Origin,
     Outcome,
     Precision,
     Race,
     RecordFacts,
     Report,
+    Stated,
     Variant,
     to_json,
 )
+from edgerecover.bundle.card import model_card
+from edgerecover.bundle.manifest import OWN_NAMES
+from edgerecover.bundle.sbom import Subject, bill_of_materials
 from edgerecover.bundle.write import write_bundle
 from edgerecover.files import npy_bytes
 from edgerecover.report.markdown import markdown
@@ -30,16 +36,29 @@ from edgerecover.validate.limits import limits_of
 if TYPE_CHECKING:
     from edgerecover.building import Engines
     from edgerecover.config import Profile, Target
+    from edgerecover.synthesize.image_set import ImageSet
     from edgerecover.synthesize.record.values import Record
 
 GOLDEN_IMAGES = 16
 Scorer = Callable[[Any], Any]
 """From network inputs (N, C, H, W) to class scores (N, K)."""
 RESERVED_NAMES = (
-    *("config.json", "dreams.png", "engines", "golden", "limits.json", "manifest.json", "recipe.json", "report.json"),
-    *("report.md", "runner.json", "runner.pyz", "variants"),
+    *OWN_NAMES,
+    *("bom.cdx.json", "config.json", "dreams.png", "engines", "golden", "limits.json", "model-card.md", "recipe.json"),
+    *("report.html", "report.json", "report.md", "runner.json", "runner.pyz", "variants"),
 )
 """What every bundle holds beside its model."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a bundle states of its model beside the report: the same whenever the same run is made."""
+
+    lineage: Mapping[str, Origin]
+    """By name; one of them is model.onnx."""
+    stated: Stated
+    input: InputSpec
+    num_classes: int
 
 
 def pack(
@@ -50,8 +69,12 @@ def pack(
     target: Target,
     profile: Profile,
     precision: Precision,
+    provenance: Provenance,
 ) -> None:
     """Write the bundle of a report.
+
+    The manifest lists what the same run makes again; what was timed, and engines, which TensorRT builds by timing, are
+    listed with the measurements.
 
     Args:
         report: as it was shown.
@@ -61,20 +84,35 @@ def pack(
         target: what the bundle's runner is to expect of the machine,
         profile: and how it is to measure and judge there.
         precision: of model.onnx.
+        provenance: where it comes from.
 
     Raises:
         BadInputError: it cannot be written; nothing is left behind.
     """
+    subject = Subject(
+        architecture=report.student.architecture or "unknown",
+        input=provenance.input,
+        num_classes=provenance.num_classes,
+        target=report.target,
+        data_used=report.data_used,
+        edgerecover_version=report.edgerecover_version,
+        tool_versions=report.tool_versions,
+    )
     files: dict[str, Path | bytes | str] = {
-        **content,
+        **{path: source for path, source in content.items() if not path.startswith("engines/")},
+        "bom.cdx.json": bill_of_materials(subject, provenance.lineage, provenance.stated),
         "config.json": _json(configuration),
         "limits.json": _json(to_json(limits_of(profile, target))),
-        "report.json": _json(to_json(report)),
-        "report.md": markdown(report),
+        "model-card.md": model_card(subject, provenance.lineage, provenance.stated),
         "runner.json": _json(to_json(device_task(profile, target, precision))),
         "runner.pyz": runner_pyz(),
     }
-    write_bundle(files, out, _manifest_fields(report))
+    measured: dict[str, Path | bytes | str] = {
+        **{path: source for path, source in content.items() if path.startswith("engines/")},
+        "report.json": _json(to_json(report)),
+        "report.md": markdown(report),
+    }
+    write_bundle(files, out, _manifest_fields(report, provenance), measured, _measured_fields(report))
 
 
 def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:
@@ -111,6 +149,38 @@ def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> di
     }
 
 
+def checkpoint_origins(student: ModelFacts, teacher: ModelFacts, record: RecordFacts | None) -> dict[str, Origin]:
+    """What came from outside. What was made from what before that is not known, and not claimed."""
+    origins = {
+        "dense": Origin("dense checkpoint", teacher.sha256, name=teacher.path),
+        "pruned": Origin("pruned checkpoint", student.sha256, name=student.path),
+    }
+    if record is not None:
+        origins["record"] = Origin("activation record of real images", record.sha256, name=record.path)
+    return origins
+
+
+def image_origins(sets: Mapping[str, ImageSet], parents: tuple[str, ...]) -> dict[str, Origin]:
+    """Synthetic images, by what they are for: "train", "calibration", "held_back"."""
+    use = {"train": "to learn from", "calibration": "to choose and calibrate by", "held_back": "to judge by"}
+    return {
+        f"dreams/{split}": Origin(f"{len(images):,} synthetic images {use[split]}", images.sha256, parents)
+        for split, images in sets.items()
+    }
+
+
+def export_origins(variants: Sequence[Variant], files: Mapping[str, object], race: Race) -> dict[str, Origin]:
+    """The ONNX files made from the recovered network, in the bundle or not."""
+    origins: dict[str, Origin] = {}
+    for variant in variants:
+        path = path_in_bundle(variant, race)
+        parents = ("recovered",) if variant.precision is Precision.FP32 else ("export/fp32", "dreams/calibration")
+        origins[f"export/{variant.precision.value}"] = Origin(
+            f"exported network, {variant.scheme}", variant.file.sha256, parents, file=path if path in files else ""
+        )
+    return origins
+
+
 def golden_files(model: Scorer, teacher: Scorer, golden_NCHW: Any) -> dict[str, Path | bytes | str]:
     """A few images, and what the shipped file and the teacher make of them: what a device is checked with."""
     return {
@@ -144,20 +214,38 @@ def tool_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
-def _manifest_fields(report: Report) -> dict[str, Any]:
+def _manifest_fields(report: Report, provenance: Provenance) -> dict[str, Any]:
+    stated = to_json(provenance.stated)
+    licence = stated.pop("licence")
     return {
         "edgerecover_version": report.edgerecover_version,
-        "created_utc": report.created_utc,
         "target": report.target,
         "profile": report.profile,
         "seed": report.seed,
         "data_used": report.data_used,
-        "verdict": report.verdict.value,
         "architecture": report.student.architecture,
         "teacher_architecture": report.teacher.architecture,
-        "student_sha256": report.student.sha256,
-        "teacher_sha256": report.teacher.sha256,
+        "lineage": {name: to_json(origin) for name, origin in provenance.lineage.items()},
+        "licence": licence or None,
+        "card": {name: said for name, said in stated.items() if said},
         "tool_versions": report.tool_versions,
+    }
+
+
+def _measured_fields(report: Report) -> dict[str, Any]:
+    engines = {
+        f"engine/{facts.recipe.precision.value}": Origin(
+            f"{facts.key.runtime} engine",
+            facts.sha256,
+            (f"export/{facts.recipe.precision.value}",),
+            file=f"engines/{facts.file}",
+        )
+        for facts in report.engines
+    }
+    return {
+        "created_utc": report.created_utc,
+        "verdict": report.verdict.value,
+        "lineage": {name: to_json(origin) for name, origin in engines.items()},
     }
 
 

@@ -9,6 +9,7 @@ directory under the digest of what it depends on, so the same command again, or 
 from __future__ import annotations
 
 import copy
+import hashlib
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -20,6 +21,7 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Exported,
     InputSpec,
+    Origin,
     Pattern,
     Precision,
     Race,
@@ -43,10 +45,15 @@ from edgerecover.models.channels import match_channels
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
+from edgerecover.models.spec import stated
 from edgerecover.packing import (
     GOLDEN_IMAGES,
+    Provenance,
+    checkpoint_origins,
     data_used,
+    export_origins,
     golden_files,
+    image_origins,
     model_files,
     pack,
     path_in_bundle,
@@ -128,6 +135,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
 def _run(request: Request, progress: Progress) -> Report:
     check_writable(request.out)
     require_builder(request.target)
+    _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
@@ -244,11 +252,16 @@ def _run(request: Request, progress: Progress) -> Report:
         made = _Made(exported, variants, engines, race, judged)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times):
+            weights = weights_of(recovered.student)
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants.made, race, engines),
-                "recovered.safetensors": weights_of(recovered.student),
+                "recovered.safetensors": weights,
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
                 "dreams.png": contact_sheet(sets.train),
+            }
+            lineage = {
+                **_origins(request, models, report, sets, weights),
+                **export_origins(variants.made, content, race),
             }
             pack(
                 report,
@@ -258,6 +271,7 @@ def _run(request: Request, progress: Progress) -> Report:
                 request.target,
                 request.profile,
                 shipped.precision,
+                Provenance(lineage, stated(request.model_path), models.input, models.num_classes),
             )
     return report
 
@@ -326,6 +340,15 @@ def make_record(
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
     return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
+
+
+def _check_batch(request: Request) -> None:
+    static = request.target.static_batch
+    if request.batch is None and static is not None and static.value:
+        raise BadInputError(
+            f"--batch 0: target {request.target.name} takes no file that leaves the batch size open ({static.source})",
+            hint="name the batch size that it will run, e.g. --batch 1",
+        )
 
 
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
@@ -513,6 +536,21 @@ def _report(
         race=race,
         engines=made.engines.built,
     )
+
+
+def _origins(
+    request: Request, models: Models, report: Report, sets: SyntheticSets, weights: bytes
+) -> dict[str, Origin]:
+    """All that the exported files were made from."""
+    origins = checkpoint_origins(report.student, report.teacher, report.record)
+    if request.pruning is not None:
+        sha256 = hashlib.sha256(weights_of(models.student)).hexdigest()
+        origins["pruned"] = Origin(f"pruned in this run, {request.pruning.pattern}", sha256, ("dense",))
+    seen = ("dense", "record") if report.record else ("dense",)
+    splits = {"train": sets.train, "calibration": sets.calibration, "held_back": sets.held_back}
+    parents = (*seen, "pruned", "dreams/train", "dreams/calibration")
+    recovered = Origin("recovered network", hashlib.sha256(weights).hexdigest(), parents, file="recovered.safetensors")
+    return {**origins, **image_origins(splits, seen), "recovered": recovered}
 
 
 def _num_mask_violations(models: Models, recovered: Recovered) -> int:

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover import __version__
-from edgerecover.artifacts import InputSpec, ModelFacts, Pattern, Precision, Report, StageTime, SyntheticFacts, to_json
+from edgerecover.artifacts import (
+    InputSpec,
+    ModelFacts,
+    Origin,
+    Pattern,
+    Precision,
+    Report,
+    StageTime,
+    SyntheticFacts,
+    to_json,
+)
 from edgerecover.bundle.manifest import check_paths
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
@@ -26,12 +36,15 @@ from edgerecover.errors import BadInputError
 from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
-from edgerecover.models.spec import resolve
+from edgerecover.models.spec import resolve, stated
 from edgerecover.packing import (
     GOLDEN_IMAGES,
     RESERVED_NAMES,
+    Provenance,
+    checkpoint_origins,
     data_used,
     golden_files,
+    image_origins,
     pack,
     record_facts,
     tool_versions,
@@ -174,8 +187,21 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
                 **golden_files(session.run, teacher.score, golden_NCHW),
                 "dreams.png": contact_sheet(evidence.golden),
             }
-            configuration = _configuration(request, teacher)
-            pack(report, request.out, content, configuration, request.target, request.profile, _precision(file))
+            pack(
+                report,
+                request.out,
+                content,
+                _configuration(request, teacher),
+                request.target,
+                request.profile,
+                _precision(file),
+                Provenance(
+                    _lineage(report, evidence, student, pruned),
+                    stated(request.model_path),
+                    teacher.input,
+                    teacher.num_classes,
+                ),
+            )
     return report
 
 
@@ -453,6 +479,24 @@ def _precision(file: OnnxFile) -> Precision:
     if file.is_quantized:
         return Precision.INT8
     return Precision.FP16 if file.is_half else Precision.FP32
+
+
+def _lineage(
+    report: Report, evidence: _Evidence, student: Classifier | None, pruned: Classifier | None
+) -> dict[str, Origin]:
+    """What came from outside, and the images that were made here. How the file was made is not known."""
+    origins = checkpoint_origins(report.student, report.teacher, report.record)
+    del origins["pruned"]
+    for name, what, network in (("pruned", "pruned", pruned), ("student", "recovered", student)):
+        if network is not None:
+            facts = network.facts
+            origins[name] = Origin(f"{what} checkpoint, as named by the user", facts.sha256, name=Path(facts.path).name)
+    origins["given"] = Origin(
+        "ONNX file from elsewhere", report.student.sha256, name=report.student.path, file="model.onnx"
+    )
+    parents = tuple(name for name in ("dense", "record") if name in origins)
+    is_dreamt = evidence.facts.source == "dreams"
+    return {**origins, **image_origins({"held_back": evidence.golden}, parents if is_dreamt else ())}
 
 
 def _configuration(request: FileRequest, teacher: _Teacher) -> dict[str, Any]:

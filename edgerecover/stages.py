@@ -30,13 +30,15 @@ def stage(name: str, times: list[StageTime]) -> Iterator[Clock]:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}", hint="make room, or give another --out and --work; the same command goes on from what is finished"
+            f"stage {name}: {error.strerror or error}{where}",
+            hint="make room, or give another --out and --work; the same command goes on from what is finished",
         ) from error
     except Exception as error:
         if is_out_of_memory(error):
+            first_line = str(error).partition("\n")[0]
             raise MissingError(
-                f"stage {name}: there is not enough memory: {str(error).splitlines()[0] if str(error) else 'none left'}",
-                hint="end what else uses it, or lower the batch_size in a profile of your own; what is finished is kept",
+                f"stage {name}: there is not enough memory: {first_line or type(error).__name__}",
+                hint="end what else uses it; the same command goes on from what is finished",
             ) from error
         raise StageError(
             f"stage {name} failed: {type(error).__name__}: {error}",

@@ -24,10 +24,12 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints
 from edgerecover.recover.quantized import distil_for_int8
 from edgerecover.recover.stage import Recovered, logits_on
-from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 
 _DEFAULT_SCHEME = "u8s8"
 """Of a target that names none, when int8 is asked for all the same."""
+_CHOSEN_ON = 512
+"""Images."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def make_all(
         exported: the float32 file, its path in full.
         recovered: the network that it was made from.
         models: teacher, masks, and which channels are which.
-        sets: calibration to choose on, train to distil on.
+        sets: calibration, and of train what is missing, to choose on; train to distil on.
         target: names the scheme of int8.
         profile: its gates say what a precision may cost, its recovery how to distil.
         folder: where the files go.
@@ -92,8 +94,8 @@ def make_all(
     if tuple(wanted) == (Precision.FP32,):
         return Variants((Variant(Precision.FP32, exported, "as exported", (), ""),), ())
     scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
-    teacher_scores_NK = logits_on(models.teacher, sets.calibration, compute).numpy()
-    calibration = Calibration(sets.calibration, teacher_scores_NK)
+    chosen_on = _chosen_on(sets)
+    calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, compute).numpy())
     answers = make_variants(
         exported, wanted, scheme, calibration, models.input, folder,
         max_points_lost=profile.gates.max_precision_loss_points, progress=progress,
@@ -111,6 +113,20 @@ def make_all(
         made=tuple(answer for answer in answers if isinstance(answer, Variant)),
         refused=tuple(answer for answer in answers if isinstance(answer, RefusedVariant)),
     )
+
+
+def _chosen_on(sets: SyntheticSets) -> ImageSet:
+    """The calibration set and as much of the training set as makes `_CHOSEN_ON` images.
+
+    Of 128 images, one decision is almost the point that a precision may cost; what is chosen would be chosen by chance.
+    """
+    shards, missing = list(sets.calibration.shards), _CHOSEN_ON - len(sets.calibration)
+    for shard in sets.train.shards:
+        if missing <= 0:
+            break
+        shards.append(shard)
+        missing -= shard.num_images
+    return replace(sets.calibration, shards=tuple(shards))
 
 
 def _distilled(

@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 from edgerecover import errors
+from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import Profile, Settings, WithoutNorms, load_profile, shipped_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -238,10 +239,19 @@ def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
 
 @pytest.mark.slow
 def test_bundle_reference_has_every_file_and_manifest_field(tutorial_folder):
-    manifest = json.loads((tutorial_folder / "own" / "model.jetson-orin.bundle" / "manifest.json").read_text())
+    bundle = tutorial_folder / "own" / "model.jetson-orin.bundle"
+    manifest, measurements = (
+        json.loads((bundle / name).read_text()) for name in ("manifest.json", "measurements.json")
+    )
     rows = first_cells(REFERENCE / "bundle.md").keys()
-    found = {name.partition("/")[0] + "/" if name.startswith("variants/") else name for name in manifest["files"]}
-    assert rows == {"manifest.json", "engines/", *found, *manifest}  # engines are built for RTX targets alone
+    files = [*manifest["files"], *measurements["files"]]
+    found = {name.partition("/")[0] + "/" if name.startswith("variants/") else name for name in files}
+    text = (REFERENCE / "bundle.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in manifest["lineage"])
+    lineage = {row for row in rows if f"| `{row}`" in text.partition("### Lineage")[2].partition("\n## ")[0]}
+    # Engines are built for RTX targets alone, and the demo is not signed.
+    known = {*OWN_NAMES, "engines/", *found, *manifest, *measurements}
+    assert rows - lineage == known - lineage
 
 
 @pytest.mark.slow

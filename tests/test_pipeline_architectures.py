@@ -1,4 +1,4 @@
-"""The architectures of arXiv 2511.20702, and two with auxiliary heads, from a dense checkpoint to a verified bundle.
+"""One of each family of arXiv 2511.20702, and two with auxiliary heads, from a dense checkpoint to a verified bundle.
 
 Untrained, but with batch norm statistics and decisions that are their own: what is tested is that every operator and
 shape gets through, at the small and odd image sizes that torchvision's 224 hides.
@@ -23,11 +23,9 @@ from edgerecover.runtime.session import open_session
 CHEAP = [("mobilenet_v2", (32, 32), 2), ("shufflenet_v2_x1_0", (75, 75), 3)]
 COSTLY = [
     ("resnet18", (75, 75), 3),
-    ("resnet34", (64, 48), 2),
     ("resnet50", (32, 32), 3),
     ("wide_resnet50_2", (32, 32), 2),
     ("vgg16_bn", (75, 75), 3),
-    ("vgg19_bn", (32, 32), 4),
     ("densenet121", (64, 48), 3),
     ("googlenet", (64, 48), 3),
     ("inception_v3", (75, 75), 2),

@@ -51,6 +51,17 @@ def test_lower_precision_must_be_surely_faster():
     assert found["int8, onnxruntime"] is Outcome.SLOWER
 
 
+def test_of_those_that_cannot_be_told_apart_the_first_in_a_fixed_order_is_shipped():
+    """Whichever median happens to be lower: a second run is to ship the same file."""
+    for fp16_ms, int8_ms in ((1.0, 1.01), (1.01, 1.0)):
+        pair = (runner(FP16, fp16_ms), runner(INT8, int8_ms, spread_ms=0.2))
+        for order in (pair, pair[::-1]):
+            assert dict(outcomes(runner(FP32, 3.0), *order))["fp16, onnxruntime"] is Outcome.SHIPPED
+    for first_ms, second_ms in ((1.0, 1.01), (1.01, 1.0)):
+        found = outcomes(runner(FP32, first_ms), runner(FP32, second_ms, "openvino", spread_ms=0.2))
+        assert dict(found)["fp32, onnxruntime"] is Outcome.SHIPPED
+
+
 def test_the_fastest_float32_runtime_is_the_one_to_beat():
     found = dict(outcomes(runner(FP32, 3.0), runner(FP32, 1.0, "openvino"), runner(INT8, 1.5)))
     assert found["fp32, openvino"] is Outcome.SHIPPED

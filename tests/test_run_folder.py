@@ -49,7 +49,9 @@ def test_the_second_process_says_who_holds_it_and_leaves(tmp_path):
         assert f"process {process.pid} on " in raised.value.message
         assert "UTC: -c" in raised.value.message
         assert "--work" in raised.value.hint
-        second = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True, text=True, check=False)
+        second = subprocess.run(
+            [sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True, text=True, check=False
+        )
         assert second.returncode != 0
         assert f"process {process.pid} on " in second.stderr
     with held(tmp_path):

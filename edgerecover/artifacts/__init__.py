@@ -30,6 +30,7 @@ from edgerecover.artifacts.judged import (
 from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host, Latency, Ratio
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
+from edgerecover.artifacts.origin import Origin, Stated
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -63,6 +64,7 @@ __all__ = [
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "Origin",
     "Outcome",
     "Parity",
     "Pattern",
@@ -81,6 +83,7 @@ __all__ = [
     "SparseLayers",
     "Sparsity",
     "StageTime",
+    "Stated",
     "SyntheticFacts",
     "TargetMachine",
     "Tried",

@@ -102,6 +102,8 @@ class DeviceResult:
     """Those of the report, settled by `fastest` as far as this machine can, and the golden check."""
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
+    signature: str = ""
+    """For people: who signed the bundle, as far as was checked; "" in results that were written before it was."""
 
     @property
     def verdict(self) -> GateStatus:

@@ -1,24 +1,41 @@
-"""A bundle's table of contents: every file with its digest and size. Stdlib only: devices verify too.
+"""A bundle's tables of contents: every file with its digest and size. Stdlib only: devices verify too.
 
-`manifest.json` itself is covered by no hash: whoever can change a file can change the manifest with it.
-It protects from damage and from mix-ups, not from an attacker; that takes a signature.
+`manifest.json` holds what the same run makes again, byte for byte; `measurements.json` what was measured or timed, and
+the digest of the manifest that it belongs to. Both are written in one way only and hold the digest of their own text,
+so that any changed byte shows. That finds damage and mix-ups; against someone who rewrites them it takes a signature.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgerecover.errors import VerificationError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
-MAX_MANIFEST_BYTES = 4 << 20
-_RESERVED = ("schema_version", "files")
+MEASUREMENTS_NAME = "measurements.json"
+SIGNATURE_NAME = "signature.json"
+SIGNATURE_DIGEST_NAME = "signature.sha256"
+OWN_NAMES = (SIGNATURE_NAME, SIGNATURE_DIGEST_NAME, MANIFEST_NAME, MEASUREMENTS_NAME)
+"""What no table lists, in the order in which it is read."""
+SCHEMA_VERSION = 2
+MEASUREMENTS_VERSION = 1
+MAX_OWN_BYTES = 4 << 20
+"""Of each of `OWN_NAMES`."""
+MAX_FILES = 10_000
+MAX_PATH_BYTES = 255
+"""What a tar header holds, and most file systems."""
+
+_SEAL = "self_sha256"
+_RESERVED = ("schema_version", "files", "manifest_sha256", _SEAL)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.DOTALL)
+"""Names that Windows keeps for itself, with any ending."""
 
 
 @dataclass(frozen=True)
@@ -31,69 +48,112 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Law: `Manifest.parse(m.dump()) == m`."""
+    """Law: `Manifest.parse(m.dump()) == m` for the version that is written."""
 
     files: dict[str, FileEntry]
     """By path inside the bundle: relative, with forward slashes."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """Whatever else the writer stated: model, target, tool version."""
+    """Whatever else the writer stated: model, target, lineage, tool versions."""
+    schema_version: int = SCHEMA_VERSION
 
     def dump(self) -> bytes:
         """The JSON text; the same manifest gives the same bytes.
 
         Raises:
-            ValueError: a path no bundle may hold, or a field named like one of the manifest's own.
+            ValueError: a path no bundle may hold, a field named like one of the manifest's own, or an older version.
         """
-        check_paths(self.files)
-        if taken := sorted(set(_RESERVED) & set(self.fields)):
-            raise ValueError(f"the manifest itself has the field {taken[0]!r}")
-        files = {
-            path: {"sha256": entry.sha256, "size_bytes": entry.size_bytes} for path, entry in sorted(self.files.items())
-        }
-        document = {"schema_version": SCHEMA_VERSION, "files": files, **self.fields}
-        return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"manifests of schema version {self.schema_version} are read, not written")
+        return _sealed({"schema_version": SCHEMA_VERSION, "files": _listed(self.files), **_free(self.fields)})
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
-        """Read what `dump` wrote, trusting nothing in it.
+        """Read what `dump` wrote, of this version or an earlier one, trusting nothing in it.
 
         Raises:
             VerificationError: not such a manifest, another schema version, or a path no bundle may hold.
         """
-        document = _object(_read_json(content), "it")
+        document = _object(_read_json(content, MANIFEST_NAME), MANIFEST_NAME, "it")
         version = document.pop("schema_version", None)
-        if type(version) is not int or version != SCHEMA_VERSION:
+        if type(version) is not int or version not in (1, SCHEMA_VERSION):
             raise VerificationError(
-                f"{MANIFEST_NAME}: schema version {SCHEMA_VERSION} was expected, found {version!r}",
+                f"{MANIFEST_NAME}: a schema version up to {SCHEMA_VERSION} was expected, found {version!r}",
                 hint="a newer edgerecover may read it",
             )
-        listed = _object(document.pop("files", None), "files")
-        files = {path: _entry(path, entry) for path, entry in listed.items()}
-        try:
-            check_paths(files)
-        except ValueError as error:
-            raise VerificationError(f"{MANIFEST_NAME}: {error}") from error
-        return cls(files, document)
+        if version == 1:
+            if _SEAL in document:
+                raise VerificationError(f"{MANIFEST_NAME}: it says schema version 1, which has no {_SEAL}")
+            return cls(_files(document, MANIFEST_NAME, own=(MANIFEST_NAME,)), document, version)
+        _require_seal(document, version, content, MANIFEST_NAME)
+        return cls(_files(document, MANIFEST_NAME, own=OWN_NAMES), document)
 
 
-def check_paths(paths: Mapping[str, object]) -> None:
+@dataclass(frozen=True)
+class Measurements:
+    """What of a bundle was measured or timed. Law: `Measurements.parse(m.dump()) == m`."""
+
+    manifest_sha256: str
+    """Digest of the manifest.json that it belongs to."""
+    files: dict[str, FileEntry]
+    """By path inside the bundle; none that the manifest lists."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """When, and with what verdict."""
+
+    def dump(self) -> bytes:
+        """The JSON text; the same measurements give the same bytes.
+
+        Raises:
+            ValueError: a path no bundle may hold, or a field named like one of its own.
+        """
+        document = {"schema_version": MEASUREMENTS_VERSION, "manifest_sha256": self.manifest_sha256}
+        return _sealed({**document, "files": _listed(self.files), **_free(self.fields)})
+
+    @classmethod
+    def parse(cls, content: bytes) -> Measurements:
+        """Read what `dump` wrote, trusting nothing in it.
+
+        Raises:
+            VerificationError: not such a file, another schema version, or a path no bundle may hold.
+        """
+        document = _object(_read_json(content, MEASUREMENTS_NAME), MEASUREMENTS_NAME, "it")
+        version = document.pop("schema_version", None)
+        if type(version) is not int or version != MEASUREMENTS_VERSION:
+            raise VerificationError(
+                f"{MEASUREMENTS_NAME}: schema version {MEASUREMENTS_VERSION} was expected, found {version!r}",
+                hint="a newer edgerecover may read it",
+            )
+        _require_seal(document, version, content, MEASUREMENTS_NAME)
+        manifest_sha256 = document.pop("manifest_sha256", None)
+        if not isinstance(manifest_sha256, str) or not _SHA256.fullmatch(manifest_sha256):
+            raise VerificationError(f"{MEASUREMENTS_NAME}: its manifest_sha256 is no digest: {manifest_sha256!r:.100}")
+        return cls(manifest_sha256, _files(document, MEASUREMENTS_NAME, own=OWN_NAMES), document)
+
+
+# --- paths --------------------------------------------------------------------------------------------------
+
+
+def check_paths(paths: Mapping[str, object], own: Iterable[str] = OWN_NAMES) -> None:
     """Check that each names one file inside the bundle on every system.
 
+    Args:
+        paths: the keys are looked at.
+        own: names that the bundle keeps for itself.
+
     Raises:
-        ValueError: an absolute path, a step up, a backslash, a drive, a control character, the manifest's own
-            name, two paths that differ in case alone, or a file that is also a folder.
+        ValueError: an absolute path, a step up, a backslash, a drive, a control character, a name that Windows keeps or
+            cuts, a path that is too long, a name of the bundle's own, two paths that differ only in case or in how
+            their letters are composed, a file that is also a folder, or too many of them.
     """
+    if len(paths) > MAX_FILES:
+        raise ValueError(f"{len(paths):,} files are more than the {MAX_FILES:,} of a bundle")
     seen: dict[str, str] = {}
     for path in paths:
-        parts = path.split("/")
-        odd = any(character in "\\:" or ord(character) < 32 or ord(character) == 127 for character in path)
-        if odd or any(part in ("", ".", "..") for part in parts):
-            raise ValueError(f"{path!r} is not a plain relative path with forward slashes")
-        folded = path.casefold()
-        if folded == MANIFEST_NAME:
-            raise ValueError(f"{path!r} is the manifest's own name")
+        check_path(path)
+        folded = _folded(path)
+        if folded in own:
+            raise ValueError(f"{path!r} is a name that the bundle keeps for its own")
         if folded in seen:
-            raise ValueError(f"{seen[folded]!r} and {path!r} are one file where case does not count")
+            raise ValueError(f"{seen[folded]!r} and {path!r} are one file where case or composition does not count")
         seen[folded] = path
     for folded, path in seen.items():
         folders = ("/".join(folded.split("/")[:depth]) for depth in range(1, folded.count("/") + 1))
@@ -101,14 +161,72 @@ def check_paths(paths: Mapping[str, object]) -> None:
             raise ValueError(f"{seen[clash]!r} is both a file and the folder of {path!r}")
 
 
+def check_path(path: str) -> None:
+    """Check one path by itself.
+
+    Raises:
+        ValueError: as `check_paths`.
+    """
+    odd = any(character in "\\:" or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl") for character in path)
+    if odd or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"{path!r} is not a plain relative path with forward slashes")
+    if any(_DEVICES.fullmatch(part.casefold()) or part[-1] in ". " for part in path.split("/")):
+        raise ValueError(f"{path!r} is a name that Windows keeps for devices, or cuts at its end")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"{path[:40]!r}… is longer than the {MAX_PATH_BYTES} bytes of a path")
+
+
+def _folded(path: str) -> str:
+    """One text for all spellings that some file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+# --- one way to write it -------------------------------------------------------------------------------------
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The one JSON text of a document: UTF-8, keys sorted by code point, two spaces, one line feed at its end."""
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sealed(document: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256(canonical(document)).hexdigest()
+    return canonical({**document, _SEAL: digest})
+
+
+def _require_seal(document: dict[str, Any], version: int, content: bytes, name: str) -> None:
+    """Take the seal off `document` and check that `content` is its one sealed text."""
+    document.pop(_SEAL, None)
+    try:
+        is_whole = _sealed({**document, "schema_version": version}) == content
+    except (ValueError, RecursionError):  # an escape that no text holds, or a nesting that cannot be written
+        is_whole = False
+    if not is_whole:
+        raise VerificationError(
+            f"{name}: its {_SEAL} is not the digest of its text: it was changed or damaged",
+            hint="copy the bundle again, or make it anew with `edgerecover run`",
+        )
+
+
+def _listed(files: Mapping[str, FileEntry]) -> dict[str, Any]:
+    check_paths(files)
+    return {path: {"sha256": entry.sha256, "size_bytes": entry.size_bytes} for path, entry in files.items()}
+
+
+def _free(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    if taken := sorted(set(_RESERVED) & set(fields)):
+        raise ValueError(f"the file itself has the field {taken[0]!r}")
+    return fields
+
+
 # --- hostile JSON -------------------------------------------------------------------------------------------
 
 
-def _read_json(content: bytes) -> Any:
+def _read_json(content: bytes, name: str) -> Any:
     try:
         return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise VerificationError(f"{MANIFEST_NAME} is not valid JSON: {error}") from error
+        raise VerificationError(f"{name} is not valid JSON: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,14 +243,24 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
+def _object(value: Any, name: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise VerificationError(f"{MANIFEST_NAME}: {what} should be an object, found {type(value).__name__}")
+        raise VerificationError(f"{name}: {what} should be an object, found {type(value).__name__}")
     return value
 
 
-def _entry(path: str, value: Any) -> FileEntry:
-    entry = _object(value, repr(path))
+def _files(document: dict[str, Any], name: str, own: Iterable[str]) -> dict[str, FileEntry]:
+    """Take the list of files out of `document`."""
+    listed = _object(document.pop("files", None), name, "files")
+    try:
+        check_paths(listed, own)
+    except ValueError as error:
+        raise VerificationError(f"{name}: {error}") from error
+    return {path: _entry(path, entry, name) for path, entry in listed.items()}
+
+
+def _entry(path: str, value: Any, name: str) -> FileEntry:
+    entry = _object(value, name, repr(path))
     sha256, size_bytes = entry.get("sha256"), entry.get("size_bytes")
     sound = (
         set(entry) == {"sha256", "size_bytes"}
@@ -142,7 +270,5 @@ def _entry(path: str, value: Any) -> FileEntry:
         and size_bytes >= 0
     )
     if not sound:
-        raise VerificationError(
-            f"{MANIFEST_NAME}: {path!r} should have a sha256 and a size_bytes, found {entry!r:.200}"
-        )
+        raise VerificationError(f"{name}: {path!r} should have a sha256 and a size_bytes, found {entry!r:.200}")
     return FileEntry(str(sha256), int(size_bytes or 0))

@@ -7,40 +7,54 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgerecover.artifacts import sha256_of
-from edgerecover.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, check_paths
+from edgerecover.bundle.manifest import MANIFEST_NAME, MEASUREMENTS_NAME, FileEntry, Manifest, Measurements, check_paths
 from edgerecover.bundle.verify import read_manifest
 from edgerecover.errors import BadInputError, VerificationError
 
 
-def write_bundle(files: Mapping[str, Path | bytes | str], out: Path, fields: Mapping[str, Any]) -> Path:
+def write_bundle(
+    files: Mapping[str, Path | bytes | str],
+    out: Path,
+    fields: Mapping[str, Any],
+    measured: Mapping[str, Path | bytes | str] | None = None,
+    measured_fields: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a bundle: whole at `out`, or nothing at all.
 
     Args:
-        files: content by path inside the bundle: a file to copy, bytes, or text.
+        files: what the manifest lists, by path inside the bundle: a file to copy, bytes, or text.
         out: a place that is free, an empty folder, or an earlier bundle, which is replaced.
         fields: what else the manifest states.
+        measured: files that hold what was measured or timed, and differ from run to run.
+        measured_fields: what else the measurements state.
 
     Raises:
         BadInputError: `out` holds something else, or cannot be written (no permission, disk full).
         ValueError: a path or field that a manifest may not hold, or a file to copy that is not there.
     """
-    check_paths(files)
-    if absent := [source for source in files.values() if isinstance(source, Path) and not source.is_file()]:
+    measured = measured or {}
+    if both := sorted(files.keys() & measured.keys()):
+        raise ValueError(f"{both[0]!r} is to be both made and measured")
+    together = {**files, **measured}
+    check_paths(together)
+    if absent := [source for source in together.values() if isinstance(source, Path) and not source.is_file()]:
         raise ValueError(f"{absent[0]}: no such file to put into the bundle")
     check_writable(out)
     try:
-        with _building_beside(out) as building:
-            entries = {path: _put(content, building / path) for path, content in files.items()}
-            _put(Manifest(entries, dict(fields)).dump(), building / MANIFEST_NAME)
-            _sync_folders(building)
-            _move_into_place(building, out)
+        with building_beside(out) as building:
+            building.mkdir()
+            entries = {path: put(content, building / path) for path, content in files.items()}
+            manifest = put(Manifest(entries, dict(fields)).dump(), building / MANIFEST_NAME)
+            times = {path: put(content, building / path) for path, content in measured.items()}
+            put(Measurements(manifest.sha256, times, dict(measured_fields or {})).dump(), building / MEASUREMENTS_NAME)
+            move_into_place(building, out)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     return out
 
 
@@ -60,7 +74,7 @@ def check_writable(out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".edgerecover-", dir=existing) as probe:
             (Path(probe) / "probe").write_bytes(b"\0" * 4096)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
 def _replaceable(out: Path) -> bool:
@@ -82,27 +96,30 @@ def _nearest_existing(folder: Path) -> Path:
     return folder
 
 
-def _unwritable(out: Path, error: OSError) -> BadInputError:
+def unwritable(out: Path, error: OSError) -> BadInputError:
+    """What a user reads where a bundle cannot be written."""
     return BadInputError(
         f"{out}: the bundle cannot be written: {error.strerror or error}",
         hint="free some space there, or name another place with --out",
     )
 
 
-# --- the folder being built ---------------------------------------------------------------------------------
+# --- what is being built ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _building_beside(out: Path) -> Iterator[Path]:
-    """A folder beside `out`; removed at the end if it is still there, with the parents made for it."""
+def building_beside(out: Path) -> Iterator[Path]:
+    """A free name beside `out`, for a file or a folder; removed at the end if it is there, with parents made for it."""
     parent = out.absolute().parent
     existing = _nearest_existing(parent)
     building = _sibling(out, "partial")
     try:
-        building.mkdir(parents=True)
+        parent.mkdir(parents=True, exist_ok=True)
         yield building
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if building.is_dir():
+            shutil.rmtree(building, ignore_errors=True)
+        building.unlink(missing_ok=True)
         _remove_empty(parent, until=existing)
 
 
@@ -120,12 +137,16 @@ def _remove_empty(folder: Path, until: Path) -> None:
         folder = folder.parent
 
 
-def _put(content: Path | bytes | str, path: Path) -> FileEntry:
+def put(content: Path | bytes | str | Iterable[bytes], path: Path) -> FileEntry:
+    """Write a file and make it durable; digest and size of what was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         shutil.copyfile(content, path)
-    else:
+    elif isinstance(content, (str, bytes)):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+    else:
+        with path.open("wb") as file:
+            file.writelines(content)
     _sync(path, os.O_RDWR)
     return FileEntry(sha256_of(path), path.stat().st_size)
 
@@ -146,7 +167,9 @@ def _sync_folders(root: Path) -> None:
         _sync(Path(folder), os.O_RDONLY)
 
 
-def _move_into_place(building: Path, out: Path) -> None:
+def move_into_place(building: Path, out: Path) -> None:
+    """Let a finished folder take the place of what was there."""
+    _sync_folders(building)
     if not out.exists():
         building.rename(out)
         return

@@ -1,10 +1,10 @@
-"""`bundle verify` and `bundle show`."""
+"""`bundle verify|show|pack|unpack|sign`."""
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,44 +12,193 @@ from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.options import JsonOption
 from edgerecover.errors import BadInputError
 
-app = typer.Typer(no_args_is_help=True, help="Check and show bundles.")
+if TYPE_CHECKING:
+    from edgerecover.bundle.signature import Signer, Trusted
+    from edgerecover.bundle.verify import Verified
+
+app = typer.Typer(no_args_is_help=True, help="Check, show, pack, unpack and sign bundles.")
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: folder or archive.")]
+PublicKeyOption = Annotated[
+    Path | None, typer.Option("--public-key", help="PEM: the bundle must be signed with its private key.")
+]
+CertificatesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--certificates", help="PEM: the signer's certificate must lead to one of them; several times."),
+]
+IdentityOption = Annotated[
+    str | None, typer.Option("--identity", help="Mail address or workflow that Sigstore must have certified.")
+]
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="URL of who vouches for --identity.")]
+TrustConfigOption = Annotated[
+    Path | None, typer.Option("--trust-config", help="JSON of a Sigstore instance of one's own. [the public one]")
+]
+StagingOption = Annotated[bool, typer.Option("--staging", help="Sigstore's staging instance.")]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option("--key", help="PEM of a P-256, P-384 or P-521 private key; password in EDGERECOVER_KEY_PASSWORD."),
+]
+CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="PEM of --key's certificate.")]
+ChainOption = Annotated[
+    list[Path] | None, typer.Option("--chain", help="PEM of the certificates above it; several times.")
+]
 
 
 @app.command("verify")
 def bundle_verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    bundle: BundleArgument,
+    public_key: PublicKeyOption = None,
+    certificates: CertificatesOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_config: TrustConfigOption = None,
+    staging: StagingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every file of BUNDLE against its manifest."""
-    from edgerecover.bundle.verify import verify_bundle
+    """Check BUNDLE: its signature if somebody is named to be trusted, its manifest, and every file."""
+    from edgerecover.bundle.verify import BundleDiffersError, verify_bundle
 
-    manifest = verify_bundle(bundle)
-    if as_json:
-        print_json({"verified": True, "files": sorted(manifest.files)})
-    else:
-        typer.echo(f"{bundle}: {len(manifest.files)} files are what the manifest says")
+    trusted = _trusted(public_key, certificates, identity, issuer, trust_config, staging)
+    try:
+        verified = verify_bundle(bundle, trusted)
+    except BundleDiffersError as error:
+        if as_json:
+            differences = [{"kind": one.kind, "path": one.path, "detail": one.detail} for one in error.differences]
+            print_json({"verified": False, "differences": differences})
+        raise
+    _show_verified(verified, as_json)
 
 
 @app.command("show")
-def bundle_show(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
-    as_json: JsonOption = False,
-) -> None:
+def bundle_show(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     """Verify BUNDLE and show the report inside it."""
-    from edgerecover.artifacts import Report, from_json
-    from edgerecover.bundle.verify import verify_bundle
+    from edgerecover.artifacts import to_json
+    from edgerecover.bundle.verify import read_report, verify_bundle
 
-    verify_bundle(bundle)
-    try:
-        data = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
-        report = from_json(Report, data)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{bundle}/report.json cannot be read: {error}", hint="was it written by another version?"
-        ) from error
+    report = read_report(verify_bundle(bundle))
     if as_json:
-        print_json(data)
+        print_json(to_json(report))
         return
     from edgerecover.report.terminal import print_report
 
     print_report(stdout(), report, str(bundle))
+
+
+@app.command("pack")
+def bundle_pack(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Archive to write. [BUNDLE.tar]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write BUNDLE as one archive: the same files give the same bytes."""
+    from edgerecover.bundle.carry import archive_path, pack_bundle
+
+    _show_verified(pack_bundle(bundle, out or archive_path(bundle)), as_json)
+
+
+@app.command("unpack")
+def bundle_unpack(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Archive of a bundle.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. [ARCHIVE without .tar]")] = None,
+    public_key: PublicKeyOption = None,
+    certificates: CertificatesOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_config: TrustConfigOption = None,
+    staging: StagingOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the folder of ARCHIVE, once all of it is verified."""
+    from edgerecover.bundle.carry import archive_stem, unpack_bundle
+
+    folder = out or archive.with_name(archive_stem(archive))
+    if folder == archive:
+        raise BadInputError(f"{archive} does not end in .tar", hint="name the folder to write with --out")
+    trusted = _trusted(public_key, certificates, identity, issuer, trust_config, staging)
+    _show_verified(unpack_bundle(archive, folder, trusted), as_json)
+
+
+@app.command("sign")
+def bundle_sign(
+    bundle: BundleArgument,
+    key: KeyOption = None,
+    certificate: CertificateOption = None,
+    chain: ChainOption = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Sign as who you, or this CI job, are to Sigstore; takes a network.")
+    ] = False,
+    identity_token: Annotated[
+        str | None, typer.Option("--identity-token", help="With --keyless: an OpenID Connect token. [this job's]")
+    ] = None,
+    trust_config: TrustConfigOption = None,
+    staging: StagingOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify BUNDLE and sign it, with a key file or keyless; an earlier signature is replaced."""
+    from edgerecover.bundle.carry import sign_bundle
+    from edgerecover.bundle.signature import KeylessSigner
+
+    if keyless == (key is not None):
+        raise BadInputError("bundle sign: who signs is not clear", hint="give --key FILE, or --keyless, and not both")
+    signer = KeylessSigner(identity_token, trust_config, staging) if keyless else key_signer(key, certificate, chain)
+    _show_verified(sign_bundle(bundle, signer), as_json)
+
+
+def key_signer(key: Path | None, certificate: Path | None = None, chain: list[Path] | None = None) -> Signer:
+    """Who signs with a file, as the flags say.
+
+    Raises:
+        BadInputError: a certificate without a key, or a chain without a certificate.
+    """
+    from edgerecover.bundle.signature import PASSWORD_VARIABLE, CertificateSigner, KeySigner
+
+    if key is None or (chain and certificate is None):
+        raise BadInputError("--chain and --certificate belong to a --key", hint="give all of them, or --key alone")
+    if certificate is not None:
+        return CertificateSigner(key, certificate, tuple(chain or ()))
+    return KeySigner(key, os.environ.get(PASSWORD_VARIABLE))
+
+
+def _trusted(
+    public_key: Path | None,
+    certificates: list[Path] | None,
+    identity: str | None,
+    issuer: str | None,
+    trust_config: Path | None,
+    staging: bool,
+) -> Trusted | None:
+    from edgerecover.bundle.signature import Certificates, Identity, PublicKey
+
+    if (public_key is not None) + bool(certificates) + (identity is not None or issuer is not None) > 1:
+        raise BadInputError(
+            "whom to trust is not clear", hint="give one of --public-key, --certificates, and --identity with --issuer"
+        )
+    if (identity is None) != (issuer is None):
+        raise BadInputError("--identity and --issuer belong together: a name counts only with who vouches for it")
+    if public_key is not None:
+        return PublicKey(public_key)
+    if certificates:
+        return Certificates(tuple(certificates))
+    return Identity(identity, issuer, trust_config, staging) if identity is not None and issuer is not None else None
+
+
+def _show_verified(verified: Verified, as_json: bool) -> None:
+    from edgerecover.bundle.verify import Signed, signature_words
+
+    if as_json:
+        print_json(
+            {
+                "verified": True,
+                "bundle": str(verified.path),
+                "schema_version": verified.manifest.schema_version,
+                "manifest_sha256": verified.manifest_sha256,
+                "signature": verified.signed.value,
+                "signer": verified.signer,
+                "files": sorted(verified.files),
+            }
+        )
+        return
+    words = signature_words(verified.signed, verified.signer)
+    typer.echo(f"{verified.path}: {len(verified.files)} files are what the manifest says; {words}")
+    if verified.signed is Signed.ABSENT:
+        typer.echo("nothing proves who made it: that takes a signature", err=True)

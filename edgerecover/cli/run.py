@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgerecover.artifacts import Precision
+from edgerecover.cli.bundles import key_signer
 from edgerecover.cli.console import dreaming, show_report, stderr
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
@@ -91,6 +93,13 @@ def run_command(
         float,
         typer.Option("--checkpoint-every", help="Seconds between two writes of what is half done.", min=0.0),
     ] = 60.0,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option("--sign-key", help="Sign the bundle with this private key: see `bundle sign --key`."),
+    ] = None,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
@@ -132,7 +141,7 @@ def run_command(
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    _run_and_show(request, as_json, access)
+    _run_and_show(request, as_json, access, _finishing(sign_key, archive, bundle))
 
 
 def demo(
@@ -157,11 +166,39 @@ def demo(
     _run_and_show(request, as_json)
 
 
-def _run_and_show(request: Request, as_json: bool, access: Access | None = None) -> None:
+def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
+    """What is still to be done with a packed bundle; what would fail for want of a key fails now."""
+    from edgerecover.bundle.carry import archive_path, check_free, pack_bundle, sign_bundle
+
+    signer = key_signer(sign_key) if sign_key is not None else None
+    if signer is not None:
+        from edgerecover.bundle.signature import require_signer
+
+        require_signer(signer)
+    if archive:
+        check_free(archive_path(bundle))
+
+    def finish(progress: Progress) -> None:
+        if signer is not None:
+            sign_bundle(bundle, signer)
+            progress.note(f"signed: {bundle}")
+        if archive:
+            progress.note(f"archive: {pack_bundle(bundle, archive_path(bundle)).path}")
+
+    return finish
+
+
+def _run_and_show(
+    request: Request,
+    as_json: bool,
+    access: Access | None = None,
+    finish: Callable[[Progress], None] = lambda _: None,
+) -> None:
     from edgerecover.pipeline import run
 
     with dreaming(request.work) as progress:
         report = run(request, progress)
+        finish(progress)
         if access is not None:
             report = _settled_there(report, request.out, access, progress)
     show_report(report, str(request.out), as_json)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, Stated
 from edgerecover.models.libraries import library_of
 from edgerecover.models.trust import require_trust
 
@@ -81,6 +81,15 @@ def resolve(
         toml_path=toml_path,
         teacher_architecture=file.teacher_architecture,
     )
+
+
+def stated(model_path: Path) -> Stated:
+    """Licence and card that the TOML file beside a checkpoint states.
+
+    Raises:
+        BadInputError: the file is wrong.
+    """
+    return _read(_model_file_beside(model_path)).stated()
 
 
 def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code: bool) -> ModelSpec:

@@ -57,7 +57,7 @@ def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float, *,
         )
     if name := _foreign(network):
         raise BadInputError(
-            f"{name} of this network holds weights that are no Conv, Linear or batch norm: its channels cannot be removed",
+            f"{name} of this network holds weights that are no Conv, Linear or batch norm: no channels can be removed",
             hint="--pattern unstructured or 2:4 leaves the shapes as they are",
         )
     images_NCHW = _images(input)

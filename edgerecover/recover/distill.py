@@ -244,7 +244,8 @@ class _Training:
 
     def restore(self, state: State) -> None:
         """Be as `state` says."""
-        weights, values = {}, {}
+        weights: dict[str, Tensor] = {}
+        values: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.tensors.items():
             kind, _, name = key.partition("/")
             if kind == "student":
@@ -253,9 +254,7 @@ class _Training:
                 number, _, name = name.partition("/")
                 values.setdefault(int(number), {})[name] = tensor.clone()
         self._student.load_state_dict(weights)
-        self._optimizer.load_state_dict(
-            {"state": values, "param_groups": self._optimizer.state_dict()["param_groups"]}
-        )
+        self._optimizer.load_state_dict({"state": values, "param_groups": self._optimizer.state_dict()["param_groups"]})
         self._order_N = state.tensors["order"].numpy()
         self.generator.set_state(state.tensors["generator"])
         self.rng.bit_generator.state = state.facts["rng"]

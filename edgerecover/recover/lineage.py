@@ -132,8 +132,11 @@ def lineage_of(
         if pair is None:
             return Lineage(Descent.UNRELATED, 1.0, ())
         ours, theirs = pair
+        total += float(torch.linalg.vector_norm(theirs, dtype=torch.float64)) ** 2
+        if torch.equal(ours, theirs):
+            continue
+        ours, theirs = ours.double(), theirs.double()
         differing += float((ours - theirs).square().sum())
-        total += float(theirs.square().sum())
         if not (_is_copy(ours, theirs) or _is_on_grid(ours, theirs)):
             own.append(name)
     deviation = (differing / total) ** 0.5 if total else 0.0
@@ -146,7 +149,7 @@ def lineage_of(
 def _pair(
     name: str, ours: Tensor, theirs: Tensor | None, mask: Tensor | None, channels: ChannelMap
 ) -> tuple[Tensor, Tensor] | None:
-    """What the student has kept of a parameter and what the teacher has there, in float64 and of one shape.
+    """What the student has kept of a parameter and what the teacher has there, of one shape.
 
     Both are zero where the mask prunes. None where nothing of the teacher's belongs to it.
     """
@@ -160,7 +163,7 @@ def _pair(
         theirs = _nearest_columns(ours, theirs)
     if theirs is None or theirs.shape != ours.shape:
         return None
-    return (ours * kept).double(), (theirs * kept).double()
+    return ours * kept, theirs * kept
 
 
 def _nearest_columns(ours: Tensor, theirs: Tensor) -> Tensor | None:

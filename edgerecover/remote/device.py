@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgerecover.artifacts import DeviceResult, Report, from_json, sha256_of
-from edgerecover.bundle.manifest import MANIFEST_NAME
-from edgerecover.bundle.verify import verify_bundle
+from edgerecover.artifacts import DeviceResult, Report, from_json
+from edgerecover.bundle.carry import opened_bundle
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError, VerificationError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.remote.ssh import Access, Connection, connect
@@ -50,19 +49,18 @@ def run_on(bundle: Path, access: Access, arguments: Sequence[str] = (), progress
         MissingError: the device cannot be reached, or lacks Python, space or the runtime; or the connection was lost.
         StageError: the device answered with something else than a result of this bundle.
     """
-    manifest = verify_bundle(bundle)
-    digest = sha256_of(bundle / MANIFEST_NAME)
-    paths = [*sorted(manifest.files), MANIFEST_NAME]
     runner = runner_pyz()
-    sizes = [("runner.pyz", len(runner)), *((f"{_FOLDER}/{path}", (bundle / path).stat().st_size) for path in paths)]
-    total_bytes = sum(size for _, size in sizes)
     arguments = (_FOLDER, *arguments)
-    with _agent(access, sizes, total_bytes + _SPARE_BYTES, arguments) as connection:
-        python = _ready(connection, access).get("python")
-        progress.note(f"{access.destination}: connected, Python {printable(str(python))}")
-        _copy(connection, runner, [bundle / path for path in paths], sizes, progress)
-        done, said = _answer(connection, access, progress)
-    return replace(_result(done, said, access, digest), bundle=bundle.resolve().name)
+    with opened_bundle(bundle) as (verified, folder):
+        paths = verified.paths
+        sizes = [("runner.pyz", len(runner)), *((f"{_FOLDER}/{p}", (folder / p).stat().st_size) for p in paths)]
+        total_bytes = sum(size for _, size in sizes)
+        with _agent(access, sizes, total_bytes + _SPARE_BYTES, arguments) as connection:
+            python = _ready(connection, access).get("python")
+            progress.note(f"{access.destination}: connected, Python {printable(str(python))}")
+            _copy(connection, runner, [folder / path for path in paths], sizes, progress)
+            done, said = _answer(connection, access, progress)
+    return replace(_result(done, said, access, verified.manifest_sha256), bundle=bundle.resolve().name)
 
 
 def settled(report: Report, result: DeviceResult) -> Report:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json, sha256_of
-from edgerecover.bundle.manifest import MANIFEST_NAME
-from edgerecover.bundle.verify import verify_bundle
+from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json
+from edgerecover.bundle.verify import REPORT, Signed, Verified
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.opening import RUNTIMES
 from edgerecover.runtime.timing import MAX_DURATION_S
@@ -27,7 +26,6 @@ MODEL = "model.onnx"
 VARIANTS = "variants"
 GOLDEN_INPUTS, GOLDEN_OUTPUTS, GOLDEN_TEACHER = "golden/inputs.npy", "golden/outputs.npy", "golden/teacher.npy"
 TASK, LIMITS, RECIPE = "runner.json", "limits.json", "recipe.json"
-REPORT = "report.json"
 ENGINES = "engines"
 MAX_JSON_BYTES = 64 << 20
 MAX_GOLDEN_BYTES = 1 << 30
@@ -47,7 +45,12 @@ class Contents:
     """A verified bundle."""
 
     folder: Path
+    """Where its files lie;"""
+    path: Path
+    """and the folder or archive that was given."""
     manifest_sha256: str
+    signed: Signed
+    signer: str
     models: tuple[ModelFile, ...]
     """The shipped one first."""
     task: DeviceTask
@@ -62,31 +65,38 @@ class Contents:
     """and those of its teacher; None where the bundle does not hold them."""
 
 
-def read_contents(bundle: Path) -> Contents:
-    """Verify a bundle and read what its runner needs.
+def read_contents(verified: Verified, bundle: Path) -> Contents:
+    """Read what the runner of a bundle needs.
+
+    Args:
+        verified: the bundle.
+        bundle: folder with its files.
 
     Raises:
-        BadInputError: it is not a bundle, or is one whose files cannot be read.
-        VerificationError: it is not what its manifest lists.
+        BadInputError: its files cannot be read.
+        VerificationError: they have changed since they were verified.
     """
-    listed = verify_bundle(bundle).files
+    listed = verified.files
     needed = (MODEL, GOLDEN_INPUTS, GOLDEN_OUTPUTS, TASK, LIMITS, REPORT)
     if absent := [path for path in needed if path not in listed]:
         raise BadInputError(
-            f"{bundle}: it holds no {absent[0]}, which its runner needs",
+            f"{verified.path}: it holds no {absent[0]}, which its runner needs",
             hint="pack it anew with this version: `edgerecover run`, or `edgerecover validate --out`",
         )
-    task = _decoded(DeviceTask, _read_json(bundle / TASK), bundle / TASK)
+    task = _decoded(DeviceTask, _read_json(verified, TASK), bundle / TASK)
     _check_task(task, bundle / TASK)
     outputs_NK, teacher_NK = _golden_scores(bundle, has_teacher=GOLDEN_TEACHER in listed)
     return Contents(
         folder=bundle,
-        manifest_sha256=sha256_of(bundle / MANIFEST_NAME),
+        path=verified.path,
+        manifest_sha256=verified.manifest_sha256,
+        signed=verified.signed,
+        signer=verified.signer,
         models=_models(listed, task.precision),
         task=task,
-        limits=_decoded(Limits, _read_json(bundle / LIMITS), bundle / LIMITS),
-        recipe=_decoded(EngineRecipe, _read_json(bundle / RECIPE), bundle / RECIPE) if RECIPE in listed else None,
-        gates=_decoded(tuple[Gate, ...], _read_json(bundle / REPORT).get("gates"), bundle / REPORT),
+        limits=_decoded(Limits, _read_json(verified, LIMITS), bundle / LIMITS),
+        recipe=_decoded(EngineRecipe, _read_json(verified, RECIPE), bundle / RECIPE) if RECIPE in listed else None,
+        gates=_decoded(tuple[Gate, ...], _read_json(verified, REPORT).get("gates"), bundle / REPORT),
         outputs=outputs_NK,
         teacher=teacher_NK,
     )
@@ -108,14 +118,14 @@ def _check_task(task: DeviceTask, path: Path) -> None:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(verified: Verified, name: str) -> dict[str, Any]:
+    path = verified.path / name
+    if verified.files[name].size_bytes > MAX_JSON_BYTES:
+        raise _unreadable(path, f"larger than {MAX_JSON_BYTES >> 20} MiB")
+    content = verified.read(name)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
         value = json.loads(content.decode(), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(value, dict):
         raise _unreadable(path, f"an object was expected, found {type(value).__name__}")

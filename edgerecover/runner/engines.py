@@ -11,6 +11,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.progress import Progress
 from edgerecover.runner.contents import ENGINES, Contents, ModelFile
 from edgerecover.runtime.engine import check_runs_here, read_facts, ready_engine
+from edgerecover.runtime.engine_key import onnx_digest
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def _shipped(contents: Contents, model: ModelFile, runtime: str, progress: Progr
     file = contents.folder / ENGINES / f"{model.precision.value}.engine"
     facts = read_facts(file) if file.is_file() else None
     if facts is None or facts.recipe.runtime != runtime:
+        return None
+    if facts.key.onnx_sha256 != onnx_digest(contents.folder / model.path):
+        progress.note(f"{ENGINES}/{file.name} was built from another file than {model.path}: not used")
         return None
     try:
         check_runs_here(file, facts)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edgerecover import __version__
 from edgerecover.artifacts import to_json
-from edgerecover.bundle.verify import verify_bundle
+from edgerecover.bundle.signature import PublicKey
+from edgerecover.bundle.verify import signature_words, verify_bundle
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT
@@ -55,10 +56,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.verify_only:
-        manifest = verify_bundle(options.bundle)
-        verified = {"verified": True, "files": sorted(manifest.files)}
-        text = f"{options.bundle}: {len(manifest.files)} files are what the manifest says\n"
-        sys.stdout.write(_json(verified) if options.json else text)
+        verified = verify_bundle(options.bundle, PublicKey(options.public_key) if options.public_key else None)
+        words = signature_words(verified.signed, verified.signer)
+        facts = {"verified": True, "signature": verified.signed.value, "files": sorted(verified.files)}
+        text = f"{options.bundle}: {len(verified.files)} files are what the manifest says; {words}\n"
+        sys.stdout.write(_json(facts) if options.json else text)
         return 0
     out = _place_for_result(options.out, options.bundle)
     progress = SILENT if options.quiet else Lines()
@@ -82,6 +84,7 @@ def _asked(options: argparse.Namespace) -> Options:
         num_threads=options.threads,
         cache=options.cache,
         cores=tuple(options.cores),
+        trusted=PublicKey(options.public_key) if options.public_key else None,
         build_only=options.build_only,
     )
 
@@ -146,7 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "runner", description="Verify BUNDLE, check its answers, time it on this machine and settle its target's gates."
     )
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder that edgerecover packed")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or archive that edgerecover packed")
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        help="the bundle must be signed with its private key; needs the package model-signing",
+    )
     parser.add_argument("--out", type=Path, help="where the result goes [result.json here; never inside BUNDLE]")
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
     parser.add_argument("--runtime", choices=RUNTIMES, help="[the target's; onnxruntime on a machine that is not it]")

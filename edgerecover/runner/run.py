@@ -5,13 +5,16 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgerecover import __version__
 from edgerecover.artifacts import ENGINE_RUNTIMES, DeviceResult, Gate, StageTime, Tried
+from edgerecover.bundle.carry import opened_bundle
+from edgerecover.bundle.verify import signature_words
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runner.answers import answers_of, check
@@ -22,6 +25,9 @@ from edgerecover.runtime.providers import CPU
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.timing import Timing
 from edgerecover.validate.gates import golden_gate, settle
+
+if TYPE_CHECKING:
+    from edgerecover.bundle.signature import Trusted
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Options:
     """Where built engines are kept; None: the user's cache folder."""
     cores: tuple[int, ...] = ()
     """Processor cores to stay on; empty leaves it to the system."""
+    trusted: Trusted | None = None
+    """Who must have signed the bundle; None: nobody."""
     build_only: bool = False
     """Stop when the engines are ready."""
 
@@ -70,9 +78,18 @@ def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> D
         VerificationError: it is not what its manifest lists.
     """
     times: list[StageTime] = []
-    with _timed("verify", times):
-        contents = read_contents(bundle)
-    progress.note(f"verified: {bundle.resolve().name}, manifest sha256 {contents.manifest_sha256[:16]}…")
+    with ExitStack() as open_until_done:
+        with _timed("verify", times):
+            verified, folder = open_until_done.enter_context(opened_bundle(bundle, options.trusted))
+            contents = read_contents(verified, folder)
+        progress.note(
+            f"verified: {bundle.resolve().name}, manifest sha256 {contents.manifest_sha256[:16]}…, "
+            + signature_words(contents.signed, contents.signer)
+        )
+        return _run(contents, options, progress, times)
+
+
+def _run(contents: Contents, options: Options, progress: Progress, times: list[StageTime]) -> DeviceResult:
     host = this_host()
     differs = differences(contents.task.machine, host)
     entries = _entries(contents, options, is_target=not differs)
@@ -92,7 +109,7 @@ def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> D
     return DeviceResult(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        bundle=bundle.resolve().name,
+        bundle=contents.path.resolve().name,
         manifest_sha256=contents.manifest_sha256,
         target=contents.task.target,
         host=host,
@@ -103,6 +120,7 @@ def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> D
         gates=_gates(contents, tried, fastest),
         stages=tuple(times),
         warnings=tuple(_warnings(contents, tried, fastest, differs)),
+        signature=signature_words(contents.signed, contents.signer),
     )
 
 

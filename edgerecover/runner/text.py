@@ -32,7 +32,8 @@ def _lines(result: DeviceResult) -> Iterator[str]:
     where = "the target" if result.host_is_target else "not the target"
     cores = f"{host.num_cores} core{'s' if host.num_cores != 1 else ''}"
     yield from _row("machine", f"{host.board or host.cpu}, {cores}, {host.system}, Python {result.python}: {where}")
-    yield from _row("bundle", f"verified, manifest sha256 {result.manifest_sha256}")
+    said = f", {result.signature}" if result.signature else ""
+    yield from _row("bundle", f"verified{said}, manifest sha256 {result.manifest_sha256}")
     yield from _row("took", ", ".join(f"{stage.stage} {stage.seconds:.1f} s" for stage in result.stages))
     yield from _section("Files")
     for index, one in enumerate(result.tried):

@@ -117,6 +117,12 @@ class ImageSet:
         for start in range(0, len(self), batch_size):
             yield self.images_of(range(start, min(start + batch_size, len(self))))
 
+    @property
+    def sha256(self) -> str:
+        """Digest over the digests of all images in order."""
+        digests = [digest for shard in self.shards for digest in shard.image_sha256]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
     def targets(self) -> tuple[int, ...]:
         """The class each image was made for; empty when there were no class targets."""
         return tuple(target for shard in self.shards for target in shard.targets)

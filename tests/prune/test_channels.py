@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from edgerecover.artifacts import InputSpec
@@ -77,7 +78,7 @@ def test_a_network_that_cannot_lose_channels_is_refused():
 @pytest.mark.parametrize(
     ("network", "culprit"),
     [
-        (torchvision.models.SwinTransformer([4, 4], 16, [1], [2], [4, 4], num_classes=3), "LayerNorm"),
+        (torchvision.models.SwinTransformer([4, 4], 16, [2], [2], [4, 4], num_classes=3), "LayerNorm"),
         (nn.TransformerEncoderLayer(8, 2, 16), "MultiheadAttention"),
     ],
     ids=["swin", "attention"],

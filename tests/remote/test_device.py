@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from edgerecover.artifacts import Gate, GateStatus, sha256_of
+from edgerecover.bundle.manifest import FileEntry
 from edgerecover.errors import BadInputError, MissingError, StageError, VerificationError
 from edgerecover.progress import SILENT
 from edgerecover.remote import device as remote
@@ -315,6 +316,13 @@ def test_a_device_that_answers_anything(device, make_bundle, tmp_path, monkeypat
 def test_a_result_of_another_bundle(device, make_bundle, tmp_path, monkeypatch):
     """The device states which manifest it has judged."""
     bundle = make_bundle()
-    monkeypatch.setattr(remote, "sha256_of", lambda path: "0" * 64)
+    opened = remote.opened_bundle
+
+    @contextmanager
+    def another(path):
+        with opened(path) as (verified, folder):
+            yield replace(verified, own={**verified.own, "manifest.json": FileEntry("0" * 64, 1)}), folder
+
+    monkeypatch.setattr(remote, "opened_bundle", another)
     with pytest.raises(VerificationError, match="another bundle"):
         run_on(bundle, device.access(), (), SILENT)
