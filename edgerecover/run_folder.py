@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def held(folder: Path, out: Path | None = None, progress: Progress = SILENT) -> 
     """
     from filelock import FileLock, Timeout
 
+    was_there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK)
@@ -62,6 +63,9 @@ def held(folder: Path, out: Path | None = None, progress: Progress = SILENT) -> 
     finally:
         # While the lock is still held: another's note must not be removed.
         (folder / _HOLDER).unlink(missing_ok=True)
+        if not was_there and [path.name for path in folder.iterdir()] == [_LOCK]:
+            with suppress(OSError):  # input was refused before anything was made: leave no trace of it
+                shutil.rmtree(folder)
         lock.release()
 
 

@@ -80,6 +80,17 @@ def test_it_is_free_again_after_an_error(tmp_path):
         pass
 
 
+def test_a_folder_that_nothing_was_put_into_is_not_left_behind(tmp_path):
+    with held(tmp_path / "refused"):
+        pass
+    assert not (tmp_path / "refused").exists()
+    with held(tmp_path / "used"):
+        (tmp_path / "used" / "dreams-1").mkdir()
+    with held(tmp_path / "used"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "used").iterdir()) == ["dreams-1", "lock"]
+
+
 @pytest.mark.parametrize("note", ["", "[]", '{"pid": "x"}', "\0\0"])
 def test_a_note_that_cannot_be_read_costs_the_name_alone(tmp_path, note):
     with another_process(tmp_path):
