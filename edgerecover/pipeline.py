@@ -27,6 +27,7 @@ from edgerecover.artifacts import (
     Race,
     RecordFacts,
     Report,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
@@ -140,7 +141,7 @@ def _run(request: Request, progress: Progress) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with stage("load", times):
+    with stage("load", times, progress):
         models = open_models(
             request.model_path,
             arch=request.arch,
@@ -155,10 +156,10 @@ def _run(request: Request, progress: Progress) -> Report:
         record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
-        with stage("prune", times):
+        with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
 
-    with stage("synthesize", times) as clock:
+    with stage("synthesize", times, progress) as clock:
         settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
         request = replace(request, profile=settled.profile)
         key = synthesis_key(
@@ -187,12 +188,12 @@ def _run(request: Request, progress: Progress) -> Report:
         clock.reused = synthetic.reused
         decisions = decisions_over(numpy_logits(models.teacher, sets.train, compute))
 
-    with stage("recover", times) as clock:
+    with stage("recover", times, progress) as clock:
         request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch:
         folder = Path(scratch)
-        with stage("export", times):
+        with stage("export", times, progress):
             write = partial(
                 export,
                 opset=request.target.opset.value,
@@ -202,20 +203,20 @@ def _run(request: Request, progress: Progress) -> Report:
             exported = write(recovered.student, models.input, folder / "fp32.onnx")
             twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
-        with stage("precision", times):
+        with stage("precision", times, progress):
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
                 request.profile, folder, seed=request.seed, compute=compute,
                 checkpoints=Checkpoints(request.work, request.checkpoint_every_s, progress), progress=progress,
             )  # fmt: skip
 
-        with stage("engine", times):
+        with stage("engine", times, progress):
             engines = build_engines(
                 variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
             )
 
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
-        with stage("race", times):
+        with stage("race", times, progress):
             teacher = scorer_of(models.teacher)
             race = hold_race(
                 variants,
@@ -230,7 +231,7 @@ def _run(request: Request, progress: Progress) -> Report:
             )
             shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
 
-        with stage("validate", times):
+        with stage("validate", times, progress):
             float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
             is_float32 = shipped.precision is Precision.FP32
             on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
@@ -247,17 +248,19 @@ def _run(request: Request, progress: Progress) -> Report:
                 and bool(batch_norms_of(models.teacher))
                 and not recovered.handed_back,
                 is_float32=is_float32,
+                progress=progress,
             )
 
-        made = _Made(exported, variants, engines, race, judged)
+        sheet_png, sheet = contact_sheet(sets.train)
+        made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
-        with stage("bundle", times):
+        with stage("bundle", times, progress):
             weights = weights_of(recovered.student)
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights,
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
-                "dreams.png": contact_sheet(sets.train),
+                sheet.path: sheet_png,
             }
             lineage = {
                 **_origins(request, models, report, sets, weights),
@@ -445,6 +448,7 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    sheet: Sheet
 
 
 def _report(
@@ -535,6 +539,8 @@ def _report(
         variants=named,
         race=race,
         engines=made.engines.built,
+        classes=models.classes or (),
+        sheet=made.sheet,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgerecover.artifacts import StageTime
 from edgerecover.device import is_out_of_memory
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.progress import SILENT, Progress
 
 
 @dataclass
@@ -20,9 +21,16 @@ class Clock:
 
 
 @contextmanager
-def stage(name: str, times: list[StageTime]) -> Iterator[Clock]:
-    """Time a stage, and let no failure leave it without its name and an exit code."""
+def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Iterator[Clock]:
+    """Time a stage, and let no failure leave it without its name and an exit code.
+
+    Args:
+        name: as it stands in the report.
+        times: of the stages so far; this one's is added when it is through.
+        progress: told when it begins and when it is through.
+    """
     started, clock = time.perf_counter(), Clock()
+    progress.began(name)
     try:
         yield clock
     except EdgeRecoverError:
@@ -44,4 +52,6 @@ def stage(name: str, times: list[StageTime]) -> Iterator[Clock]:
             f"stage {name} failed: {type(error).__name__}: {error}",
             hint="run again with --debug for the full trace; what was finished is reused",
         ) from error
-    times.append(StageTime(name, time.perf_counter() - started, clock.reused))
+    seconds = time.perf_counter() - started
+    times.append(StageTime(name, seconds, clock.reused))
+    progress.ended(name, seconds, clock.reused)

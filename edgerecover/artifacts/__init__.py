@@ -17,6 +17,8 @@ from edgerecover.artifacts.engines import (
 from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.judged import (
     Accuracy,
+    ByClass,
+    Confused,
     Fidelity,
     Gate,
     GateStatus,
@@ -32,8 +34,9 @@ from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.origin import Origin, Stated
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
-from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
+from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
+from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 
 __all__ = [
     "ENGINE_RUNTIMES",
@@ -42,7 +45,10 @@ __all__ = [
     "Acceptance",
     "Accuracy",
     "BatchRange",
+    "ByClass",
     "Conditions",
+    "Confused",
+    "CurvePoint",
     "Descent",
     "DeviceResult",
     "DeviceTask",
@@ -68,6 +74,7 @@ __all__ = [
     "Outcome",
     "Parity",
     "Pattern",
+    "PointFound",
     "Precision",
     "PrecisionLoss",
     "PrecisionTry",
@@ -80,10 +87,13 @@ __all__ = [
     "Report",
     "Rung",
     "Runner",
+    "Sheet",
     "SparseLayers",
     "Sparsity",
     "StageTime",
     "Stated",
+    "Sweep",
+    "SweepPoint",
     "SyntheticFacts",
     "TargetMachine",
     "Tried",

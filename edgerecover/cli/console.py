@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,18 +19,51 @@ if TYPE_CHECKING:
     from edgerecover.progress import Progress
 
 
+_NEAREST = str.maketrans({
+    **dict.fromkeys("█", "#"), **dict.fromkeys("░", "."), **dict.fromkeys("─━–—−‐", "-"), "×": "x", "→": ">", "←": "<",
+    "±": "~", "≤": "<", "≥": ">", "°": " ", "…": "~", "∞": "~", "·": "*", "²": "2",
+    **dict.fromkeys("‘’“”„", "'"),
+})  # fmt: skip
+"""What a terminal that cannot write a character shows instead: of the same width, so that columns stay aligned."""
+
+
+def write_nearest(stream: io.TextIOWrapper) -> None:
+    """Make a stream write what comes nearest to a character that its encoding lacks, and "?" where nothing does."""
+    codecs.register_error("edgerecover.nearest", _nearest)
+    stream.reconfigure(errors="edgerecover.nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wanted = error.object[error.start : error.end].translate(_NEAREST)
+    return "".join(character if character.isascii() else "?" for character in wanted), error.end
+
+
 def show_error(error: EdgeRecoverError) -> None:
     """What went wrong, and what to do next."""
     console = stderr()
     console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+    if error.log:
+        console.print(f"[dim]log:[/]   {_escaped(str(error.log))}", highlight=False, soft_wrap=True)
+
+
+def internal_error(error: Exception) -> EdgeRecoverError:
+    """What nobody foresaw, as an error of ours."""
+    return EdgeRecoverError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of edgerecover; run again with --debug and report the trace",
+    )
 
 
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    from edgerecover.report.plain import plain
+
+    return escape(plain(text))
 
 
 def stderr() -> Console:
@@ -54,21 +86,10 @@ def print_json(value: Any) -> None:
 
 
 def live_progress() -> Progress:
-    """Bars with an ETA on stderr."""
-    from edgerecover.report.live import LiveProgress
+    """On stderr alone, for commands that are short; `cli.following` is for the others."""
+    from edgerecover.report.live import live_progress
 
-    return LiveProgress(stderr())
-
-
-@contextmanager
-def dreaming(work: Path) -> Iterator[Progress]:
-    """Progress on stderr; whoever interrupts is told what is kept."""
-    progress = live_progress()
-    try:
-        yield progress
-    except KeyboardInterrupt:
-        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
-        raise
+    return live_progress(stderr())
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -71,7 +71,9 @@ def distill(
     record: Record | None = None,
     checkpoint: Checkpoint | None = None,
     carried: Mapping[str, Resumable] | None = None,
+    watch: Callable[[int, float], Mapping[str, float]] | None = None,
     progress: Progress = SILENT,
+    title: str = "distill",
 ) -> Distilled:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -92,7 +94,10 @@ def distill(
         record: of the teacher's activations, where `images` were made with one.
         checkpoint: where to go on from, and where to write how far it got; None starts anew and keeps nothing.
         carried: what else changes with the steps, by name.
-        progress: where to report.
+        watch: is told every step, counted from 1, and its loss, and answers with what else is worth showing; must
+            leave the student as it is.
+        progress: where to report,
+        title: and under which name.
     """
     checkpoint = checkpoint or Checkpoint()
     if settings.crop_border == "auto":
@@ -121,7 +126,7 @@ def distill(
             progress.note(f"distillation goes on after step {training.step:,} of {settings.num_steps:,}")
         good = good or gathered(parts)
         unproven = good
-        with progress.task("distill", settings.num_steps - training.step, "steps") as task:
+        with progress.task(title, settings.num_steps - training.step, "steps") as task:
             while True:
                 problem = training.problem()
                 if problem is None and training.is_state_due():
@@ -141,7 +146,7 @@ def distill(
                 if diverged or training.step == settings.num_steps:
                     break
                 if fresh and fresh.is_due(training.step, settings.num_steps):
-                    fresh.refresh(student, teacher, view)
+                    fresh.refresh(student, teacher, view, progress)
                 dreams_NCHW = torch.from_numpy(images.images_of(training.next_batch()))
                 batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW))
                 with torch.no_grad(), compute.autocast():
@@ -153,7 +158,8 @@ def distill(
                 if teacher_features:
                     taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
                     loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
-                task.advance(1, loss=training.learn(loss, masks))
+                value = training.learn(loss, masks)
+                task.advance(1, loss=value, **(watch(training.step, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
     return Distilled(training.step, diverged, tuple(warnings))

@@ -106,7 +106,7 @@ def fit_layers(
             _fit(weight, bias, moments, masks.get(linear_map.weight, torch.ones_like(weight)))
             task.advance(1)
     if batch_norms_of(student):
-        repair_statistics(student, teacher, images, batch_size, compute, channels, checkpoints)
+        repair_statistics(student, teacher, images, batch_size, compute, channels, checkpoints, progress)
     checkpoint.discard()
 
 

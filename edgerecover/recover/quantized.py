@@ -132,7 +132,7 @@ def distil_for_int8(
             distill(
                 learner, teacher, masks, sets.train, short,
                 seed=seed, compute=compute, channels=channels,
-                checkpoint=checkpoint, carried={"ranges": ranges}, progress=progress,
+                checkpoint=checkpoint, carried={"ranges": ranges}, progress=progress, title="distil in int8",
             )  # fmt: skip
         seconds = checkpoint.seconds
         finished.write(State(learner.state_dict(), {"seconds": seconds}))

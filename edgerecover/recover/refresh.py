@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from edgerecover.config import Refresh, Synthesis
 from edgerecover.device import Compute
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.recover.checkpoints import State
 from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of
 from edgerecover.synthesize.image_set import ImageSet, Shard, read_shard, write_shard
@@ -84,16 +85,23 @@ class FreshDreams:
         """Neither while the student still changes fast, nor when it is about to settle."""
         return step % self._settings.every_steps == 0 and num_steps / 8 <= step <= num_steps * 7 / 8
 
-    def refresh(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor]) -> None:
+    def refresh(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        view: Callable[[Tensor], Tensor],
+        progress: Progress = SILENT,
+    ) -> None:
         """Add images on which the two disagree; `student` comes back in the modes that its layers had."""
         modes = {module: module.training for module in student.modules()}
         student.eval()
         try:
             remaining = self._settings.num_images
-            while remaining > 0:
-                size = min(remaining, self._synthesis.batch_size, len(self._images))
-                self._add(student, teacher, view, size)
-                remaining -= size
+            with progress.task("refresh", remaining, "dreams") as task:
+                while remaining > 0:
+                    size = min(remaining, self._synthesis.batch_size, len(self._images))
+                    self._add(student, teacher, view, size, task)
+                    remaining -= size
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -107,7 +115,9 @@ class FreshDreams:
         chosen = self._rng.integers(len(fresh), size=half)
         return torch.cat([torch.from_numpy(fresh.images_of(chosen)), batch_NCHW[half:]]) if half else batch_NCHW
 
-    def _add(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int) -> None:
+    def _add(
+        self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int, task: Task
+    ) -> None:
         started = time.perf_counter()
         scale = self._images.scale
         chosen = self._rng.choice(len(self._images), size=size, replace=False)
@@ -125,6 +135,7 @@ class FreshDreams:
                 self._synthesis,
                 self._generator,
                 self._compute,
+                on_step=lambda loss: task.advance(size / self._synthesis.num_steps, loss=loss),
                 rival=Rival(student, start_NCHW, self._settings.weight),
             )
         pixels = scale.encode(images_NCHW.nan_to_num().numpy())

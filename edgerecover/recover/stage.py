@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Descent, Lineage, Rung
+from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
+from edgerecover.recover.curve import Curve
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
@@ -98,7 +99,7 @@ def recover(
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
-    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided)
+    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
         progress.note("the student was trained by others: it is handed back as it came")
@@ -110,8 +111,8 @@ def recover(
         with _rung("statistics repair", current, ladder, checkpoints) as rung:
             if not rung.is_done:
                 repair_statistics(
-                    current, teacher, sets.train, settings.batch_size, compute, channels, checkpoints
-                )  # fmt: skip
+                    current, teacher, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                )
     if settings.layerwise and channels.related:
         with _rung("layer-wise least squares", current, ladder, checkpoints) as rung:
             if not rung.is_done:
@@ -120,15 +121,16 @@ def recover(
                 )
     if settings.num_steps:
         checkpoint = checkpoints.of("distillation")
+        curve = Curve(current, ladder.agreement, settings.num_steps)
         distilled = distill(
             current, teacher, masks, sets.train, settings,
             seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
-            checkpoint=checkpoint, progress=progress,
+            checkpoint=checkpoint, carried={"curve": curve}, watch=curve.note, progress=progress,
         )  # fmt: skip
         # The rungs below still stand; what diverged is judged like any other, and loses or not.
         name = "distillation (diverged)" if distilled.diverged else "distillation"
         warnings = distilled.warnings
-        ladder.judge(name, current, checkpoint.seconds)
+        ladder.judge(name, current, checkpoint.seconds, curve.points)
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
@@ -158,8 +160,10 @@ def _rung(name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoin
 class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
-    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool) -> None:
-        self._images, self._compute = images, compute
+    def __init__(
+        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+    ) -> None:
+        self._images, self._compute, self._progress = images, compute, progress
         self._teacher_logits_NK = logits_on(teacher, images, compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
@@ -171,16 +175,26 @@ class _Ladder:
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
 
-    def judge(self, name: str, candidate: nn.Module, seconds: float) -> None:
-        logits_NK = logits_on(candidate, self._images, self._compute)
+    def agreement(self, candidate: nn.Module) -> float:
+        """Top-1 with the teacher, 0 to 1."""
+        return float(self._agrees(logits_on(candidate, self._images, self._compute)).float().mean())
+
+    def _agrees(self, logits_NK: Tensor) -> Tensor:
         # A row that is not a number has an argmax too, which may be right by chance: it decides nothing.
-        decides_N = logits_NK.isfinite().all(1)
-        agrees_N = (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & decides_N
+        return (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & logits_NK.isfinite().all(1)
+
+    def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
+        logits_NK = logits_on(candidate, self._images, self._compute)
+        agrees_N = self._agrees(logits_NK)
         agreement = float(agrees_N.float().mean())
         log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
         kl_N = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).nan_to_num(nan=torch.inf)
         kl = float(kl_N.mean())
-        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
+        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds, curve=curve))
+        self._progress.note(
+            f"{name}: {100 * agreement:.1f} % agreement on {len(agrees_N)} calibration images",
+            agreement=agreement,
+        )
         if len(self._rungs) == 1:
             self._as_it_came_N, self._as_it_came_kl_N = agrees_N, kl_N
             self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)

@@ -125,10 +125,10 @@ def synthesize(
     if missing:
         if shards:
             progress.note(f"{len(shards):,} of {len(plans):,} shards of images are there already; the others are made")
-        total = sum(plan.num_images for plan in missing) * settings.num_steps
+        total = sum(plan.num_images for plan in missing)
         batch_size = settings.batch_size
         with (
-            progress.task("synthesize", total, "image steps") as task,
+            progress.task("synthesize", total, _unit(settings)) as task,
             tapped(teacher, evidence_of(teacher, settings, record)) as tap,
         ):
             for plan in missing:
@@ -259,12 +259,12 @@ def _made(
             settings,
             torch.Generator().manual_seed(plan.seed),
             compute,
-            on_step=lambda loss: task.advance(plan.num_images, loss=loss),
+            on_step=lambda loss: task.advance(plan.num_images / settings.num_steps, loss=loss),
         )
     else:
         made_NCHW = procedural_images(settings.source, plan.num_images, input.shape, input.bounds(), plan.seed)
         images_NCHW = torch.from_numpy(made_NCHW)
-        task.advance(plan.num_images * settings.num_steps)
+        task.advance(plan.num_images)
     if not bool(torch.isfinite(images_NCHW).all()):
         raise StageError(
             f"synthesis diverged: shard {plan.name} has pixels that are not numbers",
@@ -308,7 +308,7 @@ def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reuse
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
-        source="dreams" if settings.source == "dream" else f"{settings.source} images",
+        source=_unit(settings),
         mirrored=settings.flip is True,
         warnings=_warnings(made, settings),
     )
@@ -324,6 +324,10 @@ def _warnings(made: list[Shard], settings: Synthesis) -> tuple[str, ...]:
         f"images were made in batches of {min(shard.batch_size for shard in smaller)} or more. They are not those that "
         "a machine with more memory makes",
     )
+
+
+def _unit(settings: Synthesis) -> str:
+    return "dreams" if settings.source == "dream" else f"{settings.source} images"
 
 
 def procedural_set(input: InputSpec, num_images: int, *, seed: int, folder: Path) -> tuple[ImageSet, SyntheticFacts]:
