@@ -253,7 +253,7 @@ def _measured_fields(report: Report) -> dict[str, Any]:
     return {
         "created_utc": report.created_utc,
         "verdict": report.verdict.value,
-        "lineage": {name: to_json(origin) for name, origin in engines.items()},
+        "engines": {name: to_json(origin) for name, origin in engines.items()},
     }
 
 

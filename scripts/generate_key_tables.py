@@ -132,10 +132,15 @@ def keys_of(schema: type[Settings], prefix: str = "") -> Iterator[Key]:
         if tables == [WithoutNorms]:
             yield key  # its keys are those of the tables that it changes
             continue
-        if not tables or (not field.is_required() and tables != [ModelFileInput]):
+        if not tables or not (field.is_required() or _has_own_section(field)):
             yield key
         for table in tables:
             yield from keys_of(table, f"{prefix}{name}.")
+
+
+def _has_own_section(field: FieldInfo) -> bool:
+    """A table that the page shows as one, key by key."""
+    return isinstance(field.default, Settings) or field.annotation == ModelFileInput | None
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

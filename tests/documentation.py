@@ -8,6 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 TUTORIAL = DOCS / "tutorial.md"
+FROM_NOTHING = (TUTORIAL, DOCS / "how-to" / "sign-and-verify.md")
+"""Pages that begin in an empty folder and show what their commands print: test_docs.py runs them."""
 PAGES = sorted(DOCS.rglob("*.md"))
 
 

@@ -3,7 +3,8 @@
 A command is a `bash` or `console` block. All of a page's run in one folder, the scene, which holds what such pages
 speak of: a pruned network and its dense one, exported files, bundles, labelled images. They run as they are written,
 but for the profile, which is `smoke`, and the precision, which is fp32: the whole way takes seconds. A command that
-stands on several pages runs once. The tutorial's commands, and what they print, are the subject of test_docs.py.
+stands on several pages runs once. Pages that begin with nothing are the subject of
+test_docs.py.
 """
 
 import io
@@ -22,18 +23,23 @@ import numpy as np
 import pytest
 
 from edgerecover.demo import demo_files
-from tests.documentation import PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_in
+from tests.documentation import FROM_NOTHING, PAGES, REFERENCE, ROOT, shows, steps_in
 
-WITH_COMMANDS = sorted({*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"} - {TUTORIAL})
+WITH_COMMANDS = sorted({*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"})
 
 NOT_RUN = {
     "CONTRIBUTING.md": ["it installs from the package index", "it runs this very test"],
     "README.md": ["it installs from the package index", "it needs a Jetson", "it runs this very test"],
-    "docs/explanation/benchmarks.md": ["it takes hours, and files that you have to bring"] * 4,
+    "docs/explanation/benchmarks.md": ["it takes hours, and files that you have to bring"] * 5,
     "docs/how-to/add-a-target.md": ["it asks the device"],
     "docs/how-to/build-an-engine.md": ["it installs from the package index", "it needs a Jetson"],
     "docs/how-to/from-torchvision-to-a-jetson.md": ["it downloads weights", "it needs a Jetson"],
     "docs/how-to/run-on-the-device.md": ["it needs a Jetson", "it needs a device to connect to"],
+    "docs/how-to/sign-and-verify.md": [
+        "it installs from the package index",
+        "it needs the certificates of an authority",
+        "it needs a network, and somebody who vouches for an identity",
+    ],
 }
 """Blocks that stand under `<!-- not run: REASON -->`: all there are, so that none is added in silence."""
 
@@ -73,10 +79,7 @@ def blocks_of(page):
 
 
 def test_all_that_is_not_run_is_known():
-    found = {
-        named(page): [block.not_run for block in blocks_of(page) if block.not_run]
-        for page in [*WITH_COMMANDS, TUTORIAL]
-    }
+    found = {named(page): [block.not_run for block in blocks_of(page) if block.not_run] for page in WITH_COMMANDS}
     assert {page: reasons for page, reasons in found.items() if reasons} == NOT_RUN
 
 
@@ -166,7 +169,7 @@ def scene(tmp_path_factory, patch):
         code, printed = edgerecover(arguments, folder, patch)
         assert code == 0, printed
     bundle = folder / "model.jetson-orin.bundle"
-    for name in ("new.bundle", "old.bundle"):
+    for name in ("new.bundle", "old.bundle", "digits.onnx-generic.bundle", "other.bundle"):
         shutil.copytree(bundle, folder / name)
     for name in ("model.onnx", "dense.onnx"):
         shutil.copy(bundle / "model.onnx", folder / name)
@@ -230,7 +233,13 @@ def in_a_shell(command, folder, programs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in WITH_COMMANDS if any(not block.not_run for block in blocks_of(page))], ids=named
+    "page",
+    [
+        page
+        for page in WITH_COMMANDS
+        if page not in FROM_NOTHING and any(not block.not_run for block in blocks_of(page))
+    ],
+    ids=named,
 )
 def test_every_command_runs(page, scene, programs, patch, tmp_path, already_run):
     if shutil.which("bash") is None:

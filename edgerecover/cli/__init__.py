@@ -6,7 +6,9 @@ stdout is for results, stderr for progress and messages. Nothing heavy is import
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -48,6 +50,7 @@ def main() -> None:
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
@@ -65,6 +68,12 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the run in order; the second leaves it to the system to end the process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _show_version(asked: bool) -> None:

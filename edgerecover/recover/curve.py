@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
 
-from edgerecover.artifacts import CurvePoint
+from edgerecover.artifacts import CurvePoint, from_json, to_json
+from edgerecover.recover.checkpoints import State
 
 _POINTS = 96
 """At most about so many of the loss;"""
@@ -31,14 +32,26 @@ class Curve:
         """So far."""
         return tuple(self._points)
 
-    def note(self, step: int, loss: float) -> None:
-        """Take down the loss of `step`, counted from 1."""
+    def note(self, step: int, loss: float) -> Mapping[str, float]:
+        """Take down the loss of `step`, counted from 1; the agreement, where it was looked at."""
         self._losses.append(loss)
         looks = self._is_due(step, _LOOKS)
         if looks or self._is_due(step, _POINTS):
             agreement = self._look() if looks else None
             self._points.append(CurvePoint(step, sum(self._losses) / len(self._losses), agreement))
             self._losses.clear()
+            if agreement is not None:
+                return {"agreement": agreement}
+        return {}
+
+    def state(self) -> State:
+        """The points so far, for a distillation that goes on from a checkpoint."""
+        return State({}, {"points": [to_json(point) for point in self._points], "losses": list(self._losses)})
+
+    def restore(self, state: State) -> None:
+        """Forget the points after it."""
+        self._points = [from_json(CurvePoint, point) for point in state.facts["points"]]
+        self._losses = list(state.facts["losses"])
 
     def _is_due(self, step: int, times: int) -> bool:
         return step == self._num_steps or step % max(1, self._num_steps // times) == 0
