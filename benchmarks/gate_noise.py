@@ -339,8 +339,8 @@ def read_recorded(path: Path) -> list[Recorded]:
 
 
 def of_races(trials: int, seconds: float, races: int, recorded: Sequence[Recorded]) -> Iterator[str]:
-    yield f"{trials:,} trials each; limit {100 * LIMITS.max_latency_regression:g} %; up to {races} races of {NUM_ROUNDS} "
-    yield f"rounds in which each model takes {seconds:g} s and answers {MIN_QUERIES} queries.\n\n"
+    yield f"{trials:,} trials each; limit {100 * LIMITS.max_latency_regression:g} %; up to {races} races of "
+    yield f"{NUM_ROUNDS} rounds in which each model takes {seconds:g} s and answers {MIN_QUERIES} queries.\n\n"
     yield _head("Machine", "Truly slower", "PASS", "INCONCLUSIVE", "FAIL", "Races", "Queries of each")
     for slower in CHANGES:
         for noise in NOISES:
