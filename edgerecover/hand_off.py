@@ -23,6 +23,7 @@ from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import is_onnx
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import SHEET_NAME, contact_sheet
+from edgerecover.run_folder import held
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.settle import settle
@@ -76,6 +77,11 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
             f"{request.teacher}: an ONNX file gives no gradients, and dreams are made along them",
             hint="name the dense network's PyTorch checkpoint",
         )
+    with held(request.work, progress=progress):
+        return _synthesize_images(request, progress)
+
+
+def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     _require_free(request.out)
     compute = choose_compute(request.device)
     teacher = open_classifier(

@@ -36,8 +36,8 @@ from edgerecover.artifacts import (
 )
 from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
-from edgerecover.config import Profile, Target
-from edgerecover.device import Compute, choose_compute
+from edgerecover.config import Profile, Target, in_batches_of
+from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
@@ -65,9 +65,11 @@ from edgerecover.packing import (
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.racing import hold_race, open_runner
-from edgerecover.recover.stage import Recovered, logits_on, recover
+from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
+from edgerecover.recover.stage import Recovered, numpy_logits, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.picture import contact_sheet
+from edgerecover.run_folder import SCRATCH_PREFIX, discard, held
 from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of, write_record
@@ -78,7 +80,7 @@ from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.twins import export_twins
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
-from edgerecover.validate.evidence import Decisions, decisions_of, doubts
+from edgerecover.validate.evidence import Decisions, decisions_over, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
@@ -113,6 +115,10 @@ class Request:
     """That may be shipped, beside float32; none names all that the target can use."""
     trust_code: bool = False
     trust_pickle: bool = False
+    fresh: bool = False
+    """Make everything anew, also what an earlier run has finished."""
+    checkpoint_every_s: float = EVERY_S
+    """Within a stage, how often what is half done is written to `work`."""
 
 
 def run(request: Request, progress: Progress = SILENT) -> Report:
@@ -123,6 +129,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
+    with held(request.work, request.out, progress):
+        return _run(request, progress)
+
+
+def _run(request: Request, progress: Progress) -> Report:
     check_writable(request.out)
     require_builder(request.target)
     _check_batch(request)
@@ -160,6 +171,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             compute.arithmetic,
             record,
         )
+        if request.fresh:
+            discard(request.work / f"dreams-{key}")
         sets, synthetic = synthesize(
             models.teacher,
             models.input,
@@ -173,12 +186,12 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         )
         synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
-        decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
+        decisions = decisions_over(numpy_logits(models.teacher, sets.train, compute))
 
     with stage("recover", times, progress) as clock:
-        recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
+        request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
-    with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch:
         folder = Path(scratch)
         with stage("export", times, progress):
             write = partial(
@@ -193,7 +206,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         with stage("precision", times, progress):
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
-                request.profile, folder, seed=request.seed, compute=compute, progress=progress,
+                request.profile, folder, seed=request.seed, compute=compute,
+                checkpoints=Checkpoints(request.work, request.checkpoint_every_s, progress), progress=progress,
             )  # fmt: skip
 
         with stage("engine", times, progress):
@@ -377,19 +391,51 @@ def _recovered(
     sets_key: str,
     compute: Compute,
     progress: Progress,
-) -> tuple[Recovered, bool]:
-    settings = request.profile.recovery
-    key = recovery_key(models.student, models.masks, sets_key, settings, request.seed)
-    folder = request.work / f"recovered-{key}"
-    if found := read_recovered(folder, models.student):
-        return found, True
-    made = recover(
-        models.student, models.teacher, models.masks, sets, settings,
-        seed=request.seed, compute=compute, channels=models.channels, synthesis=request.profile.synthesis,
-        record=record, progress=progress,
-    )  # fmt: skip
+) -> tuple[Request, Recovered, bool]:
+    """The request with the batch size that memory sufficed for, what came of it, and whether it was there already.
+
+    A recovery in smaller batches is another one: it has a key of its own, and the report names its batch.
+    """
+    asked = request.profile.recovery.batch_size
+    while True:
+        settings, synthesis = request.profile.recovery, request.profile.synthesis
+        key = recovery_key(models.student, models.masks, f"{sets_key} {sets.sha256}", settings, request.seed)
+        folder = request.work / f"recovered-{key}"
+        checkpoints = Checkpoints(folder / "steps", request.checkpoint_every_s, progress)
+        if request.fresh:
+            discard(folder)
+        if found := read_recovered(folder, models.student):
+            return request, found, True
+        try:
+            made = recover(
+                models.student, models.teacher, models.masks, sets, settings,
+                seed=request.seed, compute=compute, channels=models.channels,
+                # Refreshes dream too, in batches of their own.
+                synthesis=in_batches_of(synthesis, max(1, synthesis.batch_size * settings.batch_size // asked)),
+                record=record,
+                checkpoints=checkpoints,
+                progress=progress,
+            )  # fmt: skip
+            break
+        except Exception as error:
+            if not is_out_of_memory(error) or settings.batch_size < 4:
+                raise
+        release_memory()
+        smaller = in_batches_of(settings, settings.batch_size // 2)
+        request = replace(request, profile=request.profile.model_copy(update={"recovery": smaller}))
+        progress.note(f"memory does not suffice to recover in batches of {settings.batch_size}: half of it is tried")
+    if request.profile.recovery.batch_size < asked:
+        made = replace(
+            made,
+            warnings=(
+                f"memory did not suffice to recover in batches of {asked}: it was done in batches of "
+                f"{request.profile.recovery.batch_size}, which has another result",
+                *made.warnings,
+            ),
+        )
     write_recovered(folder, made)
-    return made, False
+    checkpoints.discard()
+    return request, made, False
 
 
 @dataclass(frozen=True)
@@ -469,6 +515,8 @@ def _report(
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *synthetic.warnings,
+            *recovered.warnings,
             *made.engines.notes,
             *doubts(
                 decisions,

@@ -52,6 +52,7 @@ from edgerecover.packing import (
 )
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
+from edgerecover.run_folder import held
 from edgerecover.runtime.probe import probe
 from edgerecover.runtime.session import Session
 from edgerecover.stages import stage
@@ -132,6 +133,11 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
+    with held(request.work, request.out, progress):
+        return _validate_file(request, progress)
+
+
+def _validate_file(request: FileRequest, progress: Progress) -> Report:
     if request.out is not None:
         check_writable(request.out)
     compute = choose_compute(request.device)
@@ -147,7 +153,6 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         record = _record(request, teacher)
 
     with stage("synthesize", times, progress) as clock:
-        request.work.mkdir(parents=True, exist_ok=True)
         evidence = _evidence(request, teacher, record, eval_set, progress)
         clock.reused = evidence.facts.reused
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgerecover.artifacts import StageTime
-from edgerecover.errors import BadInputError, EdgeRecoverError, StageError
+from edgerecover.device import is_out_of_memory
+from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.progress import SILENT, Progress
 
 
@@ -37,9 +38,16 @@ def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Ite
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}", hint="make room or give another --out and --work"
+            f"stage {name}: {error.strerror or error}{where}",
+            hint="make room, or give another --out and --work; the same command goes on from what is finished",
         ) from error
     except Exception as error:
+        if is_out_of_memory(error):
+            first_line = str(error).partition("\n")[0]
+            raise MissingError(
+                f"stage {name}: there is not enough memory: {first_line or type(error).__name__}",
+                hint="end what else uses it; the same command goes on from what is finished",
+            ) from error
         raise StageError(
             f"stage {name} failed: {type(error).__name__}: {error}",
             hint="run again with --debug for the full trace; what was finished is reused",

@@ -22,6 +22,8 @@ class SyntheticFacts:
     """Whether half of the views were mirrored."""
     mirror_correlation: float | None = None
     """Of the teacher's margins on mirrored dreams with those on the dreams: what `flip = "auto"` was decided by."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong while they were made, and was worked around."""
 
 
 @dataclass(frozen=True)

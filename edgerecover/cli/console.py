@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgerecover.artifacts import Report
-    from edgerecover.progress import Progress
 
 
 _NEAREST = str.maketrans({
@@ -88,13 +87,6 @@ def print_json(value: Any) -> None:
 def as_json_text(value: Any) -> str:
     """A result as JSON, for people to read too."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def live_progress() -> Progress:
-    """On stderr alone, for commands that are short; `cli.following` is for the others."""
-    from edgerecover.report.live import live_progress
-
-    return live_progress(stderr())
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

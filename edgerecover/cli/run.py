@@ -84,6 +84,17 @@ def run_command(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on with what an earlier run of the same request has finished in --work; or make it all anew.",
+        ),
+    ] = True,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option("--checkpoint-every", help="Seconds between two writes of what is half done.", min=0.0),
+    ] = 60.0,
     sign_key: Annotated[
         Path | None,
         typer.Option("--sign-key", help="Sign the bundle with this private key: see `bundle sign --key`."),
@@ -125,6 +136,8 @@ def run_command(
         precisions=tuple(precision or ()),
         trust_code=trust_code,
         trust_pickle=trust_pickle,
+        fresh=not resume,
+        checkpoint_every_s=checkpoint_every,
     )
     access = device_access(on, ssh_config, device_python)
     if access is not None:

@@ -2,7 +2,7 @@
 
 Runs of one file on one machine differ by more than their samples tell. With enough stored runs, their own spread says
 by how much: the interval is that of the next run's median, as a Student's t prediction interval on logarithms (Hahn
-1969, J. Am. Stat. Assoc. 64(327)). With fewer, what another machine's runs differed by is assumed.
+1969, J. Am. Stat. Assoc. 64(327)). With fewer, only changes are told that no drift makes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from statistics import NormalDist, fmean, variance
 from edgerecover.artifacts import Comparison, Latency, Ratio
 from edgerecover.gate.duel import pooled
 
-ASSUMED_SPREAD = 0.05
-"""Standard deviation of a run's median, relative: two runs of one file, one after the other, were 4.8 % apart in the
-median (docs/adr/0022), which is 0.67 · √2 of it."""
 LEAST_RUNS = 5
 """From so many stored runs on, their own spread counts."""
-_COVERAGE = 0.95
+ASSUMED_FACTOR = 3.0
+"""Before, nothing is known of how much runs differ here. On a machine with others at work, medians of one file were up
+to 2.4 times each other within half an hour (docs/adr/0027): only more than that is told from drift."""
+_COVERAGE = 0.98
+"""Of the interval: an alarm about what did not change is to come from less than one run of a hundred."""
 
 
 def against_runs(now: Latency, runs: Sequence[Latency]) -> Comparison:
@@ -54,10 +55,9 @@ def _half_width(medians: Sequence[float]) -> float:
     """Of the interval of the next median's difference to the mean of these; all of them logarithms."""
     number = len(medians)
     if number < LEAST_RUNS:
-        spread, quantile = ASSUMED_SPREAD, NormalDist().inv_cdf((1 + _COVERAGE) / 2)
-    else:
-        spread, quantile = math.sqrt(variance(medians)), student_quantile((1 + _COVERAGE) / 2, number - 1)
-    return quantile * spread * math.sqrt(1 + 1 / number)
+        return math.log(ASSUMED_FACTOR)
+    quantile = student_quantile((1 + _COVERAGE) / 2, number - 1)
+    return quantile * math.sqrt(variance(medians) * (1 + 1 / number))
 
 
 def student_quantile(probability: float, degrees: int) -> float:
@@ -72,8 +72,5 @@ def student_quantile(probability: float, degrees: int) -> float:
 
 def _how(num_runs: int) -> str:
     if num_runs < LEAST_RUNS:
-        return (
-            f"measured at different times, which alone moves a median by {100 * ASSUMED_SPREAD:g} % or so: "
-            f"{num_runs} of the {LEAST_RUNS} runs that would tell how much here"
-        )
+        return f"measured at different times, {num_runs} of the {LEAST_RUNS} runs that tell how much that alone changes"
     return f"measured at different times; the spread of its {num_runs} runs is allowed for"

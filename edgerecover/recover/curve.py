@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from edgerecover.artifacts import CurvePoint
+from edgerecover.artifacts import CurvePoint, from_json, to_json
+from edgerecover.recover.checkpoints import State
 
 _POINTS = 96
 """At most about so many of the loss;"""
@@ -42,6 +43,15 @@ class Curve:
             if agreement is not None:
                 return {"agreement": agreement}
         return {}
+
+    def state(self) -> State:
+        """The points so far, for a distillation that goes on from a checkpoint."""
+        return State({}, {"points": [to_json(point) for point in self._points], "losses": list(self._losses)})
+
+    def restore(self, state: State) -> None:
+        """Forget the points after it."""
+        self._points = [from_json(CurvePoint, point) for point in state.facts["points"]]
+        self._losses = list(state.facts["losses"])
 
     def _is_due(self, step: int, times: int) -> bool:
         return step == self._num_steps or step % max(1, self._num_steps // times) == 0

@@ -8,21 +8,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
-from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
 from edgerecover.recover.curve import Curve
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
@@ -46,6 +48,8 @@ class Recovered:
     """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
     lineage: Lineage | None = None
     """Of the student as it came."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong on the way and was worked around, for the report."""
 
     @property
     def handed_back(self) -> bool:
@@ -66,6 +70,7 @@ def recover(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -87,6 +92,7 @@ def recover(
         channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
         record: of the teacher's activations, where the sets were made with one.
+        checkpoints: where to go on from, with the same end as without an interruption; of these very arguments.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -100,33 +106,55 @@ def recover(
         ladder.judge("as it came (fine-tuned)", current, 0.0)
         return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
     ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
+    warnings: tuple[str, ...] = ()
     if settings.repair_statistics and batch_norms_of(current):
-        started = time.perf_counter()
-        repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels, progress)
-        ladder.judge("statistics repair", current, time.perf_counter() - started)
+        with _rung("statistics repair", current, ladder, checkpoints) as rung:
+            if not rung.is_done:
+                repair_statistics(
+                    current, teacher, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                )
     if settings.layerwise and channels.related:
-        started = time.perf_counter()
-        fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
-        ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
+        with _rung("layer-wise least squares", current, ladder, checkpoints) as rung:
+            if not rung.is_done:
+                fit_layers(
+                    current, teacher, masks, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                )
     if settings.num_steps:
-        started = time.perf_counter()
-        name = "distillation"
+        checkpoint = checkpoints.of("distillation")
         curve = Curve(current, ladder.agreement, settings.num_steps)
-        try:
-            distill(
-                current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
-                watch=curve.note, progress=progress,
-            )  # fmt: skip
-        except StageError as error:
-            # The rungs below still stand; what diverged is judged like any other, and loses.
-            progress.note(error.message)
-            name = "distillation (diverged)"
-        ladder.judge(name, current.eval(), time.perf_counter() - started, curve.points)
+        distilled = distill(
+            current, teacher, masks, sets.train, settings,
+            seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
+            checkpoint=checkpoint, carried={"curve": curve}, watch=curve.note, progress=progress,
+        )  # fmt: skip
+        # The rungs below still stand; what diverged is judged like any other, and loses or not.
+        name = "distillation (diverged)" if distilled.diverged else "distillation"
+        warnings = distilled.warnings
+        ladder.judge(name, current, checkpoint.seconds, curve.points)
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
-    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage)
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, warnings)
+
+
+@dataclass(frozen=True)
+class _RungUnderWay:
+    is_done: bool
+    """It was climbed before an interruption."""
+
+
+@contextmanager
+def _rung(name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoints) -> Iterator[_RungUnderWay]:
+    """Judge the student after the block, and keep what it became in it."""
+    checkpoint = checkpoints.of(name.replace(" ", "-"))
+    done = checkpoint.read()
+    if done is not None:
+        student.load_state_dict(done.tensors)
+    yield _RungUnderWay(done is not None)
+    seconds = done.facts["seconds"] if done else checkpoint.seconds
+    if done is None:
+        checkpoint.write(State(student.state_dict(), {"seconds": seconds}))
+    ladder.judge(name, student, seconds)
 
 
 class _Ladder:
@@ -242,5 +270,11 @@ _LARGEST_KL = 1e9
 @torch.no_grad()
 def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
     """Logits (N, K) of all images of a set, float32 on the CPU; computed in float32 whatever the device."""
-    batches = images.batches(_EVALUATION_BATCH)
-    return torch.cat([network(compute.images(batch)).float().cpu() for batch in batches])
+    return torch.cat([torch.from_numpy(logits_NK) for logits_NK in numpy_logits(network, images, compute)])
+
+
+def numpy_logits(network: nn.Module, images: ImageSet, compute: Compute) -> Iterator[NDArray[np.float32]]:
+    """The same batch by batch, (n, K)."""
+    for batch_NCHW in images.batches(_EVALUATION_BATCH):
+        with torch.no_grad():
+            yield network(compute.images(batch_NCHW)).float().cpu().numpy()

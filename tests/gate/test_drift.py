@@ -18,25 +18,25 @@ def run(level, memory=1_000_000):
     return dataclasses.replace(LATENCY, samples_ms=samples, round_sizes=(10,) * 30, memory_peak_bytes=memory)
 
 
-@pytest.mark.parametrize(("degrees", "quantile"), [(4, 2.776), (5, 2.571), (9, 2.262), (19, 2.093), (200, 1.972)])
+@pytest.mark.parametrize(("degrees", "quantile"), [(4, 3.747), (5, 3.365), (9, 2.821), (19, 2.539), (200, 2.345)])
 def test_students_quantiles_are_those_of_the_tables(degrees, quantile):
-    assert student_quantile(0.975, degrees) == pytest.approx(quantile, rel=0.003)
+    assert student_quantile(0.99, degrees) == pytest.approx(quantile, rel=0.005)
 
 
-@pytest.mark.parametrize("slower", [1.0, 1.1])
+@pytest.mark.parametrize("slower", [1.0, 1.1, 2.0])
 def test_one_stored_run_cannot_tell_a_tenth(slower):
     found = against_runs(run(slower), [run(1.0)])
     assert latency_gate(LIMITS, found).status is GateStatus.INCONCLUSIVE
-    assert "1 of the 5 runs that would tell" in found.how
+    assert "1 of the 5 runs that tell" in found.how
 
 
-def test_one_stored_run_tells_a_half():
-    assert latency_gate(LIMITS, against_runs(run(1.5), [run(1.0)])).status is GateStatus.FAIL
+def test_one_stored_run_tells_what_no_drift_makes():
+    assert latency_gate(LIMITS, against_runs(run(4.0), [run(1.0)])).status is GateStatus.FAIL
 
 
 @pytest.mark.parametrize(("slower", "status"), [(1.0, GateStatus.PASS), (1.15, GateStatus.FAIL)])
 def test_enough_runs_of_a_steady_machine_tell(slower, status):
-    runs = [run(level) for level in (0.99, 1.0, 1.01, 1.0, 1.005)]
+    runs = [run(level) for level in (0.995, 1.0, 1.01, 1.0, 1.005)]
     assert len(runs) == LEAST_RUNS
     found = against_runs(run(slower), runs)
     assert latency_gate(LIMITS, found).status is status
