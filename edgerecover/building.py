@@ -82,7 +82,7 @@ def build_engines(
     }
     if target.runtime.value == TENSORRT_RTX:
         return _built(variants, recipes, folder, progress)
-    return _asked(variants, recipes)
+    return _asked(variants, recipes, progress)
 
 
 def _built(
@@ -107,9 +107,13 @@ def _built(
     return Engines(recipes, tuple(facts), files, unfit)
 
 
-def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe]) -> Engines:
+def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe], progress: Progress) -> Engines:
+    answers: dict[Precision, Acceptance] = {}
     try:
-        answers = {variant.precision: check_accepted(Path(variant.file.path)) for variant in variants}
+        with progress.task("ask the parser", len(variants), "files") as task:
+            for variant in variants:
+                answers[variant.precision] = check_accepted(Path(variant.file.path))
+                task.advance()
     except MissingError as error:
         return Engines(
             recipes, notes=(f"whether TensorRT takes the files was not asked: {error.message}; {error.hint}",)

@@ -303,6 +303,14 @@ class Recovery(Settings):
     refresh: Refresh | None = None
 
 
+R = TypeVar("R", Synthesis, Recovery)
+
+
+def in_batches_of(settings: R, batch_size: int) -> R:
+    """The same with another batch size."""
+    return settings.model_copy(update={"batch_size": batch_size})
+
+
 class ProfileGates(Settings):
     """The least that a recovered, exported model must show."""
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,6 +73,25 @@ def choose_compute(device: str) -> Compute:
     if device == "cpu" or not torch.cuda.is_available():
         return Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bf16() else None, torch.channels_last)
     return Compute(torch.device("cuda"), torch.bfloat16, torch.channels_last)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch, NumPy or Python asked for memory, of the device or of this machine, and did not get it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
+"""Of the CPU's allocator on Linux and on Windows, of CUDA, of C++, and of cuBLAS and cuDNN."""
+
+
+def release_memory() -> None:
+    """Give back what is kept for later: to be called where memory has run out, outside the handler of the error."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -5,6 +5,8 @@ A failed gate is not here: it is a value (`artifacts.Gate`), because judging wor
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_PASS = 0
 EXIT_GATE_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -24,6 +26,8 @@ class EdgeRecoverError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.log: Path | None = None
+        """Where the trace is, once the command line has kept it."""
 
 
 class BadInputError(EdgeRecoverError):

@@ -22,14 +22,14 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import is_onnx
 from edgerecover.progress import SILENT, Progress
-from edgerecover.report.picture import contact_sheet
+from edgerecover.report.picture import SHEET_NAME, contact_sheet
+from edgerecover.run_folder import held
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import SPLITS, synthesis_key, synthesize
 
 FACTS_NAME = "synthetic.json"
-SHEET_NAME = "dreams.png"
 _BATCH = 256
 
 
@@ -77,6 +77,11 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
             f"{request.teacher}: an ONNX file gives no gradients, and dreams are made along them",
             hint="name the dense network's PyTorch checkpoint",
         )
+    with held(request.work, progress=progress):
+        return _synthesize_images(request, progress)
+
+
+def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     _require_free(request.out)
     compute = choose_compute(request.device)
     teacher = open_classifier(
@@ -123,7 +128,7 @@ def _write(request: DreamRequest, teacher: Classifier, sets: SyntheticSets, fact
     try:
         for split in request.splits:
             _write_set(building, split, getattr(sets, split))
-        (building / SHEET_NAME).write_bytes(contact_sheet(getattr(sets, request.splits[0])))
+        (building / SHEET_NAME).write_bytes(contact_sheet(getattr(sets, request.splits[0]))[0])
         described = _described(request, teacher, sets, facts, building)
         (building / FACTS_NAME).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         files = tuple(sorted(path.name for path in building.iterdir()))

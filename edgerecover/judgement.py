@@ -21,13 +21,15 @@ from edgerecover.config import LatencySettings, Target
 from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.opened import Opened
 from edgerecover.runtime.race import Entrant, race
 from edgerecover.runtime.session import Session, open_session
 from edgerecover.runtime.timing import Timing
+from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.fidelity import agreement, agrees, correct
+from edgerecover.validate.fidelity import agreement, agrees
 from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
@@ -106,9 +108,14 @@ def open_on_cpu(onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: i
     return open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True, shape_CHW=shape_CHW, num_classes=num_classes)
 
 
-def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any]) -> Scores:
-    """Class scores (N, K) of all images."""
-    return np.concatenate([scorer(batch_NCHW) for batch_NCHW in batches_NCHW])
+def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any], task: Task | None = None) -> Scores:
+    """Class scores (N, K) of all images, each counted in `task`."""
+    parts = []
+    for batch_NCHW in batches_NCHW:
+        parts.append(scorer(batch_NCHW))
+        if task is not None:
+            task.advance(len(batch_NCHW))
+    return np.concatenate(parts)
 
 
 def judge_file(
@@ -121,6 +128,7 @@ def judge_file(
     is_two_four: bool,
     is_predictable: bool,
     is_float32: bool = True,
+    progress: Progress = SILENT,
 ) -> Judged:
     """Measure everything that gates and report ask of a file.
 
@@ -133,13 +141,17 @@ def judge_file(
         is_two_four: the file's weights are to be 2:4.
         is_predictable: the held-back images are dreams that real accuracy can be predicted from.
         is_float32: the file is; one of lower precision is meant to differ from what it was made from.
+        progress: where to report.
     """
-    teacher = scores_of(beside.teacher, held_back.batches(_BATCH))
-    exported = scores_of(session.run, held_back.batches(_BATCH))
-    pruned, recovered, float32 = (
-        scores_of(scorer, held_back.batches(_BATCH)) if scorer else None
-        for scorer in (beside.pruned, beside.recovered, beside.float32)
-    )
+    scorers = (beside.teacher, session.run, beside.pruned, beside.recovered, beside.float32)
+    total = len(held_back) * sum(scorer is not None for scorer in scorers)
+    with progress.task("judge", total, "decisions") as task:
+        teacher = scores_of(beside.teacher, held_back.batches(_BATCH), task)
+        exported = scores_of(session.run, held_back.batches(_BATCH), task)
+        pruned, recovered, float32 = (
+            scores_of(scorer, held_back.batches(_BATCH), task) if scorer else None
+            for scorer in (beside.pruned, beside.recovered, beside.float32)
+        )
     if is_float32:
         float32 = exported
     scale = scale_of(exported)
@@ -150,11 +162,14 @@ def judge_file(
             recovered=None if recovered is None else agreement(recovered, teacher),
             exported=agreement(exported, teacher),
             predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
+            by_class=by_class(
+                decided(teacher), decided(exported), None if pruned is None else decided(pruned), teacher.shape[1]
+            ),
             decisions=decisions(agrees(exported, teacher), held_back.batches(_BATCH)),
         ),
         parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
-        accuracy=_on_real_images(session, beside, eval_set),
+        accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
         two_four=check_two_four(session.path) if is_two_four else None,
         scale=scale,
@@ -162,20 +177,31 @@ def judge_file(
     )
 
 
-def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -> Accuracy | None:
+def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress) -> Accuracy | None:
     """Top-1 of all there are on the same labelled images, streamed."""
     if eval_set is None:
         return None
     named = {"teacher": beside.teacher, "pruned": beside.pruned, "recovered": beside.recovered, "exported": session.run}
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
-    right: dict[str, list[Any]] = {name: [] for name in scorers}
-    digest, labels = hashlib.sha256(), hashlib.sha256()
-    for images_NCHW, labels_N in eval_set.batches(_BATCH):
-        digest.update(np.ascontiguousarray(images_NCHW).tobytes())
-        labels.update(labels_N.astype(np.int64).tobytes())
-        for name, scorer in scorers.items():
-            right[name].append(correct(scorer(images_NCHW), labels_N))
-    hits = {name: np.concatenate(parts) for name, parts in right.items()}
+    parts: dict[str, list[Any]] = {name: [] for name in scorers}
+    labels: list[Any] = []
+    digest = hashlib.sha256()
+    num_classes = 0
+    with progress.task("real images", len(eval_set), "images") as task:
+        num_right = num_seen = 0
+        for images_NCHW, labels_n in eval_set.batches(_BATCH):
+            digest.update(np.ascontiguousarray(images_NCHW).tobytes())
+            labels.append(labels_n)
+            for name, scorer in scorers.items():
+                scores_nK = scorer(images_NCHW)
+                num_classes = scores_nK.shape[1]
+                parts[name].append(decided(scores_nK))
+            num_right += int((parts["exported"][-1] == labels_n).sum())
+            num_seen += len(labels_n)
+            task.advance(len(labels_n), accuracy=num_right / num_seen)
+    labels_N = np.concatenate(labels)
+    classes = {name: np.concatenate(batches) for name, batches in parts.items()}
+    hits = {name: decided_N == labels_N for name, decided_N in classes.items()}
     total = len(eval_set)
     proportions = {name: Proportion(int(values.sum()), total) for name, values in hits.items()}
     return Accuracy(
@@ -187,8 +213,16 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None) -
         exported=proportions["exported"],
         teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
         exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
-        decisions=Decisions(_joint(digest.digest(), labels.digest()), _as_digits(hits["exported"])),
+        by_class=by_class(labels_N, classes["exported"], classes.get("pruned"), num_classes),
+        decisions=Decisions(
+            _joint(digest.digest(), hashlib.sha256(labels_N.astype(np.int64).tobytes()).digest()),
+            _as_digits(hits["exported"]),
+        ),
     )
+
+
+def _sha256(array: Scores) -> bytes:
+    return hashlib.sha256(array.tobytes()).digest()
 
 
 def _joint(*digests: bytes) -> str:
@@ -212,7 +246,13 @@ def timing_of(settings: LatencySettings) -> Timing:
     return Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s)
 
 
-def latency_of(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: LatencySettings) -> Latency:
+def latency_of(
+    onnx_path: Path,
+    golden_NCHW: Scores,
+    target: Target,
+    settings: LatencySettings,
+    progress: Progress = SILENT,
+) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
     here = is_target(target.needs, this_host())
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
@@ -220,5 +260,5 @@ def latency_of(onnx_path: Path, golden_NCHW: Scores, target: Target, settings: L
         golden_path.write_bytes(npy_bytes(golden_NCHW))
         providers = target.providers.value if here else _FOREIGN_HOST_PROVIDERS
         entrant = Entrant(onnx_path.name, onnx_path, providers=providers)
-        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs)
+        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs, progress=progress)
     return raced.latency_or_error()

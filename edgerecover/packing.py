@@ -27,8 +27,9 @@ from edgerecover.artifacts import (
 from edgerecover.bundle.card import model_card
 from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.bundle.sbom import Subject, bill_of_materials
-from edgerecover.bundle.write import write_bundle
+from edgerecover.bundle.write import Measured, write_bundle
 from edgerecover.files import npy_bytes
+from edgerecover.report.html import html
 from edgerecover.report.markdown import markdown
 from edgerecover.runner.archive import runner_pyz
 from edgerecover.validate.limits import limits_of
@@ -107,12 +108,19 @@ def pack(
         "runner.json": _json(to_json(device_task(profile, target, precision))),
         "runner.pyz": runner_pyz(),
     }
-    measured: dict[str, Path | bytes | str] = {
+    measured: dict[str, Measured] = {
         **{path: source for path, source in content.items() if path.startswith("engines/")},
+        "report.html": lambda manifest_sha256: html(report, _sheet_among(content, report), manifest_sha256),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
     }
     write_bundle(files, out, _manifest_fields(report, provenance), measured, _measured_fields(report))
+
+
+def _sheet_among(content: Mapping[str, Path | bytes | str], report: Report) -> bytes | None:
+    """The contact sheet among the content, where there is one."""
+    sheet = content.get(report.sheet.path) if report.sheet else None
+    return sheet if isinstance(sheet, bytes) else None
 
 
 def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:
@@ -245,7 +253,7 @@ def _measured_fields(report: Report) -> dict[str, Any]:
     return {
         "created_utc": report.created_utc,
         "verdict": report.verdict.value,
-        "lineage": {name: to_json(origin) for name, origin in engines.items()},
+        "engines": {name: to_json(origin) for name, origin in engines.items()},
     }
 
 

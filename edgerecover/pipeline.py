@@ -27,6 +27,7 @@ from edgerecover.artifacts import (
     Race,
     RecordFacts,
     Report,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
@@ -35,8 +36,8 @@ from edgerecover.artifacts import (
 )
 from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
-from edgerecover.config import Profile, Target
-from edgerecover.device import Compute, choose_compute
+from edgerecover.config import Profile, Target, in_batches_of
+from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
@@ -64,9 +65,11 @@ from edgerecover.packing import (
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.racing import hold_race, open_runner
-from edgerecover.recover.stage import Recovered, logits_on, recover
+from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
+from edgerecover.recover.stage import Recovered, numpy_logits, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.picture import contact_sheet
+from edgerecover.run_folder import SCRATCH_PREFIX, discard, held
 from edgerecover.stages import stage
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of, write_record
@@ -77,7 +80,7 @@ from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.twins import export_twins
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
-from edgerecover.validate.evidence import Decisions, decisions_of, doubts
+from edgerecover.validate.evidence import Decisions, decisions_over, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
@@ -112,6 +115,10 @@ class Request:
     """That may be shipped, beside float32; none names all that the target can use."""
     trust_code: bool = False
     trust_pickle: bool = False
+    fresh: bool = False
+    """Make everything anew, also what an earlier run has finished."""
+    checkpoint_every_s: float = EVERY_S
+    """Within a stage, how often what is half done is written to `work`."""
 
 
 def run(request: Request, progress: Progress = SILENT) -> Report:
@@ -122,6 +129,11 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
+    with held(request.work, request.out, progress):
+        return _run(request, progress)
+
+
+def _run(request: Request, progress: Progress) -> Report:
     check_writable(request.out)
     require_builder(request.target)
     _check_batch(request)
@@ -129,7 +141,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
     compute = choose_compute(request.device)
     times: list[StageTime] = []
 
-    with stage("load", times):
+    with stage("load", times, progress):
         models = open_models(
             request.model_path,
             arch=request.arch,
@@ -144,10 +156,10 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
-        with stage("prune", times):
+        with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
 
-    with stage("synthesize", times) as clock:
+    with stage("synthesize", times, progress) as clock:
         settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
         request = replace(request, profile=settled.profile)
         key = synthesis_key(
@@ -159,6 +171,8 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             compute.arithmetic,
             record,
         )
+        if request.fresh:
+            discard(request.work / f"dreams-{key}")
         sets, synthetic = synthesize(
             models.teacher,
             models.input,
@@ -172,14 +186,14 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
         )
         synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
-        decisions = decisions_of(logits_on(models.teacher, sets.train, compute).numpy())
+        decisions = decisions_over(numpy_logits(models.teacher, sets.train, compute))
 
-    with stage("recover", times) as clock:
-        recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
+    with stage("recover", times, progress) as clock:
+        request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
 
-    with tempfile.TemporaryDirectory(prefix="export-", dir=request.work) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch:
         folder = Path(scratch)
-        with stage("export", times):
+        with stage("export", times, progress):
             write = partial(
                 export,
                 opset=request.target.opset.value,
@@ -189,19 +203,20 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             exported = write(recovered.student, models.input, folder / "fp32.onnx")
             twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
-        with stage("precision", times):
+        with stage("precision", times, progress):
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
-                request.profile, folder, seed=request.seed, compute=compute, progress=progress,
+                request.profile, folder, seed=request.seed, compute=compute,
+                checkpoints=Checkpoints(request.work, request.checkpoint_every_s, progress), progress=progress,
             )  # fmt: skip
 
-        with stage("engine", times):
+        with stage("engine", times, progress):
             engines = build_engines(
                 variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
             )
 
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
-        with stage("race", times):
+        with stage("race", times, progress):
             teacher = scorer_of(models.teacher)
             race = hold_race(
                 variants,
@@ -216,7 +231,7 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
             )
             shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
 
-        with stage("validate", times):
+        with stage("validate", times, progress):
             float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
             is_float32 = shipped.precision is Precision.FP32
             on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
@@ -233,17 +248,19 @@ def run(request: Request, progress: Progress = SILENT) -> Report:
                 and bool(batch_norms_of(models.teacher))
                 and not recovered.handed_back,
                 is_float32=is_float32,
+                progress=progress,
             )
 
-        made = _Made(exported, variants, engines, race, judged)
+        sheet_png, sheet = contact_sheet(sets.train)
+        made = _Made(exported, variants, engines, race, judged, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
-        with stage("bundle", times):
+        with stage("bundle", times, progress):
             weights = weights_of(recovered.student)
             content: dict[str, Path | bytes | str] = {
                 **model_files(variants.made, race, engines),
                 "recovered.safetensors": weights,
                 **golden_files(on_cpu.run, teacher, golden_NCHW),
-                "dreams.png": contact_sheet(sets.train),
+                sheet.path: sheet_png,
             }
             lineage = {
                 **_origins(request, models, report, sets, weights),
@@ -374,19 +391,51 @@ def _recovered(
     sets_key: str,
     compute: Compute,
     progress: Progress,
-) -> tuple[Recovered, bool]:
-    settings = request.profile.recovery
-    key = recovery_key(models.student, models.masks, sets_key, settings, request.seed)
-    folder = request.work / f"recovered-{key}"
-    if found := read_recovered(folder, models.student):
-        return found, True
-    made = recover(
-        models.student, models.teacher, models.masks, sets, settings,
-        seed=request.seed, compute=compute, channels=models.channels, synthesis=request.profile.synthesis,
-        record=record, progress=progress,
-    )  # fmt: skip
+) -> tuple[Request, Recovered, bool]:
+    """The request with the batch size that memory sufficed for, what came of it, and whether it was there already.
+
+    A recovery in smaller batches is another one: it has a key of its own, and the report names its batch.
+    """
+    asked = request.profile.recovery.batch_size
+    while True:
+        settings, synthesis = request.profile.recovery, request.profile.synthesis
+        key = recovery_key(models.student, models.masks, f"{sets_key} {sets.sha256}", settings, request.seed)
+        folder = request.work / f"recovered-{key}"
+        checkpoints = Checkpoints(folder / "steps", request.checkpoint_every_s, progress)
+        if request.fresh:
+            discard(folder)
+        if found := read_recovered(folder, models.student):
+            return request, found, True
+        try:
+            made = recover(
+                models.student, models.teacher, models.masks, sets, settings,
+                seed=request.seed, compute=compute, channels=models.channels,
+                # Refreshes dream too, in batches of their own.
+                synthesis=in_batches_of(synthesis, max(1, synthesis.batch_size * settings.batch_size // asked)),
+                record=record,
+                checkpoints=checkpoints,
+                progress=progress,
+            )  # fmt: skip
+            break
+        except Exception as error:
+            if not is_out_of_memory(error) or settings.batch_size < 4:
+                raise
+        release_memory()
+        smaller = in_batches_of(settings, settings.batch_size // 2)
+        request = replace(request, profile=request.profile.model_copy(update={"recovery": smaller}))
+        progress.note(f"memory does not suffice to recover in batches of {settings.batch_size}: half of it is tried")
+    if request.profile.recovery.batch_size < asked:
+        made = replace(
+            made,
+            warnings=(
+                f"memory did not suffice to recover in batches of {asked}: it was done in batches of "
+                f"{request.profile.recovery.batch_size}, which has another result",
+                *made.warnings,
+            ),
+        )
     write_recovered(folder, made)
-    return made, False
+    checkpoints.discard()
+    return request, made, False
 
 
 @dataclass(frozen=True)
@@ -399,6 +448,7 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    sheet: Sheet
 
 
 def _report(
@@ -465,6 +515,8 @@ def _report(
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *synthetic.warnings,
+            *recovered.warnings,
             *made.engines.notes,
             *doubts(
                 decisions,
@@ -487,6 +539,8 @@ def _report(
         variants=named,
         race=race,
         engines=made.engines.built,
+        classes=models.classes or (),
+        sheet=made.sheet,
     )
 
 

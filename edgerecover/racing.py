@@ -28,7 +28,7 @@ from edgerecover.config import Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
 from edgerecover.judgement import Images, Scorer, Scores, scores_of, timing_of
-from edgerecover.progress import SILENT, Progress
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.opened import Opened
 from edgerecover.runtime.opening import open_model
@@ -105,8 +105,10 @@ def hold_race(
         EdgeRecoverError: not even float32 runs.
     """
     surfaces = surfaces_of(target)
-    teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH))
-    candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back))
+    total = len(held_back) * (1 + len(surfaces) * len(variants.made))
+    with progress.task("agreement", total, "decisions") as task:
+        teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH), task)
+        candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back, task))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
     raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
@@ -140,7 +142,11 @@ def open_runner(
 
 
 def _decided(
-    variants: Sequence[Variant], surfaces: Sequence[Surface], teacher_scores_NK: Scores, held_back: Images
+    variants: Sequence[Variant],
+    surfaces: Sequence[Surface],
+    teacher_scores_NK: Scores,
+    held_back: Images,
+    task: Task,
 ) -> Iterator[_Candidate]:
     for surface in surfaces:
         float32_NK: Scores | None = None
@@ -148,7 +154,7 @@ def _decided(
             candidate = _Candidate(variant, surface)
             try:
                 session = open_model(Path(variant.file.path), surface.runtime, surface.providers, strict=True)
-                scores_NK = scores_of(session.run, held_back.batches(_BATCH))
+                scores_NK = scores_of(session.run, held_back.batches(_BATCH), task)
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)
                 continue
@@ -157,7 +163,9 @@ def _decided(
             lost = None
             if variant.precision is not Precision.FP32 and float32_NK is not None:
                 lost = precision_loss(teacher_scores_NK, float32_NK, scores_NK)
-            yield replace(candidate, agreement=agreement(scores_NK, teacher_scores_NK), loss=lost)
+            agreeing = agreement(scores_NK, teacher_scores_NK)
+            task.advance(0, agreement=agreeing.value)
+            yield replace(candidate, agreement=agreeing, loss=lost)
 
 
 def _timed(

@@ -52,6 +52,7 @@ from edgerecover.packing import (
 )
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
+from edgerecover.run_folder import held
 from edgerecover.runtime.probe import probe
 from edgerecover.runtime.session import Session
 from edgerecover.stages import stage
@@ -132,11 +133,16 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
+    with held(request.work, request.out, progress):
+        return _validate_file(request, progress)
+
+
+def _validate_file(request: FileRequest, progress: Progress) -> Report:
     if request.out is not None:
         check_writable(request.out)
     compute = choose_compute(request.device)
     times: list[StageTime] = []
-    with stage("load", times):
+    with stage("load", times, progress):
         file = read_onnx(request.model_path)
         if request.out is not None:
             _check_names(file)
@@ -146,13 +152,12 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         eval_set = _eval_set(request, teacher)
         record = _record(request, teacher)
 
-    with stage("synthesize", times) as clock:
-        request.work.mkdir(parents=True, exist_ok=True)
+    with stage("synthesize", times, progress) as clock:
         evidence = _evidence(request, teacher, record, eval_set, progress)
         clock.reused = evidence.facts.reused
 
     origin = student or pruned
-    with stage("validate", times):
+    with stage("validate", times, progress):
         golden_NCHW = evidence.golden.images_of(range(min(GOLDEN_IMAGES, len(evidence.golden))))
         judged = judge_file(
             session,
@@ -163,10 +168,11 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
             ),
             evidence.images,
             eval_set,
-            latency_of(file.path, golden_NCHW, request.target, request.profile.latency),
+            latency_of(file.path, golden_NCHW, request.target, request.profile.latency, progress),
             is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
             is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
             is_float32=not file.is_quantized and session.layout.dtype != "float16" and not file.is_half,
+            progress=progress,
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
@@ -175,12 +181,14 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
         request, str(compute), file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
     )
     if request.out is not None:
-        with stage("bundle", times):
+        sheet_png, sheet = contact_sheet(evidence.golden)
+        report = replace(report, sheet=sheet)
+        with stage("bundle", times, progress):
             content: dict[str, Path | bytes | str] = {
                 "model.onnx": file.path,
                 **{name: file.path.parent / name for name in file.external},
                 **golden_files(session.run, teacher.score, golden_NCHW),
-                "dreams.png": contact_sheet(evidence.golden),
+                sheet.path: sheet_png,
             }
             pack(
                 report,
@@ -432,6 +440,7 @@ def _report(
         ),
         tool_versions=tool_versions(),
         precision_loss=judged.precision_loss,
+        classes=teacher.classes or (),
     )
 
 

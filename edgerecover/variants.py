@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +18,10 @@ from edgerecover.device import Compute
 from edgerecover.errors import BadInputError
 from edgerecover.export.precision.make import Calibration, make_variants
 from edgerecover.export.precision.schemes import Int8Scheme, scheme_named
+from edgerecover.models.digest import weights_sha256
 from edgerecover.models.networks import Models
 from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints
 from edgerecover.recover.quantized import distil_for_int8
 from edgerecover.recover.stage import Recovered, logits_on
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -65,6 +69,7 @@ def make_all(
     *,
     seed: int,
     compute: Compute,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> Variants:
     """Make every precision wanted; int8 that loses too much is distilled in before it is given up.
@@ -80,6 +85,7 @@ def make_all(
         folder: where the files go.
         seed: of the distillation.
         compute: likewise.
+        checkpoints: where the distillation keeps how far it got.
         progress: where to report.
 
     Raises:
@@ -98,7 +104,7 @@ def make_all(
     if not recovered.handed_back and profile.recovery.num_steps:
         answers = tuple(
             _distilled(answer, scheme, calibration, exported, recovered.student, models, sets, profile, folder,
-                       seed, compute, progress)
+                       seed, compute, checkpoints, progress)
             if isinstance(answer, RefusedVariant) and answer.precision is Precision.INT8 and answer.tries
             else answer
             for answer in answers
@@ -135,11 +141,15 @@ def _distilled(
     folder: Path,
     seed: int,
     compute: Compute,
+    checkpoints: Checkpoints,
     progress: Progress,
 ) -> Variant | RefusedVariant:
+    described = [weights_sha256(student), sets.sha256, repr(scheme), profile.recovery.model_dump(mode="json"), seed]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
     answer = distil_for_int8(
         student, models.teacher, models.masks, sets, profile.recovery, scheme, calibration, exported, models.input,
         folder, seed=seed, compute=compute, channels=models.channels,
-        max_points_lost=profile.gates.max_precision_loss_points, progress=progress,
+        max_points_lost=profile.gates.max_precision_loss_points,
+        checkpoints=checkpoints.under(f"int8-{key}"), progress=progress,
     ).variant  # fmt: skip
     return replace(answer, tries=(*refused.tries, *answer.tries))

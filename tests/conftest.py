@@ -16,6 +16,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
+SPREAD = ("test_pipeline_architectures.py",)
+"""Files whose tests share nothing and take long."""
+
+
+def pytest_collection_modifyitems(items):
+    """With `-n`, a file's tests run in one process, where they share its fixtures."""
+    for item in items:
+        if item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
+
+
 NUM_CLASSES = 4
 INPUT = InputSpec((3, 8, 8), (0.45, 0.5, 0.55), (0.2, 0.25, 0.3))
 

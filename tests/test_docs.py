@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,17 +17,14 @@ from edgerecover import errors
 from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import LimitsFile, Profile, ProfileGates, Settings, WithoutNorms, load_profile, shipped_names
 from edgerecover.validate.limits import Limits
+from tests.documentation import DOCS, FROM_NOTHING, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-REFERENCE = DOCS / "reference"
-PAGES = sorted(DOCS.rglob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def script(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -84,6 +80,17 @@ def test_every_page_is_reachable_from_the_index():
 def test_cli_reference_is_up_to_date():
     generated = script("generate_cli_reference").reference()
     assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == generated, "run scripts/generate_cli_reference.py"
+
+
+@pytest.mark.parametrize("name", ["profiles.md", "targets.md", "model-toml.md"])
+def test_the_tables_of_keys_are_up_to_date(name):
+    generated = script("generate_key_tables").pages()[name]
+    assert (REFERENCE / name).read_text(encoding="utf-8") == generated, "run scripts/generate_key_tables.py"
+
+
+def test_every_key_has_a_meaning():
+    for name in ("profiles.md", "targets.md", "model-toml.md"):
+        assert not re.findall(r"^\| `[\w.]+` \|.*\| \|$", (REFERENCE / name).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_cli_reference_documents_every_command_and_option():
@@ -170,56 +177,22 @@ def test_exit_code_reference_lists_every_code():
 # --- tutorial -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the tutorial and what it shows of the output."""
-
-    command: str
-    exact: str
-    """Printed below the command: compared but for white space."""
-    sample: str = ""
-    """In text blocks further down: compared but for numbers and bars too, which differ from machine to machine."""
-    exit_code: int = 0
-    """What `echo $?` after it shows."""
-
-
-def steps_of(page):
-    steps = []
-    for kind, body in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        if kind == "text":
-            steps[-1] = replace(steps[-1], sample=f"{steps[-1].sample}...{body}")
-        for piece in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:] if kind == "console" else []:
-            command, _, output = piece.partition("\n")
-            if command == "echo $?":
-                steps[-1] = replace(steps[-1], exit_code=int(output))
-            else:
-                steps.append(Step(command, output))
-    return steps
-
-
-def without_numbers(text):
-    text = re.sub(r"\d+ (?:min \d+ s|h \d+ min)", "0 s", text)
-    return re.sub(r"[█░─]+", "", re.sub(r"-?\d+(?:[.,]\d+)*(?:e-\d+)?", "#", text))
-
-
-def shows(expected, output):
-    """Whether the pieces between `...` stand in the output in this order; white space does not count."""
-    position, output = 0, " ".join(output.split())
-    for piece in expected.split("..."):
-        wanted = " ".join(piece.split())
-        position = output.find(wanted, position)
-        if position < 0:
-            return False
-        position += len(wanted)
-    return True
+PRINTED = ".printed.json"
+"""Where the outputs of the tutorial's commands are kept, out of the sight of `ls`."""
 
 
 @pytest.fixture(scope="module")
 def tutorial_folder(tmp_path_factory):
-    """Where all commands of the tutorial have run, in order, each with the exit code and output that it shows."""
-    if shutil.which("bash") is None:
-        pytest.skip("the tutorial's commands are written for bash")
+    """Where all commands of the tutorial have run."""
     folder = tmp_path_factory.mktemp("tutorial")
+    run_steps(TUTORIAL, folder)
+    return folder
+
+
+def run_steps(page, folder):
+    """Run all commands of a page, in order, and check the exit code and output that it shows of each."""
+    if shutil.which("bash") is None:
+        pytest.skip("the commands are written for bash")
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "EDGERECOVER_TRUST_FILE": str(folder / "trusted.json"),
@@ -228,7 +201,8 @@ def tutorial_folder(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "PYTHONUTF8": "1",
     }
-    for step in steps_of(DOCS / "tutorial.md"):
+    printed_by = {}
+    for step in steps_of(page):
         done = subprocess.run(
             ["bash", "-c", step.command],
             cwd=folder,
@@ -238,16 +212,37 @@ def tutorial_folder(tmp_path_factory):
             stderr=subprocess.STDOUT,
             check=False,
         )
+        printed_by[step.command] = done.stdout
         printed = f"{step.command}\nended with {done.returncode} and printed:\n{done.stdout}"
         assert done.returncode == step.exit_code, printed
         assert shows(step.exact, done.stdout), f"{printed}\ninstead of:\n{step.exact}"
         assert shows(without_numbers(step.sample), without_numbers(done.stdout)), f"{printed}\nnot like:\n{step.sample}"
-    return folder
+    (folder / PRINTED).write_text(json.dumps(printed_by), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_demo_prints(tutorial_folder):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- report -->\n```text\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    printed = json.loads((tutorial_folder / PRINTED).read_text(encoding="utf-8"))["edgerecover demo --out digits"]
+    printed = printed.replace("digits/digits.", "edgerecover-demo/digits.")
+    # Where it was computed, and in which arithmetic, is the machine's.
+    shown, printed = (without_numbers(re.sub(r"cpu\s\([^)]*\)", "cpu", text)) for text in (shown, printed))
+    assert shows(shown, printed), printed
 
 
 @pytest.mark.slow
 def test_tutorial_runs_and_prints_what_it_shows(tutorial_folder):
     assert (tutorial_folder / "own" / "model.jetson-orin.bundle").is_dir()
+
+
+@pytest.mark.slow
+def test_how_to_sign_and_verify(tmp_path):
+    pytest.importorskip("model_signing", reason="signatures need the extra edgerecover[signing]")
+    if shutil.which("openssl") is None:
+        pytest.skip("the keys of the page are made with OpenSSL")
+    run_steps(FROM_NOTHING[1], tmp_path)
+    assert (tmp_path / "received" / "model.onnx").is_file()
 
 
 @pytest.mark.slow
@@ -274,5 +269,14 @@ def test_report_reference_has_every_gate_and_section(tutorial_folder):
     rows = first_cells(REFERENCE / "report.md").keys()
     assert rows >= {gate["name"] for gate in report["gates"]}
     page = (REFERENCE / "report.md").read_text(encoding="utf-8")
-    for title in ("Stages", "Recovery", "Accuracy", "Exported file", "Latency", "Gates", "Warnings", "Verdict"):
+    for title in (
+        "Stages",
+        "From dense to deployed",
+        "Accuracy",
+        "Exported file",
+        "Latency",
+        "Gates",
+        "Warnings",
+        "Verdict",
+    ):
         assert f"\n## {title}\n" in page

@@ -18,6 +18,8 @@ from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, Re
 from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
     Accuracy,
+    ByClass,
+    Confused,
     Decisions,
     Fidelity,
     Gate,
@@ -35,8 +37,9 @@ from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.origin import Origin, Stated
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
-from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
+from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
+from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -47,8 +50,11 @@ __all__ = [
     "Accuracy",
     "Baseline",
     "BatchRange",
+    "ByClass",
     "Comparison",
     "Conditions",
+    "Confused",
+    "CurvePoint",
     "Decisions",
     "Descent",
     "DeviceResult",
@@ -76,6 +82,7 @@ __all__ = [
     "Outcome",
     "Parity",
     "Pattern",
+    "PointFound",
     "Precision",
     "PrecisionLoss",
     "PrecisionTry",
@@ -89,10 +96,13 @@ __all__ = [
     "Report",
     "Rung",
     "Runner",
+    "Sheet",
     "SparseLayers",
     "Sparsity",
     "StageTime",
     "Stated",
+    "Sweep",
+    "SweepPoint",
     "SyntheticFacts",
     "TargetMachine",
     "Tried",

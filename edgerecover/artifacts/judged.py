@@ -60,6 +60,41 @@ def difference_interval(first: Proportion, second: Proportion) -> tuple[float, f
 
 
 @dataclass(frozen=True)
+class Confused:
+    """Images of one class that a file decides as another."""
+
+    expected: int
+    """The class that the teacher decides for or, on labelled images, the label;"""
+    decided: int | None
+    """and the file's. None: its scores are not numbers."""
+    num_images: int
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Decisions class by class; tuples are by class index."""
+
+    totals: tuple[int, ...]
+    """Images that the teacher decides for a class or, on labelled images, that have its label;"""
+    exported: tuple[int, ...]
+    """those of them on which the exported file decides so too,"""
+    pruned: tuple[int, ...] = ()
+    """and on which the network before recovery does; empty where that is not known."""
+    confused: tuple[Confused, ...] = ()
+    """Most images first."""
+    num_left_out: int = 0
+    """Images of confusions that are too rare to be listed."""
+
+    def exported_of(self, number: int) -> Proportion:
+        """Of one class."""
+        return Proportion(self.exported[number], self.totals[number])
+
+    def pruned_of(self, number: int) -> Proportion | None:
+        """The same before recovery; None where that is not known."""
+        return Proportion(self.pruned[number], self.totals[number]) if self.pruned else None
+
+
+@dataclass(frozen=True)
 class Predicted:
     """The share of the teacher's accuracy that a model is expected to keep on real images; read from dreams."""
 
@@ -103,6 +138,8 @@ class Fidelity:
     predicted: Predicted | None = None
     """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
     norm), and for a student of another architecture or that others have trained, none of which was measured."""
+    by_class: ByClass | None = None
+    """By what the teacher decides; None in reports that were written before it was looked at."""
     decisions: Decisions | None = None
     """Of the exported file: right is what the teacher decides. None in reports that were written before they were
     kept."""
@@ -162,6 +199,8 @@ class Accuracy:
     """Images that the teacher gets right and the exported file wrong;"""
     exported_only: int
     """and the other way round: the pairs that decide how certain the drop is."""
+    by_class: ByClass | None = None
+    """By label; None in reports that were written before it was looked at."""
     decisions: Decisions | None = None
     """Of the exported file; None in reports that were written before they were kept."""
 

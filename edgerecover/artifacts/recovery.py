@@ -22,6 +22,8 @@ class SyntheticFacts:
     """Whether half of the views were mirrored."""
     mirror_correlation: float | None = None
     """Of the teacher's margins on mirrored dreams with those on the dreams: what `flip = "auto"` was decided by."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong while they were made, and was worked around."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,31 @@ class RecordFacts:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Where the images of a contact sheet stand in it, row by row, with a gap before and after each."""
+
+    path: str
+    """Inside the bundle."""
+    columns: int
+    tile_height_px: int
+    tile_width_px: int
+    gap_px: int
+    classes: tuple[int | None, ...]
+    """Of each place, the class that its image was made for; -1: the place is empty; None: it was made for none."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Where a distillation stood after some of its steps."""
+
+    step: int
+    loss: float
+    """Mean over the steps since the point before."""
+    agreement: float | None = None
+    """Top-1 agreement with the teacher on the calibration set, 0 to 1; None where it was not looked at."""
+
+
+@dataclass(frozen=True)
 class Rung:
     """One step of the recovery ladder and what it was worth on images that no rung trained on."""
 
@@ -49,3 +76,5 @@ class Rung:
     """Mean KL(teacher || student) in nats on the same images: breaks ties."""
     seconds: float
     chosen: bool = False
+    curve: tuple[CurvePoint, ...] = ()
+    """Of a distillation; empty for other rungs, and in reports that were written before it was kept."""

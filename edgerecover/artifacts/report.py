@@ -10,7 +10,7 @@ from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, P
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
 from edgerecover.artifacts.race import Race
-from edgerecover.artifacts.recovery import RecordFacts, Rung, SyntheticFacts
+from edgerecover.artifacts.recovery import RecordFacts, Rung, Sheet, SyntheticFacts
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything one run found. The terminal, Markdown and JSON reports are three views of it."""
+    """Everything one run found. The terminal, HTML, Markdown and JSON reports are views of it."""
 
     edgerecover_version: str
     created_utc: str
@@ -68,6 +68,10 @@ class Report:
     """None where there was one file alone."""
     engines: tuple[EngineFacts, ...] = ()
     """Built on this machine, for the target's GPU."""
+    classes: tuple[str, ...] = ()
+    """Names by class index; empty where they are not known."""
+    sheet: Sheet | None = None
+    """Of the images in the bundle's contact sheet; None where there is none."""
 
     @property
     def variant(self) -> Variant | None:
@@ -75,6 +79,10 @@ class Report:
         if self.race is None:
             return None
         return next(variant for variant in self.variants if variant.precision is self.race.shipped.precision)
+
+    def class_name(self, number: int) -> str:
+        """Of a class, for people."""
+        return self.classes[number] if number < len(self.classes) else f"class {number}"
 
     @property
     def before(self) -> str:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from edgerecover.bundle.manifest import MANIFEST_NAME, MEASUREMENTS_NAME, FileEn
 from edgerecover.bundle.verify import read_manifest
 from edgerecover.errors import BadInputError, VerificationError
 
+Measured = Path | bytes | str | Callable[[str], str]
+"""A file to copy, bytes, text, or what makes the text from the manifest's sha256."""
+
 
 def write_bundle(
     files: Mapping[str, Path | bytes | str],
     out: Path,
     fields: Mapping[str, Any],
-    measured: Mapping[str, Path | bytes | str] | None = None,
+    measured: Mapping[str, Measured] | None = None,
     measured_fields: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle: whole at `out`, or nothing at all.
@@ -50,7 +53,10 @@ def write_bundle(
             building.mkdir()
             entries = {path: put(content, building / path) for path, content in files.items()}
             manifest = put(Manifest(entries, dict(fields)).dump(), building / MANIFEST_NAME)
-            times = {path: put(content, building / path) for path, content in measured.items()}
+            times = {
+                path: put(content(manifest.sha256) if callable(content) else content, building / path)
+                for path, content in measured.items()
+            }
             put(Measurements(manifest.sha256, times, dict(measured_fields or {})).dump(), building / MEASUREMENTS_NAME)
             move_into_place(building, out)
     except OSError as error:

@@ -6,16 +6,18 @@ stdout is for results, stderr for progress and messages. Nothing heavy is import
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped
+from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
-from edgerecover.cli.console import show_error
+from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
 app = typer.Typer(
@@ -26,10 +28,12 @@ app = typer.Typer(
     help="Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.",
 )
 app.command("run")(run.run_command)
+app.command("sweep")(sweep.sweep_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
 app.command("gate")(gate_command.gate)
+app.command("compare")(compare.compare)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
@@ -46,9 +50,10 @@ def main() -> None:
     """Run the command line, and turn whatever goes wrong into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # bars and dashes must not end a run on an ASCII terminal
+            write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
@@ -64,12 +69,14 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        internal = EdgeRecoverError(
-            f"internal error: {type(error).__name__}: {error}",
-            hint="this is a fault of edgerecover; run again with --debug and report the trace",
-        )
-        show_error(internal)
+        show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the run in order; the second leaves it to the system to end the process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _show_version(asked: bool) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgerecover.cli.console import live_progress, print_json, stdout
+from edgerecover.cli.console import print_json, stdout
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, whole_numbers
 from edgerecover.cli.options import (
     DevicePythonOption,
+    EventsOption,
     JsonOption,
     OnOption,
     SeedOption,
@@ -53,6 +55,7 @@ def bench(
     input_shape: ShapeOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Measure FILE's latency on this machine, all that is compared in interleaved rounds, and draw it."""
     access = device_access(on, ssh_config, device_python)
@@ -62,7 +65,7 @@ def bench(
                 "--on runs the bundle's own runner, which races its variants on its target's runtime",
                 hint="give BUNDLE and --on alone",
             )
-        _on_the_device(model, access, as_json)
+        _on_the_device(model, access, as_json, events)
     from edgerecover.bench import BenchRequest
     from edgerecover.bench import bench as measure
     from edgerecover.config import load_profile, load_target
@@ -84,7 +87,11 @@ def bench(
         shape=(shape[0], shape[1], shape[2]) if shape else None,
         seed=seed,
     )
-    done = measure(request, live_progress())
+    with following("bench", events=events) as progress:
+        _show(measure(request, progress), as_json)
+
+
+def _show(done: Bench, as_json: bool) -> None:
     if len(done.failures) == len(done.lanes):
         done.failures[0].latency_or_error()
     if as_json:
@@ -97,18 +104,19 @@ def bench(
         raise typer.Exit(done.failures[0].exit_code or EXIT_INTERNAL)
 
 
-def _on_the_device(bundle: Path, access: Access, as_json: bool) -> None:
+def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | None) -> None:
     from edgerecover.artifacts import to_json
     from edgerecover.remote.device import run_on
     from edgerecover.runner.text import as_text
     from edgerecover.validate.gates import exit_code
 
-    result = run_on(bundle, access, progress=live_progress())
-    if as_json:
-        print_json(to_json(result))
-    else:
-        typer.echo(as_text(result))
-    raise typer.Exit(exit_code(result.verdict))
+    with following("bench", events=events) as progress:
+        result = run_on(bundle, access, progress=progress)
+        if as_json:
+            print_json(to_json(result))
+        else:
+            typer.echo(as_text(result))
+        raise typer.Exit(exit_code(result.verdict))
 
 
 def _as_json(done: Bench) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.options import JsonOption
+from edgerecover.cli.reports import drawing, page_of, write_page
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -70,18 +71,28 @@ def bundle_verify(
 
 
 @app.command("show")
-def bundle_show(bundle: BundleArgument, as_json: JsonOption = False) -> None:
+def bundle_show(
+    bundle: BundleArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the report there as one HTML file instead of showing it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Verify BUNDLE and show the report inside it."""
     from edgerecover.artifacts import to_json
     from edgerecover.bundle.verify import read_report, verify_bundle
 
-    report = read_report(verify_bundle(bundle))
+    verified = verify_bundle(bundle)
+    report = read_report(verified)
+    if html is not None:
+        write_page(html, page_of(verified, report))
     if as_json:
         print_json(to_json(report))
-        return
-    from edgerecover.report.terminal import print_report
+    elif html is None:
+        from edgerecover.report.terminal import print_report
 
-    print_report(stdout(), report, str(bundle))
+        with drawing(str(bundle)):
+            print_report(stdout(), report, str(bundle))
 
 
 @app.command("pack")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,7 +16,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgerecover.artifacts import Report
-    from edgerecover.progress import Progress
+
+
+_NEAREST = str.maketrans({
+    **dict.fromkeys("█", "#"), **dict.fromkeys("░", "."), **dict.fromkeys("─━–—−‐", "-"), "×": "x", "→": ">", "←": "<",
+    "±": "~", "≤": "<", "≥": ">", "°": " ", "…": "~", "∞": "~", "·": "*", "²": "2",
+    **dict.fromkeys("‘’“”„", "'"),
+})  # fmt: skip
+"""What a terminal that cannot write a character shows instead: of the same width, so that columns stay aligned."""
+
+
+def write_nearest(stream: io.TextIOWrapper) -> None:
+    """Make a stream write what comes nearest to a character that its encoding lacks, and "?" where nothing does."""
+    codecs.register_error("edgerecover.nearest", _nearest)
+    stream.reconfigure(errors="edgerecover.nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wanted = error.object[error.start : error.end].translate(_NEAREST)
+    return "".join(character if character.isascii() else "?" for character in wanted), error.end
 
 
 def show_error(error: EdgeRecoverError) -> None:
@@ -26,12 +45,24 @@ def show_error(error: EdgeRecoverError) -> None:
     console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+    if error.log:
+        console.print(f"[dim]log:[/]   {_escaped(str(error.log))}", highlight=False, soft_wrap=True)
+
+
+def internal_error(error: Exception) -> EdgeRecoverError:
+    """What nobody foresaw, as an error of ours."""
+    return EdgeRecoverError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of edgerecover; run again with --debug and report the trace",
+    )
 
 
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    from edgerecover.report.plain import plain
+
+    return escape(plain(text))
 
 
 def stderr() -> Console:
@@ -56,24 +87,6 @@ def print_json(value: Any) -> None:
 def as_json_text(value: Any) -> str:
     """A result as JSON, for people to read too."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def live_progress() -> Progress:
-    """Bars with an ETA on stderr."""
-    from edgerecover.report.live import LiveProgress
-
-    return LiveProgress(stderr())
-
-
-@contextmanager
-def dreaming(work: Path) -> Iterator[Progress]:
-    """Progress on stderr; whoever interrupts is told what is kept."""
-    progress = live_progress()
-    try:
-        yield progress
-    except KeyboardInterrupt:
-        progress.note(f"interrupted; finished dreams are kept in {work}, the same command goes on from there")
-        raise
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

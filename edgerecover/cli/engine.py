@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgerecover.cli.console import live_progress, print_json
-from edgerecover.cli.options import JsonOption, TargetOption
+from edgerecover.cli.console import print_json
+from edgerecover.cli.following import following
+from edgerecover.cli.options import EventsOption, JsonOption, TargetOption
 from edgerecover.errors import EXIT_GATE_FAILED, BadInputError, MissingError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def engine_build(
         Path | None, typer.Option("--timing-cache", help="File in which TensorRT keeps what it has timed.")
     ] = None,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Build the engine of ONNX for a target: rtx-… on any machine, a Jetson's on the Jetson."""
     from dataclasses import replace
@@ -54,7 +56,7 @@ def engine_build(
     recipe = replace(recipe, workspace_mb=workspace_mb or recipe.workspace_mb, tf32=tf32, dla_core=dla_core)
     _check_machine(device, recipe)
     path = out or onnx.with_name(f"{onnx.stem}.{device.name}.engine")
-    with live_progress().task("build engine", 1, "engine") as task:
+    with following("engine build", events=events) as progress, progress.task("build engine", 1, "engine") as task:
         facts = build_engine(onnx, recipe, path, timing_cache=timing_cache)
         task.advance()
     if as_json:

@@ -20,9 +20,10 @@ from edgerecover.cli.bundles import (
     TrustConfigOption,
     trusted_by,
 )
-from edgerecover.cli.console import as_json_text, live_progress, print_json, stdout
+from edgerecover.cli.console import as_json_text, print_json, stdout
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import whole_numbers
-from edgerecover.cli.options import JsonOption, SeedOption
+from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
 from edgerecover.errors import EXIT_PASS, BadInputError, EdgeRecoverError
 
 if TYPE_CHECKING:
@@ -87,44 +88,46 @@ def gate(
     ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Judge BUNDLE by its limits and beside the release before: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
     outputs = _Outputs(bundle, junit, summary, result, github)
-    try:
-        request = _request(
-            bundle,
-            baseline,
-            profile,
-            limits,
-            {
-                "max_latency_regression": max_latency_regression,
-                "max_size_regression": max_size_regression,
-                "max_memory_regression": max_memory_regression,
-            },
-            measure=not no_measure,
-            seconds=seconds,
-            max_races=races,
-            cores=whole_numbers("--cores", cores, least=0),
-            update=update_baseline,
-            seed=seed,
-            trusted=trusted_by(public_key, certificates, identity, issuer, trust_config, staging),
-        )
-        from edgerecover.gate.check import gate as judge
+    with following("gate", events=events) as progress:
+        try:
+            request = _request(
+                bundle,
+                baseline,
+                profile,
+                limits,
+                {
+                    "max_latency_regression": max_latency_regression,
+                    "max_size_regression": max_size_regression,
+                    "max_memory_regression": max_memory_regression,
+                },
+                measure=not no_measure,
+                seconds=seconds,
+                max_races=races,
+                cores=whole_numbers("--cores", cores, least=0),
+                update=update_baseline,
+                seed=seed,
+                trusted=trusted_by(public_key, certificates, identity, issuer, trust_config, staging),
+            )
+            from edgerecover.gate.check import gate as judge
 
-        found = judge(request, live_progress())
-    except EdgeRecoverError as error:
-        outputs.write_error(error)
-        raise
-    outputs.write(found)
-    if as_json:
-        print_json(_as_json(found))
-    else:
-        from edgerecover.gate.terminal import print_gates
+            found = judge(request, progress)
+        except EdgeRecoverError as error:
+            outputs.write_error(error)
+            raise
+        outputs.write(found)
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            from edgerecover.gate.terminal import print_gates
 
-        print_gates(stdout(), found)
-    from edgerecover.validate.gates import exit_code
+            print_gates(stdout(), found)
+        from edgerecover.validate.gates import exit_code
 
-    raise typer.Exit(EXIT_PASS if exit_zero else exit_code(found.verdict))
+        raise typer.Exit(EXIT_PASS if exit_zero else exit_code(found.verdict))
 
 
 def _request(

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgerecover.cli.console import dreaming, show_report
+from edgerecover.cli.console import show_report
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import input_spec, require_file
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
     EvalDataOption,
+    EventsOption,
     JsonOption,
     MeanOption,
     RangeOption,
@@ -59,6 +61,7 @@ def validate(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Judge an ONNX file that was recovered elsewhere beside its dense teacher, and pack it with --out."""
     from edgerecover.config import load_profile, load_target
@@ -86,6 +89,6 @@ def validate(
         device=device,
         trust_code=trust_code,
     )
-    with dreaming(request.work) as progress:
+    with following("validate", work=request.work, events=events) as progress:
         report = validate_file(request, progress)
-    show_report(report, str(out) if out else None, as_json)
+        show_report(report, str(out) if out else None, as_json)

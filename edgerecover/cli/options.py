@@ -43,6 +43,10 @@ TeacherArchOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+EventsOption = Annotated[
+    str | None,
+    typer.Option("--events", help="Write progress as JSON lines to this file, pipe, or - for stderr."),
+]
 OnOption = Annotated[
     str | None,
     typer.Option("--on", help="ssh://user@host[:port]: run the bundle's runner there; settles the target's gates."),

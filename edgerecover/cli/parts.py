@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgerecover.cli.console import dreaming, live_progress, print_json, stdout
+from edgerecover.cli.console import print_json, stdout
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import input_spec, require_checkpoint, require_file
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
+    EventsOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -122,6 +124,7 @@ def synthesize(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Dream images from a dense TEACHER and write them as .npy network inputs, for a quantiser say."""
     from edgerecover.config import load_profile
@@ -147,7 +150,7 @@ def synthesize(
         device=device,
         trust_code=trust_code,
     )
-    with dreaming(request.work) as progress:
+    with following("synthesize", work=request.work, events=events) as progress:
         done = synthesize_images(request, progress)
     if as_json:
         print_json({"out": str(out), "files": list(done.files), "synthetic": to_json(done.facts)})
@@ -176,6 +179,7 @@ def record_command(
     pixel_range: RangeOption = None,
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Write statistics of DENSE's activations on its own data: what to ship so that others can recover it."""
     require_file(model)
@@ -184,16 +188,12 @@ def record_command(
     from edgerecover.synthesize.record.make import Recording
 
     path = out or model.with_name(f"{model.stem}.record.safetensors")
-    facts = make_record(
-        model,
-        data,
-        path,
-        Recording(kind, noise),
-        arch=arch,
-        input=input_spec(input_shape, mean, std, pixel_range),
-        trust_code=trust_code,
-        progress=live_progress(),
-    )
+    input = input_spec(input_shape, mean, std, pixel_range)
+    with following("record", events=events) as progress:
+        facts = make_record(
+            model, data, path, Recording(kind, noise),
+            arch=arch, input=input, trust_code=trust_code, progress=progress,
+        )  # fmt: skip
     if as_json:
         print_json(to_json(facts))
     else:

@@ -11,13 +11,15 @@ import typer
 
 from edgerecover.artifacts import Precision
 from edgerecover.cli.bundles import key_signer
-from edgerecover.cli.console import dreaming, show_report, stderr
+from edgerecover.cli.console import show_report, stderr
+from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
     DevicePythonOption,
     EvalDataOption,
+    EventsOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -82,6 +84,17 @@ def run_command(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on with what an earlier run of the same request has finished in --work; or make it all anew.",
+        ),
+    ] = True,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option("--checkpoint-every", help="Seconds between two writes of what is half done.", min=0.0),
+    ] = 60.0,
     sign_key: Annotated[
         Path | None,
         typer.Option("--sign-key", help="Sign the bundle with this private key: see `bundle sign --key`."),
@@ -90,6 +103,7 @@ def run_command(
         bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
     ] = False,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
     from edgerecover.config import load_profile, load_target
@@ -122,13 +136,15 @@ def run_command(
         precisions=tuple(precision or ()),
         trust_code=trust_code,
         trust_pickle=trust_pickle,
+        fresh=not resume,
+        checkpoint_every_s=checkpoint_every,
     )
     access = device_access(on, ssh_config, device_python)
     if access is not None:
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    _run_and_show(request, as_json, access, _finishing(sign_key, archive, bundle))
+    _run_and_show("run", request, as_json, events, access, _finishing(sign_key, archive, bundle))
 
 
 def demo(
@@ -137,6 +153,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
     as_json: JsonOption = False,
+    events: EventsOption = None,
 ) -> None:
     """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
     from edgerecover.demo import DATA_CREDIT
@@ -150,7 +167,7 @@ def demo(
             highlight=False,
         )
         console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
-    _run_and_show(request, as_json)
+    _run_and_show("demo", request, as_json, events)
 
 
 def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
@@ -167,28 +184,35 @@ def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[
 
     def finish(progress: Progress) -> None:
         if signer is not None:
-            sign_bundle(bundle, signer)
+            with progress.task("sign", 1, "bundle") as task:
+                sign_bundle(bundle, signer)
+                task.advance()
             progress.note(f"signed: {bundle}")
         if archive:
-            progress.note(f"archive: {pack_bundle(bundle, archive_path(bundle)).path}")
+            with progress.task("archive", 1, "bundle") as task:
+                path = pack_bundle(bundle, archive_path(bundle)).path
+                task.advance()
+            progress.note(f"archive: {path}")
 
     return finish
 
 
 def _run_and_show(
+    command: str,
     request: Request,
     as_json: bool,
+    events: str | None,
     access: Access | None = None,
     finish: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     from edgerecover.pipeline import run
 
-    with dreaming(request.work) as progress:
+    with following(command, work=request.work, events=events) as progress:
         report = run(request, progress)
         finish(progress)
         if access is not None:
             report = _settled_there(report, request.out, access, progress)
-    show_report(report, str(request.out), as_json)
+        show_report(report, str(request.out), as_json)
 
 
 def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:

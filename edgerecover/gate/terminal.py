@@ -11,9 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Comparison, Gate, GateResult, GateStatus, Latency
-from edgerecover.report.latency import milliseconds, ratio_words
-from edgerecover.report.layout import count, grid, named, section, show
-from edgerecover.report.words import size
+from edgerecover.report.layout import grid, named, section, show
+from edgerecover.report.samples import milliseconds, ratio_words
+from edgerecover.report.words import count, size
 from edgerecover.runner.text import printable
 from edgerecover.runtime.doubts import doubts
 

@@ -12,22 +12,24 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
-from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names, captured, stage_ends
+from edgerecover.recover.checkpoints import Checkpoint, Resumable, State, gathered, part_of, restore
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
@@ -36,6 +38,23 @@ from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, bat
 _MOMENTUM = 0.1
 _LOG_ASPECT = 0.25
 """Width to height of a zoomed crop: up to 1.28 either way."""
+_STATES = 100
+"""Times at which a distillation takes down where it stands, to go back there or to go on from there."""
+_LOWER_RATE = 0.25
+_MAX_LOWERED = 4
+_WILD = 10.0
+"""Times the loss of the first steps: where that is exceeded, there is nothing worth going back to."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How a distillation went."""
+
+    num_steps: int
+    """That the student has behind it: those asked for, or where it stood before its loss stopped being a number."""
+    diverged: bool = False
+    """It was stopped, for no lower rate helped."""
+    warnings: tuple[str, ...] = ()
 
 
 def distill(
@@ -50,9 +69,16 @@ def distill(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
+    checkpoint: Checkpoint | None = None,
+    carried: Mapping[str, Resumable] | None = None,
+    watch: Callable[[int, float], Mapping[str, float]] | None = None,
     progress: Progress = SILENT,
-) -> None:
+    title: str = "distill",
+) -> Distilled:
     """Train the student in place; weights outside `masks` stay exactly zero.
+
+    Where the loss or a weight stops being a number, it goes back to where it last stood well and lowers the rate; after
+    a few times it stops there.
 
     Args:
         student: on the device of `compute`, in eval mode; comes back in eval mode.
@@ -66,63 +92,180 @@ def distill(
             compared.
         synthesis: how `images` were made, which a refresh goes on with; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
-        progress: where to report.
-
-    Raises:
-        StageError: the loss stopped being a number.
+        checkpoint: where to go on from, and where to write how far it got; None starts anew and keeps nothing.
+        carried: what else changes with the steps, by name.
+        watch: is told every step, counted from 1, and its loss, and answers with what else is worth showing; must
+            leave the student as it is.
+        progress: where to report,
+        title: and under which name.
     """
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
+    checkpoint = checkpoint or Checkpoint()
     if settings.crop_border == "auto":
         settings = settings.model_copy(update={"crop_border": border_of(teacher, images, settings, compute)})
     pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
-    optimizer = _optimizer(student, settings)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
-    batch_size = min(settings.batch_size, len(images))
-    order: list[int] = []
     student.requires_grad_(True)
+    training = _Training(student, settings, len(images), seed)
+    parts: dict[str, Resumable] = {"training": training, **(carried or {})}
+    warnings: list[str] = []
+    diverged = False
 
     def view(batch_NCHW: Tensor) -> Tensor:
-        return augment(batch_NCHW, settings, generator, rng)
+        return augment(batch_NCHW, settings, training.generator, training.rng)
 
     with (
-        _fresh_dreams(settings, synthesis, record, images, compute, seed) as fresh,
+        _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint) as fresh,
         _batch_norms(student, settings.bn),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
-        progress.task("distill", settings.num_steps, "steps") as task,
     ):
-        for step in range(settings.num_steps):
-            if fresh and fresh.is_due(step, settings.num_steps):
-                fresh.refresh(student, teacher, view)
-            if len(order) < batch_size:
-                order = rng.permutation(len(images)).tolist()
-            chosen, order = order[:batch_size], order[batch_size:]
-            dreams_NCHW = torch.from_numpy(images.images_of(chosen))
-            batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW))
-            with torch.no_grad(), compute.autocast():
-                teacher_logits = teacher(batch)
-            with compute.autocast():
-                student_logits = student(batch)
-            kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
-            loss = settings.kd_weight * kd
-            if teacher_features:
-                taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
-                loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            _mask_gradients(student, masks)
-            optimizer.step()
-            scheduler.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise StageError(
-                    f"distillation diverged at step {step}: the loss is {value}",
-                    hint="a lower recovery.lr in a profile of your own may help",
-                )
-            task.advance(1, loss=value)
+        if fresh:
+            parts["fresh"] = fresh
+        good = checkpoint.read(lambda state: fresh is None or fresh.has(part_of(state, "fresh")))
+        if good is not None:
+            restore(parts, good)
+            progress.note(f"distillation goes on after step {training.step:,} of {settings.num_steps:,}")
+        good = good or gathered(parts)
+        unproven = good
+        with progress.task(title, settings.num_steps - training.step, "steps") as task:
+            while True:
+                problem = training.problem()
+                if problem is None and training.is_state_due():
+                    # Whether a step was too large is seen in the losses after it: they prove the state before last.
+                    is_sound = training.is_sound()
+                    good, unproven = (unproven, gathered(parts)) if is_sound else (good, good)
+                    if checkpoint.is_due():
+                        checkpoint.write(good)
+                if problem is not None:
+                    broken_at, num_lowered = training.step, training.num_lowered + 1
+                    restore(parts, good)
+                    unproven = good
+                    diverged = num_lowered > _MAX_LOWERED
+                    warnings.append(_stepped_back(problem, broken_at, training.step, stopped=diverged))
+                    progress.note(warnings[-1])
+                    training.num_lowered = num_lowered
+                if diverged or training.step == settings.num_steps:
+                    break
+                if fresh and fresh.is_due(training.step, settings.num_steps):
+                    fresh.refresh(student, teacher, view, progress)
+                dreams_NCHW = torch.from_numpy(images.images_of(training.next_batch()))
+                batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW))
+                with torch.no_grad(), compute.autocast():
+                    teacher_logits = teacher(batch)
+                with compute.autocast():
+                    student_logits = student(batch)
+                kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
+                loss = settings.kd_weight * kd
+                if teacher_features:
+                    taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
+                    loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
+                value = training.learn(loss, masks)
+                task.advance(1, loss=value, **(watch(training.step, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
+    return Distilled(training.step, diverged, tuple(warnings))
+
+
+def _stepped_back(problem: str, step: int, back_to: int, *, stopped: bool) -> str:
+    went = "it was stopped there" if stopped else f"it goes on from there at {_LOWER_RATE:g} of the rate"
+    return f"distillation: {problem} after step {step:,}; back to step {back_to:,}, and {went}"
+
+
+class _Training:
+    """All of a distillation that changes from step to step, but for fresh images."""
+
+    def __init__(self, student: nn.Module, settings: Recovery, num_images: int, seed: int) -> None:
+        self.step = 0
+        self.num_lowered = 0
+        """Times that the rate was lowered."""
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self._student, self._settings = student, settings
+        self._optimizer = _optimizer(student, settings)
+        self._num_images, self._batch_size = num_images, min(settings.batch_size, num_images)
+        self._order_N = np.zeros(0, np.int64)
+        """Of the images that this pass over them has yet to come to."""
+        self._losses: list[float] = []
+        """Since the last state was taken."""
+        self._first_loss: float | None = None
+
+    def next_batch(self) -> NDArray[np.int64]:
+        """Indices of images; all of them come before any comes again, but for what is left over at the end."""
+        if len(self._order_N) < self._batch_size:
+            self._order_N = self.rng.permutation(self._num_images)
+        chosen, self._order_N = self._order_N[: self._batch_size], self._order_N[self._batch_size :]
+        return chosen
+
+    def learn(self, loss: Tensor, masks: Mapping[str, Tensor]) -> float:
+        """One step down the loss; its value."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        _mask_gradients(self._student, masks)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.lr * _rate(self.step, self._settings) * _LOWER_RATE**self.num_lowered
+        self._optimizer.step()
+        self.step += 1
+        self._losses.append(float(loss.detach()))
+        return self._losses[-1]
+
+    def problem(self) -> str | None:
+        """What is no number any more, in words; weights are looked at when a state is due."""
+        if self._losses and not math.isfinite(self._losses[-1]):
+            return f"the loss was {self._losses[-1]}"
+        if self.is_state_due() and not all(
+            bool(tensor.isfinite().all())
+            for tensor in self._student.state_dict().values()
+            if tensor.is_floating_point()
+        ):
+            return "a weight was no number any more"
+        return None
+
+    def is_sound(self) -> bool:
+        """Whether the losses since the last state are worth going on from."""
+        if not self._losses:
+            return True
+        mean = sum(self._losses) / len(self._losses)
+        self._losses = []
+        self._first_loss = mean if self._first_loss is None else self._first_loss
+        return mean <= _WILD * self._first_loss
+
+    def is_state_due(self) -> bool:
+        """After a number of steps that depends on the settings alone, and at the end."""
+        return self.step % max(1, self._settings.num_steps // _STATES) == 0 or self.step == self._settings.num_steps
+
+    def state(self) -> State:
+        """Of weights, optimiser, random numbers and order."""
+        tensors = {f"student/{name}": tensor.detach().clone() for name, tensor in self._student.state_dict().items()}
+        for number, values in self._optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{number}/{name}"] = value.detach().clone()
+        tensors |= {"order": torch.from_numpy(self._order_N.copy()), "generator": self.generator.get_state()}
+        facts = {
+            "step": self.step,
+            "num_lowered": self.num_lowered,
+            "first_loss": self._first_loss,
+            "rng": self.rng.bit_generator.state,
+        }
+        return State(tensors, facts)
+
+    def restore(self, state: State) -> None:
+        """Be as `state` says."""
+        weights: dict[str, Tensor] = {}
+        values: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.tensors.items():
+            kind, _, name = key.partition("/")
+            if kind == "student":
+                weights[name] = tensor
+            elif kind == "optimizer":
+                number, _, name = name.partition("/")
+                values.setdefault(int(number), {})[name] = tensor.clone()
+        self._student.load_state_dict(weights)
+        self._optimizer.load_state_dict({"state": values, "param_groups": self._optimizer.state_dict()["param_groups"]})
+        self._order_N = state.tensors["order"].numpy()
+        self.generator.set_state(state.tensors["generator"])
+        self.rng.bit_generator.state = state.facts["rng"]
+        self.step, self.num_lowered = state.facts["step"], state.facts["num_lowered"]
+        self._first_loss, self._losses = state.facts["first_loss"], []
 
 
 def _paired_blocks(
@@ -141,10 +284,12 @@ def _fresh_dreams(
     images: ImageSet,
     compute: Compute,
     seed: int,
+    checkpoint: Checkpoint,
 ) -> FreshDreams | AbstractContextManager[None]:
     if settings.refresh is None or synthesis is None:
         return nullcontext()
-    return FreshDreams(settings.refresh, synthesis, record, images, compute, seed)
+    folder = checkpoint.folder / "fresh" if checkpoint.folder else None
+    return FreshDreams(settings.refresh, synthesis, record, images, compute, seed, folder)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
 from edgerecover.recover.linear_maps import LinearMap, linear_maps_of, run_until
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
@@ -55,6 +56,7 @@ def fit_layers(
     batch_size: int,
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> None:
     """Fit the student's linear maps to what the teacher's put out, then its BN statistics, in place.
@@ -72,12 +74,23 @@ def fit_layers(
         batch_size: images per forward.
         compute: device; always float32, which normal equations need.
         channels: the teacher's channels that a narrower student has.
+        checkpoints: where to go on from, and where to write how far it got.
         progress: where to report.
     """
     maps = _fittable(student, teacher, channels, compute.images(images.images_of(range(1))))
     random = torch.Generator().manual_seed(0)
-    with progress.task("least squares", len(maps), "layers") as task:
-        for linear_map in maps:
+    checkpoint, num_done = checkpoints.of("fitted-layers"), 0
+    if state := checkpoint.read():
+        student.load_state_dict(part_of(state, "student").tensors)
+        random.set_state(state.tensors["generator"])
+        num_done = state.facts["num_done"]
+        progress.note(f"least squares go on after {num_done} of {len(maps)} layers")
+    with progress.task("least squares", len(maps) - num_done, "layers") as task:
+        for number, linear_map in enumerate(maps[num_done:], num_done):
+            if checkpoint.is_due():
+                tensors = {f"student/{name}": tensor for name, tensor in student.state_dict().items()}
+                facts = {"student": {}, "num_done": number}
+                checkpoint.write(State({**tensors, "generator": random.get_state()}, facts))
             weight = student.get_parameter(linear_map.weight)
             module = student.get_submodule(linear_map.module)
             moments = _Moments()
@@ -93,7 +106,8 @@ def fit_layers(
             _fit(weight, bias, moments, masks.get(linear_map.weight, torch.ones_like(weight)))
             task.advance(1)
     if batch_norms_of(student):
-        repair_statistics(student, teacher, images, batch_size, compute, channels)
+        repair_statistics(student, teacher, images, batch_size, compute, channels, checkpoints, progress)
+    checkpoint.discard()
 
 
 def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[LinearMap]:

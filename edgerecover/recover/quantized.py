@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from edgerecover.export.onnx import export
 from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
 from edgerecover.recover.distill import distill
 from edgerecover.synthesize.image_set import SyntheticSets
 
@@ -88,6 +88,7 @@ def distil_for_int8(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     max_points_lost: float = MAX_POINTS_LOST,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> QuantizedStudent:
     """Distil a copy of the student under fake quantisation, export it, and make its int8 variant in `folder`.
@@ -107,13 +108,13 @@ def distil_for_int8(
         compute: device; computes in float32 here, because bfloat16 has no more bits than the integers.
         channels: the teacher's channels that a narrower student has.
         max_points_lost: agreement that int8 may cost, in percentage points.
+        checkpoints: where the distillation goes on from and keeps its result; of these very arguments.
         progress: where to report.
 
     Raises:
-        StageError: distillation diverged, or the file cannot be written.
+        StageError: the file cannot be written.
         BadInputError: the student cannot be exported any more.
     """
-    started = time.perf_counter()
     compute = dataclasses.replace(compute, amp_dtype=None)
     learner = compute.place(copy.deepcopy(student)).eval()
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -121,12 +122,21 @@ def distil_for_int8(
     # Frozen: batch statistics would move the student, which is nearly right, away from what its ranges are read for.
     changes = {"lr": settings.lr * RATE_FACTOR, "refresh": None, "bn": "frozen"}
     short = settings.model_copy(update={"num_steps": min(MAX_STEPS, settings.num_steps), **changes})
-    with fake_int8(learner, scheme):
-        distill(
-            learner, teacher, masks, sets.train, short,
-            seed=seed, compute=compute, channels=channels, progress=progress,
-        )  # fmt: skip
-    seconds = time.perf_counter() - started
+    finished = checkpoints.of("learner")
+    if done := finished.read():
+        learner.load_state_dict(done.tensors)
+        seconds = float(done.facts["seconds"])
+    else:
+        checkpoint = checkpoints.of("distillation")
+        with fake_int8(learner, scheme) as ranges:
+            distill(
+                learner, teacher, masks, sets.train, short,
+                seed=seed, compute=compute, channels=channels,
+                checkpoint=checkpoint, carried={"ranges": ranges}, progress=progress, title="distil in int8",
+            )  # fmt: skip
+        seconds = checkpoint.seconds
+        finished.write(State(learner.state_dict(), {"seconds": seconds}))
+        checkpoint.discard()
     learner = learner.cpu().eval().requires_grad_(False)
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as temporary:
         path = Path(temporary) / "float32.onnx"
@@ -147,14 +157,14 @@ def _said_to_be_distilled(answer: Variant | RefusedVariant, num_steps: int) -> V
 
 
 @contextmanager
-def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[None]:
+def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[Ranges]:
     """Inside, every forward of `network` computes its layers (and sums, where the scheme does) on rounded numbers.
 
     Ranges of activations follow the batches while gradients are recorded, and stand still otherwise. Layers are told
     apart by the order of their calls, which must be the same in every forward. Layers inside torch's own multi-head
     attention are left in float: it hides them.
     """
-    ranges: dict[int, Tensor] = {}
+    ranges = Ranges()
     modes: list[_FakeInt8] = []
     sums = scheme.outputs and not any(isinstance(m, (nn.LayerNorm, nn.MultiheadAttention)) for m in network.modules())
 
@@ -170,16 +180,29 @@ def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[None]:
         network.register_forward_hook(leave, always_call=True),
     ]
     try:
-        yield
+        yield ranges
     finally:
         for handle in handles:
             handle.remove()
 
 
+class Ranges(dict[int, Tensor]):
+    """Lowest and highest value (2,) of each activation, by the number of its call."""
+
+    def state(self) -> State:
+        """As they are now."""
+        return State({str(number): range_2.clone() for number, range_2 in self.items()})
+
+    def restore(self, state: State) -> None:
+        """Be as `state` says."""
+        self.clear()
+        self.update({int(number): range_2.clone() for number, range_2 in state.tensors.items()})
+
+
 class _FakeInt8(TorchFunctionMode):
     """One forward: layers' weights and inputs rounded, on the way into the function that computes them."""
 
-    def __init__(self, scheme: Int8Scheme, ranges: dict[int, Tensor], *, with_sums: bool) -> None:
+    def __init__(self, scheme: Int8Scheme, ranges: Ranges, *, with_sums: bool) -> None:
         super().__init__()
         self._scheme, self._ranges, self._with_sums = scheme, ranges, with_sums
         self._number = 0
@@ -201,7 +224,7 @@ class _FakeInt8(TorchFunctionMode):
         number, self._number = self._number, self._number + 1
         if torch.is_grad_enabled() or number not in self._ranges:
             self._follow(number, values.detach())
-        low, high = self._ranges[number].unbind()
+        low, high = self._ranges[number].to(values.device).unbind()
         symmetric, signed = self._scheme.symmetric_activations, self._scheme.signed_activations
         qmin, qmax = (-128, 127) if signed else (0, 255)
         if symmetric:
@@ -216,7 +239,10 @@ class _FakeInt8(TorchFunctionMode):
         low, high = values.amin().clamp(max=0), values.amax().clamp(min=0)
         now = torch.stack([low, torch.maximum(high, low + _SMALLEST_RANGE)]).float()
         before = self._ranges.get(number)
-        self._ranges[number] = now if before is None else before + _MOMENTUM * (now - before)
+        if before is not None:
+            before = before.to(now.device)  # from a checkpoint it comes on the CPU
+            now = before + _MOMENTUM * (now - before)
+        self._ranges[number] = now
 
 
 def rounded_weight(weight: Tensor, axis: int, scheme: Int8Scheme) -> Tensor:

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from edgerecover.config import Refresh, Synthesis
 from edgerecover.device import Compute
+from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.recover.checkpoints import State
 from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of
-from edgerecover.synthesize.image_set import ImageSet, Shard, write_shard
+from edgerecover.synthesize.image_set import ImageSet, Shard, read_shard, write_shard
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import tapped
 
@@ -38,38 +40,68 @@ class FreshDreams:
         images: ImageSet,
         compute: Compute,
         seed: int,
+        folder: Path | None = None,
     ) -> None:
+        """Keep them in `folder`, to go on with after an interruption; None takes a temporary one."""
         self._settings, self._record, self._images, self._compute = settings, record, images, compute
         self._synthesis = synthesis.model_copy(
             update={"num_steps": settings.num_steps, "lr": settings.lr, "schedule": "cosine", "class_term": "target"}
         )
         self._generator = torch.Generator().manual_seed(seed)
         self._rng = np.random.default_rng(seed)
-        self._folder = tempfile.TemporaryDirectory(prefix="refresh-", dir=images.folder)
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="refresh-", dir=images.folder)
+        self._folder = folder or Path(self._temporary.name if self._temporary else "")
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Shard] = []
 
     def __enter__(self) -> FreshDreams:
         return self
 
+    def state(self) -> State:
+        """How many there are, and of the random numbers that make the next ones."""
+        return State(
+            {"generator": self._generator.get_state()},
+            {"rng": self._rng.bit_generator.state, "num_shards": len(self._shards)},
+        )
+
+    def has(self, state: State) -> bool:
+        """Whether the images that `state` speaks of are whole on disk."""
+        return all(read_shard(self._folder, _name(number)) for number in range(state.facts["num_shards"]))
+
+    def restore(self, state: State) -> None:
+        """Go on from there; what was made later is made again, the same."""
+        found = [read_shard(self._folder, _name(number)) for number in range(state.facts["num_shards"])]
+        self._shards = [shard for shard in found if shard is not None]
+        self._generator.set_state(state.tensors["generator"])
+        self._rng.bit_generator.state = state.facts["rng"]
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Neither while the student still changes fast, nor when it is about to settle."""
         return step % self._settings.every_steps == 0 and num_steps / 8 <= step <= num_steps * 7 / 8
 
-    def refresh(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor]) -> None:
+    def refresh(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        view: Callable[[Tensor], Tensor],
+        progress: Progress = SILENT,
+    ) -> None:
         """Add images on which the two disagree; `student` comes back in the modes that its layers had."""
         modes = {module: module.training for module in student.modules()}
         student.eval()
         try:
             remaining = self._settings.num_images
-            while remaining > 0:
-                size = min(remaining, self._synthesis.batch_size, len(self._images))
-                self._add(student, teacher, view, size)
-                remaining -= size
+            with progress.task("refresh", remaining, "dreams") as task:
+                while remaining > 0:
+                    size = min(remaining, self._synthesis.batch_size, len(self._images))
+                    self._add(student, teacher, view, size, task)
+                    remaining -= size
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -78,12 +110,14 @@ class FreshDreams:
         """Half of a batch of network inputs replaced by fresh images; as it is while there are none."""
         if not self._shards:
             return batch_NCHW
-        fresh = ImageSet(Path(self._folder.name), self._images.scale, tuple(self._shards))
+        fresh = ImageSet(self._folder, self._images.scale, tuple(self._shards))
         half = len(batch_NCHW) // 2
         chosen = self._rng.integers(len(fresh), size=half)
         return torch.cat([torch.from_numpy(fresh.images_of(chosen)), batch_NCHW[half:]]) if half else batch_NCHW
 
-    def _add(self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int) -> None:
+    def _add(
+        self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int, task: Task
+    ) -> None:
         started = time.perf_counter()
         scale = self._images.scale
         chosen = self._rng.choice(len(self._images), size=size, replace=False)
@@ -101,9 +135,13 @@ class FreshDreams:
                 self._synthesis,
                 self._generator,
                 self._compute,
+                on_step=lambda loss: task.advance(size / self._synthesis.num_steps, loss=loss),
                 rival=Rival(student, start_NCHW, self._settings.weight),
             )
         pixels = scale.encode(images_NCHW.nan_to_num().numpy())
-        name = f"fresh-{len(self._shards):05d}"
         seconds = time.perf_counter() - started
-        self._shards.append(write_shard(Path(self._folder.name), name, pixels, (), 0, seconds))
+        self._shards.append(write_shard(self._folder, _name(len(self._shards)), pixels, (), 0, seconds))
+
+
+def _name(number: int) -> str:
+    return f"fresh-{number:05d}"

@@ -8,21 +8,24 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Descent, Lineage, Rung
+from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
-from edgerecover.errors import StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
+from edgerecover.recover.curve import Curve
 from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
@@ -45,6 +48,8 @@ class Recovered:
     """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
     lineage: Lineage | None = None
     """Of the student as it came."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong on the way and was worked around, for the report."""
 
     @property
     def handed_back(self) -> bool:
@@ -65,6 +70,7 @@ def recover(
     channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
@@ -86,52 +92,78 @@ def recover(
         channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
         synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
         record: of the teacher's activations, where the sets were made with one.
+        checkpoints: where to go on from, with the same end as without an interruption; of these very arguments.
         progress: where to report.
     """
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
-    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided)
+    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
         progress.note("the student was trained by others: it is handed back as it came")
         ladder.judge("as it came (fine-tuned)", current, 0.0)
         return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
     ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
+    warnings: tuple[str, ...] = ()
     if settings.repair_statistics and batch_norms_of(current):
-        started = time.perf_counter()
-        repair_statistics(current, teacher, sets.train, settings.batch_size, compute, channels)
-        ladder.judge("statistics repair", current, time.perf_counter() - started)
+        with _rung("statistics repair", current, ladder, checkpoints) as rung:
+            if not rung.is_done:
+                repair_statistics(
+                    current, teacher, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                )
     if settings.layerwise and channels.related:
-        started = time.perf_counter()
-        fit_layers(current, teacher, masks, sets.train, settings.batch_size, compute, channels, progress)
-        ladder.judge("layer-wise least squares", current, time.perf_counter() - started)
+        with _rung("layer-wise least squares", current, ladder, checkpoints) as rung:
+            if not rung.is_done:
+                fit_layers(
+                    current, teacher, masks, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                )
     if settings.num_steps:
-        started = time.perf_counter()
-        name = "distillation"
-        try:
-            distill(
-                current, teacher, masks, sets.train, settings,
-                seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
-                progress=progress,
-            )  # fmt: skip
-        except StageError as error:
-            # The rungs below still stand; what diverged is judged like any other, and loses.
-            progress.note(error.message)
-            name = "distillation (diverged)"
-        ladder.judge(name, current.eval(), time.perf_counter() - started)
+        checkpoint = checkpoints.of("distillation")
+        curve = Curve(current, ladder.agreement, settings.num_steps)
+        distilled = distill(
+            current, teacher, masks, sets.train, settings,
+            seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
+            checkpoint=checkpoint, carried={"curve": curve}, watch=curve.note, progress=progress,
+        )  # fmt: skip
+        # The rungs below still stand; what diverged is judged like any other, and loses or not.
+        name = "distillation (diverged)" if distilled.diverged else "distillation"
+        warnings = distilled.warnings
+        ladder.judge(name, current, checkpoint.seconds, curve.points)
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
-    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage)
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, warnings)
+
+
+@dataclass(frozen=True)
+class _RungUnderWay:
+    is_done: bool
+    """It was climbed before an interruption."""
+
+
+@contextmanager
+def _rung(name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoints) -> Iterator[_RungUnderWay]:
+    """Judge the student after the block, and keep what it became in it."""
+    checkpoint = checkpoints.of(name.replace(" ", "-"))
+    done = checkpoint.read()
+    if done is not None:
+        student.load_state_dict(done.tensors)
+    yield _RungUnderWay(done is not None)
+    seconds = done.facts["seconds"] if done else checkpoint.seconds
+    if done is None:
+        checkpoint.write(State(student.state_dict(), {"seconds": seconds}))
+    ladder.judge(name, student, seconds)
 
 
 class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
-    def __init__(self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool) -> None:
-        self._images, self._compute = images, compute
+    def __init__(
+        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+    ) -> None:
+        self._images, self._compute, self._progress = images, compute, progress
         self._teacher_logits_NK = logits_on(teacher, images, compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
@@ -143,16 +175,26 @@ class _Ladder:
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
 
-    def judge(self, name: str, candidate: nn.Module, seconds: float) -> None:
-        logits_NK = logits_on(candidate, self._images, self._compute)
+    def agreement(self, candidate: nn.Module) -> float:
+        """Top-1 with the teacher, 0 to 1."""
+        return float(self._agrees(logits_on(candidate, self._images, self._compute)).float().mean())
+
+    def _agrees(self, logits_NK: Tensor) -> Tensor:
         # A row that is not a number has an argmax too, which may be right by chance: it decides nothing.
-        decides_N = logits_NK.isfinite().all(1)
-        agrees_N = (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & decides_N
+        return (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & logits_NK.isfinite().all(1)
+
+    def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
+        logits_NK = logits_on(candidate, self._images, self._compute)
+        agrees_N = self._agrees(logits_NK)
         agreement = float(agrees_N.float().mean())
         log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
         kl_N = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).nan_to_num(nan=torch.inf)
         kl = float(kl_N.mean())
-        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds))
+        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds, curve=curve))
+        self._progress.note(
+            f"{name}: {100 * agreement:.1f} % agreement on {len(agrees_N)} calibration images",
+            agreement=agreement,
+        )
         if len(self._rungs) == 1:
             self._as_it_came_N, self._as_it_came_kl_N = agrees_N, kl_N
             self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)
@@ -228,5 +270,11 @@ _LARGEST_KL = 1e9
 @torch.no_grad()
 def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
     """Logits (N, K) of all images of a set, float32 on the CPU; computed in float32 whatever the device."""
-    batches = images.batches(_EVALUATION_BATCH)
-    return torch.cat([network(compute.images(batch)).float().cpu() for batch in batches])
+    return torch.cat([torch.from_numpy(logits_NK) for logits_NK in numpy_logits(network, images, compute)])
+
+
+def numpy_logits(network: nn.Module, images: ImageSet, compute: Compute) -> Iterator[NDArray[np.float32]]:
+    """The same batch by batch, (n, K)."""
+    for batch_NCHW in images.batches(_EVALUATION_BATCH):
+        with torch.no_grad():
+            yield network(compute.images(batch_NCHW)).float().cpu().numpy()

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints, State
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import batch_norms_of, batch_statistics
 
@@ -39,6 +41,8 @@ def repair_statistics(
     batch_size: int,
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    progress: Progress = SILENT,
 ) -> None:
     """Give the student's BN layers the statistics of what they really see, in place.
 
@@ -49,9 +53,16 @@ def repair_statistics(
         batch_size: images per forward; batches weigh alike, so a short last one is left out.
         compute: device and precision.
         channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
+        checkpoints: where to go on from, and where to write how far it got.
+        progress: where to report.
     """
-    student_statistics = _statistics_on(student, images, batch_size, compute)
-    taught_by_name = _stored_and_measured(teacher, images, batch_size, compute) if channels.related else {}
+    kept = checkpoints.of("statistics-of-student"), checkpoints.of("statistics-of-teacher")
+    num_passes = 2 if channels.related else 1
+    taught_by_name: dict[str, Tensor] = {}
+    with progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
+        student_statistics = _statistics_on(student, images, batch_size, compute, kept[0], task)
+        if channels.related:
+            taught_by_name = _stored_and_measured(teacher, images, batch_size, compute, kept[1], task)
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
@@ -69,13 +80,17 @@ def repair_statistics(
         scale = ((var_s + eps) / (var_t + eps)).sqrt()
         layer.running_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
         layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
+    for checkpoint in kept:
+        checkpoint.discard()
 
 
-def _stored_and_measured(teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute) -> dict[str, Tensor]:
+def _stored_and_measured(
+    teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute, checkpoint: Checkpoint, task: Task
+) -> dict[str, Tensor]:
     """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
     layers = batch_norms_of(teacher)
     taught = {}
-    for name, measured in _statistics_on(teacher, images, batch_size, compute).items():
+    for name, measured in _statistics_on(teacher, images, batch_size, compute, checkpoint, task).items():
         mean_C, var_C = layers[name].running_mean, layers[name].running_var
         assert mean_C is not None
         assert var_C is not None
@@ -85,27 +100,40 @@ def _stored_and_measured(teacher: nn.Module, images: ImageSet, batch_size: int, 
 
 @torch.no_grad()
 def _statistics_on(
-    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute
+    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute, checkpoint: Checkpoint, task: Task
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
     moments: dict[str, tuple[Tensor, Tensor]] = {}
+    num_done = 0
+    if state := checkpoint.read():
+        moments = {name: tuple(both.to(compute.device)) for name, both in state.tensors.items()}
+        num_done = state.facts["num_done"]
+        task.advance(num_done)
 
     def add(name: str, inputs: tuple[Tensor, ...]) -> None:
         mean_C, var_C = batch_statistics(inputs[0])
         first_C, second_C = moments.get(name, (torch.zeros_like(mean_C), torch.zeros_like(var_C)))
         moments[name] = first_C + mean_C, second_C + var_C + mean_C.square()
 
-    batch_size = min(batch_size, len(images))
-    starts = range(0, len(images) - batch_size + 1, batch_size)
+    batch_size, starts = min(batch_size, len(images)), _starts(images, batch_size)
     with normalising_by_batch(network, add):
-        for start in starts:
+        for number, start in enumerate(starts[num_done:], num_done):
+            if checkpoint.is_due():
+                both = {name: torch.stack(pair) for name, pair in moments.items()}
+                checkpoint.write(State(both, {"num_done": number}))
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
+            task.advance()
     n = len(starts)
     return {
         name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))
         for name, (first_C, second_C) in moments.items()
     }
+
+
+def _starts(images: ImageSet, batch_size: int) -> range:
+    batch_size = min(batch_size, len(images))
+    return range(0, len(images) - batch_size + 1, batch_size)
 
 
 @contextmanager

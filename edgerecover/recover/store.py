@@ -48,6 +48,7 @@ def write_recovered(folder: Path, recovered: Recovered) -> None:
         "sha256": sha256_of(folder / _WEIGHTS),
         "rungs": [to_json(rung) for rung in recovered.rungs],
         "lineage": to_json(recovered.lineage),
+        "warnings": list(recovered.warnings),
     }
     replace_file(folder / _FACTS, json.dumps(facts).encode())
 
@@ -62,8 +63,9 @@ def read_recovered(folder: Path, student: nn.Module) -> Recovered | None:
             return None
         rungs = tuple(from_json(Rung, rung) for rung in facts["rungs"])
         lineage = from_json(Lineage, facts["lineage"]) if facts["lineage"] else None
+        warnings = tuple(str(warning) for warning in facts["warnings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     network = copy.deepcopy(student)
     network.load_state_dict(load_file(folder / _WEIGHTS))
-    return Recovered(network.eval().requires_grad_(False), rungs, lineage)
+    return Recovered(network.eval().requires_grad_(False), rungs, lineage, warnings)

@@ -12,6 +12,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from edgerecover.report.plain import plain
+
 BAR_COLUMNS = 24
 _WIDEST = 100
 """Columns beyond which lines of prose get hard to read."""
@@ -24,7 +26,7 @@ def show(console: Console, *parts: RenderableType) -> None:
 
 def section(title: str) -> RenderableType:
     """A heading with a rule."""
-    return Padding(Rule(Text(title, "bold"), align="left", style="dim"), (1, 0, 0, 0))
+    return Padding(Rule(Text(plain(title), "bold"), align="left", style="dim"), (1, 0, 0, 0))
 
 
 def named(pairs: Mapping[str, str]) -> RenderableType:
@@ -34,7 +36,7 @@ def named(pairs: Mapping[str, str]) -> RenderableType:
 
 def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
     """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
-    cells = [tuple(Text(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    cells = [tuple(_harmless(cell) for cell in row) for row in rows]
     num_columns = max((len(row) for row in cells), default=0)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for number in range(num_columns):
@@ -45,20 +47,18 @@ def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (),
     return Padding(table, (0, 0, 0, 2))
 
 
+def _harmless(cell: str | Text) -> Text:
+    """Whatever steers a terminal is written out."""
+    if isinstance(cell, str):
+        return Text(plain(cell))
+    safe = plain(cell.plain)
+    return cell if safe == cell.plain else Text(safe, cell.style)
+
+
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
     """A fraction as a bar."""
     filled = round(columns * fraction)
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
-
-
-def shape(sides: tuple[int, ...]) -> str:
-    """Sides of a tensor: "3×32×32"."""
-    return "×".join(str(side) for side in sides)
-
-
-def count(number: int, noun: str) -> str:
-    """One core, two cores."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def written(value: object) -> str:

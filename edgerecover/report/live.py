@@ -1,104 +1,189 @@
-"""Progress as people see it: bars with rate and ETA on a terminal, one line per finished task elsewhere."""
+"""Progress as people see it: bars with rate and time left on a terminal, a line now and then elsewhere."""
 
 # ruff: noqa: TID253 - this module is rich; the command line imports it when work starts
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from edgerecover.progress import Task
-from edgerecover.report.words import duration
+from edgerecover.report.following import Follower, Underway
+from edgerecover.report.words import amount, clock_time, duration, numbers, rate
 
-_LINE_EVERY_S = 30.0
-"""How often a task says where it is when nobody watches a bar: a log of hours must not be silent."""
+_TITLE_WIDTH = 14
+_NUMBERS_WIDTH = 26
+_WORTH_A_LINE_S = 1.0
+"""What took less and has no number to tell gets no line, nor does a stage that had nothing else to say."""
 
 
-class LiveProgress:
-    """A `progress.Progress` on stderr."""
+def live_progress(console: Console, clock: Callable[[], float] = time.perf_counter) -> Lines:
+    """Bars where somebody watches a terminal that can draw them, else lines."""
+    can_draw = console.is_terminal and not console.is_dumb_terminal
+    return Bars(console, clock) if can_draw else Lines(console, clock)
 
-    def __init__(self, console: Console) -> None:
+
+class Lines(Follower):
+    """A `progress.Progress` in whole lines, for logs of CI and dumb terminals."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(clock)
         self._console = console
+        self._num_lines_before_stage = self._num_lines = 0
 
-    @contextmanager
-    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
-        """Show one counted piece of work until the block ends."""
-        with ExitStack() as bars:
-            if self._console.is_terminal and not self._console.is_dumb_terminal:
-                task: _Counted = _Bar(bars.enter_context(_bars(self._console)), title, total)
-            else:
-                task = _Lines(self.note, title, total)
-            yield task
-        self.note(f"{title}: {task.done:,} {unit} in {duration(task.elapsed_s())}{task.numbers(', ')}")
-
-    def note(self, message: str) -> None:
-        """One line on stderr."""
+    def say(self, message: str) -> None:
+        """One line."""
+        self._num_lines += 1
         self._console.print(f"  {message}", highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing more will be said."""
+
+    def on_note(self, message: str, numbers: Mapping[str, float]) -> None:
+        """A note is a line; its numbers stand in it."""
+        self.say(message)
+
+    def on_task_progress(self, task: Underway) -> None:
+        """How far it is."""
+        self.say(progress_line(task))
+
+    def on_task_ended(self, task: Underway, is_finished: bool) -> None:
+        """What was done; of what was not finished nothing is claimed.
+
+        In a stage, which has more of them, only if it took its time or found something.
+        """
+        is_small = self.stage is not None and not task.numbers and task.pace.elapsed_s() < _WORTH_A_LINE_S
+        if is_finished and not is_small:
+            self.say(ended_line(task))
+
+    def on_stage_began(self, stage: str) -> None:
+        """Whatever is said from here on belongs to it."""
+        self._num_lines_before_stage = self._num_lines
+
+    def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
+        """A sign of life."""
+        self.say(f"{stage}: {duration(elapsed_s)} so far")
+
+    def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
+        """A line for a stage that said nothing else and took its time."""
+        if self._num_lines == self._num_lines_before_stage and seconds >= _WORTH_A_LINE_S:
+            self.say(f"{stage}: {duration(seconds)}")
+
+
+class Bars(Lines):
+    """A `progress.Progress` as bars, one below the other where tasks lie inside each other; each leaves one line."""
+
+    every_s = 0.25
+    """As often as a bar is drawn anew."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(console, clock)
+        self._bars: Progress | None = None
+        self._ids: dict[int, TaskID] = {}
+        self._stage_bar: TaskID | None = None
+
+    def on_stage_began(self, stage: str) -> None:
+        """A stage without a task moves, too."""
+        super().on_stage_began(stage)
+        self._stage_bar = self._drawn(stage, None)
+
+    def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
+        """How long it has taken."""
+        if self._bars is not None and self._stage_bar is not None:
+            self._bars.update(self._stage_bar, elapsed=clock_time(elapsed_s), refresh=True)
+
+    def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
+        """Its bar is taken away."""
+        self._erase_stage()
+        super().on_stage_ended(stage, seconds, reused)
+
+    def on_task_started(self, task: Underway) -> None:
+        """Draw its bar; the stage's own is no longer needed."""
+        bar = self._drawn(task.title, task.pace.total)
+        self._erase_stage()
+        self._ids[task.number] = bar
+
+    def on_task_progress(self, task: Underway) -> None:
+        """Draw it anew."""
+        if self._bars is None:
+            return
+        left_s = task.pace.left_s()
+        self._bars.update(
+            self._ids[task.number],
+            completed=task.pace.done,
+            rate=rate(task.pace.rate_per_s()),
+            numbers=_cut(numbers(task.numbers)),
+            left="" if left_s is None else f"left {clock_time(left_s)}",
+            elapsed=clock_time(task.pace.elapsed_s()),
+            refresh=True,
+        )
+
+    def on_task_ended(self, task: Underway, is_finished: bool) -> None:
+        """Take the bar away and leave a line."""
+        self._erase(self._ids.pop(task.number))
+        super().on_task_ended(task, is_finished)
+        if self._stage_bar is None and self.stage is not None and not self._ids:
+            self._stage_bar = self._drawn(self.stage, None)
+
+    def close(self) -> None:
+        """Give the terminal back, whatever is still drawn on it."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _drawn(self, title: str, total: float | None) -> TaskID:
+        if self._bars is None:
+            self._bars = _bars(self._console)
+            self._bars.start()
+        return self._bars.add_task(title[:_TITLE_WIDTH], total=total, rate="", numbers="", left="", elapsed="")
+
+    def _erase(self, bar: TaskID) -> None:
+        if self._bars is None:
+            return
+        self._bars.remove_task(bar)
+        if not self._bars.tasks:
+            self.close()
+
+    def _erase_stage(self) -> None:
+        if self._stage_bar is not None:
+            self._erase(self._stage_bar)
+            self._stage_bar = None
+
+
+def progress_line(task: Underway) -> str:
+    """How far a task is: "synthesize: 37%, 9.3/s, about 98 s left, loss 0.612"."""
+    left_s = task.pace.left_s()
+    parts = [
+        f"{task.pace.share:.0%}",
+        rate(task.pace.rate_per_s()),
+        f"about {duration(left_s)} left" if left_s is not None else f"{duration(task.pace.elapsed_s())} so far",
+        numbers(task.numbers),
+    ]
+    return f"{task.title}: {', '.join(filter(None, parts))}"
+
+
+def ended_line(task: Underway) -> str:
+    """What a task did: "synthesize: 1,408 dreams in 152 s (9.3/s), loss 0.25"."""
+    mean = rate(task.pace.mean_per_s()) if task.pace.done > 1 else ""
+    done = f"{amount(task.pace.done)} {task.unit} in {duration(task.pace.elapsed_s())}{f' ({mean})' if mean else ''}"
+    return f"{task.title}: {', '.join(filter(None, (done, numbers(task.numbers))))}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _NUMBERS_WIDTH else f"{text[: _NUMBERS_WIDTH - 1]}…"
 
 
 def _bars(console: Console) -> Progress:
+    """At most 79 columns: 2 + 14 + 10 + 5 + 8 + 26 + 9, and a space between any two."""
     columns = (
-        TextColumn("  {task.description:<12}"),
-        BarColumn(bar_width=14),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("  {task.description:<14}"),
+        BarColumn(bar_width=8),
+        TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[numbers]}"),
-        TextColumn("[dim]left[/]"),
-        TimeRemainingColumn(compact=True),
-        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[left]}[/]"),
+        TextColumn("[dim]{task.fields[elapsed]}[/]"),
     )
-    return Progress(*columns, console=console, transient=True, refresh_per_second=4)
-
-
-class _Counted:
-    """What every way of showing a task knows: how far it is, since when, and the latest numbers."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self._started_s = time.perf_counter()
-        self._numbers: dict[str, float] = {}
-
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        self.done += steps
-        self._numbers.update(numbers)
-
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self._started_s
-
-    def numbers(self, before: str = "") -> str:
-        text = " ".join(f"{name} {value:.3g}" for name, value in self._numbers.items())
-        return before + text if text else ""
-
-
-class _Bar(_Counted):
-    def __init__(self, bars: Progress, title: str, total: int) -> None:
-        super().__init__()
-        self._bars = bars
-        self._id = bars.add_task(title, total=total, rate="", numbers="")
-
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        super().advance(steps, **numbers)
-        speed = self._bars.tasks[0].speed
-        rate = f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.1f}/s" if speed else ""
-        self._bars.update(self._id, advance=steps, numbers=self.numbers(), rate=rate)
-
-
-class _Lines(_Counted):
-    def __init__(self, say: Callable[[str], None], title: str, total: int) -> None:
-        super().__init__()
-        self._say, self._title, self._total = say, title, total
-        self._next_line_s = _LINE_EVERY_S
-
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        super().advance(steps, **numbers)
-        elapsed_s = self.elapsed_s()
-        if elapsed_s < self._next_line_s or self.done >= self._total:
-            return
-        self._next_line_s = elapsed_s + _LINE_EVERY_S
-        left_s = elapsed_s * (self._total - self.done) / self.done
-        share = self.done / self._total
-        self._say(f"{self._title}: {share:.0%}, about {duration(left_s)} left{self.numbers(', ')}")
+    return Progress(*columns, console=console, transient=True, auto_refresh=False)

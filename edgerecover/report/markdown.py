@@ -7,17 +7,22 @@ from collections.abc import Iterable
 from edgerecover.artifacts import Report
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
+from edgerecover.report.plain import plainly
+from edgerecover.report.samples import PERCENTILES
 from edgerecover.report.words import duration, mirroring, percent, precision, prediction, proportion, record, size
 
 
 def markdown(report: Report) -> str:
-    """The whole report, in the order of the terminal's."""
+    """The whole report, in the order of the terminal's; its texts may be hostile."""
+    report = plainly(report)
     return "\n".join(
         [
-            f"# {report.verdict.value.upper()}: {report.student.path} for {report.target}",
+            f"# {report.verdict.value.upper()}: {_escaped(report.student.path)} for {_escaped(report.target)}",
             "",
-            f"edgerecover {report.edgerecover_version}, profile {report.profile}, seed {report.seed}, "
-            f"{report.device}, data used: {report.data_used}, {report.created_utc}",
+            _escaped(
+                f"edgerecover {report.edgerecover_version}, profile {report.profile}, seed {report.seed}, "
+                f"{report.device}, data used: {report.data_used}, {report.created_utc}"
+            ),
             "",
             *_table("Model", ("", ""), _model(report)),
             *_table("Stages", ("stage", "time"), _stages(report)),
@@ -28,18 +33,26 @@ def markdown(report: Report) -> str:
             *_engines(report),
             *_table("Latency", ("", ""), _latency(report)),
             *_table("Gates", ("gate", "status", ""), ((g.name, g.status.value, g.message) for g in report.gates)),
-            *(f"> {warning}\n" for warning in report.warnings),
+            *(f"> {_escaped(warning)}\n" for warning in report.warnings),
         ]
     )
 
 
 def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [f"## {title}", "", _row(header), _row(("---",) * len(header))]
+    lines = [f"## {_escaped(title)}", "", _row(header), _row(("---",) * len(header))]
     return [*lines, *(_row(row) for row in rows), ""]
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    """As Markdown, the text itself: no table, no tag, no link and no picture of its own."""
+    text = " ".join(text.split("\n")).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    for character in "|[]`*":
+        text = text.replace(character, f"\\{character}")
+    return text
 
 
 def _model(report: Report) -> list[tuple[str, str]]:
@@ -120,7 +133,7 @@ def _engines(report: Report) -> list[str]:
 
 def _latency(report: Report) -> list[tuple[str, str]]:
     latency = report.latency
-    percentiles = [(f"p{q}", f"{latency.percentile_ms(q):.3f} ms") for q in (50, 90, 99)]
+    percentiles = [(f"p{q}", f"{latency.percentile_ms(q):.3f} ms") for q in PERCENTILES]
     return [
         ("kind", "target latency" if latency.host_is_target else "host latency: this machine is not the target"),
         *percentiles,

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeGuard
 
 from rich.console import Console, Group, RenderableType
@@ -13,8 +13,12 @@ from rich.text import Text
 from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
-from edgerecover.report.layout import bar, count, grid, named, section, shape, show, written
+from edgerecover.report.latency import sparkline, steps_for
+from edgerecover.report.layout import bar, grid, named, section, show, written
+from edgerecover.report.plain import plainly
+from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
+    count,
     duration,
     mirroring,
     parity,
@@ -23,35 +27,30 @@ from edgerecover.report.words import (
     prediction,
     proportion,
     record,
+    shape,
     size,
+    status_tone,
+    status_word,
 )
+from edgerecover.runtime.doubts import doubts
 
-_STYLE = {
-    GateStatus.PASS: "green",
-    GateStatus.FAIL: "bold red",
-    GateStatus.INCONCLUSIVE: "yellow",
-    GateStatus.NEEDS_DEVICE: "cyan",
-    GateStatus.SKIP: "dim",
-}
-_WORD = {
-    GateStatus.PASS: "PASS",
-    GateStatus.FAIL: "FAIL",
-    GateStatus.INCONCLUSIVE: "UNSURE",
-    GateStatus.NEEDS_DEVICE: "DEVICE",
-    GateStatus.SKIP: "SKIP",
-}
+_STYLES = {"pass": "green", "fail": "bold red", "unsure": "yellow", "device": "cyan"}
+"""By the tone of a status."""
+
+
+def _style(status: GateStatus) -> str:
+    return _STYLES.get(status_tone(status), "dim")
 
 
 def print_report(console: Console, report: Report, bundle: str | None) -> None:
     """Show a whole run, or the judgement of a file from elsewhere; `bundle` is where it was packed, if it was."""
+    report = plainly(report)
     parts: list[RenderableType] = [
         _headline(report),
         section("Stages"),
         _stages(report),
     ]
-    if report.rungs:
-        title = f"Recovery: agreement with the teacher on {report.synthetic.num_calibration:,} calibration dreams"
-        parts += [section(title), _ladder(report)]
+    parts += [section("From dense to deployed: agreement with the teacher"), _ladder(report)]
     if report.accuracy:
         title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
         parts += [section(title), _accuracy(report)]
@@ -62,7 +61,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         *_engines(report),
         section(_latency_title(report)),
         _percentiles(report),
-        _measurement(report),
+        _measurement(report, steps_for(console)),
         section("Gates"),
         _gates(report.gates),
     ]
@@ -74,6 +73,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
 
 def print_facts(console: Console, facts: ModelFacts) -> None:
     """Show what `inspect` found."""
+    facts = plainly(facts)
     source = f" ({facts.architecture_source})" if facts.architecture else ""
     pairs = {
         "file": facts.path,
@@ -185,19 +185,35 @@ def _dreams(report: Report) -> str:
 
 
 def _ladder(report: Report) -> RenderableType:
-    return grid(
-        (
-            (
-                rung.name,
-                percent(rung.agreement),
-                bar(rung.agreement),
-                duration(rung.seconds) if rung.seconds else "",
-                Text("kept", "green") if rung.chosen else "",
-            )
-            for rung in report.rungs
-        ),
-        right=(1, 3),
-    )
+    rows: list[tuple[str | Text, ...]] = []
+    source = report.synthetic.source
+    if report.rungs:
+        rows.append(_group(f"on {report.synthetic.num_calibration:,} calibration {source}"))
+    for rung in report.rungs:
+        took = f"{duration(rung.seconds) if rung.seconds else '':>5}"
+        note = Text.assemble(took, *([("  kept", "green")] if rung.chosen else []))
+        rows.append((f"  {rung.name}", percent(rung.agreement), bar(rung.agreement), note))
+    rows.append(_group(f"on {report.fidelity.exported.total:,} held-back {source}"))
+    rows += _judged(report)
+    return grid(rows, right=(1,))
+
+
+def _group(heading: str) -> tuple[str | Text, ...]:
+    return Text(heading, "dim"), "", "", ""
+
+
+def _judged(report: Report) -> Iterator[tuple[str | Text, ...]]:
+    """On the held-back images: before recovery, in PyTorch, and every file that ran."""
+    f = report.fidelity
+    named = [(report.before, f.pruned, ""), ("recovered, in PyTorch", f.recovered, "")]
+    if report.race is None:
+        named.append(("exported file", f.exported, "shipped"))
+    else:
+        named += [(runner.name, runner.agreement, runner.outcome.value) for runner in report.race.runners]
+    for name, value, outcome in named:
+        if value is not None:
+            style = "green" if outcome == "shipped" else "dim"
+            yield f"  {name}", percent(value.value), bar(value.value), Text(outcome, style)
 
 
 def _accuracy(report: Report) -> RenderableType:
@@ -262,47 +278,52 @@ def _latency_title(report: Report) -> str:
 
 def _percentiles(report: Report) -> RenderableType:
     latency = report.latency
-    longest = latency.percentile_ms(99)
+    longest = latency.percentile_ms(PERCENTILES[-1])
     rows: list[tuple[str | Text, ...]] = []
-    for percentile in (50, 90, 99):
+    for percentile in PERCENTILES:
         value_ms = latency.percentile_ms(percentile)
         low_ms, high_ms = latency.percentile_interval_ms(percentile)
         rows.append(
             (
                 Text(f"p{percentile:<8}", "dim"),
-                f"{value_ms:.3f} ms ({low_ms:.3f}–{high_ms:.3f})",
+                f"{milliseconds(value_ms)} ms ({milliseconds(low_ms)}–{milliseconds(high_ms)})",
                 bar(value_ms / longest if longest else 0.0),
             )
         )
     return grid(rows, right=(1,))
 
 
-def _measurement(report: Report) -> RenderableType:
+def _measurement(report: Report, steps: str) -> RenderableType:
     latency, host = report.latency, report.latency.host
+    counts, low_ms, high_ms = histogram(latency.samples_ms)
+    meanwhile = conditions_words(latency.conditions) if latency.conditions else ""
     return named({
+        "spread": f"{milliseconds(low_ms)} {sparkline(counts, steps)} {milliseconds(high_ms)} ms",
         "runs": f"{len(latency.samples_ms):,} after {len(latency.warmup_ms):,} warm-ups: {latency.scope}",
         "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, {host.system}",
         "runtime": f"{latency.runtime}, {latency.provider}, {count(latency.num_threads, 'thread')}",
         "memory": f"{size(latency.memory_model_bytes)} more than the bare runtime at peak",
+        **({"meanwhile": meanwhile} if meanwhile else {}),
+        **({"energy": energy_words(latency.energy)} if latency.energy else {}),
+        **({"doubts": "\n".join(noticed)} if (noticed := doubts(latency)) else {}),
     })  # fmt: skip
 
 
 def _gates(gates: tuple[Gate, ...]) -> RenderableType:
-    return grid((Text(_WORD[gate.status], _STYLE[gate.status]), gate.message) for gate in gates)
+    return grid((Text(status_word(gate.status), _style(gate.status)), gate.message) for gate in gates)
 
 
 def _verdict(report: Report, bundle: str | None) -> RenderableType:
     waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in report.gates)
     rows: list[tuple[str | Text, ...]] = [
-        (Text(_WORD[report.verdict], f"reverse {_STYLE[report.verdict]}"), _summary(report)),
+        (Text(status_word(report.verdict), f"reverse {_style(report.verdict)}"), _summary(report)),
     ]
     if bundle is not None:
         rows.append((Text("bundle", "dim"), Text(bundle, "bold")))
     if waiting:
-        style = _STYLE[GateStatus.NEEDS_DEVICE]
-        rows.insert(
-            1, (Text(_WORD[GateStatus.NEEDS_DEVICE], style), f"{count(waiting, 'gate')} to settle on {report.target}")
-        )
+        device = GateStatus.NEEDS_DEVICE
+        to_settle = f"{count(waiting, 'gate')} to settle on {report.target}"
+        rows.insert(1, (Text(status_word(device), _style(device)), to_settle))
     return grid(rows)
 
 

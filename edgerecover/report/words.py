@@ -1,8 +1,30 @@
-"""How numbers are written, the same in the terminal and in Markdown. Stdlib only."""
+"""How numbers are written, the same in every view. Stdlib only."""
 
 from __future__ import annotations
 
-from edgerecover.artifacts import Parity, Predicted, Proportion, RecordFacts, Report, SyntheticFacts
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from edgerecover.artifacts import (
+    Gate,
+    GateStatus,
+    Latency,
+    Parity,
+    Predicted,
+    Proportion,
+    RecordFacts,
+    Report,
+    SyntheticFacts,
+)
+
+_STATUS = {
+    "pass": ("PASS", "pass"),
+    "fail": ("FAIL", "fail"),
+    "inconclusive": ("UNSURE", "unsure"),
+    "needs the device": ("DEVICE", "device"),
+    "skip": ("SKIP", "plain"),
+}
+"""By a gate's status: one word for people, and the tone it is said in."""
 
 
 def percent(fraction: float) -> str:
@@ -53,6 +75,58 @@ def size(num_bytes: int) -> str:
     return f"{value:.3g} {unit}"
 
 
+def shape(sides: tuple[int, ...]) -> str:
+    """Sides of a tensor: "3×32×32"."""
+    return "×".join(str(side) for side in sides)
+
+
+def count(number: int, noun: str, several: str = "") -> str:
+    """One core, two cores; one class, two classes."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {several or f'{noun}s'}"
+
+
+def status_word(status: GateStatus) -> str:
+    """One word for how a gate came out."""
+    return _STATUS.get(status.value, (status.value.upper(), ""))[0]
+
+
+def status_tone(status: GateStatus) -> str:
+    """How that word is said: "pass", "fail", "unsure", "device" or "plain"."""
+    return _STATUS.get(status.value, ("", "plain"))[1]
+
+
+def gate_counts(gates: Sequence[Gate]) -> str:
+    """ "10 of 12 gates pass; 2 are to be settled on the device"."""
+    number = Counter(gate.status for gate in gates)
+    said = [f"{number[GateStatus.PASS]} of {count(len(gates), 'gate')} pass"]
+    if failed := number[GateStatus.FAIL]:
+        said.append(f"{failed} {'fails' if failed == 1 else 'fail'}")
+    if unsure := number[GateStatus.INCONCLUSIVE]:
+        said.append(f"{unsure} {'is' if unsure == 1 else 'are'} too uncertain to judge")
+    if waiting := number[GateStatus.NEEDS_DEVICE]:
+        said.append(f"{waiting} {'is' if waiting == 1 else 'are'} to be settled on the device")
+    return "; ".join(said)
+
+
+def where_measured(latency: Latency) -> str:
+    """Whose latency it is."""
+    return "Target latency" if latency.host_is_target else "Host latency: this machine is not the target"
+
+
+def before_words(report: Report) -> str:
+    """Of a number before recovery: "as pruned, before recovery"."""
+    return f"{'as pruned' if report.same_architecture else report.before}, before recovery"
+
+
+def is_not_accuracy(report: Report) -> str:
+    """What the numbers on synthetic images are, and are not."""
+    said = (
+        f"Agreement says how often two networks decide alike on {report.synthetic.source}. It is not accuracy: that is "
+        "how often a network is right on real labelled images"
+    )
+    return f"{said}, and stands here because some were given." if report.accuracy else f"{said}, and none were given."
+
+
 def duration(seconds: float) -> str:
     """98.4 → "98 s"; 351 → "5 min 51 s"; 0.42 → "0.4 s"."""
     if round(seconds, 1) < 10:
@@ -62,6 +136,31 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def clock_time(seconds: float) -> str:
+    """98.4 → "1:38"; 3725 → "1:02:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(per_s: float | None) -> str:
+    """9.31 → "9.3/s"; 1860 → "1,860/s"; 0.2 → "12/min"; nothing where there is none."""
+    if per_s is None:
+        return ""
+    value, unit = (per_s, "s") if per_s >= 1 else (60 * per_s, "min")
+    return f"{value:,.0f}/{unit}" if value >= 10 else f"{value:.1f}/{unit}"
+
+
+def amount(value: float) -> str:
+    """1408.0 → "1,408"; 12.34 → "12.3"."""
+    return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    """{"loss": 0.2512} → "loss 0.251"."""
+    return " ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 def record(facts: RecordFacts) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgerecover.progress import Task
+from edgerecover.progress import Pace, Task
 from edgerecover.runner.text import printable
 
 _LINE_EVERY_S = 10.0
@@ -17,27 +17,31 @@ class Lines:
     """A `progress.Progress` on stderr, for a device without a terminal library."""
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, title: str, total: float, unit: str) -> Iterator[Task]:
         """A line now and then while it lasts."""
         yield _Counted(self, title, total)
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, **numbers: float) -> None:
         """One line."""
         sys.stderr.write(f"  {printable(message)}\n")
         sys.stderr.flush()
 
+    def began(self, stage: str) -> None:
+        """The runner has no stages."""
+
+    def ended(self, stage: str, seconds: float, reused: bool) -> None:
+        """The runner has no stages."""
+
 
 class _Counted:
-    def __init__(self, lines: Lines, title: str, total: int) -> None:
-        self._lines, self._title, self._total = lines, title, total
-        self._done = 0
-        self._started_s = self._last_line_s = time.monotonic()
+    def __init__(self, lines: Lines, title: str, total: float) -> None:
+        self._lines, self._title, self._pace = lines, title, Pace(total)
+        self._last_line_s = time.monotonic()
 
-    def advance(self, steps: int = 1, **numbers: float) -> None:
-        self._done += steps
-        now_s = time.monotonic()
-        if now_s - self._last_line_s < _LINE_EVERY_S or not 0 < self._done < self._total:
+    def advance(self, steps: float = 1, **numbers: float) -> None:
+        self._pace.advance(steps)
+        now_s, left_s = time.monotonic(), self._pace.left_s()
+        if now_s - self._last_line_s < _LINE_EVERY_S or left_s is None or self._pace.share >= 1:
             return
         self._last_line_s = now_s
-        left_s = (now_s - self._started_s) * (self._total - self._done) / self._done
-        self._lines.note(f"{self._title}: {self._done / self._total:.0%}, about {left_s:.0f} s left")
+        self._lines.note(f"{self._title}: {self._pace.share:.0%}, about {left_s:.0f} s left")

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class Shard:
     num_on_target: int
     """How many of them the teacher reads as that class."""
     seconds: float
+    batch_size: int = 0
+    """How many were made at once, fewer than asked for where memory did not suffice; 0: all of the shard."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,22 @@ class ImageSet:
     shards: tuple[Shard, ...]
 
     def __len__(self) -> int:
-        return sum(shard.num_images for shard in self.shards)
+        return int(self._ends[-1]) if self.shards else 0
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Index after the last image of each shard. Kept: batches must not cost more where there are more shards."""
+        import numpy as np
+
+        return np.cumsum([shard.num_images for shard in self.shards], dtype=np.int64)
 
     def bytes_of(self, indices: Sequence[int] | NDArray[Any]) -> Bytes_NCHW:
         """Pixels of the images at `indices`, uint8 (N, C, H, W), in that order."""
         import numpy as np
 
-        wanted = np.asarray(indices)
+        wanted, ends = np.asarray(indices), self._ends
         if not wanted.size:
             raise IndexError("no image was asked for")
-        ends = np.cumsum([shard.num_images for shard in self.shards])
         shard_of = np.searchsorted(ends, wanted, side="right")
         parts: Bytes_NCHW | None = None
         for number in np.unique(shard_of):
@@ -127,9 +136,21 @@ class SyntheticSets:
     calibration: ImageSet
     held_back: ImageSet
 
+    @property
+    def sha256(self) -> str:
+        """Digest of the images that recovery sees, whatever they were made with."""
+        shards = (*self.train.shards, *self.calibration.shards)
+        return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+
 
 def write_shard(
-    folder: Path, name: str, bytes_NCHW: Bytes_NCHW, targets: tuple[int, ...], num_on_target: int, seconds: float
+    folder: Path,
+    name: str,
+    bytes_NCHW: Bytes_NCHW,
+    targets: tuple[int, ...],
+    num_on_target: int,
+    seconds: float,
+    batch_size: int = 0,
 ) -> Shard:
     """Put a shard on disk, pixels first, so that an interruption leaves either all of it or nothing that counts."""
     pixels = npy_bytes(bytes_NCHW)
@@ -141,6 +162,7 @@ def write_shard(
         targets=targets,
         num_on_target=num_on_target,
         seconds=seconds,
+        batch_size=batch_size,
     )
     replace_file(folder / f"{name}.npy", pixels)
     replace_file(folder / f"{name}.json", json.dumps(to_json(shard)).encode())

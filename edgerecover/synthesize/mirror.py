@@ -17,11 +17,13 @@ dream is at the edge of what its teacher knows, and even one trained on mirrored
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.statistics import tapped
 
@@ -51,6 +53,7 @@ def mirror_correlation(
     settings: Synthesis,
     compute: Compute,
     record: Record | None = None,
+    progress: Progress = SILENT,
 ) -> float:
     """Correlation of the teacher's margins on its dreams with those on the mirrored dreams, -1 to 1.
 
@@ -63,6 +66,7 @@ def mirror_correlation(
         settings: how to dream; number of images and steps, class targets and mirroring are this function's own.
         compute: device and precision.
         record: of the teacher's activations.
+        progress: where to report.
     """
     settings = settings.model_copy(
         update={
@@ -79,14 +83,25 @@ def mirror_correlation(
     low, high = input.bounds()
     bounds_C = torch.tensor(low), torch.tensor(high)
     found = []
-    with tapped(teacher, evidence_of(teacher, settings, record)) as tap:
+    with (
+        progress.task("mirrored?", _NUM_IMAGES, "dreams") as task,
+        tapped(teacher, evidence_of(teacher, settings, record)) as tap,
+    ):
         for targets_B in torch.split(targets_N.to(compute.device), _BATCH_SIZE):
             shape_NCHW = (len(targets_B), *input.shape)
-            images = dream(teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute)
+            share = len(targets_B) / _NUM_STEPS
+            images = dream(
+                teacher, tap, bounds_C, shape_NCHW, targets_B, settings, generator, compute,
+                on_step=partial(_advance, task, share),
+            )  # fmt: skip
             found.append([_logits(teacher, view, compute) for view in (images, images.flip(3))])
             tap.clear()
     plain_NK, mirrored_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
     return _margin_correlation(plain_NK, mirrored_NK)
+
+
+def _advance(task: Task, share: float, loss: float) -> None:
+    task.advance(share, loss=loss)
 
 
 def _margin_correlation(plain_NK: Tensor, mirrored_NK: Tensor) -> float:

@@ -64,7 +64,7 @@ def settle(
         synthesis = synthesis.model_copy(update={"start": "fractal" if is_guided else "shapes"})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record)
+        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record, progress)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "

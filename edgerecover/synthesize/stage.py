@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
 from edgerecover.artifacts import InputSpec, SyntheticFacts, to_json
+from edgerecover.device import is_out_of_memory, release_memory
 from edgerecover.errors import StageError
 from edgerecover.models.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress, Task
@@ -121,13 +123,17 @@ def synthesize(
     missing = [plan for plan in plans if plan.name not in shards]
     scale = _pixel_scale(input, settings)
     if missing:
-        total = sum(plan.num_images for plan in missing) * settings.num_steps
+        if shards:
+            progress.note(f"{len(shards):,} of {len(plans):,} shards of images are there already; the others are made")
+        total = sum(plan.num_images for plan in missing)
+        batch_size = settings.batch_size
         with (
-            progress.task("synthesize", total, "image steps") as task,
+            progress.task("synthesize", total, _unit(settings)) as task,
             tapped(teacher, evidence_of(teacher, settings, record)) as tap,
         ):
             for plan in missing:
-                shards[plan.name] = _make(plan, teacher, tap, input, scale, settings, folder, compute, task)
+                shard = _make(plan, teacher, tap, input, scale, settings, folder, compute, task, batch_size, progress)
+                shards[plan.name], batch_size = shard, shard.batch_size or batch_size
     made = [shards[plan.name] for plan in plans]
     sets = SyntheticSets(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
@@ -190,8 +196,58 @@ def _make(
     folder: Path,
     compute: Compute,
     task: Task,
+    batch_size: int,
+    progress: Progress,
 ) -> Shard:
+    """One shard on disk, all at once or, where memory does not suffice, in batches half as large, and so on."""
     started = time.perf_counter()
+    while True:
+        pieces = _pieces(plan, batch_size)
+        try:
+            made = [_made(piece, teacher, tap, input, scale, settings, compute, task) for piece in pieces]
+            break
+        except Exception as error:
+            if not is_out_of_memory(error) or pieces[0].num_images == 1:
+                raise
+        # Outside the handler, whose error holds on to everything that is to be freed.
+        tap.clear()
+        release_memory()
+        batch_size = pieces[0].num_images // 2
+        progress.note(f"memory does not suffice for {pieces[0].num_images} images at once: {batch_size} are tried")
+    pixels = np.concatenate([pixels_NCHW for pixels_NCHW, _ in made])
+    num_on_target = sum(num_right for _, num_right in made)
+    seconds = time.perf_counter() - started
+    smaller = batch_size if len(pieces) > 1 else 0
+    return write_shard(folder, plan.name, pixels, plan.targets, num_on_target, seconds, smaller)
+
+
+def _pieces(plan: _Plan, batch_size: int) -> list[_Plan]:
+    """The plan itself where the batch holds it; else pieces of it, each with a seed of its own."""
+    if plan.num_images <= batch_size:
+        return [plan]
+    starts = range(0, plan.num_images, batch_size)
+    return [
+        _Plan(
+            plan.name,
+            _seed_of(f"{plan.seed}/{batch_size}/{start}"),
+            min(batch_size, plan.num_images - start),
+            plan.targets[start : start + batch_size],
+        )
+        for start in starts
+    ]
+
+
+def _made(
+    plan: _Plan,
+    teacher: nn.Module,
+    tap: Tap,
+    input: InputSpec,
+    scale: PixelScale,
+    settings: Synthesis,
+    compute: Compute,
+    task: Task,
+) -> tuple[Bytes_NCHW, int]:
+    """Pixels of the images planned, and how many of them the teacher reads as their class."""
     targets_N = torch.tensor(plan.targets, device=compute.device) if plan.targets else None
     if settings.source == "dream":
         images_NCHW = dream(
@@ -203,12 +259,12 @@ def _make(
             settings,
             torch.Generator().manual_seed(plan.seed),
             compute,
-            on_step=lambda loss: task.advance(plan.num_images, loss=loss),
+            on_step=lambda loss: task.advance(plan.num_images / settings.num_steps, loss=loss),
         )
     else:
         made_NCHW = procedural_images(settings.source, plan.num_images, input.shape, input.bounds(), plan.seed)
         images_NCHW = torch.from_numpy(made_NCHW)
-        task.advance(plan.num_images * settings.num_steps)
+        task.advance(plan.num_images)
     if not bool(torch.isfinite(images_NCHW).all()):
         raise StageError(
             f"synthesis diverged: shard {plan.name} has pixels that are not numbers",
@@ -217,7 +273,7 @@ def _make(
     pixels = _without_flat_images(scale.encode(images_NCHW.numpy()), plan, input, scale)
     num_on_target = _num_on_target(teacher, compute.images(scale.decode(pixels)), targets_N)
     tap.clear()
-    return write_shard(folder, plan.name, pixels, plan.targets, num_on_target, time.perf_counter() - started)
+    return pixels, num_on_target
 
 
 def _without_flat_images(pixels_NCHW: Bytes_NCHW, plan: _Plan, input: InputSpec, scale: PixelScale) -> Bytes_NCHW:
@@ -252,9 +308,26 @@ def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reuse
         teacher_agrees_with_target=on_target,
         images_per_s=sum(shard.num_images for shard in made) / seconds if seconds else 0.0,
         reused=reused,
-        source="dreams" if settings.source == "dream" else f"{settings.source} images",
+        source=_unit(settings),
         mirrored=settings.flip is True,
+        warnings=_warnings(made, settings),
     )
+
+
+def _warnings(made: list[Shard], settings: Synthesis) -> tuple[str, ...]:
+    smaller = [shard for shard in made if shard.batch_size]
+    if not smaller:
+        return ()
+    return (
+        f"memory did not suffice for {settings.batch_size} images at once: "
+        f"{sum(shard.num_images for shard in smaller):,} of {sum(shard.num_images for shard in made):,} synthetic "
+        f"images were made in batches of {min(shard.batch_size for shard in smaller)} or more. They are not those that "
+        "a machine with more memory makes",
+    )
+
+
+def _unit(settings: Synthesis) -> str:
+    return "dreams" if settings.source == "dream" else f"{settings.source} images"
 
 
 def procedural_set(input: InputSpec, num_images: int, *, seed: int, folder: Path) -> tuple[ImageSet, SyntheticFacts]:

@@ -9,7 +9,7 @@ Shapes: N images, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,28 +62,39 @@ class Decisions:
 
 
 def decisions_of(teacher_logits_NK: NDArray[Any], images: str = "dreams") -> Decisions:
-    """Count the teacher's decisions on its own dreams, or other `images`.
+    """Count the teacher's decisions on its own dreams, or other `images`; raises as `decisions_over`."""
+    return decisions_over([teacher_logits_NK], images)
+
+
+def decisions_over(teacher_logits: Iterable[NDArray[Any]], images: str = "dreams") -> Decisions:
+    """The same of logits (n, K) that come batch by batch: there may be more images than memory has room for.
 
     Raises:
         BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
     """
     import numpy as np
 
-    num_images, num_classes = teacher_logits_NK.shape
-    num_broken = int((~np.isfinite(teacher_logits_NK)).any(axis=1).sum())
+    num_images = num_broken = 0
+    counts_K, lowest_K, highest_K = (np.asarray(start) for start in (0, np.inf, -np.inf))
+    for logits_NK in teacher_logits:
+        num_images += len(logits_NK)
+        num_broken += int((~np.isfinite(logits_NK)).any(axis=1).sum())
+        counts_K = counts_K + np.bincount(logits_NK.argmax(axis=1), minlength=logits_NK.shape[1])
+        lowest_K = np.minimum(lowest_K, logits_NK.min(axis=0))
+        highest_K = np.maximum(highest_K, logits_NK.max(axis=0))
     if num_broken:
         raise BadInputError(
             f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
             hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
         )
-    if num_images > 1 and np.ptp(teacher_logits_NK, axis=0).max() <= _CONSTANT * np.abs(teacher_logits_NK).max():
+    largest = max(np.abs(lowest_K).max(), np.abs(highest_K).max())
+    if num_images > 1 and (highest_K - lowest_K).max() <= _CONSTANT * largest:
         raise BadInputError(
             f"the teacher's logits are the same on all {num_images:,} {images}: it tells no images apart, "
             "and there is nothing to recover from it",
             hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
         )
-    counts = np.bincount(teacher_logits_NK.argmax(axis=1), minlength=num_classes)
-    return Decisions(tuple(int(count) for count in counts))
+    return Decisions(tuple(int(count) for count in counts_K))
 
 
 def doubts(

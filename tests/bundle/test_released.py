@@ -10,7 +10,8 @@ import pytest
 from edgerecover.artifacts import sha256_of
 from edgerecover.bundle.carry import opened_bundle, pack_bundle
 from edgerecover.bundle.manifest import SCHEMA_VERSION
-from edgerecover.bundle.verify import read_report, verify_bundle
+from edgerecover.bundle.signature import PublicKey
+from edgerecover.bundle.verify import Signed, read_report, verify_bundle
 from edgerecover.errors import VerificationError
 
 RELEASED = sorted((Path(__file__).parent / "released").iterdir())
@@ -34,6 +35,17 @@ def test_it_is_still_a_bundle(released):
     with opened_bundle(pack_bundle(released, released.with_suffix(".tar")).path) as (again, folder):
         assert again.files == verified.files
         assert sha256_of(folder / "manifest.json") == verified.manifest_sha256
+
+
+@pytest.mark.parametrize("version", ["v2"])
+def test_its_signature_still_holds(version, tmp_path):
+    """By a key that was thrown away when the bundle had been signed."""
+    pytest.importorskip("model_signing", reason="signatures need the extra edgerecover[signing]")
+    released = Path(__file__).parent / "released" / version
+    public = PublicKey(Path(__file__).parent / "keys" / f"{version}.pub")
+    assert verify_bundle(released, public).signed is Signed.VERIFIED
+    archive = pack_bundle(released, tmp_path / "b.tar").path
+    assert verify_bundle(archive, public).signed is Signed.VERIFIED
 
 
 def test_what_is_changed_in_it_is_still_found(released):

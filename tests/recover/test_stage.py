@@ -178,6 +178,7 @@ def test_divergence_costs_a_rung_and_not_the_run(climb):
     assert names(recovered)[-1] == "distillation (diverged)"
     assert chosen(recovered).name == "statistics repair"
     assert all(bool(value.isfinite().all()) for value in recovered.student.state_dict().values())
+    assert "it was stopped there" in recovered.warnings[-1]
 
 
 def test_logits_on_a_set_are_those_of_one_batch(teacher, sets, cpu):

@@ -15,7 +15,7 @@ LINEAGE = Lineage(Descent.TRAINED, 0.25, ("1.weight",))
 def recovered(teacher):
     with torch.no_grad():
         teacher[11].weight += 1.0
-    return Recovered(teacher, RUNGS, LINEAGE)
+    return Recovered(teacher, RUNGS, LINEAGE, ("a quarter of the rate",))
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def test_a_recovery_is_found_again(folder, recovered, student_and_masks):
     found = read_recovered(folder, student)
     assert found.rungs == RUNGS
     assert found.lineage == LINEAGE
+    assert found.warnings == ("a quarter of the rate",)
     expected = recovered.student.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.student.state_dict().items())
     assert torch.equal(student[11].weight, before)

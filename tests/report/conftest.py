@@ -4,8 +4,13 @@ import pytest
 
 from edgerecover.artifacts import (
     Accuracy,
+    ByClass,
+    Conditions,
+    Confused,
+    CurvePoint,
     Exported,
     Fidelity,
+    Fingerprint,
     Gate,
     GateStatus,
     Host,
@@ -13,16 +18,25 @@ from edgerecover.artifacts import (
     Latency,
     LayerSparsity,
     ModelFacts,
+    Outcome,
     Parity,
     Pattern,
+    Precision,
+    PrecisionLoss,
     Predicted,
     Proportion,
+    Race,
     Report,
     Rung,
+    Runner,
+    Sheet,
     Sparsity,
     StageTime,
     SyntheticFacts,
+    Twin,
+    Variant,
 )
+from edgerecover.gate.opening import Opened, release_of
 
 LAYERS = tuple(
     LayerSparsity(name, shape, weights, zeros, Pattern.UNSTRUCTURED)
@@ -139,3 +153,52 @@ def report_with_accuracy(report):
     """The same run with --eval-data."""
     hits = (Proportion(455, 500), Proportion(303, 500), Proportion(449, 500), Proportion(449, 500))
     return dataclasses.replace(report, data_used="eval-only", accuracy=Accuracy("cifar10_dev", 500, *hits, 13, 7))
+
+
+@pytest.fixture
+def full_report(report_with_accuracy):
+    """The same with everything that a report can hold: classes, curves, pictures, a race, rounds and conditions."""
+    report = report_with_accuracy
+    held_back = ByClass((64,) * 4, (60, 58, 63, 52), (30, 20, 40, 17), (
+        Confused(3, 0, 12), Confused(1, 0, 6), Confused(0, 1, 3), Confused(0, None, 1), Confused(2, 3, 1),
+    ))  # fmt: skip
+    real = ByClass((125,) * 4, (113, 110, 120, 106), (80, 70, 90, 63), (Confused(3, 0, 19), Confused(1, 0, 15)))
+    latency = dataclasses.replace(
+        report.latency,
+        round_sizes=(200,) * 10,
+        conditions=Conditions(
+            12, governor="powersave", cpu_mhz_lowest=2000.0, cpu_mhz_highest=3100.0, busy_elsewhere=0.1
+        ),
+        fingerprint=Fingerprint({"cpu": "Intel(R) Xeon(R) Platinum 8488C", "onnxruntime": "1.31.1"}),
+        notes=("oneDNN is off",),
+    )
+    faster = dataclasses.replace(latency, samples_ms=tuple(0.5 * ms for ms in latency.samples_ms), runtime="openvino")
+    race = Race(
+        on_target=False,
+        runners=(
+            Runner(Precision.INT8, "openvino", Outcome.LOSES, "", 300_000, faster, Proportion(201, DREAMS),
+                   PrecisionLoss(DREAMS, 40, 8, 60)),
+            Runner(Precision.FP32, "onnxruntime", Outcome.SHIPPED, "", 1_121_377, latency, Proportion(233, DREAMS)),
+            Runner(Precision.FP16, "onnxruntime", Outcome.NOT_RUN, "no fp16 kernels"),
+        ),
+        twins=(Twin("dense", 1.0, 1_121_000, 900_000, latency), Twin("fewer channels", 0.47, 400_000, 300_000, faster)),
+    )  # fmt: skip
+    curve = (CurvePoint(100, 2.0, 0.85), CurvePoint(150, 1.0), CurvePoint(200, 0.5, 0.918))
+    *rungs, distilled = report.rungs
+    return dataclasses.replace(
+        report,
+        classes=("cat", "dog", "ship", "frog"),
+        fidelity=dataclasses.replace(report.fidelity, by_class=held_back),
+        accuracy=dataclasses.replace(report.accuracy, by_class=real),
+        rungs=(*rungs, dataclasses.replace(distilled, curve=curve)),
+        sheet=Sheet("dreams.png", 1, 64, 64, 2, (0, 1, 2, 3)),
+        latency=latency,
+        race=race,
+        variants=(Variant(Precision.FP32, report.exported, "as exported", (), ""),),
+    )
+
+
+@pytest.fixture
+def opened():
+    """A report as that of a verified bundle."""
+    return lambda report: Opened(None, None, report, None, release_of(report, "b.bundle", "ab" * 32))

@@ -7,6 +7,7 @@ Nothing here sees the held-back images: what is chosen here is judged there.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,13 @@ def make_variants(
     if not lower:
         return tuple(Variant(Precision.FP32, float32, "fp32", (), "") for _ in wanted)
     graph = prepare(Path(float32.path))
-    ranges = scan(graph, calibration.images, max_images=_MAX_SCANNED, with_histograms=Precision.INT8 in lower)
+    ranges = scan(
+        graph,
+        calibration.images,
+        max_images=_MAX_SCANNED,
+        with_histograms=Precision.INT8 in lower,
+        progress=progress,
+    )
     reference = Path((counted_from or float32).path)
     trial = Trial(reference, calibration.images, calibration.teacher_scores, input.shape)
     maker = _Maker(float32, graph, ranges, trial, folder, max_points_lost, progress)
@@ -157,7 +164,11 @@ class _Maker:
         if not layers:
             return RefusedVariant(Precision.INT8, "no layer of it can be int8: none has a stored float32 weight")
         ways = [_Way(scheme, clip, corrected) for corrected in (False, True) for clip in CLIPS]
-        tries = [self._quantized(way) for way in ways]
+        tries = []
+        with self.progress.task("int8", len(ways), "ways") as task:
+            for way in ways:
+                tries.append(self._quantized(way))
+                task.advance(points_lost=tries[-1].cost.points_lost)
         reason = ""
         if not any(self._passes(made) for made in tries):
             least = min(made.cost.points_lost for made in tries)
@@ -192,12 +203,15 @@ class _Maker:
 
         most = max(1, int(_MAX_SHARE_KEPT * len(layers)))
         ranked = self._by_cost(way, layers)
-        made = [without(most)]
-        low, high = 0, most
-        while self._passes(made[0]) and high - low > 1:
-            middle = (low + high) // 2
-            made.append(without(middle))
-            low, high = (low, middle) if self._passes(made[-1]) else (middle, high)
+        with self.progress.task("keep layers", 1 + math.ceil(math.log2(most)), "tries") as task:
+            made = [without(most)]
+            low, high = 0, most
+            while self._passes(made[0]) and high - low > 1:
+                task.advance(points_lost=made[-1].cost.points_lost)
+                middle = (low + high) // 2
+                made.append(without(middle))
+                low, high = (low, middle) if self._passes(made[-1]) else (middle, high)
+            task.advance(points_lost=made[-1].cost.points_lost)
         return made
 
     def _by_cost(self, way: _Way, layers: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgerecover.errors import BadInputError
 from edgerecover.export.precision.graph import Graph
+from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.session import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -83,7 +84,14 @@ class Ranges:
         return self.tensors.get(name)
 
 
-def scan(graph: Graph, images: Images, *, max_images: int, with_histograms: bool = False) -> Ranges:
+def scan(
+    graph: Graph,
+    images: Images,
+    *,
+    max_images: int,
+    with_histograms: bool = False,
+    progress: Progress = SILENT,
+) -> Ranges:
     """Run the network on up to `max_images` images and note what each float tensor holds.
 
     Args:
@@ -91,6 +99,7 @@ def scan(graph: Graph, images: Images, *, max_images: int, with_histograms: bool
         images: calibration images.
         max_images: the first so many are taken.
         with_histograms: a second pass counts values between each tensor's extremes.
+        progress: where to report.
 
     Raises:
         BadInputError: onnxruntime cannot run the network, or there is no image.
@@ -98,18 +107,22 @@ def scan(graph: Graph, images: Images, *, max_images: int, with_histograms: bool
     runner = _Runner(graph)
     ranges = Ranges({}, 0)
     layer_inputs = {node.input[0] for node in graph.layers}
-    for outputs, num_images in runner.run_all(images, max_images):
-        ranges.num_images += num_images
-        for name, values in outputs.items():
-            _note(ranges, name, values, name in layer_inputs)
-    if not ranges.num_images:
-        raise BadInputError("no calibration images: ranges of activations cannot be known", hint="synthesize some")
-    for name, (total_C, count) in ranges._totals.items():
-        ranges.tensors[name].channel_means = total_C / count
-    if with_histograms:
-        for outputs, _ in runner.run_all(images, max_images):
+    total = min(len(images), max_images) * (2 if with_histograms else 1)
+    with progress.task("ranges", total, "images") as task:
+        for outputs, num_images in runner.run_all(images, max_images):
+            ranges.num_images += num_images
             for name, values in outputs.items():
-                _count(ranges.tensors[name], values)
+                _note(ranges, name, values, name in layer_inputs)
+            task.advance(num_images)
+        if not ranges.num_images:
+            raise BadInputError("no calibration images: ranges of activations cannot be known", hint="synthesize some")
+        for name, (total_C, count) in ranges._totals.items():
+            ranges.tensors[name].channel_means = total_C / count
+        if with_histograms:
+            for outputs, num_images in runner.run_all(images, max_images):
+                for name, values in outputs.items():
+                    _count(ranges.tensors[name], values)
+                task.advance(num_images)
     return ranges
 
 

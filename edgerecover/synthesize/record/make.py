@@ -102,13 +102,17 @@ class Recording:
             layers = layers[-1:]
         nodes_NU, labels_N = _watch(teacher, layers, images, progress)
         _check_counts(labels_N, num_classes)
-        groups = self._groups(layers)
+        groups, blocks = self._groups(layers), []
+        with progress.task("statistics", len(groups), "blocks") as task:
+            for group, columns in groups:
+                blocks.append(self._block(teacher, group, nodes_NU[:, columns], labels_N))
+                task.advance()
         return Record(
             kind=self.kind,
             teacher_sha256=weights_sha256(teacher),
             num_images=len(labels_N),
             noise=self.noise,
-            blocks=tuple(self._block(teacher, group, nodes_NU[:, columns], labels_N) for group, columns in groups),
+            blocks=tuple(blocks),
         )
 
     def _groups(self, layers: tuple[NodeLayer, ...]) -> list[tuple[tuple[NodeLayer, ...], Tensor]]:

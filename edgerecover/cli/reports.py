@@ -1,0 +1,61 @@
+"""Showing reports of bundles, which may come from anyone, and writing pages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgerecover.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import Report
+    from edgerecover.bundle.verify import Verified
+
+
+@contextmanager
+def drawing(what: str) -> Iterator[None]:
+    """A report that is of the right shape may still hold numbers that nothing can be drawn of.
+
+    Raises:
+        BadInputError: so it is.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise BadInputError(
+            f"{what}: its report cannot be shown: {error or type(error).__name__}",
+            hint="it is damaged, or was not written by edgerecover",
+        ) from error
+
+
+def page_of(verified: Verified, report: Report) -> str:
+    """The report of a bundle as HTML, with its pictures.
+
+    Raises:
+        BadInputError: it holds what nothing can be drawn of.
+    """
+    from edgerecover.report.html import html
+
+    sheet = report.sheet
+    sheet_png = verified.read(sheet.path) if sheet is not None and sheet.path in verified.files else None
+    with drawing(str(verified.path)):
+        return html(report, sheet_png, verified.manifest_sha256)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write an HTML page, whole or not at all, and say where it is.
+
+    Raises:
+        BadInputError: it cannot be written there.
+    """
+    from edgerecover.files import replace_file
+
+    try:
+        replace_file(path, page.encode())
+    except OSError as error:
+        raise BadInputError(f"--html {path}: {error.strerror or error}", hint="name a file you can write") from error
+    typer.echo(f"{path}: {len(page.encode()) / 1e6:.2f} MB, opens in any browser", err=True)

@@ -1,0 +1,298 @@
+"""What a page of a report consists of: frozen values that a template draws. Stdlib only.
+
+Numbers are worked out here and written there, so that a page holds no text that was not escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+
+class DataUri(str):
+    """A picture inside the page, made here: the one kind of text that is not cut when it is long."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, media_type: str, content: bytes) -> DataUri:
+        """The bytes as an address that needs no network."""
+        return cls(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
+
+
+# --- cells of tables ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A fraction, 0 to 1, with its interval where there is one."""
+
+    kind: ClassVar[str] = "bar"
+    value: float
+    low: float | None = None
+    high: float | None = None
+    tone: str = "after"
+    """"after", "before" or "reference"."""
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A value and its interval on a scale of its own, all as fractions of it, with a line to compare with."""
+
+    kind: ClassVar[str] = "whisker"
+    value: float
+    low: float
+    high: float
+    reference: float
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A word that stands out."""
+
+    kind: ClassVar[str] = "chip"
+    word: str
+    tone: str
+    """"pass", "fail", "unsure", "device" or "plain"."""
+
+
+@dataclass(frozen=True)
+class Spark:
+    """A small histogram; heights are fractions of the highest."""
+
+    kind: ClassVar[str] = "spark"
+    heights: tuple[float, ...]
+    says: str
+    """The same for those who do not see it."""
+
+
+Cell = str | Bar | Whisker | Chip | Spark
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    tone: str = ""
+    """"warning" or "" """
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of a row names it."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    right: tuple[int, ...] = ()
+    """Columns of numbers."""
+    is_folded: bool = False
+    """Shown when it is asked for."""
+    stacks: bool = False
+    """In a narrow window the cells of a row stand below each other; else the table scrolls."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure that is read first."""
+
+    label: str
+    value: str
+    note: str
+    bars: tuple[Bar, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A row of them."""
+
+    kind: ClassVar[str] = "tiles"
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its name."""
+
+    source: DataUri
+    says: str
+    caption: str
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images side by side, as many as fit."""
+
+    kind: ClassVar[str] = "pictures"
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Counts by row and column, shaded by their share of the row."""
+
+    kind: ClassVar[str] = "matrix"
+    caption: str
+    corner: str
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    def shade(self, row: int, column: int) -> int:
+        """0 for none to 9 for all of the row."""
+        count, total = self.counts[row][column], sum(self.counts[row])
+        return min(9, math.ceil(9 * count / total)) if total else 0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A number on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point, column or line of a chart, in pixels, with what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    says: str
+    tone: str = "after"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot in pixels: columns, a line through points, and lines across."""
+
+    kind: ClassVar[str] = "chart"
+    caption: str
+    says: str
+    """The same in a sentence, for those who do not see it."""
+    x_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    columns: tuple[Mark, ...] = ()
+    points: tuple[Mark, ...] = ()
+    across: tuple[Mark, ...] = ()
+    """Vertical lines with a word at their top; `y` is where it stands."""
+
+    @property
+    def top(self) -> float:
+        """Pixels above the plot that hold nothing."""
+        return 0.0 if self.across else TOP - 14.0
+
+    @property
+    def line(self) -> str:
+        """Through the points, as SVG writes it."""
+        return " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in self.points)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Blocks side by side where there is room."""
+
+    kind: ClassVar[str] = "row"
+    blocks: tuple[Block, ...]
+
+
+Block = Text | Table | Tiles | Pictures | Matrix | Chart | Row
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report."""
+
+    title: str
+    badge: Chip | None
+    lead: str
+    """The verdict in a sentence."""
+    lines: tuple[str, ...]
+    """What, where, when."""
+    sections: tuple[Section, ...]
+    footer: str
+
+
+# --- charts ---------------------------------------------------------------------------------------------------
+
+WIDTH, HEIGHT = 420.0, 210.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 392.0, 40.0, 170.0
+_WORD_WIDTH_PX, _WORD_HEIGHT_PX = 26.0, 11.0
+_LANES = 3
+"""Of words above a plot."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From numbers to pixels."""
+
+    low: float
+    high: float
+    start_px: float
+    end_px: float
+
+    def px(self, value: float) -> float:
+        """Where it stands; the nearer end for what lies outside."""
+        span = self.high - self.low
+        share = (value - self.low) / span if span else 0.0
+        return self.start_px + min(max(share, 0.0), 1.0) * (self.end_px - self.start_px)
+
+
+def x_axis(low: float, high: float) -> Axis:
+    """Left to right."""
+    return Axis(low, high, LEFT, RIGHT)
+
+
+def y_axis(low: float, high: float) -> Axis:
+    """Bottom to top."""
+    return Axis(low, high, BOTTOM, TOP)
+
+
+def round_numbers(low: float, high: float, about: int = 5) -> tuple[float, ...]:
+    """About so many numbers of one, two or five times a power of ten, from `low` to `high`."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return (low,) if math.isfinite(low) else ()
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple(number * step for number in range(first, last + 1))
+
+
+def ticks(axis: Axis, unit: str = "", about: int = 5) -> tuple[Tick, ...]:
+    """Round numbers along an axis."""
+    return tuple(Tick(axis.px(value), f"{value:.6g}{unit}") for value in round_numbers(axis.low, axis.high, about))
+
+
+def beside_each_other(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Lines across whose words would lie on each other get words of different heights."""
+    placed: list[Mark] = []
+    free_from_px = [-math.inf] * _LANES
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        lane = next((lane for lane, free in enumerate(free_from_px) if free <= mark.x), _LANES - 1)
+        free_from_px[lane] = mark.x + _WORD_WIDTH_PX
+        placed.append(replace(mark, y=mark.y - lane * _WORD_HEIGHT_PX))
+    return tuple(placed)

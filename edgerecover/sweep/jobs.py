@@ -1,0 +1,161 @@
+"""A sweep's points as jobs of a scheduler that is there already: a Slurm script written out, or Ray. Stdlib only.
+
+A task is the user's own command line with `--step NUMBER`: nothing of a script or a scheduler is parsed here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgerecover import __version__
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.files import replace_file
+from edgerecover.progress import SILENT, Progress
+
+_STARTED = (
+    "#!/bin/bash",
+    "# {num_points} points, written by edgerecover {version}. Start it where `sbatch` is:",
+    "#     bash THIS-FILE [options of sbatch, such as --partition=gpu --time=4:00:00]",
+    "# A task makes a point. The first makes the images too, which the others share; the last job compares all.",
+    "# Started again, it makes what is not finished. The folders below must be there on every node.",
+    "#SBATCH --job-name=edgerecover-sweep",
+    "#SBATCH --cpus-per-task={cpus}",
+)
+_BODY = """set -euo pipefail
+cd {cwd}
+sweep=({command})
+case "${{1-}}" in
+point) exec "${{sweep[@]}}" --step "$SLURM_ARRAY_TASK_ID" ;;
+collect) exec {collect} ;;
+esac
+script={script}
+submit() {{ sbatch --parsable --output={logs} "$@"; }}
+first=$(submit "$@" --array=0 "$script" point)
+waits_for=${{first%%;*}}
+{rest}submit "$@" --dependency=afterany:"$waits_for" "$script" collect
+"""
+_REST = """rest=$(submit "$@" --dependency=afterany:"$waits_for" --array=1-{last} "$script" point)
+waits_for=${rest%%;*}
+"""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What a scheduler is to start."""
+
+    command: tuple[str, ...]
+    """The sweep as the user typed it: `--step NUMBER` behind it makes a point."""
+    collect: tuple[str, ...]
+    """Brings the points together."""
+    num_points: int
+    folder: Path
+    """Of the sweep; logs go there."""
+    cwd: Path
+    cpus: int = 1
+    gpus: int = 0
+    """Of each task."""
+
+
+def slurm_script(jobs: Jobs, script: Path) -> str:
+    """A bash script that hands the points to `sbatch` as an array, and is what its tasks run.
+
+    Args:
+        jobs: the points.
+        script: where it will stand.
+    """
+    words = {
+        "version": __version__,
+        "num_points": jobs.num_points,
+        "cpus": jobs.cpus,
+        "script": shlex.quote(str(script.absolute())),
+        "cwd": shlex.quote(str(jobs.cwd)),
+        "logs": shlex.quote(f"{jobs.folder.absolute()}/slurm-%A_%a.log"),
+        "command": shlex.join(jobs.command),
+        "collect": shlex.join(jobs.collect),
+        "rest": _REST.replace("{last}", str(jobs.num_points - 1)) if jobs.num_points > 1 else "",
+    }
+    lines = [*_STARTED, *(["#SBATCH --gpus-per-task={gpus}"] if jobs.gpus else [])]
+    head = "\n".join(line.format(gpus=jobs.gpus, **words) for line in lines)
+    return f"{head}\n{_BODY.format(**words)}"
+
+
+def write_slurm_script(jobs: Jobs, script: Path) -> None:
+    """Write the script.
+
+    Raises:
+        BadInputError: it cannot be written.
+    """
+    try:
+        replace_file(script, slurm_script(jobs, script).encode())
+    except OSError as error:
+        raise BadInputError(f"--slurm {script}: {error.strerror or error}", hint="name a file you can write") from error
+
+
+def require_ray() -> None:
+    """Find out before anything is done whether Ray is there.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise MissingError("--ray: Ray is not installed", hint="pip install 'edgerecover[ray]'")
+
+
+def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:
+    """Make all points as tasks of Ray: on the cluster that RAY_ADDRESS names, else on this machine.
+
+    The first point goes first, because the others take its images. What a task found is in the sweep's folder, which
+    every node must see.
+
+    Raises:
+        MissingError: Ray is not installed, or no cluster answers.
+    """
+    require_ray()
+    import ray
+
+    with progress.task("sweep", jobs.num_points, "points") as task:
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False)
+        except ConnectionError as error:
+            raise MissingError(
+                f"--ray: no cluster answers: {error}", hint="see `ray status`, and RAY_ADDRESS"
+            ) from error
+        try:
+            remote = ray.remote(num_cpus=jobs.cpus, num_gpus=jobs.gpus, max_retries=0)(_run_step)
+            there = ray.cluster_resources()
+            if there.get("CPU", 0) < jobs.cpus or there.get("GPU", 0) < jobs.gpus:
+                progress.note(f"Ray has not {jobs.cpus} cores and {jobs.gpus} GPUs yet: waiting for a node that has")
+            waves = [range(1), range(1, jobs.num_points)]
+            for numbers in waves:
+                waiting = [remote.remote(jobs.command, str(jobs.cwd), number) for number in numbers]
+                while waiting:
+                    done, waiting = ray.wait(waiting)
+                    for number, code, said in ray.get(done):
+                        task.advance()
+                        if code:
+                            progress.note(f"point {number} ended with exit code {code}: {said}")
+        finally:
+            ray.shutdown()
+
+
+def _run_step(command: Sequence[str], cwd: str, number: int) -> tuple[int, int, str]:
+    """One point, in a process of its own on a node of the cluster: its number, exit code and last words."""
+    done = subprocess.run(
+        [*command, "--step", str(number)],
+        cwd=cwd,
+        env={**os.environ, "NO_COLOR": "1", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    words = [line for line in done.stderr.splitlines() if line.strip()]
+    said = [line for line in words if line.startswith(("error:", "next:"))] or words[-2:]
+    return number, done.returncode, " ".join(said)[:500]
