@@ -1,6 +1,7 @@
 """Screenshots of a bundle's report for the documentation: `python scripts/report_images.py BUNDLE`.
 
-Needs a Chromium. Those in docs/images are of the bundle that `edgerecover demo` makes.
+Needs a Chromium. Those in docs/images are of the bundle that the tutorial makes for a Jetson:
+`edgerecover demo`, then `edgerecover run edgerecover-demo/pruned.safetensors --target jetson-orin --profile demo`.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def terminal_svg(report, bundle):
         record=True, width=TERMINAL_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     print_report(console, report, bundle.name)
-    svg = console.export_svg(title="edgerecover demo", unique_id="report")
+    svg = console.export_svg(title="edgerecover run", unique_id="report")
     return re.sub(r"@font-face\s*{[^}]*}", "", svg)  # it would be fetched
 
 
