@@ -1,6 +1,6 @@
 """How the gate behaves in noise: false alarms, and true regressions that it catches, over thousands of trials.
 
-    python benchmarks/gate_noise.py simulate [--trials 1000] [--seconds 3] [--races 4]
+    python benchmarks/gate_noise.py simulate [--trials 1000] [--seconds 3] [--races 8]
     python benchmarks/gate_noise.py record FILE.onnx OUT.json [--races 20] [--golden INPUTS.npy]
 
 `simulate` decides each trial by the code that `edgerecover gate` decides by (`gate.duel`, `gate.drift`,

@@ -6,6 +6,7 @@ stdout is for results, stderr for progress and messages. Nothing heavy is import
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -59,7 +60,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EdgeRecoverError as error:
-        show_error(error)
+        if _speaks():
+            show_error(error)
         if debug:
             raise
         sys.exit(error.exit_code)
@@ -71,6 +73,11 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _speaks() -> bool:
+    """Of several processes that torchrun has started on a machine, one says what is wrong with it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

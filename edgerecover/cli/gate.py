@@ -63,7 +63,7 @@ def gate(
     ] = 3.0,
     races: Annotated[
         int, typer.Option("--races", help="Most races to hold while the latency is not settled.", min=1, max=20)
-    ] = 4,
+    ] = 8,
     cores: Annotated[str | None, typer.Option("--cores", help="Hold all on these cores, e.g. 0 or 0,1.")] = None,
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Run nothing here; take latencies from the bundle's report.")

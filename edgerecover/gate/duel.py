@@ -1,7 +1,8 @@
 """Is the new one slower? Two models in one race, again while the answer is not certain.
 
 A race alone may stand under a bad star: a neighbour for half of it, a process whose memory lies badly. So what is not
-settled by one race is raced again in fresh processes, up to a limit, and all rounds are judged together.
+settled by one race is raced again in fresh processes, up to a limit, and all rounds are judged together; and nothing
+fails by one race alone, if another may be held.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edgerecover.artifacts import Comparison, Gate, GateStatus, Latency
+from edgerecover.artifacts import Comparison, Gate, GateStatus, Latency, Ratio
 from edgerecover.validate.limits import Limits
 from edgerecover.validate.regressions import latency_gate, memory_gate
 
-MAX_RACES = 4
+MAX_RACES = 8
 """Races until an answer that is not certain is left so."""
+WIDENED = (2.0, 1.5)
+"""How many times its interval the first race, and then the first two, must be sure by: a pair of processes that was
+unlucky for a whole race tells nothing of it in its own rounds."""
+LEAST_RACES_TO_FAIL = 2
 SECONDS = 3.0
 """That each model takes of a race, at least;"""
 MIN_QUERIES = 300
@@ -47,10 +52,22 @@ def duel(races: Iterable[Pair], limits: Limits) -> Duel:
         ours.append(now)
         theirs.append(before)
         comparison = compared(ours, theirs)
-        gates = (latency_gate(limits, comparison), memory_gate(limits, comparison))
-        if all(gate.status is not GateStatus.INCONCLUSIVE for gate in gates):
+        if _is_settled(comparison, limits, len(ours)):
             break
-    return Duel(*gates, comparison, len(ours))
+    return Duel(latency_gate(limits, comparison), memory_gate(limits, comparison), comparison, len(ours))
+
+
+def _is_settled(comparison: Comparison, limits: Limits, num_races: int) -> bool:
+    """Another race would hardly change the answer."""
+    slower = comparison.slower
+    times = WIDENED[num_races - 1] if num_races <= len(WIDENED) else 1.0
+    low = slower.value - times * (slower.value - slower.low)
+    high = slower.value + times * (slower.high - slower.value)
+    widened = replace(comparison, slower=Ratio(slower.value, low, high))
+    statuses = {latency_gate(limits, widened).status, memory_gate(limits, widened).status}
+    if statuses == {GateStatus.PASS}:
+        return True
+    return GateStatus.INCONCLUSIVE not in statuses and num_races >= LEAST_RACES_TO_FAIL
 
 
 def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:

@@ -45,10 +45,17 @@ def test_races_go_on_until_the_answer_is_certain_and_no_further():
 
     assert duel(races([1.0, 1.0, 1.0]), LIMITS).num_races == len(asked) == 1
     asked.clear()
+    assert duel(races([1.1, 1.1, 1.1]), LIMITS).num_races == len(asked) == 2
+    asked.clear()
     ended = duel(races([1.05] * 3), LIMITS)
     assert ended.latency.status is GateStatus.INCONCLUSIVE
     assert ended.num_races == len(asked) == 3
     assert ended.comparison.how == "in turns, 90 rounds of 3 races"
+
+
+def test_what_one_race_alone_says_is_no_alarm():
+    ended = duel([raced(1.1, 0.1, seed=1), *(raced(1.0, 0.1, seed) for seed in (2, 3, 4))], LIMITS)
+    assert (ended.latency.status, ended.num_races) == (GateStatus.PASS, 4)
 
 
 def test_all_rounds_and_all_processes_count():
