@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Annotated
 
@@ -50,7 +51,8 @@ def main() -> None:
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    signal.signal(signal.SIGINT, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:

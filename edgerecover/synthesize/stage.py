@@ -121,6 +121,9 @@ def synthesize(
     ]
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
     missing = [plan for plan in plans if plan.name not in shards]
+    damaged = [plan.name for plan in missing if (folder / f"{plan.name}.json").exists()]
+    if damaged:
+        progress.note(f"{folder}: not as they were written, and made again: {', '.join(damaged)}")
     scale = _pixel_scale(input, settings)
     if missing:
         if shards:
