@@ -6,6 +6,7 @@ stdout is for results, stderr for progress and messages. Nothing heavy is import
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -15,8 +16,9 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped, sweep
+from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
+from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -32,6 +34,8 @@ app.command("sweep")(sweep.sweep_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
+app.command("gate")(gate_command.gate)
+app.command("compare")(compare.compare)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)
@@ -58,7 +62,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EdgeRecoverError as error:
-        show_error(error)
+        if _speaks():
+            show_error(error)
         if debug:
             raise
         sys.exit(error.exit_code)
@@ -70,6 +75,11 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _speaks() -> bool:
+    """Of several processes that torchrun has started on a machine, one says what is wrong with it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,121 @@
+"""Batch norm over a batch that several processes share: what one process would compute on all of it.
+
+PyTorch's own SyncBatchNorm refuses tensors on the CPU, where this is tested; the arithmetic is the same.
+"""
+
+# Shapes: N images, C channels, R processes.
+# ruff: noqa: TID253 - a layer's forward and backward; only distillation imports it
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgerecover.ranks import Ranks
+from edgerecover.synthesize.statistics import batch_norms_of
+
+
+@contextmanager
+def shared_norms(network: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """BN layers that are in training mode normalise by the whole batch, of which each process has a part.
+
+    Gradients of weights and biases are those of this process's part; their sum over the processes is the batch's.
+    """
+    layers = list(batch_norms_of(network).values()) if ranks.size > 1 else []
+    for layer in layers:
+        # On the object, so that its class and its hooks stay as they are.
+        layer.forward = partial(_forward, layer, ranks)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _forward(layer: Any, ranks: Ranks, x_NC: Tensor) -> Tensor:
+    if not layer.training:
+        return type(layer).forward(layer, x_NC)  # type: ignore[no-any-return]
+    mean_C, var_C, count = _pooled(x_NC, ranks)
+    _follow(layer, mean_C, var_C, count)
+    normalised: Tensor = _Normalise.apply(x_NC, layer.weight, layer.bias, mean_C, var_C, count, layer.eps, ranks)
+    return normalised
+
+
+@torch.no_grad()
+def _pooled(x_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
+    """Mean and biased variance over all processes' parts, and how many values there are of each channel.
+
+    Variances within the parts and between their means add up (Chan, Golub, LeVeque 1979), which rounds less than
+    E[x²] - E[x]².
+    """
+    var_C, mean_C = torch.var_mean(x_NC.float(), _all_but_channels(x_NC), correction=0)
+    own = x_NC.new_tensor([x_NC.numel() // x_NC.shape[1]], dtype=torch.float32)
+    found = ranks.stacked(torch.cat([mean_C, var_C, own]))
+    means_RC, vars_RC, counts_R1 = torch.split(found, [len(mean_C), len(var_C), 1], 1)
+    weights_R1 = counts_R1 / counts_R1.sum()
+    mean_C = (weights_R1 * means_RC).sum(0)
+    var_C = (weights_R1 * (vars_RC + (means_RC - mean_C).square())).sum(0)
+    return mean_C, var_C, float(counts_R1.sum())
+
+
+def _follow(layer: Any, mean_C: Tensor, var_C: Tensor, count: float) -> None:
+    """Running statistics, as PyTorch keeps them: an exponential mean, of the unbiased variance."""
+    if not layer.track_running_stats:
+        return
+    momentum = layer.momentum
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(layer.num_batches_tracked)
+    layer.running_mean.lerp_(mean_C.to(layer.running_mean), momentum)
+    layer.running_var.lerp_((var_C * count / max(1.0, count - 1)).to(layer.running_var), momentum)
+
+
+def _all_but_channels(x_NC: Tensor) -> list[int]:
+    return [0, *range(2, x_NC.dim())]
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalisation by statistics of the whole batch, with the gradient that comes through them.
+
+    dx = w / σ · (dy - mean(dy) - x̂ · mean(dy · x̂)), means over all processes (Ioffe & Szegedy 2015, section 3).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_NC: Tensor,
+        weight_C: Tensor | None,
+        bias_C: Tensor | None,
+        mean_C: Tensor,
+        var_C: Tensor,
+        count: float,
+        eps: float,
+        ranks: Ranks,
+    ) -> Tensor:
+        ctx.save_for_backward(x_NC, weight_C, mean_C, torch.rsqrt(var_C + eps))
+        ctx.count, ctx.ranks, ctx.has_bias = count, ranks, bias_C is not None
+        return F.batch_norm(x_NC, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy_NC,) = gradients
+        x_NC, weight_C, mean_C, slope_C = ctx.saved_tensors
+        per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
+        dims = _all_but_channels(x_NC)
+        dy32_NC = dy_NC.float()
+        xhat_NC = (x_NC.float() - mean_C.view(per_channel)) * slope_C.view(per_channel)
+        own = torch.stack([dy32_NC.sum(dims), (dy32_NC * xhat_NC).sum(dims)])
+        sum_C, sum_xhat_C = ctx.ranks.sum(own) / ctx.count
+        gain_C = slope_C if weight_C is None else slope_C * weight_C.float()
+        dx_NC = dy32_NC - sum_C.view(per_channel) - xhat_NC * sum_xhat_C.view(per_channel)
+        dx_NC = (dx_NC * gain_C.view(per_channel)).to(x_NC.dtype)
+        d_weight = own[1].to(weight_C.dtype) if weight_C is not None else None
+        d_bias = own[0] if ctx.has_bias else None
+        return dx_NC, d_weight, d_bias, None, None, None, None, None
