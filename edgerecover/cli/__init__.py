@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Annotated
 
@@ -54,7 +55,8 @@ def main() -> None:
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    signal.signal(signal.SIGINT, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
