@@ -1,6 +1,6 @@
 """Change a bundle in every way there is, and count what verification lets through: it must be nothing.
 
-    python benchmarks/tamper.py [--bundle BUNDLE] [--changes 10000] [--values 255]
+    python benchmarks/tamper.py [--bundle BUNDLE] [--changes 10000] [--values 255] [--archive-values 255]
 
 1. Every byte of every file of a minimal bundle, and of its archive, each with all 255 other values.
 2. Random single-byte changes in a real bundle, and in its archive; without --bundle the demo's is made first.
@@ -54,7 +54,7 @@ def main() -> int:
         real_archive = pack_bundle(real, place / "real.bundle.tar").path
         rows = [
             _swept(f"every byte, {options.values} values, minimal bundle", small, options.values),
-            _swept(f"every byte, {options.values} values, its archive", small_archive, options.values),
+            _swept(f"every byte, {options.archive_values} values, its archive", small_archive, options.archive_values),
             _at_random(f"random bytes, real bundle of {_megabytes(real)}", real, options.changes),
             _at_random(f"random bytes, its archive of {_megabytes(real_archive)}", real_archive, options.changes),
             _restructured("structure of a folder", small, FOLDER_CHANGES, place),
@@ -70,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, help="real bundle, a folder [the demo's]")
     parser.add_argument("--changes", type=int, default=10_000, help="random changes in it [10000]")
     parser.add_argument("--values", type=int, default=255, help="other values per byte in the sweep [255]")
+    parser.add_argument("--archive-values", type=int, default=255, help="and in that of its archive [255]")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

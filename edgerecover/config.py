@@ -325,6 +325,36 @@ class ProfileGates(Settings):
     max_precision_loss_points: NonNegative = 1.0
     """Agreement with the teacher that fp16 or int8 may cost against float32, on the same held-back images."""
 
+    # What `edgerecover gate` lets a release lose against its baseline.
+    max_agreement_loss_points: NonNegative = 5.0
+    """Of agreement with the teacher, in percentage points: what a few hundred held-back images can tell."""
+    max_accuracy_loss_points: NonNegative = 3.0
+    """Of accuracy on real images, where both were judged on the same ones; in percentage points."""
+    max_latency_regression: NonNegative = 0.05
+    """How much longer a typical query may take, as a fraction of the baseline's."""
+    max_size_regression: NonNegative = 0.05
+    """How much larger the file may be, likewise;"""
+    max_memory_regression: NonNegative = 0.1
+    """and how much more memory loading and running it may add."""
+
+
+class LimitsFile(Settings):
+    """What `edgerecover gate --limits FILE` asks, in the place of a bundle's own limits; None: as they are."""
+
+    min_agreement: Fraction | None = None
+    min_parity_top1: Fraction | None = None
+    max_parity_relative: Positive | None = None
+    max_accuracy_drop_points: NonNegative | None = None
+    max_precision_loss_points: NonNegative | None = None
+    max_agreement_loss_points: NonNegative | None = None
+    max_accuracy_loss_points: NonNegative | None = None
+    max_latency_regression: NonNegative | None = None
+    max_size_regression: NonNegative | None = None
+    max_memory_regression: NonNegative | None = None
+    max_p99_ms: Positive | None = None
+    max_file_mb: Positive | None = None
+    max_memory_mb: Positive | None = None
+
 
 class LatencySettings(Settings):
     """How latency is measured: until both minima are met (as MLPerf loadgen does), warm-up kept apart."""
@@ -464,7 +494,8 @@ def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
 
 
 def _reference(kind: type[Settings]) -> str:
-    return {"Target": "targets", "Profile": "profiles", "ModelFile": "model-toml"}[kind.__name__]
+    pages = {"Target": "targets", "Profile": "profiles", "ModelFile": "model-toml", "LimitsFile": "gate"}
+    return pages[kind.__name__]
 
 
 def _describe(kind: type[Settings], problem: Any, path: Path) -> str:
@@ -538,6 +569,15 @@ def load_target(name_or_path: str) -> Target:
     path = _find("targets", name_or_path)
     # A fact is replaced whole: what is known of one device from a source is not known of another from the same one.
     return parse(Target, _extended("targets", path, (), join=operator.or_), path)
+
+
+def load_limits(path: Path) -> LimitsFile:
+    """Read limits that take the place of a bundle's.
+
+    Raises:
+        BadInputError: the file cannot be read, or holds something else.
+    """
+    return parse(LimitsFile, read_toml(path), path)
 
 
 def load_profile(name_or_path: str) -> Profile:

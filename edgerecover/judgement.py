@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Accuracy, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
+from edgerecover.artifacts import Accuracy, Decisions, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
 from edgerecover.config import LatencySettings, Target
 from edgerecover.device import choose_compute
 from edgerecover.export.two_four import check_two_four
@@ -28,7 +29,7 @@ from edgerecover.runtime.session import Session, open_session
 from edgerecover.runtime.timing import Timing
 from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.fidelity import agreement
+from edgerecover.validate.fidelity import agreement, agrees
 from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
@@ -164,6 +165,7 @@ def judge_file(
             by_class=by_class(
                 decided(teacher), decided(exported), None if pruned is None else decided(pruned), teacher.shape[1]
             ),
+            decisions=decisions(agrees(exported, teacher), held_back.batches(_BATCH)),
         ),
         parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
@@ -183,10 +185,12 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
     parts: dict[str, list[Any]] = {name: [] for name in scorers}
     labels: list[Any] = []
+    digest = hashlib.sha256()
     num_classes = 0
     with progress.task("real images", len(eval_set), "images") as task:
         num_right = num_seen = 0
         for images_NCHW, labels_n in eval_set.batches(_BATCH):
+            digest.update(np.ascontiguousarray(images_NCHW).tobytes())
             labels.append(labels_n)
             for name, scorer in scorers.items():
                 scores_nK = scorer(images_NCHW)
@@ -196,8 +200,8 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
             num_seen += len(labels_n)
             task.advance(len(labels_n), accuracy=num_right / num_seen)
     labels_N = np.concatenate(labels)
-    decisions = {name: np.concatenate(batches) for name, batches in parts.items()}
-    hits = {name: decided_N == labels_N for name, decided_N in decisions.items()}
+    classes = {name: np.concatenate(batches) for name, batches in parts.items()}
+    hits = {name: decided_N == labels_N for name, decided_N in classes.items()}
     total = len(eval_set)
     proportions = {name: Proportion(int(values.sum()), total) for name, values in hits.items()}
     return Accuracy(
@@ -209,8 +213,32 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
         exported=proportions["exported"],
         teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
         exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
-        by_class=by_class(labels_N, decisions["exported"], decisions.get("pruned"), num_classes),
+        by_class=by_class(labels_N, classes["exported"], classes.get("pruned"), num_classes),
+        decisions=Decisions(
+            _joint(digest.digest(), hashlib.sha256(labels_N.astype(np.int64).tobytes()).digest()),
+            _as_digits(hits["exported"]),
+        ),
     )
+
+
+def _sha256(array: Scores) -> bytes:
+    return hashlib.sha256(array.tobytes()).digest()
+
+
+def _joint(*digests: bytes) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def decisions(right_N: Any, batches_NCHW: Iterable[Any]) -> Decisions:
+    """Which images a model has right, and which images they are."""
+    digest = hashlib.sha256()
+    for batch_NCHW in batches_NCHW:
+        digest.update(np.ascontiguousarray(batch_NCHW).tobytes())
+    return Decisions(digest.hexdigest(), _as_digits(right_N))
+
+
+def _as_digits(right_N: Any) -> str:
+    return "".join("1" if right else "0" for right in right_N)
 
 
 def timing_of(settings: LatencySettings) -> Timing:

@@ -70,7 +70,7 @@ def test_the_users_own_line_after_trust(digits: Path) -> None:
         "[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n"
     )
     trusted = str(digits.parent / f"{digits.name}-trusted.json")
-    line = ("run", "--target", "jetson-orin", "model.pt", "--profile", "smoke", "--json")
+    line = ("run", "--target", "jetson-orin", "model.pt", "--profile", "smoke", "--json", "--archive")
 
     before = names_in(digits)
     refused = edgerecover(*line, cwd=digits, EDGERECOVER_TRUST_FILE=trusted)
@@ -87,6 +87,10 @@ def test_the_users_own_line_after_trust(digits: Path) -> None:
     bundle = digits / "model.jetson-orin.bundle"
     assert {"model.onnx", "golden", "report.json", "report.md", "config.json", "manifest.json"} <= names_in(bundle)
     assert edgerecover("bundle", "verify", bundle, cwd=digits).returncode == 0
+    archive = f"{bundle.name}.tar"
+    assert archive in done.stderr
+    assert edgerecover("bundle", "verify", archive, cwd=digits).returncode == 0
+    (digits / archive).unlink()
 
     (digits / "nets.py").write_text("from edgerecover.demo.network import digits_net as net  # changed\n")
     changed = edgerecover(*line, cwd=digits, EDGERECOVER_TRUST_FILE=trusted)

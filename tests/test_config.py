@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, Stated
 from edgerecover.config import (
     ModelFile,
     load_profile,
@@ -226,6 +226,12 @@ def test_model_toml_gives_the_input_of_the_network(tmp_path):
     )
 
 
+def test_model_toml_states_licence_and_card(tmp_path):
+    text = 'licence = "MIT"\n[card]\nname = "sorter"\nauthors = ["A"]\nlimitations = ["x", "y"]\n'
+    assert model_file(tmp_path, text).stated() == Stated("MIT", "sorter", authors=("A",), limitations=("x", "y"))
+    assert model_file(tmp_path, "").stated() == Stated()
+
+
 def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
     spec = model_file(tmp_path, "[input]\nshape = [1, 8, 8]\n").input.to_spec()
     assert (spec.mean, spec.std, spec.range) == ((0.0,), (1.0,), (0.0, 1.0))
@@ -238,6 +244,8 @@ def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
         ("[input]\nshape = [3, 8, 8]\nrange = [1, 0]\n", r":3: input.range: range must ascend"),
         ("[input]\nshape = [8, 8]\n", r":2: key 'input.shape.2' is missing"),
         ("[input]\nshape = [1, 8, 8]\nstd = [0.0]\n", r":3: input.std.0: .*greater than 0"),
+        ('[card]\nauthor = "A"\n', r":2: unknown key 'card.author'; did you mean 'authors'"),
+        (f'licence = "{"x" * 2001}"\n', r":1: licence: .*at most 2000"),
         ('teacher = "dense.pt"\nclases = ["a"]\n', r":2: unknown key 'clases'; did you mean 'classes'"),
     ],
 )

@@ -1,5 +1,6 @@
 """The documentation is a test subject: its commands run, its output is what they print, its tables are complete."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,7 +15,8 @@ import pytest
 
 from edgerecover import errors
 from edgerecover.bundle.manifest import OWN_NAMES
-from edgerecover.config import Profile, Settings, WithoutNorms, load_profile, shipped_names
+from edgerecover.config import LimitsFile, Profile, ProfileGates, Settings, WithoutNorms, load_profile, shipped_names
+from edgerecover.validate.limits import Limits
 from tests.documentation import DOCS, FROM_NOTHING, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -142,6 +144,17 @@ def test_profile_reference_has_every_key_with_its_default():
     for key, field in keys.items():
         default = "required" if field.is_required() else as_written(field.default)
         assert rows[key][1].strip('`"') == default, key
+
+
+def test_gate_reference_has_every_limit():
+    rows = first_cells(REFERENCE / "gate.md")
+    assert rows.keys() >= set(LimitsFile.model_fields)
+
+
+def test_a_limit_has_one_name_everywhere():
+    of_profile, of_target = set(ProfileGates.model_fields), {"max_p99_ms", "max_file_mb", "max_memory_mb"}
+    assert set(LimitsFile.model_fields) == of_profile | of_target
+    assert set(LimitsFile.model_fields) <= {field.name for field in dataclasses.fields(Limits)}
 
 
 def test_profile_reference_lists_the_shipped_profiles():

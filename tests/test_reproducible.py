@@ -64,7 +64,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def run(place: Path, out: Path) -> Path:
+def run(place: Path, out: Path, work: Path | None = None) -> Path:
     from edgerecover.pipeline import Request
     from edgerecover.pipeline import run as run_pipeline
 
@@ -73,7 +73,7 @@ def run(place: Path, out: Path) -> Path:
         target=load_target("jetson-orin"),
         profile=load_profile(str(place / "tiny.toml")),
         out=out / "out.bundle",
-        work=out / "work",
+        work=work or out / "work",
         device="cpu",
         seed=3,
         trust_code=True,
@@ -99,6 +99,8 @@ def test_the_same_run_twice(place, tmp_path):
     assert one.measurements.files.keys() >= {"report.json", "report.md"}
     check_lineage(one)
     check_statements(bundles[0])
+    reusing = verify_bundle(run(place, tmp_path / "third", work=tmp_path / "first" / "work"))
+    assert reusing.manifest_sha256 == one.manifest_sha256, "what was kept is as what is made"
     archives = [pack_bundle(bundle, bundle.with_suffix(".tar")).path for bundle in bundles]
     assert verify_bundle(archives[0]).manifest_sha256 == verify_bundle(archives[1]).manifest_sha256
 

@@ -15,10 +15,12 @@ from edgerecover.artifacts.engines import (
     SparseLayers,
 )
 from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
+from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
     Accuracy,
     ByClass,
     Confused,
+    Decisions,
     Fidelity,
     Gate,
     GateStatus,
@@ -26,6 +28,7 @@ from edgerecover.artifacts.judged import (
     PrecisionLoss,
     Predicted,
     Proportion,
+    difference_interval,
     paired_interval,
     verdict_of,
 )
@@ -39,16 +42,20 @@ from edgerecover.artifacts.report import Report, StageTime
 from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 
 __all__ = [
+    "BASELINE_SCHEMA",
     "ENGINE_RUNTIMES",
     "TENSORRT",
     "TENSORRT_RTX",
     "Acceptance",
     "Accuracy",
+    "Baseline",
     "BatchRange",
     "ByClass",
+    "Comparison",
     "Conditions",
     "Confused",
     "CurvePoint",
+    "Decisions",
     "Descent",
     "DeviceResult",
     "DeviceTask",
@@ -60,6 +67,7 @@ __all__ = [
     "Fidelity",
     "Fingerprint",
     "Gate",
+    "GateResult",
     "GateStatus",
     "GoldenCheck",
     "Gpu",
@@ -84,6 +92,7 @@ __all__ = [
     "Ratio",
     "RecordFacts",
     "RefusedVariant",
+    "Release",
     "Report",
     "Rung",
     "Runner",
@@ -100,6 +109,7 @@ __all__ = [
     "Twin",
     "TwoFour",
     "Variant",
+    "difference_interval",
     "from_json",
     "paired_interval",
     "sha256_of",

@@ -47,6 +47,18 @@ def paired_interval(lost: int, won: int, total: int, z: float = 1.959964) -> tup
     return max(-1.0, p_lost - p_won - half), min(1.0, p_lost - p_won + half)
 
 
+def difference_interval(first: Proportion, second: Proportion) -> tuple[float, float]:
+    """95 % interval of first - second, as fractions, where the two saw different images.
+
+    From the Wilson intervals of both: Newcombe 1998, Statistics in Medicine 17, method 10.
+    """
+    (low_1, high_1), (low_2, high_2) = first.interval(), second.interval()
+    difference = first.value - second.value
+    below = math.hypot(first.value - low_1, high_2 - second.value)
+    above = math.hypot(high_1 - first.value, second.value - low_2)
+    return max(-1.0, difference - below), min(1.0, difference + above)
+
+
 @dataclass(frozen=True)
 class Confused:
     """Images of one class that a file decides as another."""
@@ -98,6 +110,23 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """Which images one model has right, one by one: two models that saw the same images are compared in pairs."""
+
+    images_sha256: str
+    """Of all images in order, and of their labels where they have any."""
+    right: str
+    """A "1" for each image that is, a "0" for each that is not."""
+
+    def pairs(self, other: Decisions) -> tuple[int, int] | None:
+        """How many images only this one has right, and how many only the other; None: they saw different ones."""
+        if self.images_sha256 != other.images_sha256 or len(self.right) != len(other.right):
+            return None
+        both = list(zip(self.right, other.right, strict=True))
+        return both.count(("1", "0")), both.count(("0", "1"))
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How often a model decides as the teacher does, on held-back images. Never called accuracy."""
 
@@ -111,6 +140,9 @@ class Fidelity:
     norm), and for a student of another architecture or that others have trained, none of which was measured."""
     by_class: ByClass | None = None
     """By what the teacher decides; None in reports that were written before it was looked at."""
+    decisions: Decisions | None = None
+    """Of the exported file: right is what the teacher decides. None in reports that were written before they were
+    kept."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +201,8 @@ class Accuracy:
     """and the other way round: the pairs that decide how certain the drop is."""
     by_class: ByClass | None = None
     """By label; None in reports that were written before it was looked at."""
+    decisions: Decisions | None = None
+    """Of the exported file; None in reports that were written before they were kept."""
 
 
 class GateStatus(str, Enum):
@@ -180,6 +214,8 @@ class GateStatus(str, Enum):
     """The confidence interval straddles the limit."""
     NEEDS_DEVICE = "needs the device"
     """The limit is the target's, and this machine is not it."""
+    SKIP = "skip"
+    """There is nothing to compare with: no baseline yet, or one of another machine or of other images."""
 
 
 @dataclass(frozen=True)
@@ -188,18 +224,19 @@ class Gate:
 
     name: str
     status: GateStatus
-    measured: float
+    measured: float | None
+    """None: nothing was, where it was skipped."""
     limit: float
     direction: str
     """"at least" or "at most"."""
     unit: str
     """"%", "ms", "MB", "points" or ""."""
     source: str
-    """Who set the limit: "profile balanced", "target jetson-orin"."""
+    """Who set the limit: "profile balanced", "target jetson-orin", "limits strict.toml"."""
     message: str
 
 
 def verdict_of(gates: Iterable[Gate]) -> GateStatus:
-    """The worst of them; a gate that needs the device does not count."""
+    """The worst of them; a gate that needs the device, or was skipped, does not count."""
     statuses = {gate.status for gate in gates}
     return next((worst for worst in (GateStatus.FAIL, GateStatus.INCONCLUSIVE) if worst in statuses), GateStatus.PASS)

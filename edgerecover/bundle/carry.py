@@ -106,6 +106,17 @@ def unpack_bundle(archive: Path, out: Path, trusted: Trusted | None = None) -> V
     if archive.is_dir():
         raise BadInputError(f"{archive} is a folder already", hint="unpack the archive that `bundle pack` made")
     verified = verify_bundle(archive, trusted)
+    copy_bundle(verified, out)
+    return replace(verified, path=out)
+
+
+def copy_bundle(verified: Verified, out: Path) -> None:
+    """Write a verified bundle, folder or archive, as a folder elsewhere. Whole at `out`, or nothing.
+
+    Raises:
+        BadInputError: `out` holds something else or cannot be written.
+        VerificationError: the bundle has changed since it was verified.
+    """
     check_writable(out)
     try:
         with building_beside(out) as building:
@@ -113,7 +124,6 @@ def unpack_bundle(archive: Path, out: Path, trusted: Trusted | None = None) -> V
             move_into_place(building, out)
     except OSError as error:
         raise unwritable(out, error) from error
-    return replace(verified, path=out)
 
 
 def sign_bundle(bundle: Path, signer: Signer) -> Verified:

@@ -2,7 +2,7 @@
 
 The digests are ours, taken while the files were read; the library signs and checks them. So folder and archive have one
 signature, and nothing is read twice. Its own tool checks the same signature:
-`model_signing verify key BUNDLE --signature BUNDLE/signature.json --public-key FILE`.
+`model_signing verify key BUNDLE --signature BUNDLE/signature.json --public_key FILE`.
 """
 
 from __future__ import annotations

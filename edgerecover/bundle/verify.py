@@ -61,6 +61,8 @@ class BundleDiffersError(VerificationError):
 
     def __init__(self, what: str, differences: tuple[Difference, ...]) -> None:
         named = [str(difference) for difference in differences[:MAX_NAMED]]
+        if not differences:
+            named.append("its list of files is of another kind than edgerecover's")
         if len(differences) > MAX_NAMED:
             named.append(f"and {len(differences) - MAX_NAMED} more")
         super().__init__(

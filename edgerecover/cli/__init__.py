@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, engine, judge, parts, run, shipped, sweep
+from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
+from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
 
@@ -32,6 +33,8 @@ app.command("sweep")(sweep.sweep_command)
 app.command("validate")(judge.validate)
 app.command("synthesize")(parts.synthesize)
 app.command("bench")(bench.bench)
+app.command("gate")(gate_command.gate)
+app.command("compare")(compare.compare)
 app.command("inspect")(parts.inspect)
 app.command("prune")(parts.prune)
 app.command("record")(parts.record_command)

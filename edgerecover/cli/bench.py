@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import device_access
+from edgerecover.cli.inputs import device_access, whole_numbers
 from edgerecover.cli.options import (
     DevicePythonOption,
     EventsOption,
@@ -72,7 +72,7 @@ def bench(
     from edgerecover.runtime.timing import Timing
 
     settings = load_profile(profile).latency
-    shape = _counts("--input-shape", input_shape, least=1)
+    shape = whole_numbers("--input-shape", input_shape, least=1)
     if shape and len(shape) != 3:
         raise BadInputError(f"--input-shape {input_shape!r}: C,H,W was expected", hint="for example 3,224,224")
     request = BenchRequest(
@@ -80,10 +80,10 @@ def bench(
         timing=Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),
         against=tuple(against or ()),
         runtimes=tuple(dict.fromkeys(runtime or ())),
-        threads=_counts("--threads", threads, least=1),
-        batches=_counts("--batches", batches, least=1),
+        threads=whole_numbers("--threads", threads, least=1),
+        batches=whole_numbers("--batches", batches, least=1),
         target=load_target(target) if target else None,
-        cores=_counts("--cores", cores, least=0),
+        cores=whole_numbers("--cores", cores, least=0),
         shape=(shape[0], shape[1], shape[2]) if shape else None,
         seed=seed,
     )
@@ -117,21 +117,6 @@ def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | No
         else:
             typer.echo(as_text(result))
         raise typer.Exit(exit_code(result.verdict))
-
-
-def _counts(flag: str, text: str | None, *, least: int) -> tuple[int, ...]:
-    """Whole numbers, each once."""
-    if text is None:
-        return ()
-    try:
-        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < least:
-        raise BadInputError(
-            f"{flag} {text!r} is not a list of whole numbers, {least} or more", hint=f"for example {flag} 1,2"
-        )
-    return numbers
 
 
 def _as_json(done: Bench) -> dict[str, Any]:

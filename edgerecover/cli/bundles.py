@@ -59,7 +59,7 @@ def bundle_verify(
     """Check BUNDLE: its signature if somebody is named to be trusted, its manifest, and every file."""
     from edgerecover.bundle.verify import BundleDiffersError, verify_bundle
 
-    trusted = _trusted(public_key, certificates, identity, issuer, trust_config, staging)
+    trusted = trusted_by(public_key, certificates, identity, issuer, trust_config, staging)
     try:
         verified = verify_bundle(bundle, trusted)
     except BundleDiffersError as error:
@@ -125,7 +125,7 @@ def bundle_unpack(
     folder = out or archive.with_name(archive_stem(archive))
     if folder == archive:
         raise BadInputError(f"{archive} does not end in .tar", hint="name the folder to write with --out")
-    trusted = _trusted(public_key, certificates, identity, issuer, trust_config, staging)
+    trusted = trusted_by(public_key, certificates, identity, issuer, trust_config, staging)
     _show_verified(unpack_bundle(archive, folder, trusted), as_json)
 
 
@@ -170,7 +170,7 @@ def key_signer(key: Path | None, certificate: Path | None = None, chain: list[Pa
     return KeySigner(key, os.environ.get(PASSWORD_VARIABLE))
 
 
-def _trusted(
+def trusted_by(
     public_key: Path | None,
     certificates: list[Path] | None,
     identity: str | None,
@@ -178,6 +178,11 @@ def _trusted(
     trust_config: Path | None,
     staging: bool,
 ) -> Trusted | None:
+    """Who must have signed, as the flags say; None: nobody.
+
+    Raises:
+        BadInputError: they name several, or half of one.
+    """
     from edgerecover.bundle.signature import Certificates, Identity, PublicKey
 
     if (public_key is not None) + bool(certificates) + (identity is not None or issuer is not None) > 1:

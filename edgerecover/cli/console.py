@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgerecover.artifacts import Report
-    from edgerecover.progress import Progress
 
 
 _NEAREST = str.maketrans({
@@ -82,14 +81,12 @@ def stdout() -> Console:
 
 def print_json(value: Any) -> None:
     """Write a result as JSON to stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(as_json_text(value))
 
 
-def live_progress() -> Progress:
-    """On stderr alone, for commands that are short; `cli.following` is for the others."""
-    from edgerecover.report.live import live_progress
-
-    return live_progress(stderr())
+def as_json_text(value: Any) -> str:
+    """A result as JSON, for people to read too."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:

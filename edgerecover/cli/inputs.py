@@ -40,6 +40,21 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         ) from error
 
 
+def whole_numbers(flag: str, text: str | None, *, least: int) -> tuple[int, ...]:
+    """A flag's whole numbers, each once; none where it was not given."""
+    if text is None:
+        return ()
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < least:
+        raise BadInputError(
+            f"{flag} {text!r} is not a list of whole numbers, {least} or more", hint=f"for example {flag} 1,2"
+        )
+    return numbers
+
+
 def input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:
     """The flags about preprocessing as one value; None when none was given."""
     given = {

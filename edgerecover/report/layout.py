@@ -36,7 +36,7 @@ def named(pairs: Mapping[str, str]) -> RenderableType:
 
 def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
     """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
-    cells = [tuple(Text(plain(cell)) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    cells = [tuple(_harmless(cell) for cell in row) for row in rows]
     num_columns = max((len(row) for row in cells), default=0)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for number in range(num_columns):
@@ -47,9 +47,17 @@ def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (),
     return Padding(table, (0, 0, 0, 2))
 
 
+def _harmless(cell: str | Text) -> Text:
+    """Whatever steers a terminal is written out."""
+    if isinstance(cell, str):
+        return Text(plain(cell))
+    safe = plain(cell.plain)
+    return cell if safe == cell.plain else Text(safe, cell.style)
+
+
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
-    """A fraction as a bar."""
-    filled = round(columns * fraction)
+    """A fraction as a bar; what is more than all, in a report of anyone's, is all."""
+    filled = round(columns * min(max(fraction, 0.0), 1.0))
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.report.blocks import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, DataUri, Page
+from edgerecover.report.blocks import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Page
 from edgerecover.report.plain import plain
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ def draw(page: Page, text_length: int = 2_000) -> str:
     """
     style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     environment = _environment(text_length)
-    return environment.get_template("page.html").render(
+    text = environment.get_template("page.html").render(
         page=page,
         style=_safe(style),
         style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         frame={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM, "width": WIDTH, "height": HEIGHT},
     )
+    return text.lstrip()
 
 
 @cache
@@ -63,6 +64,3 @@ def _safe(style: str) -> Any:
     from markupsafe import Markup
 
     return Markup(style)
-
-
-__all__ = ["MAX_BYTES", "DataUri", "draw"]

@@ -21,20 +21,18 @@ def print_side_by_side(console: Console, both: SideBySide) -> None:
     """Show what differs, and what was measured of both."""
     c = both
     same = [fact.name for fact in c.facts if not fact.differs]
+    differing = [(Text(fact.name, "dim"), fact.a, fact.b) for fact in c.facts if fact.differs]
     parts: list[RenderableType] = [
         Text.assemble(("edgerecover compare", "bold")),
         grid([(Text("A", "bold"), c.a), (Text("B", "bold"), c.b)]),
         section("Differs"),
-        grid(
-            [_header("", "A", "B"), *((Text(fact.name, "dim"), fact.a, fact.b) for fact in c.facts if fact.differs)],
-            folds=2,
-        ),
+        grid([_header("", "A", "B"), *differing], folds=2) if differing else grid([("nothing",)]),
         grid([(Text(f"the same: {', '.join(same)}" if same else "nothing is the same", "dim"),)]),
         section("Measured: B against A"),
     ]
     parts += _measures(c.measures)
-    if differing := [pair for pair in c.gates if pair.differs]:
-        rows = [(Text(pair.name, "dim"), pair.a or "–", pair.b or "–") for pair in differing]
+    if changed := [pair for pair in c.gates if pair.differs]:
+        rows = [(Text(pair.name, "dim"), pair.a or "–", pair.b or "–") for pair in changed]
         parts += [section("Gates that came out differently"), grid([_header("", "A", "B"), *rows], folds=0)]
     else:
         parts += [section("Gates"), grid([(f"all {len(c.gates)} came out the same",)])]

@@ -13,6 +13,7 @@ _WORD = {
     GateStatus.FAIL: "FAIL",
     GateStatus.INCONCLUSIVE: "UNSURE",
     GateStatus.NEEDS_DEVICE: "DEVICE",
+    GateStatus.SKIP: "SKIP",
 }
 
 

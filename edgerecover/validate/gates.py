@@ -19,6 +19,7 @@ from edgerecover.artifacts import (
     Parity,
     PrecisionLoss,
     Proportion,
+    Report,
     TwoFour,
     paired_interval,
 )
@@ -77,6 +78,28 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
+def judge_again(limits: Limits, report: Report) -> tuple[Gate, ...]:
+    """A report's gates by other limits, in the report's order; what no limit decides stays as it was judged."""
+    anew = {gate.name: gate for gate in judge(limits, _measured_of(report))}
+    known = [anew.pop(gate.name, gate) for gate in report.gates]
+    return (*known, *anew.values())
+
+
+def _measured_of(report: Report) -> Measured:
+    """As far as a report tells: which zeros were kept is in its gate alone."""
+    return Measured(
+        fidelity=report.fidelity,
+        parity=report.parity,
+        num_mask_violations=None,
+        exported=report.exported,
+        latency=report.latency,
+        accuracy=report.accuracy,
+        is_from_elsewhere=not report.rungs,
+        precision_loss=report.precision_loss,
+        same_architecture=report.same_architecture,
+    )
+
+
 def settle(gates: Sequence[Gate], limits: Limits, latency: Latency, golden: GoldenCheck) -> tuple[Gate, ...]:
     """The gates of a report once more, after its model has run on another machine.
 
@@ -119,6 +142,7 @@ def exit_code(verdict: GateStatus) -> int:
 
 
 def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
+    source = limits.source_of("min_agreement")
     low, high = (100 * edge for edge in exported.interval())
     limit = 100 * limits.min_agreement
     status = _at_least(low, high, limit)
@@ -129,11 +153,11 @@ def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
         limit=limit,
         direction=AT_LEAST,
         unit="%",
-        source=f"profile {limits.profile}",
+        source=source,
         message=(
             f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f}) "
-            f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
-            + _advice(
+            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}"
+            + advice(
                 status,
                 fail=stronger,
                 inconclusive=f"a profile with more than {exported.total} held-back images can tell",
@@ -179,7 +203,7 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
         message=(
             f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
             f"of the {came}"
-            + _advice(
+            + advice(
                 status,
                 fail="keep the input, or try another profile",
                 inconclusive=f"on {after.total} images that may be chance",
@@ -216,6 +240,7 @@ def _what_changed(measured: Measured) -> str:
 
 def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     """Without an interval: both sides saw the very same images, and the limit is on these."""
+    source = limits.source_of("min_parity_top1")
     measured, limit = 100 * parity.top1_agreement, 100 * limits.min_parity_top1
     status = GateStatus.PASS if measured >= limit else GateStatus.FAIL
     return Gate(
@@ -225,16 +250,16 @@ def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
         limit=limit,
         direction=AT_LEAST,
         unit="%",
-        source=f"profile {limits.profile}",
+        source=source,
         message=(
             f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
-            f"{_WORDS_AT_LEAST[status]} the {limit:g} % of profile {limits.profile}"
-            + _advice(status, fail=what_changed)
+            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}" + advice(status, fail=what_changed)
         ),
     )
 
 
 def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
+    source = limits.source_of("max_parity_relative")
     measured, limit = _finite(parity.relative), limits.max_parity_relative
     status = GateStatus.PASS if measured <= limit else GateStatus.FAIL
     return Gate(
@@ -244,16 +269,17 @@ def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
         limit=limit,
         direction=AT_MOST,
         unit="",
-        source=f"profile {limits.profile}",
+        source=source,
         message=(
             f"largest logit difference to PyTorch {measured:.2g} standard deviations, "
-            f"{_WORDS_AT_MOST[status]} the {limit:g} of profile {limits.profile}" + _advice(status, fail=what_changed)
+            f"{WORDS_AT_MOST[status]} the {limit:g} of {source}" + advice(status, fail=what_changed)
         ),
     )
 
 
 def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
     """By the measured value: few images make any interval straddle a limit of a point, so it is stated beside it."""
+    source = limits.source_of("max_precision_loss_points")
     low, high = loss.interval_points()
     limit = limits.max_precision_loss_points
     status = GateStatus.PASS if loss.points <= limit else GateStatus.FAIL
@@ -264,23 +290,24 @@ def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
         limit=limit,
         direction=AT_MOST,
         unit="points",
-        source=f"profile {limits.profile}",
+        source=source,
         message=(
             f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
-            f"against float32, {_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}; "
+            f"against float32, {WORDS_AT_MOST[status]} the {limit:g} points of {source}; "
             f"{loss.changed} of {loss.num_images} decisions changed"
-            + _advice(status, fail="calibrate it on more images, or leave sensitive layers in a higher precision")
+            + advice(status, fail="calibrate it on more images, or leave sensitive layers in a higher precision")
         ),
     )
 
 
 def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
+    source = limits.source_of("max_accuracy_drop_points")
     low, high = (
         100 * edge for edge in paired_interval(accuracy.teacher_only, accuracy.exported_only, accuracy.num_images)
     )
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
     limit = limits.max_accuracy_drop_points
-    status = _at_most(low, high, limit)
+    status = at_most(low, high, limit)
     return Gate(
         name="accuracy_drop",
         status=status,
@@ -288,12 +315,12 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
         limit=limit,
         direction=AT_MOST,
         unit="points",
-        source=f"profile {limits.profile}",
+        source=source,
         message=(
             f"accuracy on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
             f"({low:.1f}–{high:.1f}) below the teacher, "
-            f"{_WORDS_AT_MOST[status]} the {limit:g} points of profile {limits.profile}"
-            + _advice(
+            f"{WORDS_AT_MOST[status]} the {limit:g} points of {source}"
+            + advice(
                 status,
                 fail=stronger,
                 inconclusive=f"more than {accuracy.num_images} images can tell",
@@ -316,10 +343,11 @@ def _of_the_device(limits: Limits, latency: Latency) -> list[Gate]:
 
 
 def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
+    source = limits.source_of("max_p99_ms")
     p99_ms = latency.percentile_ms(99)
     low, high = latency.percentile_interval_ms(99)
     settled = _settles(limits, latency)
-    status = _at_most(low, high, limit_ms) if settled else GateStatus.NEEDS_DEVICE
+    status = at_most(low, high, limit_ms) if settled else GateStatus.NEEDS_DEVICE
     measured = f"p99 {p99_ms:.2f} ms ({low:.2f}–{high:.2f})"
     return Gate(
         name="latency_p99",
@@ -328,10 +356,10 @@ def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
         limit=limit_ms,
         direction=AT_MOST,
         unit="ms",
-        source=f"target {limits.target}",
+        source=source,
         message=(
-            f"latency {measured} {_WORDS_AT_MOST[status]} the {limit_ms:g} ms of target {limits.target}"
-            + _advice(
+            f"latency {measured} {WORDS_AT_MOST[status]} the {limit_ms:g} ms of {source}"
+            + advice(
                 status,
                 fail="a smaller network or a faster provider is needed; zeros alone do not help",
                 inconclusive="more queries or a quieter machine can tell",
@@ -344,9 +372,10 @@ def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
 
 
 def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
+    source = limits.source_of("max_memory_mb")
     used_mb = latency.memory_model_bytes / 1e6
     settled = _settles(limits, latency)
-    status = _at_most(used_mb, used_mb, limit_mb) if settled else GateStatus.NEEDS_DEVICE
+    status = at_most(used_mb, used_mb, limit_mb) if settled else GateStatus.NEEDS_DEVICE
     return Gate(
         name="memory",
         status=status,
@@ -354,11 +383,10 @@ def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
         limit=limit_mb,
         direction=AT_MOST,
         unit="MB",
-        source=f"target {limits.target}",
+        source=source,
         message=(
-            f"peak memory {used_mb:.1f} MB {_WORDS_AT_MOST[status]} "
-            f"the {limit_mb:g} MB of target {limits.target}"
-            + _advice(status, fail="a smaller network or batch is needed")
+            f"peak memory {used_mb:.1f} MB {WORDS_AT_MOST[status]} "
+            f"the {limit_mb:g} MB of {source}" + advice(status, fail="a smaller network or batch is needed")
             if settled
             else f"host peak memory {used_mb:.1f} MB, {_elsewhere(limits, latency)}; "
             f"the limit of {limit_mb:g} MB is settled by measuring on {limits.target}"
@@ -367,8 +395,9 @@ def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
 
 
 def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
+    source = limits.source_of("max_file_mb")
     size_mb = exported.size_bytes / 1e6
-    status = _at_most(size_mb, size_mb, limit_mb)
+    status = at_most(size_mb, size_mb, limit_mb)
     return Gate(
         name="file_size",
         status=status,
@@ -376,11 +405,11 @@ def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
         limit=limit_mb,
         direction=AT_MOST,
         unit="MB",
-        source=f"target {limits.target}",
+        source=source,
         message=(
-            f"file size {size_mb:.2f} MB {_WORDS_AT_MOST[status]} "
-            f"the {limit_mb:g} MB of target {limits.target}"
-            + _advice(status, fail="zeros do not shrink the file: a smaller network is needed")
+            f"file size {size_mb:.2f} MB {WORDS_AT_MOST[status]} "
+            f"the {limit_mb:g} MB of {source}"
+            + advice(status, fail="zeros do not shrink the file: a smaller network is needed")
         ),
     )
 
@@ -398,12 +427,12 @@ def _elsewhere(limits: Limits, latency: Latency) -> str:
 
 # --- words and comparisons ----------------------------------------------------------------------------------
 
-_WORDS_AT_LEAST = {
+WORDS_AT_LEAST = {
     GateStatus.PASS: "meets",
     GateStatus.FAIL: "is below",
     GateStatus.INCONCLUSIVE: "is too uncertain to judge against",
 }
-_WORDS_AT_MOST = _WORDS_AT_LEAST | {GateStatus.PASS: "keeps to", GateStatus.FAIL: "is above"}
+WORDS_AT_MOST = WORDS_AT_LEAST | {GateStatus.PASS: "keeps to", GateStatus.FAIL: "is above"}
 
 
 def _at_least(low: float, high: float, limit: float) -> GateStatus:
@@ -412,15 +441,17 @@ def _at_least(low: float, high: float, limit: float) -> GateStatus:
     return GateStatus.FAIL if high < limit else GateStatus.INCONCLUSIVE
 
 
-def _at_most(low: float, high: float, limit: float) -> GateStatus:
+def at_most(low: float, high: float, limit: float) -> GateStatus:
+    """How an interval that must not be above a limit comes out."""
     if high <= limit:
         return GateStatus.PASS
     return GateStatus.FAIL if low > limit else GateStatus.INCONCLUSIVE
 
 
-def _advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
-    advice = {GateStatus.FAIL: fail, GateStatus.INCONCLUSIVE: inconclusive}.get(status, "")
-    return f": {advice}" if advice else ""
+def advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
+    """What to do next, after a colon; nothing where a gate passes."""
+    next_step = {GateStatus.FAIL: fail, GateStatus.INCONCLUSIVE: inconclusive}.get(status, "")
+    return f": {next_step}" if next_step else ""
 
 
 def _stronger(profile: str, measured: Measured) -> str:

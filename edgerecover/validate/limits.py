@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import ENGINE_RUNTIMES
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
+
+OF_TARGET = ("max_p99_ms", "max_file_mb", "max_memory_mb")
+"""Limits that the target sets; the others are the profile's."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,29 @@ class Limits:
     max_p99_ms: float | None = None
     max_file_mb: float | None = None
     max_memory_mb: float | None = None
+    max_agreement_loss_points: float = 5.0
+    max_accuracy_loss_points: float = 3.0
+    max_latency_regression: float = 0.05
+    max_size_regression: float = 0.05
+    max_memory_regression: float = 0.1
+    sources: dict[str, str] = field(default_factory=dict)
+    """Who set a limit in the place of profile and target, by the limit's name: "limits strict.toml"."""
+
+    def source_of(self, name: str) -> str:
+        """Who set the limit of that name: "profile balanced", "target jetson-orin", "--max-latency-regression"."""
+        asked_by = f"target {self.target}" if name in OF_TARGET else f"profile {self.profile}"
+        return self.sources.get(name, asked_by)
+
+    def changed(self, values: Mapping[str, float], source: str) -> Limits:
+        """With these limits, by name, in the place of what they were."""
+        return replace(self, **values, sources={**self.sources, **dict.fromkeys(values, source)})  # type: ignore[arg-type]
 
 
 def limits_of(profile: Profile, target: Target) -> Limits:
     """The numbers of both, without their schema."""
     return Limits(
         profile=profile.name,
-        min_agreement=profile.gates.min_agreement,
-        min_parity_top1=profile.gates.min_parity_top1,
-        max_parity_relative=profile.gates.max_parity_relative,
-        max_accuracy_drop_points=profile.gates.max_accuracy_drop_points,
-        max_precision_loss_points=profile.gates.max_precision_loss_points,
+        **profile.gates.model_dump(),
         target=target.name,
         provider=target.providers.value[0],
         runtimes=_settling(target),

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from edgerecover.cli import main
 from edgerecover.demo import demo_files
 
+ROOT = Path(__file__).resolve().parents[2]
 SAID = (
     "--teacher", "dense.pt", "--arch", "edgerecover.demo.network:digits_net", "--input-shape", "1,8,8",
     "--mean", "0.3052", "--std", "0.3757", "-p", "smoke",
@@ -70,7 +73,7 @@ def test_a_run_tells_people_the_log_and_machines(digits):
     assert tasks["synthesize"]["total"] == sum(
         report["synthetic"][f"num_{s}"] for s in ("train", "calibration", "held_back")
     )
-    assert tasks["distill"]["numbers"].keys() == {"loss"}
+    assert "loss" in tasks["distill"]["numbers"]
     rungs = [e["numbers"]["agreement"] for e in events if e["event"] == "note" and "agreement" in e["numbers"]]
     assert rungs == pytest.approx([rung["agreement"] for rung in report["rungs"]], abs=1e-5)
 
@@ -187,3 +190,11 @@ def test_whoever_reads_the_events_may_go_away(digits):
     assert json.loads(stdout)["files"]
     assert len(events_of(heard)) == 3
     assert "events could not be written: Broken pipe" in stderr
+
+
+def test_the_reference_names_every_command_that_is_followed():
+    calls = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgerecover" / "cli").glob("*.py"))
+    followed = {*re.findall(r'following\("([^"]+)"', calls), *re.findall(r'_run_and_show\("([^"]+)"', calls)}
+    page = (ROOT / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `command` \| (.*) \|$", page, re.MULTILINE)
+    assert set(re.findall(r"`([^`]+)`", row)) == followed

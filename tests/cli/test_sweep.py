@@ -76,7 +76,7 @@ def test_dreams_are_made_once_and_finished_points_are_kept(folder: Path) -> None
     assert any(point["on_front"] for point in found["found"])
     assert all(point["latency"]["samples_ms"] for point in found["found"])
     assert {path.name for path in sweep.iterdir() if path.is_file() and "outcome" not in path.name} == RESULTS
-    assert done.stderr.count("image steps") == 1
+    assert done.stderr.count("  synthesize: ") == 1
     reused = [
         {stage["stage"]: stage["reused"] for stage in json.loads((bundle / "report.json").read_text())["stages"]}
         for bundle in sorted(sweep.glob("*.bundle"))

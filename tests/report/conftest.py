@@ -36,6 +36,7 @@ from edgerecover.artifacts import (
     Twin,
     Variant,
 )
+from edgerecover.gate.opening import Opened, release_of
 
 LAYERS = tuple(
     LayerSparsity(name, shape, weights, zeros, Pattern.UNSTRUCTURED)
@@ -195,3 +196,9 @@ def full_report(report_with_accuracy):
         race=race,
         variants=(Variant(Precision.FP32, report.exported, "as exported", (), ""),),
     )
+
+
+@pytest.fixture
+def opened():
+    """A report as that of a verified bundle."""
+    return lambda report: Opened(None, None, report, None, release_of(report, "b.bundle", "ab" * 32))

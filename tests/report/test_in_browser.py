@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from edgerecover.comparing import side_by_side
 from edgerecover.report.html import html
+from edgerecover.report.side_by_side_html import side_by_side_html
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "browser.py"
 WINDOWS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740, "is_phone": True}}
@@ -65,8 +67,16 @@ def report_file(full_report, tmp_path):
     return path
 
 
+@pytest.fixture
+def comparison_file(full_report, report, opened, tmp_path):
+    path = tmp_path / "comparison.html"
+    both = side_by_side(opened(full_report), opened(report), "a.bundle", "b.bundle")
+    path.write_text(side_by_side_html(both), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("name", ["report_file"])
+@pytest.mark.parametrize("name", ["report_file", "comparison_file"])
 def test_it_fits_its_window_and_asks_for_nothing(browser, request, name, window):
     path = request.getfixturevalue(name)
     page = browser.open(path, **WINDOWS[window])
@@ -115,7 +125,7 @@ def test_dark_and_light_are_what_the_reader_has_chosen(browser, report_file):
 
 
 @pytest.mark.parametrize("look", [{}, {"is_dark": True}, {"medium": "print"}, {"medium": "print", "is_dark": True}])
-@pytest.mark.parametrize("name", ["report_file"])
+@pytest.mark.parametrize("name", ["report_file", "comparison_file"])
 def test_every_text_stands_out_from_its_ground(browser, request, name, look):
     page = browser.open(request.getfixturevalue(name), **WINDOWS["desktop"])
     page.look(**look)

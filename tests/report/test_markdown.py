@@ -74,3 +74,18 @@ def test_a_file_from_elsewhere_shows_what_there_is(report):
     text = markdown(dataclasses.replace(report, rungs=(), parity=None, fidelity=alone))
     for absent in ("Recovery ladder", "parity with", "before recovery", "| None"):
         assert absent not in text
+
+
+def test_nothing_in_a_report_becomes_markup(report):
+    evil = "![x](http://e.example/p.png) <img src=x> [a](b) `c` | d\x1b[2J\u202e"
+    hostile = dataclasses.replace(
+        report,
+        student=dataclasses.replace(report.student, path=evil, architecture=evil),
+        warnings=(evil,),
+        profile=evil,
+        gates=tuple(dataclasses.replace(gate, message=evil) for gate in report.gates),
+    )
+    text = markdown(hostile)
+    for markup in ("![x]", "<img", "[a](b)", " `c`", "\x1b", "\u202e"):
+        assert markup not in text
+    assert [len(row) for row in table_of(text, "Gates")] == [3] * len(report.gates)

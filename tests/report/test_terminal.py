@@ -5,10 +5,12 @@ import re
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Sparsity
+from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Proportion, Sparsity
+from edgerecover.cli.console import write_nearest
 from edgerecover.config import load_profile, load_target, shipped_names
 from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
 
+DREAMS = 256
 BUNDLE = "/home/ada/nets/model.jetson-orin.bundle"
 
 
@@ -59,6 +61,14 @@ def test_a_bar_is_as_long_as_its_number(report):
     (repaired,) = [line for line in lines if "statistics repair" in line]
     assert repaired.count("█") == round(24 * 0.742)
     assert repaired.count("█") + repaired.count("░") == 24
+
+
+@pytest.mark.parametrize(("hits", "filled"), [(10**12, 24), (-5, 0)])
+def test_a_bar_stays_in_its_columns_whatever_a_report_says(report, hits, filled):
+    fidelity = dataclasses.replace(report.fidelity, recovered=Proportion(hits, DREAMS))
+    lines = shown(print_report, dataclasses.replace(report, fidelity=fidelity), BUNDLE).splitlines()
+    (recovered,) = [line for line in lines if "recovered, in PyTorch" in line]
+    assert recovered.count("█") == filled
 
 
 def test_what_an_earlier_run_has_done_is_said(report):
@@ -232,3 +242,61 @@ def test_a_file_from_elsewhere_shows_what_there_is(report):
         assert absent not in text
     assert "bundle" not in text.rpartition("Verdict")[2]
     assert "with the teacher on 256 held-back dreams" in " ".join(text.split())
+
+
+def test_the_way_goes_from_the_pruned_network_to_every_file(full_report):
+    text = shown(print_report, full_report, BUNDLE)
+    section = text.partition("From dense to deployed")[2].partition("Accuracy on")[0]
+    lines = [" ".join(line.replace("█", "").replace("░", "").split()) for line in section.splitlines()[1:]]
+    assert [line for line in lines if line] == [
+        "on 256 calibration dreams",
+        "pruned 41.0 %",
+        "statistics repair 74.2 % 9.8 s",
+        "distillation 91.8 % 58 s kept",
+        "on 256 held-back dreams",
+        "pruned 41.8 %",
+        "recovered, in PyTorch 91.0 %",
+        "int8, openvino 78.5 % loses too much",
+        "fp32, onnxruntime 91.0 % shipped",
+    ]
+
+
+def test_latency_shows_its_tail_its_spread_and_what_speaks_against_it(full_report):
+    text = shown(print_report, full_report, BUNDLE)
+    section = text.partition("Latency, batch 1")[2].partition("Gates")[0]
+    for percentile in ("p50", "p90", "p95", "p99"):
+        assert re.search(rf"{percentile} +[\d.]+ ms \([\d.]+–[\d.]+\) +█", section)
+    assert re.search(r"spread +[\d.]+ [▁▂▃▄▅▆▇█]{24} [\d.]+ ms", section)
+    words = " ".join(section.split())
+    assert "meanwhile governor powersave, CPU at 2,000–3,100 MHz, 0.1 cores busy elsewhere" in words
+    assert "doubts the CPU's clock moved between 2,000 and 3,100 MHz" in words
+
+
+def test_a_terminal_that_lacks_blocks_gets_bars_all_the_same(full_report):
+    file = io.BytesIO()
+    stream = io.TextIOWrapper(file, encoding="ascii")
+    write_nearest(stream)
+    print_report(Console(width=80, file=stream), full_report, BUNDLE)
+    stream.flush()
+    lines = file.getvalue().decode("ascii").splitlines()
+    (repaired,) = [line for line in lines if "statistics repair" in line]
+    assert "##################......" in repaired
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"spread +[\d.]+ [_.:=+*#-]{24} [\d.]+ ms", line) for line in lines)
+    assert "?" not in "\n".join(lines)
+
+
+def test_nothing_in_a_report_steers_the_terminal(full_report):
+    evil = "\x1b]0;title\x07\x1b[2J\u202etxt"
+    hostile = dataclasses.replace(
+        full_report,
+        student=dataclasses.replace(full_report.student, path=evil, architecture=evil),
+        target=evil,
+        warnings=(evil,),
+        gates=tuple(dataclasses.replace(gate, message=evil) for gate in full_report.gates),
+        latency=dataclasses.replace(full_report.latency, runtime=evil, scope=evil),
+    )
+    text = shown(print_report, hostile, evil) + shown(print_facts, hostile.student)
+    for character in "\x1b\x07\u202e":
+        assert character not in text
+    assert "\\x1b[2J\\u202etxt" in text

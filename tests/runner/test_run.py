@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from edgerecover.artifacts import DeviceResult, Gate, GateStatus, Proportion, from_json, to_json
+from edgerecover.bundle.carry import pack_bundle
+from edgerecover.bundle.signature import PublicKey
+from edgerecover.bundle.verify import signature_digest
 from edgerecover.errors import BadInputError, MissingError, VerificationError
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT
@@ -53,6 +56,39 @@ def test_a_bundle_is_verified_checked_timed_and_judged(make_bundle):
     assert "model.onnx" in " ".join(said)
     assert from_json(DeviceResult, json.loads(json.dumps(to_json(result)))) == result
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
+
+
+def test_an_archive_is_run_as_its_folder_is(make_bundle, tmp_path):
+    bundle = make_bundle(limits={"max_p99_ms": 5e4}, gates=(MET, WAITING), teacher=True)
+    archive = pack_bundle(bundle, tmp_path / "packed.tar").path
+    result, said = run(archive)
+    folder, _ = run(bundle)
+    assert result.bundle == "packed.tar"
+    assert result.manifest_sha256 == folder.manifest_sha256
+    assert result.tried[0].golden == folder.tried[0].golden
+    assert result.verdict is GateStatus.PASS
+    assert result.signature == "not signed"
+    assert "not signed" in said[0]
+    damaged = bytearray(archive.read_bytes())
+    damaged[-2000] ^= 1
+    archive.write_bytes(damaged)
+    with pytest.raises(VerificationError):
+        run(archive)
+
+
+def test_what_is_known_of_the_signature_is_said(make_bundle):
+    bundle = make_bundle()
+    (bundle / "signature.json").write_bytes(b"{}")
+    (bundle / "signature.sha256").write_bytes(signature_digest(b"{}"))
+    result, said = run(bundle)
+    assert result.signature == "signed, and the signature was not checked"
+    assert result.signature in said[0]
+
+
+def test_a_bundle_that_must_be_signed(make_bundle, tmp_path):
+    """Where nothing is there to check it with, it is not run either."""
+    with pytest.raises(VerificationError, match="is not signed"):
+        run(make_bundle(), trusted=PublicKey(tmp_path / "key.pub"))
 
 
 def test_a_limit_that_is_not_kept_fails(make_bundle):

@@ -1,0 +1,230 @@
+"""`gate`: a bundle beside its limits and the release before."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgerecover.cli.bundles import (
+    CertificatesOption,
+    IdentityOption,
+    IssuerOption,
+    PublicKeyOption,
+    StagingOption,
+    TrustConfigOption,
+    trusted_by,
+)
+from edgerecover.cli.console import as_json_text, print_json, stdout
+from edgerecover.cli.following import following
+from edgerecover.cli.inputs import whole_numbers
+from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
+from edgerecover.errors import EXIT_PASS, BadInputError, EdgeRecoverError
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import GateResult
+    from edgerecover.gate.check import GateRequest
+
+_Fraction = "as a fraction of the baseline's. [the profile's]"
+
+
+def gate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to judge; it is verified first.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", help="The release before: a bundle, or a .json of its numbers. The first run writes it."
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", "-p", help="Whose limits to judge by: a name or a .toml file. [the bundle's own]"),
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", help="TOML file of limits that take the place of the bundle's.")
+    ] = None,
+    max_latency_regression: Annotated[
+        float | None, typer.Option("--max-latency-regression", help=f"How much slower it may be, {_Fraction}", min=0)
+    ] = None,
+    max_size_regression: Annotated[
+        float | None, typer.Option("--max-size-regression", help=f"How much larger the file may be, {_Fraction}", min=0)
+    ] = None,
+    max_memory_regression: Annotated[
+        float | None,
+        typer.Option("--max-memory-regression", help=f"How much more memory it may take, {_Fraction}", min=0),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="That each model takes of a race, at least.", min=0.0, max=60.0)
+    ] = 3.0,
+    races: Annotated[
+        int, typer.Option("--races", help="Most races to hold while the latency is not settled.", min=1, max=20)
+    ] = 8,
+    cores: Annotated[str | None, typer.Option("--cores", help="Hold all on these cores, e.g. 0 or 0,1.")] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Run nothing here; take latencies from the bundle's report.")
+    ] = False,
+    update_baseline: Annotated[
+        bool, typer.Option("--update-baseline", help="Put this release in the baseline's place when no gate fails.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", help="Append the gates as Markdown, to $GITHUB_STEP_SUMMARY say.")
+    ] = None,
+    result: Annotated[Path | None, typer.Option("--result", help="Write what --json shows to a file, too.")] = None,
+    public_key: PublicKeyOption = None,
+    certificates: CertificatesOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trust_config: TrustConfigOption = None,
+    staging: StagingOption = False,
+    github: Annotated[bool, typer.Option("--github", help="Write GitHub annotations to stderr.")] = False,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Exit with 0 also when a gate fails or is not certain.")
+    ] = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    events: EventsOption = None,
+) -> None:
+    """Judge BUNDLE by its limits and beside the release before: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
+    outputs = _Outputs(bundle, junit, summary, result, github)
+    with following("gate", events=events) as progress:
+        try:
+            request = _request(
+                bundle,
+                baseline,
+                profile,
+                limits,
+                {
+                    "max_latency_regression": max_latency_regression,
+                    "max_size_regression": max_size_regression,
+                    "max_memory_regression": max_memory_regression,
+                },
+                measure=not no_measure,
+                seconds=seconds,
+                max_races=races,
+                cores=whole_numbers("--cores", cores, least=0),
+                update=update_baseline,
+                seed=seed,
+                trusted=trusted_by(public_key, certificates, identity, issuer, trust_config, staging),
+            )
+            from edgerecover.gate.check import gate as judge
+
+            found = judge(request, progress)
+        except EdgeRecoverError as error:
+            outputs.write_error(error)
+            raise
+        outputs.write(found)
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            from edgerecover.gate.terminal import print_gates
+
+            print_gates(stdout(), found)
+        from edgerecover.validate.gates import exit_code
+
+        raise typer.Exit(EXIT_PASS if exit_zero else exit_code(found.verdict))
+
+
+def _request(
+    bundle: Path,
+    baseline: Path | None,
+    profile: str | None,
+    limits: Path | None,
+    flags: dict[str, float | None],
+    **settings: Any,
+) -> GateRequest:
+    from edgerecover.config import load_limits, load_profile
+    from edgerecover.gate.check import GateRequest
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise BadInputError(f"--{name.replace('_', '-')} {value}: a number was expected", hint="for example 0.05")
+    return GateRequest(
+        bundle=bundle,
+        baseline=baseline,
+        profile=load_profile(profile) if profile else None,
+        limits=(load_limits(limits), limits.name) if limits else None,
+        flags=given,
+        **settings,
+    )
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the result goes beside the terminal."""
+
+    bundle: Path
+    junit: Path | None
+    summary: Path | None
+    result: Path | None
+    github: bool
+
+    def write(self, found: GateResult) -> None:
+        """All that were asked for.
+
+        Raises:
+            BadInputError: one cannot be written.
+        """
+        from edgerecover.gate.annotations import annotations_of
+        from edgerecover.gate.junit import junit
+        from edgerecover.gate.markdown import markdown
+
+        if self.junit is not None:
+            _put(self.junit, junit(found))
+        if self.summary is not None:
+            _append(self.summary, markdown(found))
+        if self.result is not None:
+            _put(self.result, as_json_text(_as_json(found)).encode())
+        if self.github:
+            for line in annotations_of(found):
+                typer.echo(line, err=True)
+
+    def write_error(self, error: EdgeRecoverError) -> None:
+        """Why there is no result; what cannot be written then is left, because the error itself is shown."""
+        from edgerecover.gate.annotations import annotation_of_error
+        from edgerecover.gate.junit import junit_of_error
+        from edgerecover.gate.markdown import markdown_of_error
+
+        name = self.bundle.name
+        with suppress(BadInputError):
+            if self.junit is not None:
+                created_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                _put(self.junit, junit_of_error(name, error, created_utc))
+        with suppress(BadInputError):
+            if self.summary is not None:
+                _append(self.summary, markdown_of_error(name, error))
+        if self.github:
+            typer.echo(annotation_of_error(error), err=True)
+
+
+def _put(path: Path, content: bytes) -> None:
+    from edgerecover.files import replace_file
+
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> BadInputError:
+    return BadInputError(f"{path} cannot be written: {error.strerror or error}", hint="is its folder there?")
+
+
+def _as_json(found: GateResult) -> dict[str, Any]:
+    from edgerecover.artifacts import to_json
+
+    return {"verdict": found.verdict.value, **to_json(found)}

@@ -1,0 +1,154 @@
+"""JSON of anyone's: read within bounds, and checked for numbers that no measurement has."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgerecover.artifacts import Accuracy, Decisions, Latency, PrecisionLoss, Proportion, Release, from_json
+from edgerecover.errors import BadInputError
+
+T = TypeVar("T")
+MAX_JSON_BYTES = 64 << 20
+_MAX_INT = 1 << 62
+
+
+def read_sound(kind: type[T], path: Path, what: str) -> T:
+    """A frozen value from a file of at most 64 MiB; else as `sound`.
+
+    Raises:
+        BadInputError: it cannot be read, or is not such a value.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, what, error.strerror or str(error)) from error
+    return sound(kind, content, path, what)
+
+
+def sound(kind: type[T], content: bytes, path: Path, what: str) -> T:
+    """A frozen value from JSON.
+
+    Args:
+        kind: a dataclass of `artifacts`.
+        content: of the file.
+        path: of the file, for messages;
+        what: and what it is: "a baseline", "the bundle's report".
+
+    Raises:
+        BadInputError: it is larger than 64 MiB, does not have the shape of `kind`, or holds numbers that contradict
+            each other.
+    """
+    try:
+        value = from_json(kind, object_of(content))
+        _check(value, kind.__name__)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, what, str(error)) from error
+    return value
+
+
+def object_of(content: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: it is too large, not JSON, no object, or has a key twice.
+        RecursionError: it nests too deeply.
+    """
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
+    value = json.loads(
+        content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+    )
+    if not isinstance(value, dict):
+        raise ValueError(f"an object was expected, found {type(value).__name__}")
+    return value
+
+
+def _unreadable(path: Path, what: str, reason: str) -> BadInputError:
+    return BadInputError(
+        f"{path} cannot be read as {what}: {ascii(reason)[1:-1][:300]}",
+        hint="was it written by another version of edgerecover, or changed by hand?",
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _check(value: Any, where: str) -> None:
+    """Every value inside, by what its kind promises."""
+    if isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _check(item, f"{where}[{number}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(item, f"{where}.{key}")
+    elif isinstance(value, int) and abs(value) > _MAX_INT:
+        raise ValueError(f"{where}: the number is too large")
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check(getattr(value, field.name), f"{where}.{field.name}")
+        if problem := _contradiction(value):
+            raise ValueError(f"{where}: {problem}")
+
+
+def _contradiction(value: Any) -> str:
+    """What cannot be, in one value; "" where nothing is wrong."""
+    if isinstance(value, Proportion):
+        return "" if 0 <= value.hits <= value.total > 0 else f"{value.hits} of {value.total} is no proportion"
+    if isinstance(value, Decisions):
+        return "" if not set(value.right) - {"0", "1"} else "decisions are a string of 0 and 1"
+    if isinstance(value, Latency):
+        return _of_latency(value)
+    if isinstance(value, PrecisionLoss):
+        counts = (value.float32_only, value.variant_only, value.changed)
+        sound = value.num_images > 0 and min(counts) >= 0 and sum(counts[:2]) <= value.num_images
+        return "" if sound else "it counts more images than there are"
+    if isinstance(value, Accuracy):
+        return _of_accuracy(value)
+    if isinstance(value, Release):
+        fits = _fits(value.decisions, value.agreement)
+        return "" if fits and value.size_bytes > 0 else "its decisions or its size contradict the rest"
+    return ""
+
+
+def _of_latency(latency: Latency) -> str:
+    samples, sizes = latency.samples_ms, latency.round_sizes
+    if not samples or min(samples) < 0 or max(samples) <= 0:
+        return "it has no latency samples, or some below 0"
+    if sizes and (min(sizes) < 0 or sum(sizes) != len(samples)):
+        return f"its rounds hold {sum(sizes)} samples, there are {len(samples)}"
+    return "" if min(latency.memory_before_bytes, latency.memory_peak_bytes) >= 0 else "memory is below 0"
+
+
+def _of_accuracy(accuracy: Accuracy) -> str:
+    known = [side for side in (accuracy.teacher, accuracy.pruned, accuracy.recovered, accuracy.exported) if side]
+    pairs = (accuracy.teacher_only, accuracy.exported_only)
+    counted = all(side.total == accuracy.num_images for side in known)
+    if not counted or min(pairs) < 0 or sum(pairs) > accuracy.num_images:
+        return "it counts other images than there are"
+    return "" if _fits(accuracy.decisions, accuracy.exported) else "its decisions contradict its accuracy"
+
+
+def _fits(decisions: Decisions | None, counted: Proportion) -> bool:
+    if decisions is None:
+        return True
+    return (len(decisions.right), decisions.right.count("1")) == (counted.total, counted.hits)
