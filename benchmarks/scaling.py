@@ -179,8 +179,8 @@ def table(timed: list[Timed], asked: argparse.Namespace) -> str:
         f"ResNet-18, {asked.side}×{asked.side}, batch 64 in all, median of {asked.rounds} rounds "
         f"(lowest–highest), one machine of {os.cpu_count()} cores",
         "",
-        "| processes × threads | synthesis, ms per image and step | efficiency | CPU ms | distillation, ms per image and "
-        "step | efficiency | CPU ms |",
+        "| processes × threads | synthesis, ms per image and step | efficiency | CPU ms "
+        "| distillation, ms per image and step | efficiency | CPU ms |",
         "|---|---|---|---|---|---|---|",
     ]
     base: dict[str, float] = {}
@@ -268,8 +268,8 @@ def paper(dream_s: float, distil_s: float) -> str:
         f"Literature: {V100_HOURS:,} V100-hours for {V100_IMAGES:,} images of {V100_STEPS:,} steps; {FAST_HOURS} h for "
         f"{FAST_IMAGES:,} images by a meta-learned generator.",
         f"Assumed: {LOCAL_BATCH} images of a distillation step per GPU; gradients of {GRADIENT_BYTES / 1e6:.0f} MB "
-        f"summed in a ring at {LINK_BYTES_PER_S / 1e9:.0f} GB/s, not overlapped; a GPU's distillation step costs {ratio:.2f} "
-        "synthesis steps, as on this core.",
+        f"summed in a ring at {LINK_BYTES_PER_S / 1e9:.0f} GB/s, not overlapped; a GPU's distillation step "
+        f"costs {ratio:.2f} synthesis steps, as on this core.",
     ]
     return "\n".join(lines)
 
