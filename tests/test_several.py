@@ -158,5 +158,13 @@ def test_what_is_wrong_with_the_line_is_said_once(folder):
     assert stderr.count("nowhere.pt does not exist") == 1
 
 
+def test_what_is_for_one_process_is_refused_in_several(folder):
+    alone = [sys.executable, "-m", "edgerecover", "targets", "list"]
+    several = {**environment(), "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    done = subprocess.run(alone, env=several, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "`targets` was started in 2 processes" in said(done.stderr)
+
+
 def test_one_process_is_the_same_as_itself():
     check_same(ALONE, "the teacher", "a digest")

@@ -19,7 +19,7 @@ from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, 
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
-from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
+from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
     name="edgerecover",
@@ -94,9 +94,15 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full trace of an error.")] = False,
 ) -> None:
     """`main` has read --debug already, wherever it stood; it is declared here to show in the help."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "run":
+        raise BadInputError(
+            f"`{context.invoked_subcommand}` was started in {os.environ['WORLD_SIZE']} processes: it is for one",
+            hint="start it without torchrun; `run` alone can use several processes",
+        )

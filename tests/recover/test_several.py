@@ -8,9 +8,10 @@ import torch
 
 from edgerecover.config import Refresh
 from edgerecover.device import Compute
+from edgerecover.errors import BadInputError
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.ranks import ALONE, Ranks
-from edgerecover.recover.distill import augment, feature_loss
+from edgerecover.recover.distill import augment, distill, feature_loss
 from edgerecover.recover.stage import recover
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.stage import synthesize
@@ -96,6 +97,12 @@ def test_rows_of_views_are_those_of_the_whole_batch(recovery, cutmix):
         part, *state = views(rows)
         assert torch.equal(part, whole[rows.start : rows.stop])
         assert state == [after, after_numpy]
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(teacher, recovery, sets):
+    student, masks = pruned(teacher)
+    with pytest.raises(BadInputError, match="40 processes cannot share batches of 32"):
+        distill(student, teacher, masks, sets.train, recovery, seed=0, compute=FLOAT32, ranks=Ranks(0, 40))
 
 
 def test_shares_are_all_of_it_once():
