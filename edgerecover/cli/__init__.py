@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def main() -> None:
     debug = "--debug" in arguments
     signal.signal(signal.SIGINT, _interrupt)
     try:
+        _refuse_several(arguments)
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -73,6 +75,17 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _refuse_several(arguments: Sequence[str]) -> None:
+    """All commands but one write files of their own, and would write them twice."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), "run")
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes != "1" and command != "run":
+        raise BadInputError(
+            f"`{command}` was started in {num_processes} processes: it is for one",
+            hint="start it without torchrun; `run` alone can use several processes",
+        )
 
 
 def _speaks() -> bool:
@@ -94,15 +107,9 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full trace of an error.")] = False,
 ) -> None:
     """`main` has read --debug already, wherever it stood; it is declared here to show in the help."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "run":
-        raise BadInputError(
-            f"`{context.invoked_subcommand}` was started in {os.environ['WORLD_SIZE']} processes: it is for one",
-            hint="start it without torchrun; `run` alone can use several processes",
-        )
