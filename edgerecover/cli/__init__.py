@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, 
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
-from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
+from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
     name="edgerecover",
@@ -58,6 +59,7 @@ def main() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
     try:
+        _refuse_several(arguments)
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -75,6 +77,17 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _refuse_several(arguments: Sequence[str]) -> None:
+    """All commands but one write files of their own, and would write them twice."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), "run")
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes != "1" and command != "run":
+        raise BadInputError(
+            f"`{command}` was started in {num_processes} processes: it is for one",
+            hint="start it without torchrun; `run` alone can use several processes",
+        )
 
 
 def _speaks() -> bool:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
-from edgerecover.errors import StageError
+from edgerecover.errors import BadInputError, StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
@@ -106,7 +106,16 @@ def distill(
         title: and under which name.
         ranks: that share every batch, and end with the same student; the first makes the fresh images, and alone has
             checkpoints and what is `carried`.
+
+    Raises:
+        BadInputError: there are more processes than images in a batch.
+        StageError: what another process has written is not to be seen here.
     """
+    if ranks.size > (batch_size := min(settings.batch_size, len(images))):
+        raise BadInputError(
+            f"{ranks.size} processes cannot share batches of {batch_size} images",
+            hint="give the profile a larger recovery.batch_size, or start fewer processes",
+        )
     checkpoint = checkpoint or Checkpoint()
     if settings.crop_border == "auto":
         settings = settings.model_copy(
