@@ -37,6 +37,7 @@ from edgerecover.models.channels import SAME_CHANNELS
 from edgerecover.pipeline import Request, _recovered
 from edgerecover.progress import SILENT
 from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.ranks import ALONE
 from edgerecover.synthesize.stage import synthesize
 
 folder, stage, spare_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -88,7 +89,7 @@ if stage == "recover":
     models = SimpleNamespace(student=student, teacher=teacher, masks=masks, channels=SAME_CHANNELS)
     request = Request(folder / "model.pt", load_target("onnx-generic"), profile, folder / "out", folder)
     allow(spare_mb)
-    request, recovered, reused = _recovered(request, models, None, sets, "key", compute, SILENT)
+    request, recovered, reused = _recovered(request, models, None, sets, "key", compute, SILENT, ALONE)
     answer = {"warnings": recovered.warnings, "batch_size": request.profile.recovery.batch_size, "reused": reused,
               "kept": sorted(path.parent.name for path in folder.glob("recovered-*/recovery.json"))}
 print(json.dumps(answer))
