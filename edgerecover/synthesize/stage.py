@@ -126,6 +126,9 @@ def synthesize(
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
     # What the first finds, because others may by then have made some of it.
     missing = ranks.from_first(lambda: [plan for plan in plans if plan.name not in shards])
+    damaged = [plan.name for plan in missing if (folder / f"{plan.name}.json").exists()]
+    if damaged:
+        progress.note(f"{folder}: not as they were written, and made again: {', '.join(damaged)}")
     scale = _pixel_scale(input, settings)
     if mine := ranks.share(missing):
         if shards:
