@@ -66,9 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", action="store_true", help="leave the measurement of processes out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", type=int, default=32, help="of ResNet-18's images")
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=10, help="of synthesis, and of distillation times four")
+    parser.add_argument("--side", type=int, default=96, help="of ResNet-18's images")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=4, help="of synthesis, and of distillation times two")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write what was measured there")
     asked = parser.parse_args()
@@ -138,7 +138,7 @@ def worker(asked: argparse.Namespace) -> None:
     profile = load_profile("balanced")
     images = {"num_train": asked.images, "num_calibration": 1, "num_held_back": 1, "batch_size": 64, "flip": False}
     synthesis = profile.synthesis.model_copy(update={**images, "num_steps": asked.steps})
-    learning = {"num_steps": 4 * asked.steps, "batch_size": 64, "flip": False, "crop_border": "edge", "refresh": None}
+    learning = {"num_steps": 2 * asked.steps, "batch_size": 64, "flip": False, "crop_border": "edge", "refresh": None}
     recovery = profile.recovery.model_copy(update=learning)
     seconds = {}
     with joined("cpu", asked.work) as ranks:
@@ -164,7 +164,7 @@ def worker(asked: argparse.Namespace) -> None:
             return made
 
         train = timed("synthesis", lambda: dreams("timed", synthesis))
-        for name, settings in (("warm-up", recovery.model_copy(update={"num_steps": 4})), ("distillation", recovery)):
+        for name, settings in (("warm-up", recovery.model_copy(update={"num_steps": 1})), ("distillation", recovery)):
             timed(
                 name, partial(distill, student, teacher, masks, train, settings, seed=0, compute=compute, ranks=ranks)
             )
@@ -174,7 +174,7 @@ def worker(asked: argparse.Namespace) -> None:
 
 
 def table(timed: list[Timed], asked: argparse.Namespace) -> str:
-    num_dreamt, num_learnt = asked.images * asked.steps, 64 * 4 * asked.steps
+    num_dreamt, num_learnt = asked.images * asked.steps, 64 * 2 * asked.steps
     lines = [
         f"ResNet-18, {asked.side}×{asked.side}, batch 64 in all, median of {asked.rounds} rounds "
         f"(lowest–highest), one machine of {os.cpu_count()} cores",
