@@ -475,7 +475,9 @@ def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute:
     if not batch_norms_of(teacher):
         return "edge"
     shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
-    sample_NCHW = torch.from_numpy(images.images_of(range(min(_BORDER_IMAGES, len(images)))))
+    # In one batch, which follows that of the distillation down where memory does not suffice.
+    num_images = min(_BORDER_IMAGES, 4 * settings.batch_size, len(images))
+    sample_NCHW = torch.from_numpy(images.images_of(range(num_images)))
     distances = {}
     with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
         tap.draw(len(sample_NCHW), None, torch.Generator())

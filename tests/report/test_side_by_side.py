@@ -100,7 +100,7 @@ def test_accuracy_is_compared_on_the_same_images_alone(both, report, report_with
 
 
 def test_latency_is_compared_where_machine_and_query_are_the_same(both, full_report):
-    slow = timed(full_report, 10.0)
+    slow = timed(full_report, 40.0)
     assert measure(both(full_report, slow), "latency p50").verdict == "worse"
     assert measure(both(slow, full_report), "latency p50").verdict == "better"
     a_little = measure(both(full_report, timed(full_report, 1.05)), "latency p50")

@@ -103,7 +103,7 @@ def test_agreement_on_images_of_another_kind_is_not_compared(change, named):
 def accuracy(hits, source="digits.npz", total=1000):
     digits = "1" * hits + "0" * (total - hits)
     kept = Proportion(hits, total)
-    return Accuracy(source, total, Proportion(960, 1000), None, None, kept, 0, 0, Decisions(source, digits))
+    return Accuracy(source, total, Proportion(960, 1000), None, None, kept, 0, 0, decisions=Decisions(source, digits))
 
 
 def test_accuracy_is_compared_where_both_saw_the_same_real_images():
