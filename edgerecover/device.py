@@ -27,6 +27,8 @@ class Compute:
     amp_dtype: torch.dtype | None
     """Mixed precision; None computes in float32."""
     memory_format: torch.memory_format
+    num_processes: int = 1
+    """That share the work, each on such a device."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """The block in which the network's forward runs in mixed precision."""
@@ -51,9 +53,10 @@ class Compute:
 
     def __str__(self) -> str:
         precision = "fp32" if self.amp_dtype is None else "bf16"
+        several = f", {self.num_processes} processes" if self.num_processes > 1 else ""
         if self.device.type == "cuda":
-            return f"cuda ({torch.cuda.get_device_name(self.device)}, {precision})"
-        return f"cpu ({torch.get_num_threads()} threads, {precision})"
+            return f"cuda ({torch.cuda.get_device_name(self.device)}, {precision}{several})"
+        return f"cpu ({torch.get_num_threads()} threads, {precision}{several})"
 
 
 def choose_compute(device: str) -> Compute:

@@ -43,6 +43,7 @@ from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
+from edgerecover.models.digest import weights_sha256
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
@@ -65,6 +66,7 @@ from edgerecover.packing import (
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.racing import hold_race, open_runner
+from edgerecover.ranks import ALONE, Ranks, check_same, leave
 from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
 from edgerecover.recover.stage import Recovered, numpy_logits, recover
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
@@ -75,7 +77,7 @@ from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of, write_record
 from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.settle import Settled, settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.twins import export_twins
@@ -121,75 +123,72 @@ class Request:
     """Within a stage, how often what is half done is written to `work`."""
 
 
-def run(request: Request, progress: Progress = SILENT) -> Report:
+def run(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> Report:
     """Recover, export, judge and pack one model; the bundle is at `request.out` afterwards.
 
-    A failed gate is in the report, not an exception.
+    A failed gate is in the report, not an exception. Of several processes, this is for the first, while the others
+    `assist` up to the recovered student.
 
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
     with held(request.work, request.out, progress):
-        return _run(request, progress)
+        return _run(request, progress, ranks)
 
 
-def _run(request: Request, progress: Progress) -> Report:
+def assist(request: Request, ranks: Ranks) -> None:
+    """The part of every process but the first: a share of the images and of the recovery, in step with `run`.
+
+    Raises:
+        EdgeRecoverError: as `run` does.
+    """
+    times: list[StageTime] = []
+    compute = choose_compute(request.device)
+    with stage("load", times):
+        models, record = _opened(request)
+        if request.pruning is not None:
+            models = _pruned(models, request.pruning)
+        _check_same(models, ranks)
+    with stage("synthesize", times):
+        settled = ranks.from_first(lambda: _settled(request, models, record, compute))
+        request = replace(request, profile=settled.profile)
+        sets, _ = _synthesized(request, _key_of(request, models, record, compute), models, record, compute, ranks)
+    with stage("recover", times):
+        _recovered(request, models, record, sets, "", compute, SILENT, ranks)
+    leave(ranks)
+
+
+def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
     check_writable(request.out)
     require_builder(request.target)
     _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
-    compute = choose_compute(request.device)
+    compute = replace(choose_compute(request.device), num_processes=ranks.size)
     times: list[StageTime] = []
 
     with stage("load", times, progress):
-        models = open_models(
-            request.model_path,
-            arch=request.arch,
-            teacher=request.teacher,
-            teacher_arch=request.teacher_arch,
-            input_flags=request.input,
-            trust_code=request.trust_code,
-            trust_pickle=request.trust_pickle,
-            will_prune=request.pruning is not None,
-        )
+        models, record = _opened(request)
         eval_set = _eval_set(request, models)
-        record = read_record_of(request.record, models.teacher, models.input.shape)
 
     if request.pruning is not None:
         with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
+    _check_same(models, ranks)
 
     with stage("synthesize", times, progress) as clock:
-        settled = settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
+        settled = ranks.from_first(partial(_settled, request, models, record, compute, progress))
         request = replace(request, profile=settled.profile)
-        key = synthesis_key(
-            models.teacher,
-            models.input,
-            models.num_classes,
-            request.profile.synthesis,
-            request.seed,
-            compute.arithmetic,
-            record,
-        )
+        key = _key_of(request, models, record, compute)
         if request.fresh:
             discard(request.work / f"dreams-{key}")
-        sets, synthetic = synthesize(
-            models.teacher,
-            models.input,
-            models.num_classes,
-            request.profile.synthesis,
-            seed=request.seed,
-            folder=request.work / f"dreams-{key}",
-            compute=compute,
-            record=record,
-            progress=progress,
-        )
+        sets, synthetic = _synthesized(request, key, models, record, compute, ranks, progress)
         synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
         decisions = decisions_over(numpy_logits(models.teacher, sets.train, compute))
 
     with stage("recover", times, progress) as clock:
-        request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress)
+        request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress, ranks)
+    leave(ranks)
 
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch:
         folder = Path(scratch)
@@ -207,7 +206,8 @@ def _run(request: Request, progress: Progress) -> Report:
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
                 request.profile, folder, seed=request.seed, compute=compute,
-                checkpoints=Checkpoints(request.work, request.checkpoint_every_s, progress), progress=progress,
+                checkpoints=Checkpoints(None if request.fresh else request.work, request.checkpoint_every_s, progress),
+                progress=progress,
             )  # fmt: skip
 
         with stage("engine", times, progress):
@@ -354,6 +354,69 @@ def _check_batch(request: Request) -> None:
         )
 
 
+def _opened(request: Request) -> tuple[Models, Record | None]:
+    models = open_models(
+        request.model_path,
+        arch=request.arch,
+        teacher=request.teacher,
+        teacher_arch=request.teacher_arch,
+        input_flags=request.input,
+        trust_code=request.trust_code,
+        trust_pickle=request.trust_pickle,
+        will_prune=request.pruning is not None,
+    )
+    return models, read_record_of(request.record, models.teacher, models.input.shape)
+
+
+def _check_same(models: Models, ranks: Ranks) -> None:
+    if ranks.size > 1:
+        for what, network in (("the teacher", models.teacher), ("the student", models.student)):
+            check_same(ranks, what, weights_sha256(network))
+
+
+def _settled(
+    request: Request, models: Models, record: Record | None, compute: Compute, progress: Progress = SILENT
+) -> Settled:
+    return settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
+
+
+def _key_of(request: Request, models: Models, record: Record | None, compute: Compute) -> str:
+    """Of the images of a request whose profile is settled."""
+    return synthesis_key(
+        models.teacher,
+        models.input,
+        models.num_classes,
+        request.profile.synthesis,
+        request.seed,
+        compute.arithmetic,
+        record,
+    )
+
+
+def _synthesized(
+    request: Request,
+    key: str,
+    models: Models,
+    record: Record | None,
+    compute: Compute,
+    ranks: Ranks,
+    progress: Progress = SILENT,
+) -> tuple[SyntheticSets, SyntheticFacts]:
+    ranks.wait()  # until the first has discarded what is not to be used again
+    return synthesize(
+        models.teacher,
+        models.input,
+        models.num_classes,
+        request.profile.synthesis,
+        seed=request.seed,
+        folder=request.work / f"dreams-{key}",
+        compute=compute,
+        record=record,
+        progress=progress,
+        ranks=ranks,
+    )
+
+
 def _eval_set(request: Request, models: Models) -> EvalSet | None:
     if request.eval_data is None:
         return None
@@ -391,6 +454,7 @@ def _recovered(
     sets_key: str,
     compute: Compute,
     progress: Progress,
+    ranks: Ranks,
 ) -> tuple[Request, Recovered, bool]:
     """The request with the batch size that memory sufficed for, what came of it, and whether it was there already.
 
@@ -402,10 +466,12 @@ def _recovered(
         key = recovery_key(models.student, models.masks, f"{sets_key} {sets.sha256}", settings, request.seed)
         folder = request.work / f"recovered-{key}"
         checkpoints = Checkpoints(folder / "steps", request.checkpoint_every_s, progress)
-        if request.fresh:
+        if request.fresh and ranks.is_first:
             discard(folder)
-        if found := read_recovered(folder, models.student):
-            return request, found, True
+        found = read_recovered(folder, models.student) if ranks.is_first else None
+        if ranks.from_first(partial(bool, found)):
+            progress.note("this recovery is there already")
+            return request, found or Recovered(models.student, ()), True
         try:
             made = recover(
                 models.student, models.teacher, models.masks, sets, settings,
@@ -415,10 +481,12 @@ def _recovered(
                 record=record,
                 checkpoints=checkpoints,
                 progress=progress,
+                ranks=ranks,
             )  # fmt: skip
             break
         except Exception as error:
-            if not is_out_of_memory(error) or settings.batch_size < 4:
+            # Of several processes the others have still enough, and wait: this one says so, and the run ends.
+            if not is_out_of_memory(error) or settings.batch_size < 4 or ranks.size > 1:
                 raise
         release_memory()
         smaller = in_batches_of(settings, settings.batch_size // 2)
@@ -433,8 +501,9 @@ def _recovered(
                 *made.warnings,
             ),
         )
-    write_recovered(folder, made)
-    checkpoints.discard()
+    if ranks.is_first:
+        write_recovered(folder, made)
+        checkpoints.discard()
     return request, made, False
 
 

@@ -37,7 +37,7 @@ _NOTE = "rank-{rank}.failed.json"
 
 
 class LostError(StageError):
-    """The processes cannot reach each other any more, or this one is to stop."""
+    """The processes cannot reach each other any more, or this one is to stop. The first one says why."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,11 @@ def are_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def is_first() -> bool:
+    """Whether this process is alone, or the first of several."""
+    return os.environ.get("RANK", "0") == "0" or not are_several()
+
+
 @contextmanager
 def joined(device: str, work: Path) -> Iterator[Ranks]:
     """The processes of this run as a group; `ALONE` where `torchrun` has not started several.
@@ -143,28 +148,32 @@ def joined(device: str, work: Path) -> Iterator[Ranks]:
             f"{os.environ['LOCAL_WORLD_SIZE']} processes and {torch.cuda.device_count()} GPUs on {platform.node()}",
             hint="start as many processes on a node as it has GPUs: --nproc-per-node",
         )
+    ranks = _join(on_cpu)
+    note = work / _NOTE.format(rank=ranks.rank)
     with _stopped_by_message():
-        ranks = _join(on_cpu)
-        note = work / _NOTE.format(rank=ranks.rank)
-        note.unlink(missing_ok=True)
         try:
-            yield ranks
+            note.unlink(missing_ok=True)
             ranks.wait()
+            yield ranks
         except LostError as error:
             _ignore_stops()
             if ranks.is_first:
                 raise _why(ranks, work, error) from error
             raise
-        except EdgeRecoverError as error:
-            if not ranks.is_first:
-                _leave_note(note, error)
-            raise
+        except Exception as error:
+            if ranks.is_first:
+                raise
+            known = error if isinstance(error, EdgeRecoverError) else StageError(f"{type(error).__name__}: {error}")
+            _leave_note(note, known)
+            told = LostError(known.message, hint=known.hint)
+            told.exit_code = known.exit_code
+            raise told from error
         finally:
             _part(ranks)
 
 
 def leave(ranks: Ranks) -> None:
-    """All part; what follows is done by the first process alone, and the others end, so that nobody waits for it."""
+    """All part; what follows the first process does alone, and the others end: nobody waits for it or slows it."""
     ranks.wait()
     _part(ranks)
 

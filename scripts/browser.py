@@ -153,10 +153,16 @@ class Page:
     def _events(self):
         return [event for event in self._browser.events if event.get("sessionId") == self._session]
 
-    def screenshot(self, path, *, height=None):
-        """PNG of the whole page, or of its upper part."""
+    def screenshot(self, path, *, first=None, last=None):
+        """PNG of the whole page, or from one element to another, named by their selectors."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
+        top = self.ask(f"document.querySelector({first!r}).getBoundingClientRect().top") - 12 if first else 0
+        end = (
+            self.ask(f"document.querySelector({last!r}).getBoundingClientRect().bottom") + 12
+            if last
+            else size["height"]
+        )
+        clip = {"x": 0, "y": top, "width": size["width"], "height": end - top, "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
         Path(path).write_bytes(base64.b64decode(data))
 

@@ -1,6 +1,7 @@
 """Screenshots of a bundle's report for the documentation: `python scripts/report_images.py BUNDLE`.
 
-Needs a Chromium. Those in docs/images are of the bundle that `edgerecover demo` makes.
+Needs a Chromium. Those in docs/images are of the bundle that the tutorial makes for a Jetson:
+`edgerecover demo`, then `edgerecover run edgerecover-demo/pruned.safetensors --target jetson-orin --profile demo`.
 """
 
 import argparse
@@ -21,6 +22,16 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 COLOURS = 128
 """Of a picture: enough for a page, and a third of the bytes."""
 TERMINAL_COLUMNS = 80
+DESKTOP = {"width": 1120, "height": 900}
+PHONE = {"width": 390, "height": 844, "is_phone": True}
+SHOTS = {
+    "report-html": (DESKTOP, None, "#gates"),
+    "report-html-recovered": (DESKTOP, "#ladder", "#ladder"),
+    "report-html-classes": (DESKTOP, "#classes", "#sparsity"),
+    "report-html-latency": (DESKTOP | {"is_dark": True}, "#race", "#latency"),
+    "report-html-phone": (PHONE, None, "#summary"),
+}
+"""From which section to which."""
 
 
 def main():
@@ -34,15 +45,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder, Browser(find()) as browser:
         page = Path(folder) / "report.html"
         page.write_text(page_of(verified, report), encoding="utf-8")
-        looks = {
-            "report-html": {"width": 1120, "height": 900, "upto": 1240},
-            "report-html-dark": {"width": 1120, "height": 900, "is_dark": True, "upto": 1240},
-            "report-html-phone": {"width": 390, "height": 844, "is_phone": True, "upto": 1700},
-        }
-        for name, look in looks.items():
-            height = look.pop("upto", None)
+        for name, (window, first, last) in SHOTS.items():
             shot = Path(folder) / "shot.png"
-            browser.open(page, **look).screenshot(shot, height=height)
+            browser.open(page, **window).screenshot(shot, first=first, last=last)
             few_colours(shot).save(arguments.out / f"{name}.png", optimize=True)
     (arguments.out / "report-terminal.svg").write_text(terminal_svg(report, arguments.bundle), encoding="utf-8")
 
@@ -57,7 +62,7 @@ def terminal_svg(report, bundle):
         record=True, width=TERMINAL_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     print_report(console, report, bundle.name)
-    svg = console.export_svg(title="edgerecover demo", unique_id="report")
+    svg = console.export_svg(title="edgerecover run", unique_id="report")
     return re.sub(r"@font-face\s*{[^}]*}", "", svg)  # it would be fetched
 
 

@@ -20,6 +20,7 @@ SPREAD = ("test_pipeline_architectures.py",)
 """Files whose tests share nothing and take long."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """With `-n`, a file's tests run in one process, where they share its fixtures."""
     for item in items:

@@ -59,13 +59,15 @@ def open_source(bundle: Path) -> Iterator[Source]:
         raise BadInputError(f"{bundle} does not exist", hint=_HINT)
     if not bundle.is_file():
         raise BadInputError(f"{bundle} is neither a folder nor a file", hint=_HINT)
-    try:
-        with bundle.open("rb") as file:
+    with contextlib.ExitStack() as open_until_done:
+        try:
+            file = open_until_done.enter_context(bundle.open("rb"))
             if not looks_like_archive(file.read(BLOCK)) and bundle.suffix != SUFFIX:
                 raise BadInputError(f"{bundle} is not a bundle: it is neither a folder nor a tar archive", hint=_HINT)
-            yield _Archive(file, read_members(file, os.fstat(file.fileno()).st_size))
-    except OSError as error:
-        raise BadInputError(f"{bundle} cannot be read: {error.strerror or error}") from error
+            archive = _Archive(bundle, file, read_members(file, os.fstat(file.fileno()).st_size))
+        except OSError as error:
+            raise _unreadable(bundle, error) from error
+        yield archive
 
 
 def snapshot(source: Source) -> Snapshot:
@@ -110,7 +112,7 @@ class _Folder:
             try:
                 entries = list(folder.iterdir())
             except OSError as error:
-                raise BadInputError(f"{folder} cannot be read: {error.strerror or error}") from error
+                raise _unreadable(folder, error) from error
             if not entries and folder != self.root:
                 found[folder.relative_to(self.root).as_posix() + "/"] = "an empty folder"
             for entry in entries:
@@ -134,7 +136,7 @@ class _Folder:
                 while piece := opened.read(_PIECE_BYTES):
                     yield piece
         except OSError as error:
-            raise BadInputError(f"{file} cannot be read: {error.strerror or error}") from error
+            raise _unreadable(file, error) from error
 
 
 def _kind(mode: int) -> str:
@@ -145,6 +147,7 @@ def _kind(mode: int) -> str:
 
 @dataclass(frozen=True)
 class _Archive:
+    path: Path
     file: BinaryIO
     members: Mapping[str, Member]
 
@@ -152,4 +155,11 @@ class _Archive:
         return dict.fromkeys(self.members, "")
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        return pieces_of(self.file, self.members[path])
+        try:
+            yield from pieces_of(self.file, self.members[path])
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> BadInputError:
+    return BadInputError(f"{path} cannot be read: {error.strerror or error}")

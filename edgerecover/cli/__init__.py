@@ -6,8 +6,11 @@ stdout is for results, stderr for progress and messages. Nothing heavy is import
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
+import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -18,7 +21,7 @@ from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, 
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, show_error, write_nearest
-from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EdgeRecoverError
+from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
     name="edgerecover",
@@ -53,13 +56,16 @@ def main() -> None:
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    signal.signal(signal.SIGINT, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     try:
+        _refuse_several(arguments)
         app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EdgeRecoverError as error:
-        show_error(error)
+        if _speaks():
+            show_error(error)
         if debug:
             raise
         sys.exit(error.exit_code)
@@ -71,6 +77,22 @@ def main() -> None:
             raise
         show_error(internal_error(error))
         sys.exit(EXIT_INTERNAL)
+
+
+def _refuse_several(arguments: Sequence[str]) -> None:
+    """All commands but one write files of their own, and would write them twice."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), "run")
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes != "1" and command != "run":
+        raise BadInputError(
+            f"`{command}` was started in {num_processes} processes: it is for one",
+            hint="start it without torchrun; `run` alone can use several processes",
+        )
+
+
+def _speaks() -> bool:
+    """Of several processes that torchrun has started on a machine, one says what is wrong with it."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ def drawing(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, LookupError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, StopIteration, ValueError) as error:
         raise BadInputError(
             f"{what}: its report cannot be shown: {error or type(error).__name__}",
             hint="it is damaged, or was not written by edgerecover",

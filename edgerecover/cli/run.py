@@ -206,13 +206,30 @@ def _run_and_show(
     finish: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     from edgerecover.pipeline import run
+    from edgerecover.ranks import is_first, joined
 
+    if not is_first():
+        assist_the_first(request)
+        return
     with following(command, work=request.work, events=events) as progress:
-        report = run(request, progress)
+        with joined(request.device, request.work) as ranks:
+            report = run(request, progress, ranks)
         finish(progress)
         if access is not None:
             report = _settled_there(report, request.out, access, progress)
         show_report(report, str(request.out), as_json)
+
+
+def assist_the_first(request: Request) -> None:
+    """What a process does that `torchrun` has started beside the first; it prints nothing."""
+    from edgerecover.pipeline import assist
+    from edgerecover.ranks import LostError, joined
+
+    try:
+        with joined(request.device, request.work) as ranks:
+            assist(request, ranks)
+    except LostError as error:
+        raise typer.Exit(error.exit_code) from error
 
 
 def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:

@@ -12,10 +12,11 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,17 +26,21 @@ from torch import Tensor, nn
 
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
+from edgerecover.errors import BadInputError, StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
+from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.checkpoints import Checkpoint, Resumable, State, gathered, part_of, restore
 from edgerecover.recover.refresh import FreshDreams
+from edgerecover.recover.shared_norms import shared_norms
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, batch_norms_of, tapped
 
 _MOMENTUM = 0.1
+_VISIBLE_AFTER_S = 60.0
 _LOG_ASPECT = 0.25
 """Width to height of a zoomed crop: up to 1.28 either way."""
 _STATES = 100
@@ -74,6 +79,7 @@ def distill(
     watch: Callable[[int, float], Mapping[str, float]] | None = None,
     progress: Progress = SILENT,
     title: str = "distill",
+    ranks: Ranks = ALONE,
 ) -> Distilled:
     """Train the student in place; weights outside `masks` stay exactly zero.
 
@@ -98,10 +104,23 @@ def distill(
             leave the student as it is.
         progress: where to report,
         title: and under which name.
+        ranks: that share every batch, and end with the same student; the first makes the fresh images, and alone has
+            checkpoints and what is `carried`.
+
+    Raises:
+        BadInputError: there are more processes than images in a batch.
+        StageError: what another process has written is not to be seen here.
     """
+    if ranks.size > (batch_size := min(settings.batch_size, len(images))):
+        raise BadInputError(
+            f"{ranks.size} processes cannot share batches of {batch_size} images",
+            hint="give the profile a larger recovery.batch_size, or start fewer processes",
+        )
     checkpoint = checkpoint or Checkpoint()
     if settings.crop_border == "auto":
-        settings = settings.model_copy(update={"crop_border": border_of(teacher, images, settings, compute)})
+        settings = settings.model_copy(
+            update={"crop_border": ranks.from_first(lambda: border_of(teacher, images, settings, compute))}
+        )
     pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
     student.requires_grad_(True)
     training = _Training(student, settings, len(images), seed)
@@ -109,24 +128,30 @@ def distill(
     warnings: list[str] = []
     diverged = False
 
-    def view(batch_NCHW: Tensor) -> Tensor:
-        return augment(batch_NCHW, settings, training.generator, training.rng)
+    def view(batch_NCHW: Tensor, rows: range | None = None) -> Tensor:
+        return augment(batch_NCHW, settings, training.generator, training.rng, rows)
 
     with (
-        _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint) as fresh,
+        _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint, ranks) as fresh,
         _batch_norms(student, settings.bn),
+        shared_norms(student, ranks),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
     ):
         if fresh:
             parts["fresh"] = fresh
-        good = checkpoint.read(lambda state: fresh is None or fresh.has(part_of(state, "fresh")))
+        good = ranks.from_first(
+            lambda: checkpoint.read(lambda state: fresh is None or fresh.has(part_of(state, "fresh")))
+        )
         if good is not None:
             restore(parts, good)
             progress.note(f"distillation goes on after step {training.step:,} of {settings.num_steps:,}")
         good = good or gathered(parts)
         unproven = good
-        with progress.task(title, settings.num_steps - training.step, "steps") as task:
+        with (
+            progress.task(title, settings.num_steps - training.step, "steps") as task,
+            checkpoint.kept_when_interrupted(lambda: good or gathered(parts)),
+        ):
             while True:
                 problem = training.problem()
                 if problem is None and training.is_state_due():
@@ -146,9 +171,13 @@ def distill(
                 if diverged or training.step == settings.num_steps:
                     break
                 if fresh and fresh.is_due(training.step, settings.num_steps):
-                    fresh.refresh(student, teacher, view, progress)
+                    if ranks.is_first:
+                        fresh.refresh(student, teacher, view, progress)
+                    _follow(fresh, training, ranks)
                 dreams_NCHW = torch.from_numpy(images.images_of(training.next_batch()))
-                batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW))
+                rows = ranks.rows(len(dreams_NCHW))
+                batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW, rows))
+                share = len(rows) / len(dreams_NCHW)
                 with torch.no_grad(), compute.autocast():
                     teacher_logits = teacher(batch)
                 with compute.autocast():
@@ -157,8 +186,9 @@ def distill(
                 loss = settings.kd_weight * kd
                 if teacher_features:
                     taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
-                    loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels)
-                value = training.learn(loss, masks)
+                    features = feature_loss(student_features, taught, channels, share, ranks)
+                    loss = loss + settings.feature_weight * features
+                value = training.learn(share * loss, masks, ranks)
                 task.advance(1, loss=value, **(watch(training.step, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
@@ -195,16 +225,19 @@ class _Training:
         chosen, self._order_N = self._order_N[: self._batch_size], self._order_N[self._batch_size :]
         return chosen
 
-    def learn(self, loss: Tensor, masks: Mapping[str, Tensor]) -> float:
-        """One step down the loss; its value."""
+    def learn(self, loss: Tensor, masks: Mapping[str, Tensor], ranks: Ranks = ALONE) -> float:
+        """One step down the sum of all processes' losses; its value."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        loss = loss.detach().clone()
+        gradients = (parameter.grad for parameter in self._student.parameters())
+        ranks.add_up([loss, *(gradient for gradient in gradients if gradient is not None)])
         _mask_gradients(self._student, masks)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.lr * _rate(self.step, self._settings) * _LOWER_RATE**self.num_lowered
         self._optimizer.step()
         self.step += 1
-        self._losses.append(float(loss.detach()))
+        self._losses.append(float(loss))
         return self._losses[-1]
 
     def problem(self) -> str | None:
@@ -248,6 +281,15 @@ class _Training:
         }
         return State(tensors, facts)
 
+    def chance(self) -> tuple[Tensor, Any]:
+        """Where its random numbers stand."""
+        return self.generator.get_state(), self.rng.bit_generator.state
+
+    def take_chance(self, chance: tuple[Tensor, Any]) -> None:
+        """Go on with another process's random numbers."""
+        self.generator.set_state(chance[0])
+        self.rng.bit_generator.state = chance[1]
+
     def restore(self, state: State) -> None:
         """Be as `state` says."""
         weights: dict[str, Tensor] = {}
@@ -285,11 +327,36 @@ def _fresh_dreams(
     compute: Compute,
     seed: int,
     checkpoint: Checkpoint,
+    ranks: Ranks,
 ) -> FreshDreams | AbstractContextManager[None]:
     if settings.refresh is None or synthesis is None:
         return nullcontext()
     folder = checkpoint.folder / "fresh" if checkpoint.folder else None
-    return FreshDreams(settings.refresh, synthesis, record, images, compute, seed, folder)
+    if not ranks.is_first:
+        folder = ranks.from_first(lambda: folder)
+        return FreshDreams(settings.refresh, synthesis, record, images, compute, seed, folder)
+    fresh = FreshDreams(settings.refresh, synthesis, record, images, compute, seed, folder)
+    ranks.from_first(lambda: fresh.folder)
+    return fresh
+
+
+def _follow(fresh: FreshDreams, training: _Training, ranks: Ranks) -> None:
+    """Have the fresh images that the first process made, and its random numbers, in all of them."""
+    if ranks.size == 1:
+        return
+    state, chance = ranks.from_first(lambda: (fresh.state(), training.chance()))
+    if ranks.is_first:
+        return
+    until = time.monotonic() + _VISIBLE_AFTER_S
+    while not fresh.has(state):
+        if time.monotonic() > until:
+            raise StageError(
+                f"{fresh.folder}: images that another process made are not to be seen from here",
+                hint="every process of a run needs the same --work, on a file system that all of them share",
+            )
+        time.sleep(0.1)
+    fresh.restore(state)
+    training.take_chance(chance)
 
 
 @contextmanager
@@ -324,43 +391,77 @@ def kd_loss(student_NK: Tensor, teacher_NK: Tensor, settings: Recovery) -> Tenso
 
 
 def feature_loss(
-    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], channels: ChannelMap = SAME_CHANNELS
+    student: Mapping[str, Tensor],
+    teacher: Mapping[str, Tensor],
+    channels: ChannelMap = SAME_CHANNELS,
+    share: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
 
     Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
-    one of another architecture, all are: it has yet to learn what its channels are for.
+    one of another architecture, all are: it has yet to learn what its channels are for. Of a batch that processes
+    share, this is the error on this one's `share` of it, as a fraction of the mean square on all of it.
     """
-    terms = []
+    errors, squares = [], []
     for name, f_s in student.items():
         f_t = teacher[name].float() if name in teacher else None
         if f_t is not None and channels.related:
             f_t = channels.of_teacher(name, f_t, dim=1)
         if f_t is not None and f_t.shape == f_s.shape:
-            terms.append(F.mse_loss(f_s.float(), f_t) / f_t.square().mean().clamp_min(1e-6))
-    return torch.stack(terms).mean() if terms else next(iter(teacher.values())).new_zeros((), dtype=torch.float32)
+            errors.append(F.mse_loss(f_s.float(), f_t))
+            squares.append(f_t.square().mean())
+    if not errors:
+        return next(iter(teacher.values())).new_zeros((), dtype=torch.float32)
+    square = torch.stack(squares)
+    square = ranks.sum(share * square) if ranks.size > 1 else square
+    return (torch.stack(errors) / square.clamp_min(1e-6)).mean()
 
 
-def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
-    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say."""
+def augment(
+    batch_NCHW: Tensor,
+    settings: Recovery,
+    generator: torch.Generator,
+    rng: np.random.Generator,
+    rows: range | None = None,
+) -> Tensor:
+    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say.
+
+    With `rows`, these alone of the result: random numbers are drawn for the whole batch, pixels moved for what the
+    rows need.
+    """
     n, _, h, w = batch_NCHW.shape
-    if settings.flip:
-        flips = torch.rand(n, generator=generator) < 0.5
-        batch_NCHW = torch.where(flips.view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
-    if pad := round(min(h, w) * settings.crop_fraction):
+    flips_N = torch.rand(n, generator=generator) < 0.5 if settings.flip else None
+    pad = round(min(h, w) * settings.crop_fraction)
+    corners_2N = torch.randint(0, 2 * pad + 1, (2, n), generator=generator) if pad else None
+    zooms_N23 = _zooms(n, settings.zoom_fraction, generator) if settings.zoom_fraction else None
+    exchange = _exchange(n, h, w, generator, rng) if rng.random() < settings.cutmix_share else None
+    if rows is None or len(rows) == n:
+        needed_M = rows_M = torch.arange(n)
+    else:
+        rows_M = torch.tensor(rows)
+        needed_M = torch.unique(torch.cat([rows_M, exchange.others[rows_M]])) if exchange else rows_M
+        batch_NCHW = batch_NCHW[needed_M]
+    if flips_N is not None:
+        batch_NCHW = torch.where(flips_N[needed_M].view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
+    if corners_2N is not None:
         padded = F.pad(batch_NCHW, (pad,) * 4, mode="replicate" if settings.crop_border == "edge" else "constant")
-        tops, lefts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator).tolist()
+        tops, lefts = corners_2N[:, needed_M].tolist()
         batch_NCHW = torch.stack(
             [
                 padded[i, :, top : top + h, left : left + w]
                 for i, (top, left) in enumerate(zip(tops, lefts, strict=True))
             ]
         )
-    if settings.zoom_fraction:
-        batch_NCHW = _zoomed(batch_NCHW, settings.zoom_fraction, generator)
-    if rng.random() < settings.cutmix_share:
-        batch_NCHW = _with_rectangles_exchanged(batch_NCHW, generator, rng)
-    return batch_NCHW
+    if zooms_N23 is not None:
+        batch_NCHW = _zoomed(batch_NCHW, zooms_N23[needed_M])
+    if exchange is None:
+        return batch_NCHW
+    place_N = torch.zeros(n, dtype=torch.int64).scatter_(0, needed_M, torch.arange(len(needed_M)))
+    mixed_NCHW = batch_NCHW[place_N[rows_M]]
+    othersCHW = batch_NCHW[place_N[exchange.others[rows_M]]]
+    mixed_NCHW[:, :, exchange.down, exchange.across] = othersCHW[:, :, exchange.down, exchange.across]
+    return mixed_NCHW
 
 
 @torch.no_grad()
@@ -390,29 +491,36 @@ _BORDER_IMAGES = 256
 _CLEARLY_NEARER = 0.8
 
 
-def _zoomed(batch_NCHW: Tensor, least_area: float, generator: torch.Generator) -> Tensor:
-    """A random crop of each image, of an area from `least_area` to all, stretched to the whole."""
-    n = len(batch_NCHW)
+def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
+    """A random crop for each image, of an area from `least_area` to all: (N, 2, 3), as `affine_grid` takes them."""
     area_N = torch.rand(n, generator=generator) * (1 - least_area) + least_area
     aspect_N = torch.exp(torch.rand(n, generator=generator) * 2 * _LOG_ASPECT - _LOG_ASPECT)
     sides_N2 = (area_N[:, None] * torch.stack([aspect_N, 1 / aspect_N], 1)).sqrt().clamp(max=1)
     centres_N2 = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides_N2)
-    transform_N23 = torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
-    grid = F.affine_grid(transform_N23, list(batch_NCHW.shape), align_corners=False)
+    return torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
+
+
+def _zoomed(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
+    """Each image's crop stretched to the whole."""
+    grid = F.affine_grid(zooms_N23, list(batch_NCHW.shape), align_corners=False)
     return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)
 
 
-def _with_rectangles_exchanged(batch_NCHW: Tensor, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+@dataclass(frozen=True)
+class _Exchange:
     """CutMix (Yun et al. 2019, arXiv 1905.04899): one rectangle for the batch, of a uniformly random area."""
-    n, _, h, w = batch_NCHW.shape
+
+    down: slice
+    across: slice
+    others: Tensor
+    """(N,): which image each takes its rectangle from."""
+
+
+def _exchange(n: int, h: int, w: int, generator: torch.Generator, rng: np.random.Generator) -> _Exchange:
     side = float(rng.random() ** 0.5)
     height, width = round(h * side), round(w * side)
     top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    others_NCHW = batch_NCHW[torch.randperm(n, generator=generator)]
-    mixed_NCHW = batch_NCHW.clone()
-    mixed_NCHW[:, :, rows, columns] = others_NCHW[:, :, rows, columns]
-    return mixed_NCHW
+    return _Exchange(slice(top, top + height), slice(left, left + width), torch.randperm(n, generator=generator))
 
 
 def _mask_gradients(student: nn.Module, masks: Mapping[str, Tensor]) -> None:

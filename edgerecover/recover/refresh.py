@@ -54,6 +54,11 @@ class FreshDreams:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Shard] = []
 
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self._folder
+
     def __enter__(self) -> FreshDreams:
         return self
 

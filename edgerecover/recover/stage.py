@@ -24,6 +24,7 @@ from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
+from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
 from edgerecover.recover.curve import Curve
 from edgerecover.recover.distill import distill
@@ -72,6 +73,7 @@ def recover(
     record: Record | None = None,
     checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
@@ -94,43 +96,52 @@ def recover(
         record: of the teacher's activations, where the sets were made with one.
         checkpoints: where to go on from, with the same end as without an interruption; of these very arguments.
         progress: where to report.
+        ranks: that share the work; the first one's answer counts, and it alone judges, writes and reports.
     """
+    checkpoints = checkpoints if ranks.is_first else NO_CHECKPOINTS
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
-    ladder = _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
+    judge = _Ladder if ranks.is_first else _Onlooker
+    ladder = judge(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
     lineage = lineage_of(current, teacher, masks, channels)
-    if settings.fine_tuned == "keep" and is_protected(lineage, current, teacher, sets, compute):
+    if settings.fine_tuned == "keep" and ranks.from_first(
+        lambda: is_protected(lineage, current, teacher, sets, compute)
+    ):
         progress.note("the student was trained by others: it is handed back as it came")
         ladder.judge("as it came (fine-tuned)", current, 0.0)
         return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
     ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
     warnings: tuple[str, ...] = ()
     if settings.repair_statistics and batch_norms_of(current):
-        with _rung("statistics repair", current, ladder, checkpoints) as rung:
+        with _rung("statistics repair", current, ladder, checkpoints, ranks) as rung:
             if not rung.is_done:
+                # Of several processes, none keeps how far its share got: it is soon made again.
+                kept = checkpoints if ranks.size == 1 else NO_CHECKPOINTS
                 repair_statistics(
-                    current, teacher, sets.train, settings.batch_size, compute, channels, checkpoints, progress
+                    current, teacher, sets.train, settings.batch_size, compute, channels, kept, progress, ranks
                 )
     if settings.layerwise and channels.related:
-        with _rung("layer-wise least squares", current, ladder, checkpoints) as rung:
-            if not rung.is_done:
+        with _rung("layer-wise least squares", current, ladder, checkpoints, ranks) as rung:
+            if not rung.is_done and ranks.is_first:
                 fit_layers(
                     current, teacher, masks, sets.train, settings.batch_size, compute, channels, checkpoints, progress
                 )
+            current.load_state_dict(ranks.from_first(lambda: _on_cpu(current)))
     if settings.num_steps:
         checkpoint = checkpoints.of("distillation")
-        curve = Curve(current, ladder.agreement, settings.num_steps)
+        curve = Curve(current, ladder.agreement, settings.num_steps) if ranks.is_first else None
         distilled = distill(
             current, teacher, masks, sets.train, settings,
             seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
-            checkpoint=checkpoint, carried={"curve": curve}, watch=curve.note, progress=progress,
+            checkpoint=checkpoint, carried={"curve": curve} if curve else None, watch=curve.note if curve else None,
+            progress=progress, ranks=ranks,
         )  # fmt: skip
         # The rungs below still stand; what diverged is judged like any other, and loses or not.
         name = "distillation (diverged)" if distilled.diverged else "distillation"
         warnings = distilled.warnings
-        ladder.judge(name, current, checkpoint.seconds, curve.points)
+        ladder.judge(name, current, checkpoint.seconds, curve.points if curve else ())
     best = copy.deepcopy(student).cpu()
     best.load_state_dict(ladder.best_state)
     apply_masks(best, masks)
@@ -144,10 +155,12 @@ class _RungUnderWay:
 
 
 @contextmanager
-def _rung(name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoints) -> Iterator[_RungUnderWay]:
+def _rung(
+    name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoints, ranks: Ranks
+) -> Iterator[_RungUnderWay]:
     """Judge the student after the block, and keep what it became in it."""
     checkpoint = checkpoints.of(name.replace(" ", "-"))
-    done = checkpoint.read()
+    done = ranks.from_first(checkpoint.read)
     if done is not None:
         student.load_state_dict(done.tensors)
     yield _RungUnderWay(done is not None)
@@ -202,7 +215,7 @@ class _Ladder:
         is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N, kl_N)
         if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
             self._best = len(self._rungs) - 1
-            self.best_state = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+            self.best_state = _on_cpu(candidate)
 
     def _is_more_than_chance(self, agrees_N: Tensor, kl_N: Tensor) -> bool:
         """Whether images were won from the student as it came by more than the standard error of their number.
@@ -230,6 +243,25 @@ class _Ladder:
 
     def rungs(self) -> tuple[Rung, ...]:
         return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
+
+
+class _Onlooker(_Ladder):
+    """In every process but the first, which alone judges."""
+
+    def __init__(
+        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+    ) -> None:
+        self.best_state = {}
+
+    def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
+        self.best_state = _on_cpu(candidate)
+
+    def rungs(self) -> tuple[Rung, ...]:
+        return ()
+
+
+def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:

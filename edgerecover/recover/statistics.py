@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints, State
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import batch_norms_of, batch_statistics
@@ -43,6 +44,7 @@ def repair_statistics(
     channels: ChannelMap = SAME_CHANNELS,
     checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Give the student's BN layers the statistics of what they really see, in place.
 
@@ -55,14 +57,15 @@ def repair_statistics(
         channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
         checkpoints: where to go on from, and where to write how far it got.
         progress: where to report.
+        ranks: that share the batches; each sees whole ones, as one process does.
     """
     kept = checkpoints.of("statistics-of-student"), checkpoints.of("statistics-of-teacher")
     num_passes = 2 if channels.related else 1
     taught_by_name: dict[str, Tensor] = {}
     with progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
-        student_statistics = _statistics_on(student, images, batch_size, compute, kept[0], task)
+        student_statistics = _statistics_on(student, images, batch_size, compute, kept[0], task, ranks)
         if channels.related:
-            taught_by_name = _stored_and_measured(teacher, images, batch_size, compute, kept[1], task)
+            taught_by_name = _stored_and_measured(teacher, images, batch_size, compute, kept[1], task, ranks)
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
@@ -85,12 +88,18 @@ def repair_statistics(
 
 
 def _stored_and_measured(
-    teacher: nn.Module, images: ImageSet, batch_size: int, compute: Compute, checkpoint: Checkpoint, task: Task
+    teacher: nn.Module,
+    images: ImageSet,
+    batch_size: int,
+    compute: Compute,
+    checkpoint: Checkpoint,
+    task: Task,
+    ranks: Ranks,
 ) -> dict[str, Tensor]:
     """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
     layers = batch_norms_of(teacher)
     taught = {}
-    for name, measured in _statistics_on(teacher, images, batch_size, compute, checkpoint, task).items():
+    for name, measured in _statistics_on(teacher, images, batch_size, compute, checkpoint, task, ranks).items():
         mean_C, var_C = layers[name].running_mean, layers[name].running_var
         assert mean_C is not None
         assert var_C is not None
@@ -100,7 +109,13 @@ def _stored_and_measured(
 
 @torch.no_grad()
 def _statistics_on(
-    network: nn.Module, images: ImageSet, batch_size: int, compute: Compute, checkpoint: Checkpoint, task: Task
+    network: nn.Module,
+    images: ImageSet,
+    batch_size: int,
+    compute: Compute,
+    checkpoint: Checkpoint,
+    task: Task,
+    ranks: Ranks,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
     moments: dict[str, tuple[Tensor, Tensor]] = {}
@@ -117,18 +132,32 @@ def _statistics_on(
 
     batch_size, starts = min(batch_size, len(images)), _starts(images, batch_size)
     with normalising_by_batch(network, add):
-        for number, start in enumerate(starts[num_done:], num_done):
+        for number, start in enumerate(ranks.share(starts)[num_done:], num_done):
             if checkpoint.is_due():
                 both = {name: torch.stack(pair) for name, pair in moments.items()}
                 checkpoint.write(State(both, {"num_done": number}))
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
             task.advance()
+    moments = _sums_over(ranks, moments, compute)
     n = len(starts)
     return {
         name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))
         for name, (first_C, second_C) in moments.items()
     }
+
+
+def _sums_over(
+    ranks: Ranks, moments: dict[str, tuple[Tensor, Tensor]], compute: Compute
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of all processes; one of them may have had no batch."""
+    if ranks.size == 1:
+        return moments
+    sums: dict[str, Tensor] = {}
+    for found in ranks.gathered({name: torch.stack(pair).cpu() for name, pair in moments.items()}):
+        for name, pair in found.items():
+            sums[name] = sums[name] + pair if name in sums else pair
+    return {name: (pair[0].to(compute.device), pair[1].to(compute.device)) for name, pair in sums.items()}
 
 
 def _starts(images: ImageSet, batch_size: int) -> range:

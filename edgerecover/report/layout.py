@@ -56,8 +56,8 @@ def _harmless(cell: str | Text) -> Text:
 
 
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
-    """A fraction as a bar."""
-    filled = round(columns * fraction)
+    """A fraction as a bar; what is more than all, in a report of anyone's, is all."""
+    filled = round(columns * min(max(fraction, 0.0), 1.0))
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
 
 

@@ -22,6 +22,7 @@ from edgerecover.device import is_out_of_memory, release_memory
 from edgerecover.errors import StageError
 from edgerecover.models.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.ranks import ALONE, Ranks
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.image_set import (
     ImageSet,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
+_VISIBLE_AFTER_S = 60.0
 _FORMAT = 6
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
@@ -89,6 +91,7 @@ def synthesize(
     record: Record | None = None,
     progress: Progress = SILENT,
     splits: Sequence[str] = SPLITS,
+    ranks: Ranks = ALONE,
 ) -> tuple[SyntheticSets, SyntheticFacts]:
     """Dream the train, calibration and held-back sets, or read back what an earlier run has finished of them.
 
@@ -106,6 +109,7 @@ def synthesize(
         record: of the teacher's activations on real data, to be matched beside batch norm's statistics.
         progress: where to report.
         splits: those of `SPLITS` that are wanted; the others come back empty.
+        ranks: that share the work. Each makes whole shards of its own, so the images are those that one process makes.
 
     Raises:
         StageError: the images diverged (not finite), or two sets share an image.
@@ -120,26 +124,49 @@ def synthesize(
         plan for split in SPLITS if split in splits for plan in _plans(split, sizes[split], num_classes, settings, seed)
     ]
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
-    missing = [plan for plan in plans if plan.name not in shards]
+    # What the first finds, because others may by then have made some of it.
+    missing = ranks.from_first(lambda: [plan for plan in plans if plan.name not in shards])
+    damaged = [plan.name for plan in missing if (folder / f"{plan.name}.json").exists()]
+    if damaged:
+        progress.note(f"{folder}: not as they were written, and made again: {', '.join(damaged)}")
+    if not missing:
+        progress.note(f"all {len(plans):,} shards of images are there already")
     scale = _pixel_scale(input, settings)
-    if missing:
+    if mine := ranks.share(missing):
         if shards:
             progress.note(f"{len(shards):,} of {len(plans):,} shards of images are there already; the others are made")
-        total = sum(plan.num_images for plan in missing)
+        total = sum(plan.num_images for plan in mine)
         batch_size = settings.batch_size
         with (
             progress.task("synthesize", total, _unit(settings)) as task,
             tapped(teacher, evidence_of(teacher, settings, record)) as tap,
         ):
-            for plan in missing:
+            for plan in mine:
                 shard = _make(plan, teacher, tap, input, scale, settings, folder, compute, task, batch_size, progress)
                 shards[plan.name], batch_size = shard, shard.batch_size or batch_size
+    ranks.wait()
+    for plan in missing:
+        if plan.name not in shards:
+            shards[plan.name] = _made_elsewhere(folder, plan.name)
     made = [shards[plan.name] for plan in plans]
     sets = SyntheticSets(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
     return sets, _facts(sets, made, settings, reused=not missing)
+
+
+def _made_elsewhere(folder: Path, name: str) -> Shard:
+    """A shard that another process has finished; a network file system may take a while to show it."""
+    until = time.monotonic() + _VISIBLE_AFTER_S
+    while (shard := read_shard(folder, name)) is None:
+        if time.monotonic() > until:
+            raise StageError(
+                f"{folder}: shard {name} was made by another process, and is not to be seen from here",
+                hint="every process of a run needs the same --work, on a file system that all of them share",
+            )
+        time.sleep(0.1)
+    return shard
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_a_run_tells_people_the_log_and_machines(digits):
     assert tasks["synthesize"]["total"] == sum(
         report["synthetic"][f"num_{s}"] for s in ("train", "calibration", "held_back")
     )
-    assert tasks["distill"]["numbers"].keys() == {"loss"}
+    assert "loss" in tasks["distill"]["numbers"]
     rungs = [e["numbers"]["agreement"] for e in events if e["event"] == "note" and "agreement" in e["numbers"]]
     assert rungs == pytest.approx([rung["agreement"] for rung in report["rungs"]], abs=1e-5)
 

@@ -30,6 +30,8 @@ from edgerecover.artifacts import (
 from edgerecover.bundle.write import write_bundle
 from edgerecover.cli import main
 from edgerecover.cli.console import write_nearest
+from edgerecover.cli.reports import drawing
+from edgerecover.errors import BadInputError
 from edgerecover.validate.limits import Limits
 
 ZEROS = Sparsity((LayerSparsity("fc.weight", (4, 4), 16, 8, Pattern.UNSTRUCTURED),), Pattern.UNSTRUCTURED)
@@ -102,6 +104,14 @@ def test_numbers_that_nothing_can_be_drawn_of_are_bad_input(bundle, tmp_path):
         assert done.returncode == 2, done.stderr
         assert "its report cannot be shown" in done.stderr
     assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration(), ZeroDivisionError("by zero"), IndexError("index"), ValueError("no")]
+)
+def test_whatever_goes_wrong_in_drawing_is_the_reports_fault(error):
+    with pytest.raises(BadInputError, match=r"x\.bundle: its report cannot be shown"), drawing("x.bundle"):
+        raise error
 
 
 def test_two_bundles_side_by_side(bundle, tmp_path):

@@ -76,7 +76,7 @@ def test_dreams_are_made_once_and_finished_points_are_kept(folder: Path) -> None
     assert any(point["on_front"] for point in found["found"])
     assert all(point["latency"]["samples_ms"] for point in found["found"])
     assert {path.name for path in sweep.iterdir() if path.is_file() and "outcome" not in path.name} == RESULTS
-    assert done.stderr.count("image steps") == 1
+    assert done.stderr.count("  synthesize: ") == 1
     reused = [
         {stage["stage"]: stage["reused"] for stage in json.loads((bundle / "report.json").read_text())["stages"]}
         for bundle in sorted(sweep.glob("*.bundle"))
@@ -89,7 +89,7 @@ def test_dreams_are_made_once_and_finished_points_are_kept(folder: Path) -> None
     again = edgerecover(*SWEEP, "--sparsity", "0.5,0.9", "--out", sweep, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished earlier") == 1
-    assert "image steps" not in again.stderr
+    assert "  synthesize: " not in again.stderr
     after = files_in(sweep)
     for name in ("unstructured-50.bundle/report.json", "unstructured-90.bundle/model.onnx"):
         assert after[name] == before[name]
@@ -192,7 +192,7 @@ def test_the_slurm_script_makes_the_same_bundles(folder: Path) -> None:
     assert len(jobs) == 3, said
     assert ["--dependency=afterany:1" in jobs[1], "--dependency=afterany:2" in jobs[2]] == [True, True]
     assert all("--partition=cpu" in job for job in jobs)
-    assert said.count("image steps") == 1
+    assert said.count("  synthesize: ") == 1
     assert "unstructured 75 %" in said
     found = json.loads((sweep / "sweep.json").read_text())["found"]
     assert all(point["bundle"] and point["latency"] for point in found)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from edgerecover.artifacts import ByClass, Confused, GateStatus, Sheet
+from edgerecover.artifacts import ByClass, Confused, GateStatus, Pattern, RecordFacts, Sheet, Sparsity
 from edgerecover.report.html import html
 from edgerecover.report.page import MAX_BYTES
 
@@ -248,3 +248,35 @@ def test_an_unsettled_gate_and_one_without_a_number_are_shown(report):
 def test_the_manifest_is_named_where_it_is_known(report):
     assert "bundle's manifest " + "ab" * 32 in rendered(report, None, "ab" * 32).text
     assert "bundle's manifest" not in rendered(report).text
+
+
+def test_of_fewer_channels_what_is_gone_is_of_the_dense_network(report):
+    """A narrower layer has no zeros, and half of its weights are gone all the same."""
+    dense = tuple(
+        dataclasses.replace(layer, num_weights=2 * layer.num_weights, num_zeros=0, pattern=Pattern.DENSE)
+        for layer in report.student.sparsity.layers
+    )
+    narrow = Sparsity(
+        tuple(dataclasses.replace(layer, num_zeros=0) for layer in report.student.sparsity.layers), Pattern.CHANNEL
+    )
+    pruned = dataclasses.replace(
+        report,
+        student=dataclasses.replace(report.student, sparsity=narrow, macs_kept=0.47),
+        teacher=dataclasses.replace(report.teacher, sparsity=Sparsity(dense, Pattern.DENSE)),
+        recovered_sparsity=narrow,
+    )
+    text = html(pruned)
+    chart = re.search(r'aria-label="Weights that are gone, of the dense network.*?</svg>', text, re.DOTALL)[0]
+    assert set(re.findall(r": ([\d.]+ %)</title>", chart)) == {"50.0 %"}
+    assert "47.0 % of MACs" in text
+
+
+def test_what_the_pictures_were_made_from_is_said(full_report):
+    def said(**changes):
+        return rendered(dataclasses.replace(full_report, **changes), sheet_of(4)).text
+
+    record = RecordFacts("r", "77" * 32, 10, "joint", 100, 0.0)
+    real = dataclasses.replace(full_report.synthetic, source="real images")
+    assert "They were made from the teacher alone. No real image is among them." in said()
+    assert "from statistics of real images (its activation record)" in said(record=record)
+    assert "judged on real images, which are not shown" in said(synthetic=real)

@@ -5,11 +5,12 @@ import re
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Sparsity
+from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Proportion, Sparsity
 from edgerecover.cli.console import write_nearest
 from edgerecover.config import load_profile, load_target, shipped_names
 from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
 
+DREAMS = 256
 BUNDLE = "/home/ada/nets/model.jetson-orin.bundle"
 
 
@@ -60,6 +61,14 @@ def test_a_bar_is_as_long_as_its_number(report):
     (repaired,) = [line for line in lines if "statistics repair" in line]
     assert repaired.count("█") == round(24 * 0.742)
     assert repaired.count("█") + repaired.count("░") == 24
+
+
+@pytest.mark.parametrize(("hits", "filled"), [(10**12, 24), (-5, 0)])
+def test_a_bar_stays_in_its_columns_whatever_a_report_says(report, hits, filled):
+    fidelity = dataclasses.replace(report.fidelity, recovered=Proportion(hits, DREAMS))
+    lines = shown(print_report, dataclasses.replace(report, fidelity=fidelity), BUNDLE).splitlines()
+    (recovered,) = [line for line in lines if "recovered, in PyTorch" in line]
+    assert recovered.count("█") == filled
 
 
 def test_what_an_earlier_run_has_done_is_said(report):
