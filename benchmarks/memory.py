@@ -5,7 +5,8 @@
 The pipeline's own code on a small network, so that the images and not the model decide: shards are made (of white
 noise, the cheapest there is), read back and proven by their digests, the teacher decides on all of them, statistics are
 repaired on all of them, each is distilled on once, and an exported file is judged on all of them. Each number of images
-runs in a process of its own. Time is the processor's, so that a busy machine does not count. Peak memory is what the process held more than after one batch had been through it.
+runs in a process of its own. Time is the processor's, so that a busy machine does not count. Peak memory is what the
+process held more than after one batch had been through it.
 """
 
 from __future__ import annotations
