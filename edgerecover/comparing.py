@@ -76,6 +76,7 @@ def _stated(opened: Opened) -> dict[str, str]:
         "data used": report.data_used,
         "architecture": str(report.student.architecture),
         "student": f"{report.student.path}, {_short(report.student.sha256)}",
+        "as it came": report.student.pruned_to,
         "teacher": f"{report.teacher.path}, {_short(report.teacher.sha256)}",
         "record": _short(report.record.sha256) if report.record else "none",
         "exported file": _short(report.exported.sha256),

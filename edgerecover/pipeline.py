@@ -206,7 +206,8 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
             variants = make_all(
                 precisions, exported, recovered, models, sets, request.target,
                 request.profile, folder, seed=request.seed, compute=compute,
-                checkpoints=Checkpoints(request.work, request.checkpoint_every_s, progress), progress=progress,
+                checkpoints=Checkpoints(None if request.fresh else request.work, request.checkpoint_every_s, progress),
+                progress=progress,
             )  # fmt: skip
 
         with stage("engine", times, progress):
@@ -469,6 +470,7 @@ def _recovered(
             discard(folder)
         found = read_recovered(folder, models.student) if ranks.is_first else None
         if ranks.from_first(partial(bool, found)):
+            progress.note("this recovery is there already")
             return request, found or Recovered(models.student, ()), True
         try:
             made = recover(

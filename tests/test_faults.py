@@ -155,7 +155,7 @@ def test_a_stage_without_memory_is_something_missing():
 def test_a_gpu_that_is_too_small_halves_the_batch(teacher, input_spec, synthesis, tmp_path):
     from edgerecover.device import choose_compute
 
-    free, total = torch.cuda.mem_get_info()
+    _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 40e6) / total))
     try:
         settings = synthesis.model_copy(update={"num_train": 8192, "batch_size": 8192, "num_steps": 1})
@@ -221,9 +221,9 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(teacher, input_sp
 def test_a_read_only_run_folder_is_refused(tmp_path):
     with mounted(tmp_path / "disk", 64) as remount:
         remount("ro")
-        with pytest.raises(BadInputError, match="cannot be written: Read-only file system") as raised:
-            with held(tmp_path / "disk" / "work"):
-                pass
+        refused = pytest.raises(BadInputError, match="cannot be written: Read-only file system")
+        with refused as raised, held(tmp_path / "disk" / "work"):
+            pass
         assert raised.value.exit_code == EXIT_BAD_INPUT
         assert "--work" in raised.value.hint
 

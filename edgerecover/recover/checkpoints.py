@@ -13,7 +13,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -135,6 +136,16 @@ class Checkpoint:
             self._progress.note(f"{path}: this checkpoint is damaged and is left out")
             path.unlink()
         return None
+
+    @contextmanager
+    def kept_when_interrupted(self, state: Callable[[], State]) -> Iterator[None]:
+        """Whoever presses Ctrl-C has what was done since the last checkpoint written, too."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(OSError):
+                self.write(state())
+            raise
 
     def discard(self) -> None:
         """Remove them all: the loop has ended."""

@@ -148,7 +148,10 @@ def distill(
             progress.note(f"distillation goes on after step {training.step:,} of {settings.num_steps:,}")
         good = good or gathered(parts)
         unproven = good
-        with progress.task(title, settings.num_steps - training.step, "steps") as task:
+        with (
+            progress.task(title, settings.num_steps - training.step, "steps") as task,
+            checkpoint.kept_when_interrupted(lambda: good or gathered(parts)),
+        ):
             while True:
                 problem = training.problem()
                 if problem is None and training.is_state_due():

@@ -37,7 +37,7 @@ def side_by_side_page(both: SideBySide) -> Page:
     gates = tuple((pair.name, pair.a or "–", pair.b or "–", "differs" if pair.differs else "") for pair in c.gates)
     sections = [
         Section("measured", "Measured: B against A", (
-            Table("With 95 % intervals; compared where both measured the same", header, measures),
+            Table("With 95 % intervals; compared where both measured the same", header, measures, (1, 2), stacks=True),
         )),
         Section("facts", "What they are", (
             Table("Differs", ("", "A", "B"), differing), Table("The same in both", (), same, is_folded=True)

@@ -129,6 +129,8 @@ def synthesize(
     damaged = [plan.name for plan in missing if (folder / f"{plan.name}.json").exists()]
     if damaged:
         progress.note(f"{folder}: not as they were written, and made again: {', '.join(damaged)}")
+    if not missing:
+        progress.note(f"all {len(plans):,} shards of images are there already")
     scale = _pixel_scale(input, settings)
     if mine := ranks.share(missing):
         if shards:

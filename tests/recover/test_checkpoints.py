@@ -144,3 +144,13 @@ def test_parts_are_gathered_and_put_back_by_name():
     parts["a"].value = parts["b"].value = 0
     restore(parts, state)
     assert (parts["a"].value, parts["b"].value) == (3, 4)
+
+
+def test_ctrl_c_writes_what_was_done_since_the_last_one(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "loop")
+    with pytest.raises(KeyboardInterrupt), checkpoint.kept_when_interrupted(lambda: state(5)):
+        raise KeyboardInterrupt
+    assert Checkpoint(tmp_path, "loop").read().facts["step"] == 5
+    with pytest.raises(ZeroDivisionError), checkpoint.kept_when_interrupted(lambda: state(6)):
+        raise ZeroDivisionError
+    assert Checkpoint(tmp_path, "loop").read().facts["step"] == 5
