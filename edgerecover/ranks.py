@@ -101,7 +101,8 @@ class Ranks:
         """Replace each by its sum over the processes, in one message; they are of one type and device."""
         if self.size == 1 or not tensors:
             return
-        flat = self.sum(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self._talk(lambda: dist.all_reduce(flat))
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 

@@ -54,7 +54,8 @@ def _pooled(x_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
     Variances within the parts and between their means add up (Chan, Golub, LeVeque 1979), which rounds less than
     E[x²] - E[x]².
     """
-    var_C, mean_C = torch.var_mean(x_NC.float(), _all_but_channels(x_NC), correction=0)
+    mean_C, var_C = torch.batch_norm_update_stats(x_NC, None, None, 0.0)
+    mean_C, var_C = mean_C.float(), var_C.float()
     own = x_NC.new_tensor([x_NC.numel() // x_NC.shape[1]], dtype=torch.float32)
     found = ranks.stacked(torch.cat([mean_C, var_C, own]))
     means_RC, vars_RC, counts_R1 = torch.split(found, [len(mean_C), len(var_C), 1], 1)
@@ -77,10 +78,6 @@ def _follow(layer: Any, mean_C: Tensor, var_C: Tensor, count: float) -> None:
     layer.running_var.lerp_((var_C * count / max(1.0, count - 1)).to(layer.running_var), momentum)
 
 
-def _all_but_channels(x_NC: Tensor) -> list[int]:
-    return [0, *range(2, x_NC.dim())]
-
-
 class _Normalise(torch.autograd.Function):
     """Normalisation by statistics of the whole batch, with the gradient that comes through them.
 
@@ -100,22 +97,23 @@ class _Normalise(torch.autograd.Function):
         ranks: Ranks,
     ) -> Tensor:
         ctx.save_for_backward(x_NC, weight_C, mean_C, torch.rsqrt(var_C + eps))
-        ctx.count, ctx.ranks, ctx.has_bias = count, ranks, bias_C is not None
+        ctx.count, ctx.ranks, ctx.has_bias, ctx.eps = count, ranks, bias_C is not None, eps
         return F.batch_norm(x_NC, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy_NC,) = gradients
         x_NC, weight_C, mean_C, slope_C = ctx.saved_tensors
-        per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
-        dims = _all_but_channels(x_NC)
-        dy32_NC = dy_NC.float()
-        xhat_NC = (x_NC.float() - mean_C.view(per_channel)) * slope_C.view(per_channel)
-        own = torch.stack([dy32_NC.sum(dims), (dy32_NC * xhat_NC).sum(dims)])
-        sum_C, sum_xhat_C = ctx.ranks.sum(own) / ctx.count
+        # PyTorch's own backward, in one pass, is that of this part alone; its means then give way to those of all.
+        dx_NC, own_weight_C, own_bias_C = torch.ops.aten.native_batch_norm_backward(
+            dy_NC, x_NC, weight_C, None, None, mean_C, slope_C, True, ctx.eps, [True, True, True]
+        )
+        own = torch.stack([own_bias_C.float(), own_weight_C.float()])
+        mean_gap_C, xhat_gap_C = own * x_NC.shape[1] / x_NC.numel() - ctx.ranks.sum(own) / ctx.count
         gain_C = slope_C if weight_C is None else slope_C * weight_C.float()
-        dx_NC = dy32_NC - sum_C.view(per_channel) - xhat_NC * sum_xhat_C.view(per_channel)
-        dx_NC = (dx_NC * gain_C.view(per_channel)).to(x_NC.dtype)
-        d_weight = own[1].to(weight_C.dtype) if weight_C is not None else None
-        d_bias = own[0] if ctx.has_bias else None
-        return dx_NC, d_weight, d_bias, None, None, None, None, None
+        rise_C = gain_C * slope_C * xhat_gap_C
+        offset_C = gain_C * mean_gap_C - rise_C * mean_C
+        per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
+        dx_NC += torch.addcmul(offset_C.view(per_channel), x_NC.float(), rise_C.view(per_channel)).to(dx_NC.dtype)
+        d_weight = own_weight_C if weight_C is not None else None
+        return dx_NC, d_weight, own_bias_C if ctx.has_bias else None, None, None, None, None, None
