@@ -5,10 +5,12 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Parity, PrecisionLoss
 from edgerecover.validate.fidelity import agreement, agrees, require_same_shape
+from edgerecover.validate.scores import in_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,17 +30,24 @@ def compare(torch_logits_NK: NDArray[Any], onnx_logits_NK: NDArray[Any]) -> Pari
     require_same_shape(torch_logits_NK, onnx_logits_NK)
     if not len(torch_logits_NK):
         raise ValueError("parity needs at least one image")
-    largest = float(np.finfo(np.float32).max)
-    reference_NK = torch_logits_NK.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf
-        difference_NK = np.abs(reference_NK - onnx_logits_NK.astype(np.float64))
-    difference_NK = np.nan_to_num(difference_NK, nan=largest, posinf=largest)
-    finite = reference_NK[np.isfinite(reference_NK)]
+    not_finite = float(np.finfo(np.float32).max)
+    max_abs = sum_abs = total = squares = 0.0
+    num_finite = 0
+    for reference_nK, onnx_nK in in_blocks(torch_logits_NK, onnx_logits_NK):
+        with np.errstate(invalid="ignore"):  # inf - inf
+            difference_nK = np.abs(reference_nK - onnx_nK)
+        difference_nK = np.nan_to_num(difference_nK, nan=not_finite, posinf=not_finite)
+        max_abs, sum_abs = max(max_abs, float(difference_nK.max())), sum_abs + float(difference_nK.sum())
+        finite = reference_nK[np.isfinite(reference_nK)]
+        num_finite, total = num_finite + finite.size, total + float(finite.sum())
+    mean = total / max(1, num_finite)
+    for (reference_nK,) in in_blocks(torch_logits_NK):
+        squares += float(((reference_nK[np.isfinite(reference_nK)] - mean) ** 2).sum())
     return Parity(
-        num_images=len(reference_NK),
-        max_abs=float(difference_NK.max()),
-        mean_abs=float(difference_NK.mean()),
-        logit_scale=float(finite.std()) if finite.size else 0.0,
+        num_images=len(torch_logits_NK),
+        max_abs=max_abs,
+        mean_abs=sum_abs / torch_logits_NK.size,
+        logit_scale=math.sqrt(squares / max(1, num_finite)),
         top1_agreement=agreement(torch_logits_NK, onnx_logits_NK).value,
     )
 

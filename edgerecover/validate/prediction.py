@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Predicted, from_json
 from edgerecover.validate.fidelity import require_same_shape
+from edgerecover.validate.scores import in_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,14 +102,19 @@ def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> float:
     import numpy as np
 
     require_same_shape(student_NK, teacher_NK)
-    usable_N = np.isfinite(teacher_NK).all(axis=1)
-    teacher_NK, student_NK = teacher_NK[usable_N].astype(np.float64), student_NK[usable_N].astype(np.float64)
-    finite_N = np.isfinite(student_NK).all(axis=1)
-    decided_N = teacher_NK.argmax(axis=1)
-    teacher_margins = _margins(teacher_NK, decided_N)
-    student_margins = _margins(np.where(finite_N[:, None], student_NK, 0.0), decided_N)
-    size = float(np.linalg.norm(student_margins) * np.linalg.norm(teacher_margins))
-    correlation = float((student_margins * teacher_margins).sum()) / size if size else 0.0
+    both = student_squares = teacher_squares = 0.0
+    for student_nK, teacher_nK in in_blocks(student_NK, teacher_NK):
+        usable_n = np.isfinite(teacher_nK).all(axis=1)
+        student_nK, teacher_nK = student_nK[usable_n], teacher_nK[usable_n]
+        finite_n = np.isfinite(student_nK).all(axis=1)
+        decided_n = teacher_nK.argmax(axis=1)
+        teacher_margins = _margins(teacher_nK, decided_n)
+        student_margins = _margins(np.where(finite_n[:, None], student_nK, 0.0), decided_n)
+        both += float((student_margins * teacher_margins).sum())
+        student_squares += float((student_margins**2).sum())
+        teacher_squares += float((teacher_margins**2).sum())
+    size = math.sqrt(student_squares) * math.sqrt(teacher_squares)
+    correlation = both / size if size else 0.0
     return math.atanh(min(max(correlation, 0.0), math.tanh(LARGEST_READING)))
 
 

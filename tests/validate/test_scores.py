@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgerecover.validate.parity import compare
 from edgerecover.validate.prediction import reading
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
 
@@ -30,3 +31,19 @@ def test_what_is_not_finite_is_left_alone():
 def test_a_probability_of_zero_has_a_finite_logarithm():
     scores = np.eye(3, dtype=np.float32)
     assert np.isfinite(as_logits(scores)).all()
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 16])
+def test_it_makes_no_difference_how_many_images_are_taken_at_a_time(monkeypatch, num_rows):
+    student = LOGITS + np.random.default_rng(1).standard_normal(LOGITS.shape).astype(np.float32)
+    broken = on_scale(LOGITS, Scale.PROBABILITIES)
+    broken[-1] *= 2
+    whole = compare(LOGITS, student), reading(student, LOGITS)
+    assert whole[0].logit_scale == pytest.approx(LOGITS.std())
+    assert whole[0].mean_abs == pytest.approx(np.abs(LOGITS - student).mean())
+    monkeypatch.setattr("edgerecover.validate.scores._BLOCK_ROWS", num_rows)
+    parity = compare(LOGITS, student)
+    assert vars(parity) == pytest.approx(vars(whole[0]))
+    assert reading(student, LOGITS) == pytest.approx(whole[1])
+    assert scale_of(broken) is Scale.LOGITS
+    assert [scale_of(on_scale(LOGITS, scale)) for scale in Scale] == list(Scale)
