@@ -241,7 +241,7 @@ def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: s
         for refused in made.refused:
             print(f"refused: {folder.name} {refused.precision.value}: {refused.reason}", file=sys.stderr)
         return {variant.precision.value: variant for variant in made.made}
-    scores_NK = scores_of(teacher, pair.calibration.batches(64))
+    scores_NK = scores_of(teacher, pair.calibration)
     calibration = Calibration(pair.calibration, scores_NK)
     answers = make_variants(
         exported, list(Precision), scheme_named(scheme), calibration, pair.input, folder, max_points_lost=100.0
@@ -255,12 +255,12 @@ def _decisions(
     """Agreement with the dense network on held-back dreams, and accuracy on real images, in each runtime."""
     real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, 10)
     held_back = trained.sets.held_back
-    teacher_NK = scores_of(teacher, held_back.batches(64))
+    teacher_NK = scores_of(teacher, held_back)
     found = {}
     for kind, variant in files.items():
         for runtime in RUNTIMES:
             session = open_model(Path(variant.file.path), runtime, (CPU,), num_threads=1, shape_CHW=pair.input.shape)
-            scores_NK = scores_of(session.run, held_back.batches(64))
+            scores_NK = scores_of(session.run, held_back)
             hits = sum(int(correct(session.run(images), labels).sum()) for images, labels in real.batches(100))
             found[f"{kind} {runtime}"] = {
                 "agreement": to_json(agreement(scores_NK, teacher_NK)),

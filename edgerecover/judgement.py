@@ -108,14 +108,21 @@ def open_on_cpu(onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: i
     return open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True, shape_CHW=shape_CHW, num_classes=num_classes)
 
 
-def scores_of(scorer: Scorer, batches_NCHW: Iterable[Any], task: Task | None = None) -> Scores:
+def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:
     """Class scores (N, K) of all images, each counted in `task`."""
-    parts = []
-    for batch_NCHW in batches_NCHW:
-        parts.append(scorer(batch_NCHW))
+    scores_NK: Scores | None = None
+    start = 0
+    for batch_NCHW in images.batches(_BATCH):
+        scores_nK = scorer(batch_NCHW)
+        if scores_NK is None:  # not collected and joined: that takes twice the memory
+            scores_NK = np.empty((len(images), scores_nK.shape[1]), scores_nK.dtype)
+        scores_NK[start : start + len(scores_nK)] = scores_nK
+        start += len(scores_nK)
         if task is not None:
             task.advance(len(batch_NCHW))
-    return np.concatenate(parts)
+    if scores_NK is None or start != len(images):
+        raise ValueError(f"scores of {len(images)} images were expected, found {start}")
+    return scores_NK
 
 
 def judge_file(
@@ -146,10 +153,10 @@ def judge_file(
     scorers = (beside.teacher, session.run, beside.pruned, beside.recovered, beside.float32)
     total = len(held_back) * sum(scorer is not None for scorer in scorers)
     with progress.task("judge", total, "decisions") as task:
-        teacher = scores_of(beside.teacher, held_back.batches(_BATCH), task)
-        exported = scores_of(session.run, held_back.batches(_BATCH), task)
+        teacher = scores_of(beside.teacher, held_back, task)
+        exported = scores_of(session.run, held_back, task)
         pruned, recovered, float32 = (
-            scores_of(scorer, held_back.batches(_BATCH), task) if scorer else None
+            scores_of(scorer, held_back, task) if scorer else None
             for scorer in (beside.pruned, beside.recovered, beside.float32)
         )
     if is_float32:

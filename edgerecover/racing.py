@@ -39,8 +39,6 @@ from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.parity import precision_loss
 from edgerecover.variants import Variants
 
-_BATCH = 128
-
 
 @dataclass(frozen=True)
 class Surface:
@@ -107,7 +105,7 @@ def hold_race(
     surfaces = surfaces_of(target)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
     with progress.task("agreement", total, "decisions") as task:
-        teacher_scores_NK = scores_of(teacher, held_back.batches(_BATCH), task)
+        teacher_scores_NK = scores_of(teacher, held_back, task)
         candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back, task))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
@@ -154,7 +152,7 @@ def _decided(
             candidate = _Candidate(variant, surface)
             try:
                 session = open_model(Path(variant.file.path), surface.runtime, surface.providers, strict=True)
-                scores_NK = scores_of(session.run, held_back.batches(_BATCH), task)
+                scores_NK = scores_of(session.run, held_back, task)
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)
                 continue

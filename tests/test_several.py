@@ -93,7 +93,6 @@ def test_two_processes_make_one_bundle_and_speak_with_one_voice(folder):
     assert reused["recover"]
 
 
-@pytest.mark.skip(reason="torchrun may end the first process before it has spoken: not yet sure on a busy machine")
 def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
     (folder / "small.toml").write_text(PROFILE.format(num_steps=400))
     command = [*torchrun(2), sys.executable, "-m", "edgerecover", "run", "model.pt", *RUN]
@@ -129,7 +128,6 @@ def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
     assert verify_bundle(folder / "out").manifest
 
 
-@pytest.mark.skip(reason="torchrun may end the first process before it has spoken: not yet sure on a busy machine")
 def test_what_goes_wrong_in_another_process_is_said_by_the_first(folder):
     """The second may write files of a kilobyte alone: its first shard does not fit."""
     line = f"{sys.executable} -m edgerecover run model.pt {' '.join(RUN)}"

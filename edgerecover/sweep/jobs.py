@@ -123,7 +123,7 @@ def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:
     with progress.task("sweep", jobs.num_points, "points") as task:
         try:
             ray.init(log_to_driver=False, include_dashboard=False)
-        except ConnectionError as error:
+        except Exception as error:  # Ray raises a bare Exception where a node does not start in time
             raise MissingError(
                 f"--ray: no cluster answers: {error}", hint="see `ray status`, and RAY_ADDRESS"
             ) from error
