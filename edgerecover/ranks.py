@@ -13,6 +13,8 @@ import json
 import os
 import platform
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,8 @@ _TIMEOUT = timedelta(days=30)
 """Processes wait for each other as long as it takes: one of them makes in hours what the others need."""
 _LAST_WORDS_S = 3.0
 """How long the first process waits for what another one has to say about its end."""
+_STUCK_S = 8.0
+"""How long a process may take to hear that it is to stop; torchrun kills it after 30 seconds."""
 _NOTE = "rank-{rank}.failed.json"
 
 
@@ -127,7 +131,7 @@ def is_first() -> bool:
 
 
 @contextmanager
-def joined(device: str, work: Path) -> Iterator[Ranks]:
+def joined(device: str, work: Path, say: Callable[[EdgeRecoverError], None] = lambda _: None) -> Iterator[Ranks]:
     """The processes of this run as a group; `ALONE` where `torchrun` has not started several.
 
     An error in another process than the first is kept in `work`, and the first one says it.
@@ -135,6 +139,7 @@ def joined(device: str, work: Path) -> Iterator[Ranks]:
     Args:
         device: "auto", "cuda" or "cpu"; with CUDA, each process has a GPU of its node.
         work: folder of the run, which all processes see.
+        say: how the first process tells an error that it cannot raise, because it is stuck in a library.
 
     Raises:
         MissingError: Accelerate is not installed, or a node has fewer GPUs than processes.
@@ -151,26 +156,32 @@ def joined(device: str, work: Path) -> Iterator[Ranks]:
         )
     ranks = _join(on_cpu)
     note = work / _NOTE.format(rank=ranks.rank)
-    with _stopped_by_message():
-        try:
-            note.unlink(missing_ok=True)
-            ranks.wait()
-            yield ranks
-        except LostError as error:
-            _ignore_stops()
-            if ranks.is_first:
-                raise _why(ranks, work, error) from error
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        with _heard_when_stuck(ranks, work, say) as reached:
+            try:
+                note.unlink(missing_ok=True)
+                ranks.wait()
+                yield ranks
+            finally:
+                # torchrun stops the others when one has ended: that must not cut off what this one has to say.
+                _ignore_stops()
+                reached.set()
+    except LostError as error:
+        if ranks.is_first:
+            raise _why(ranks, work, error) from error
+        raise
+    except Exception as error:
+        if ranks.is_first:
             raise
-        except Exception as error:
-            if ranks.is_first:
-                raise
-            known = error if isinstance(error, EdgeRecoverError) else StageError(f"{type(error).__name__}: {error}")
-            _leave_note(note, known)
-            told = LostError(known.message, hint=known.hint)
-            told.exit_code = known.exit_code
-            raise told from error
-        finally:
-            _part(ranks)
+        known = error if isinstance(error, EdgeRecoverError) else StageError(f"{type(error).__name__}: {error}")
+        _leave_note(note, known)
+        told = LostError(known.message, hint=known.hint)
+        told.exit_code = known.exit_code
+        raise told from error
+    else:  # after an error, parting may wait for whom it has lost; the process ends anyway
+        _part(ranks)
+        signal.signal(signal.SIGTERM, before)
 
 
 def leave(ranks: Ranks) -> None:
@@ -245,26 +256,49 @@ def _why(ranks: Ranks, work: Path, lost: LostError) -> EdgeRecoverError:
             break
         time.sleep(0.1)
     return StageError(
-        f"a process of this run of {ranks.size} ended without a word: killed, out of memory, or its node is gone "
-        f"({lost.message})",
+        f"this run of {ranks.size} processes was cut off: one of them was killed, ran out of memory or lost its node, "
+        f"or all were told to stop ({lost.message})",
         hint=kept,
     )
 
 
+def _stop(_number: int, _frame: object) -> None:
+    """SIGTERM, by which torchrun and schedulers stop a process, becomes an error; another one adds nothing."""
+    _ignore_stops()
+    raise LostError("it was asked to stop (SIGTERM)")
+
+
 @contextmanager
-def _stopped_by_message() -> Iterator[None]:
-    """SIGTERM, by which torchrun and schedulers stop a process, becomes an error that says what is kept."""
+def _heard_when_stuck(ranks: Ranks, work: Path, say: Callable[[EdgeRecoverError], None]) -> Iterator[threading.Event]:
+    """End this process, with the reason, where SIGTERM does not get through to it in time.
 
-    def stop(_number: int, _frame: object) -> None:
-        raise LostError("it was asked to stop (SIGTERM)")
+    Python runs a signal's handler between two steps of its own; NCCL may wait in one for a dead process for ever.
+    Setting the event says that the signal got through, or that none is expected any more.
+    """
+    reached = threading.Event()
+    listening, sending = socket.socketpair()
+    sending.setblocking(False)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def listen() -> None:
+        while signals := listening.recv(64):
+            if signal.SIGTERM in signals and not reached.wait(_STUCK_S):
+                error = _why(ranks, work, LostError("it waits for another one")) if ranks.is_first else LostError("")
+                if ranks.is_first:
+                    say(error)
+                os._exit(error.exit_code)
+
+    before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     try:
-        yield
+        yield reached
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(before)
+        sending.close()
+        listener.join()
+        listening.close()
 
 
 def _ignore_stops() -> None:
-    """While the reason is looked for, another signal adds nothing; who sent it kills if this takes too long."""
+    """Who sends the signal kills if the end takes too long: torchrun after 30 seconds."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
     code, stdout, stderr = ended(process, folder)
     assert code != 0
     assert stdout == ""
-    assert "ended without a word: killed, out of memory, or its node is gone" in said(stderr)
+    assert "one of them was killed, ran out of memory or lost its node" in said(stderr)
     assert "what is finished is kept in" in said(stderr)
     assert "edgerecover/pipeline.py" not in stderr  # torchrun shows a trace of its own, and of nothing of ours
     assert not (folder / "out").exists()
@@ -168,3 +168,26 @@ def test_what_is_for_one_process_is_refused_in_several(folder):
 
 def test_one_process_is_the_same_as_itself():
     check_same(ALONE, "the teacher", "a digest")
+
+
+STUCK = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from edgerecover.ranks import joined
+with joined("cpu", Path("."), lambda error: print(error.message, error.hint, flush=True)) as ranks:
+    if ranks.is_first:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        ranks.wait()
+    else:
+        time.sleep(600)
+"""
+
+
+def test_a_process_that_is_stuck_in_a_library_is_heard_all_the_same(tmp_path):
+    """As in NCCL, which may wait for a dead process for ever: the handler of a signal does not run there."""
+    pytest.importorskip("accelerate")
+    (tmp_path / "stuck.py").write_text(STUCK)
+    code, stdout, stderr = ended(started(tmp_path, [*torchrun(2), sys.executable, "stuck.py"]), tmp_path)
+    assert code != 0
+    assert stdout.startswith("this run of 2 processes was cut off"), stderr
+    assert "what is finished is kept in ." in stdout

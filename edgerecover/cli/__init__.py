@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
@@ -49,6 +50,10 @@ app.add_typer(shipped.targets_app, name="targets")
 app.add_typer(shipped.profiles_app, name="profiles")
 
 
+_WORD_S = 3.0
+"""When the first of several processes ends, torchrun stops the others: so long for the one that speaks."""
+
+
 def main() -> None:
     """Run the command line, and turn whatever goes wrong into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -66,6 +71,8 @@ def main() -> None:
     except EdgeRecoverError as error:
         if _speaks():
             show_error(error)
+        else:
+            time.sleep(_WORD_S)
         if debug:
             raise
         sys.exit(error.exit_code)

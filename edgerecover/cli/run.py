@@ -11,7 +11,7 @@ import typer
 
 from edgerecover.artifacts import Precision
 from edgerecover.cli.bundles import key_signer
-from edgerecover.cli.console import show_report, stderr
+from edgerecover.cli.console import show_error, show_report, stderr
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
@@ -212,7 +212,7 @@ def _run_and_show(
         assist_the_first(request)
         return
     with following(command, work=request.work, events=events) as progress:
-        with joined(request.device, request.work) as ranks:
+        with joined(request.device, request.work, show_error) as ranks:
             report = run(request, progress, ranks)
         finish(progress)
         if access is not None:
