@@ -1,6 +1,7 @@
 """`torchrun -m edgerecover run`: one bundle, one voice, and an end that says why, with everything kept."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,18 @@ def ended(process, folder):
     return code, (folder / "stdout").read_text(), (folder / "stderr").read_text()
 
 
+def agent(port):
+    """What is started on each of two nodes."""
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
+    return [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes", "2", *rendezvous]
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def said(stderr):
     """Ours, without what torchrun says; folded lines joined."""
     return " ".join(stderr.split())
@@ -72,10 +85,19 @@ def shell(script):
     return ["bash", "-c", script]
 
 
-def test_two_processes_make_one_bundle_and_speak_with_one_voice(folder):
-    command = [*torchrun(2), sys.executable, "-m", "edgerecover", "run", "model.pt", *RUN]
-    code, stdout, stderr = ended(started(folder, command), folder)
-    assert code == 0, stderr
+def test_processes_of_two_nodes_make_one_bundle_and_speak_with_one_voice(folder):
+    """Two of torchrun's agents that find each other over the network, as on two machines."""
+    port = free_port()
+    nodes = [
+        subprocess.Popen(
+            [*agent(port), sys.executable, "-m", "edgerecover", "run", "model.pt", *RUN],
+            cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said_by = [node.communicate(timeout=300) for node in nodes]
+    stdout, stderr = ("".join(parts) for parts in zip(*said_by, strict=True))
+    assert [node.returncode for node in nodes] == [0, 0], stderr
     report = json.loads(stdout)
     assert "2 processes" in report["device"]
     assert report["synthetic"]["num_train"] == 48

@@ -24,6 +24,7 @@ _STARTED = (
     "# A task makes a point. The first makes the images too, which the others share; the last job compares all.",
     "# Started again, it makes what is not finished. The folders below must be there on every node.",
     "#SBATCH --job-name=edgerecover-sweep",
+    "#SBATCH --ntasks=1",
     "#SBATCH --cpus-per-task={cpus}",
 )
 _BODY = """set -euo pipefail
