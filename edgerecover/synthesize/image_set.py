@@ -171,14 +171,20 @@ def write_shard(
 
 def read_shard(folder: Path, name: str) -> Shard | None:
     """The shard if it is whole on disk: described, and its pixels still have their digest. Else None: make it again."""
+    import numpy as np
+
     described, pixels = folder / f"{name}.json", folder / f"{name}.npy"
     if not (described.is_file() and pixels.is_file()):
         return None
     try:
         shard = from_json(Shard, json.loads(described.read_text(encoding="utf-8")))
-    except ValueError:
+        if shard.name != name or sha256_of(pixels) != shard.sha256:
+            return None
+        stored = np.load(pixels, mmap_mode="r", allow_pickle=False)
+    except (ValueError, RecursionError):
         return None
-    return shard if shard.name == name and sha256_of(pixels) == shard.sha256 else None
+    is_as_described = stored.ndim == 4 and len(stored) == shard.num_images == len(shard.image_sha256)
+    return shard if is_as_described and stored.dtype == np.uint8 else None
 
 
 def require_disjoint(sets: SyntheticSets) -> None:
