@@ -1,12 +1,12 @@
 """Peak memory and cost per image as the synthetic set grows: from shards on disk to distillation and judging.
 
-    python benchmarks/memory.py [--images 1000,50000] [--size 224] [--work FOLDER] [--out memory.json]
+    python benchmarks/memory.py [--images 1000,50000] [--size 224] [--dream] [--work FOLDER] [--out memory.json]
 
 The pipeline's own code on a small network, so that the images and not the model decide: shards are made (of white
-noise, the cheapest there is), read back and proven by their digests, the teacher decides on all of them, statistics are
-repaired on all of them, each is distilled on once, and an exported file is judged on all of them. Each number of images
-runs in a process of its own. Time is the processor's, so that a busy machine does not count. Peak memory is what the
-process held more than after one batch had been through it.
+noise, the cheapest there is, or with --dream by two steps of gradients), read back and proven by their digests, the
+teacher decides on all of them, statistics are repaired on all of them, each is distilled on once, and an exported file
+is judged on all of them. Each number of images runs in a process of its own. Time is the processor's, so that a busy
+machine does not count. Peak memory is what the process held more than after one batch had been through it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", default="1000,50000")
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--dream", action="store_true", help="make images by gradients, not of noise")
     parser.add_argument("--work", type=Path, help="where the shards go; removed afterwards")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measured(int(arguments.images), arguments.size, arguments.work)))
+        print(json.dumps(measured(int(arguments.images), arguments.size, arguments.dream, arguments.work)))
         return
     found = {}
     for num_images in map(int, arguments.images.split(",")):
         work = Path(tempfile.mkdtemp(prefix="memory-", dir=arguments.work))
         command = [sys.executable, __file__, "--child", "--images", str(num_images), "--size", str(arguments.size)]
+        command += ["--dream"] if arguments.dream else []
         try:
             done = subprocess.run([*command, "--work", str(work)], check=True, stdout=subprocess.PIPE, text=True)
         finally:
@@ -68,7 +70,7 @@ def table(found: dict[int, dict[str, dict[str, float]]]) -> str:
     return "\n".join([head, "|---|" + "---|---|" * len(found), *rows])
 
 
-def measured(num_images: int, size: int, work: Path) -> dict[str, dict[str, float]]:
+def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, dict[str, float]]:
     """Each step's milliseconds of processor time per image and peak memory in 10^6 bytes."""
     import torch
 
@@ -96,7 +98,13 @@ def measured(num_images: int, size: int, work: Path) -> dict[str, dict[str, floa
     profile = load_profile("balanced")
     counts = {"num_train": num_images, "num_calibration": BATCH_SIZE, "num_held_back": BATCH_SIZE}
     synthesis = profile.synthesis.model_copy(
-        update={**counts, "source": "noise", "batch_size": BATCH_SIZE, "flip": False}
+        update={
+            **counts,
+            "source": "dream" if dream else "noise",
+            "num_steps": 2,
+            "batch_size": BATCH_SIZE,
+            "flip": False,
+        }
     )
     num_steps = num_images // BATCH_SIZE
     recovery = profile.recovery.model_copy(

@@ -33,7 +33,7 @@ NOT_RUN = {
     "docs/explanation/benchmarks.md": [
         *["it takes hours, and files that you have to bring"] * 5,
         "50 runs and what follows them take half an hour of one core",
-        "50,000 images of 224×224 are 7.5 GB on disk and more than an hour",
+        "50,000 images of 224×224 are 7.5 GB on disk and half an hour",
     ],
     "docs/how-to/add-a-target.md": ["it asks the device"],
     "docs/how-to/build-an-engine.md": ["it installs from the package index", "it needs a Jetson"],
