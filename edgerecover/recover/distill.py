@@ -538,9 +538,9 @@ def _optimizer(student: nn.Module, settings: Recovery) -> torch.optim.Optimizer:
     parameters = list(student.parameters())
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
         )
-    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def _rate(step: int, settings: Recovery) -> float:
