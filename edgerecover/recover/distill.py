@@ -35,14 +35,13 @@ from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.checkpoints import Checkpoint, Resumable, State, gathered, part_of, restore
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.recover.shared_norms import shared_norms
+from edgerecover.recover.views import augment, draw_views
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, batch_norms_of, tapped
 
 _MOMENTUM = 0.1
 _VISIBLE_AFTER_S = 60.0
-_LOG_ASPECT = 0.25
-"""Width to height of a zoomed crop: up to 1.28 either way."""
 _STATES = 100
 """Times at which a distillation takes down where it stands, to go back there or to go on from there."""
 _LOWER_RATE = 0.25
@@ -128,8 +127,8 @@ def distill(
     warnings: list[str] = []
     diverged = False
 
-    def view(batch_NCHW: Tensor, rows: range | None = None) -> Tensor:
-        return augment(batch_NCHW, settings, training.generator, training.rng, rows)
+    def view(batch_NCHW: Tensor) -> Tensor:
+        return augment(batch_NCHW, settings, training.generator, training.rng)
 
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint, ranks) as fresh,
@@ -174,10 +173,11 @@ def distill(
                     if ranks.is_first:
                         fresh.refresh(student, teacher, view, progress)
                     _follow(fresh, training, ranks)
-                dreams_NCHW = torch.from_numpy(images.images_of(training.next_batch()))
-                rows = ranks.rows(len(dreams_NCHW))
-                batch = compute.images(view(fresh.mix_into(dreams_NCHW) if fresh else dreams_NCHW, rows))
-                share = len(rows) / len(dreams_NCHW)
+                chosen = _Chosen(images, training.next_batch(), fresh)
+                views = draw_views(chosen.shape_NCHW, settings, training.generator, training.rng)
+                rows = ranks.rows(batch_size)
+                batch = compute.images(views.of(chosen.images_at(views.needed(rows)), rows))
+                share = len(rows) / batch_size
                 with torch.no_grad(), compute.autocast():
                     teacher_logits = teacher(batch)
                 with compute.autocast():
@@ -340,6 +340,32 @@ def _fresh_dreams(
     return fresh
 
 
+class _Chosen:
+    """The images of one step, of which each process reads those alone that its rows need."""
+
+    def __init__(self, dreams: ImageSet, chosen_N: NDArray[np.int64], fresh: FreshDreams | None) -> None:
+        """Fresh images stand in for the first half of the chosen ones, once there are any."""
+        self._dreams, self._chosen_N = dreams, chosen_N
+        self._fresh_H = fresh.drawn(len(chosen_N) // 2) if fresh else chosen_N[:0]
+        self._fresh_images = fresh.images if fresh else dreams
+
+    @property
+    def shape_NCHW(self) -> tuple[int, int, int, int]:
+        """Of all of them."""
+        return len(self._chosen_N), *self._dreams.shape_CHW
+
+    def images_at(self, places_M: Tensor) -> Tensor:
+        """Network inputs (M, C, H, W) at these places of the batch, which rise."""
+        places = places_M.numpy()
+        is_fresh = places < len(self._fresh_H)
+        parts = []
+        if is_fresh.any():
+            parts.append(self._fresh_images.images_of(self._fresh_H[places[is_fresh]]))
+        if not is_fresh.all():
+            parts.append(self._dreams.images_of(self._chosen_N[places[~is_fresh]]))
+        return torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
+
+
 def _follow(fresh: FreshDreams, training: _Training, ranks: Ranks) -> None:
     """Have the fresh images that the first process made, and its random numbers, in all of them."""
     if ranks.size == 1:
@@ -418,52 +444,6 @@ def feature_loss(
     return (torch.stack(errors) / square.clamp_min(1e-6)).mean()
 
 
-def augment(
-    batch_NCHW: Tensor,
-    settings: Recovery,
-    generator: torch.Generator,
-    rng: np.random.Generator,
-    rows: range | None = None,
-) -> Tensor:
-    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say.
-
-    With `rows`, these alone of the result: random numbers are drawn for the whole batch, pixels moved for what the
-    rows need.
-    """
-    n, _, h, w = batch_NCHW.shape
-    flips_N = torch.rand(n, generator=generator) < 0.5 if settings.flip else None
-    pad = round(min(h, w) * settings.crop_fraction)
-    corners_2N = torch.randint(0, 2 * pad + 1, (2, n), generator=generator) if pad else None
-    zooms_N23 = _zooms(n, settings.zoom_fraction, generator) if settings.zoom_fraction else None
-    exchange = _exchange(n, h, w, generator, rng) if rng.random() < settings.cutmix_share else None
-    if rows is None or len(rows) == n:
-        needed_M = rows_M = torch.arange(n)
-    else:
-        rows_M = torch.tensor(rows)
-        needed_M = torch.unique(torch.cat([rows_M, exchange.others[rows_M]])) if exchange else rows_M
-        batch_NCHW = batch_NCHW[needed_M]
-    if flips_N is not None:
-        batch_NCHW = torch.where(flips_N[needed_M].view(-1, 1, 1, 1), batch_NCHW.flip(3), batch_NCHW)
-    if corners_2N is not None:
-        padded = F.pad(batch_NCHW, (pad,) * 4, mode="replicate" if settings.crop_border == "edge" else "constant")
-        tops, lefts = corners_2N[:, needed_M].tolist()
-        batch_NCHW = torch.stack(
-            [
-                padded[i, :, top : top + h, left : left + w]
-                for i, (top, left) in enumerate(zip(tops, lefts, strict=True))
-            ]
-        )
-    if zooms_N23 is not None:
-        batch_NCHW = _zoomed(batch_NCHW, zooms_N23[needed_M])
-    if exchange is None:
-        return batch_NCHW
-    place_N = torch.zeros(n, dtype=torch.int64).scatter_(0, needed_M, torch.arange(len(needed_M)))
-    mixed_NCHW = batch_NCHW[place_N[rows_M]]
-    othersCHW = batch_NCHW[place_N[exchange.others[rows_M]]]
-    mixed_NCHW[:, :, exchange.down, exchange.across] = othersCHW[:, :, exchange.down, exchange.across]
-    return mixed_NCHW
-
-
 @torch.no_grad()
 def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute: Compute) -> Literal["edge", "zero"]:
     """What the teacher is used to see beside a shifted image: `zero` or `edge`, by its batch norm statistics.
@@ -491,38 +471,6 @@ def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute:
 
 _BORDER_IMAGES = 256
 _CLEARLY_NEARER = 0.8
-
-
-def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
-    """A random crop for each image, of an area from `least_area` to all: (N, 2, 3), as `affine_grid` takes them."""
-    area_N = torch.rand(n, generator=generator) * (1 - least_area) + least_area
-    aspect_N = torch.exp(torch.rand(n, generator=generator) * 2 * _LOG_ASPECT - _LOG_ASPECT)
-    sides_N2 = (area_N[:, None] * torch.stack([aspect_N, 1 / aspect_N], 1)).sqrt().clamp(max=1)
-    centres_N2 = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides_N2)
-    return torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
-
-
-def _zoomed(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
-    """Each image's crop stretched to the whole."""
-    grid = F.affine_grid(zooms_N23, list(batch_NCHW.shape), align_corners=False)
-    return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)
-
-
-@dataclass(frozen=True)
-class _Exchange:
-    """CutMix (Yun et al. 2019, arXiv 1905.04899): one rectangle for the batch, of a uniformly random area."""
-
-    down: slice
-    across: slice
-    others: Tensor
-    """(N,): which image each takes its rectangle from."""
-
-
-def _exchange(n: int, h: int, w: int, generator: torch.Generator, rng: np.random.Generator) -> _Exchange:
-    side = float(rng.random() ** 0.5)
-    height, width = round(h * side), round(w * side)
-    top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
-    return _Exchange(slice(top, top + height), slice(left, left + width), torch.randperm(n, generator=generator))
 
 
 def _mask_gradients(student: nn.Module, masks: Mapping[str, Tensor]) -> None:

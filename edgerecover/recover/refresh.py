@@ -17,6 +17,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgerecover.config import Refresh, Synthesis
@@ -111,14 +112,15 @@ class FreshDreams:
             for module, training in modes.items():
                 module.training = training
 
-    def mix_into(self, batch_NCHW: Tensor) -> Tensor:
-        """Half of a batch of network inputs replaced by fresh images; as it is while there are none."""
-        if not self._shards:
-            return batch_NCHW
-        fresh = ImageSet(self._folder, self._images.scale, tuple(self._shards))
-        half = len(batch_NCHW) // 2
-        chosen = self._rng.integers(len(fresh), size=half)
-        return torch.cat([torch.from_numpy(fresh.images_of(chosen)), batch_NCHW[half:]]) if half else batch_NCHW
+    @property
+    def images(self) -> ImageSet:
+        """All that have been made."""
+        return ImageSet(self._folder, self._images.scale, tuple(self._shards))
+
+    def drawn(self, count: int) -> NDArray[np.int64]:
+        """Random ones, by index; none while there are none."""
+        num_images = len(self.images)
+        return self._rng.integers(num_images, size=count) if num_images else np.zeros(0, np.int64)
 
     def _add(
         self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int, task: Task

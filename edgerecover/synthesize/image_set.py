@@ -90,6 +90,12 @@ class ImageSet:
 
         return np.cumsum([shard.num_images for shard in self.shards], dtype=np.int64)
 
+    @cached_property
+    def shape_CHW(self) -> tuple[int, int, int]:
+        """Of each image."""
+        _, c, h, w = self.bytes_of([0]).shape
+        return c, h, w
+
     def bytes_of(self, indices: Sequence[int] | NDArray[Any]) -> Bytes_NCHW:
         """Pixels of the images at `indices`, uint8 (N, C, H, W), in that order."""
         import numpy as np

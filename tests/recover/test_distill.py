@@ -11,9 +11,10 @@ from edgerecover.models.channels import UNRELATED, ChannelMap
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
-from edgerecover.recover.distill import augment, border_of, distill, feature_loss, kd_loss
+from edgerecover.recover.distill import border_of, distill, feature_loss, kd_loss
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
+from edgerecover.recover.views import augment
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
 from edgerecover.synthesize.statistics import batch_norms_of
 
@@ -241,72 +242,19 @@ def test_the_feature_loss_weighs_blocks_alike_whatever_their_scale():
     assert float(feature_loss({"dead": torch.zeros(2)}, {"dead": torch.zeros(2)})) == 0
 
 
-def augmented(batch, recovery, **changes):
-    settings = recovery.model_copy(update=changes)
-    return augment(batch, settings, torch.Generator().manual_seed(0), np.random.default_rng(0))
-
-
-@pytest.fixture
-def numbered():
-    """32 images, every pixel its own number, none of them zero."""
-    return torch.arange(1, 32 * 3 * 6 * 8 + 1, dtype=torch.float32).view(32, 3, 6, 8)
-
-
-def test_without_augmentation_a_batch_is_as_it_was(numbered, recovery):
-    assert torch.equal(augmented(numbered, recovery), numbered)
-
-
-def test_flips_mirror_about_half_of_the_images_across(numbered, recovery):
-    flipped = augmented(numbered, recovery, flip=True)
-    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(flipped, numbered, strict=True)]
-    kept = [torch.equal(new, old) for new, old in zip(flipped, numbered, strict=True)]
-    assert sum(mirrored) + sum(kept) == 32
-    assert 8 < sum(mirrored) < 24
-
-
-@pytest.mark.parametrize(("border", "mode"), [("zero", "constant"), ("edge", "replicate")])
-def test_crops_shift_by_at_most_the_fraction_and_fill_what_they_uncover(numbered, recovery, border, mode):
-    pad = 2
-    shifted = augmented(numbered, recovery, crop_fraction=pad / 6, crop_border=border)
-    assert shifted.shape == numbered.shape
-    padded = F.pad(numbered, (pad,) * 4, mode=mode)
-    windows = {(top, left): padded[:, :, top : top + 6, left : left + 8] for top in range(5) for left in range(5)}
-    found = [[at for at, window in windows.items() if torch.equal(shifted[i], window[i])] for i in range(32)]
-    assert all(len(where) == 1 for where in found)
-    assert len({where[0] for where in found}) > 10
-
-
 @pytest.mark.parametrize("trained_with", ["edge", "zero"])
 def test_the_border_that_the_teacher_was_trained_with_is_found(trained_with, recovery, cpu, tmp_path):
     """On bytes, where a zero is black."""
     pixels = np.random.default_rng(0).integers(100, 256, (64, 3, 8, 8)).astype(np.uint8)
     shard = write_shard(tmp_path, "train-00000", pixels, (), 0, 0.0)
     images = ImageSet(tmp_path, PixelScale((0.0,) * 3, (255.0,) * 3), (shard,))
-    settings = recovery.model_copy(update={"crop_fraction": 0.25})
+    settings, rng = recovery.model_copy(update={"crop_fraction": 0.25}), np.random.default_rng(0)
     teacher = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None)).requires_grad_(False)
     for _ in range(20):
-        teacher(augmented(torch.from_numpy(pixels).float(), settings, crop_border=trained_with))
+        seen = settings.model_copy(update={"crop_border": trained_with})
+        teacher(augment(torch.from_numpy(pixels).float(), seen, torch.Generator().manual_seed(0), rng))
     assert border_of(teacher.eval(), images, settings, cpu) == trained_with
     assert border_of(teacher[:1], images, settings, cpu) == "edge"
-
-
-def test_zooms_show_a_part_of_each_image(numbered, recovery):
-    zoomed = augmented(numbered, recovery, zoom_fraction=0.3)
-    assert zoomed.shape == numbered.shape
-    for old, new in zip(numbered, zoomed, strict=True):
-        assert old.min() - 1e-4 <= new.min() <= new.max() <= old.max() + 1e-4
-        assert new.std() < old.std()
-
-
-def test_cutmix_takes_one_rectangle_from_another_image(numbered, recovery):
-    mixed = augmented(numbered, recovery, cutmix_share=1.0)
-    changed_NHW = (mixed != numbered).any(1)
-    touched = changed_NHW.any(0)
-    rows, columns = touched.any(1).nonzero(), touched.any(0).nonzero()
-    assert 0 < touched.sum() < touched.numel()
-    assert touched[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
-    assert set(mixed.flatten().tolist()) <= set(numbered.flatten().tolist())
-    torch.testing.assert_close(mixed.mean(), numbered.mean())  # a permutation loses no pixel
 
 
 def test_masks_make_exact_zeros(teacher):

@@ -1,10 +1,11 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from edgerecover.config import Refresh
-from edgerecover.recover.distill import distill
+from edgerecover.recover.distill import _Chosen, distill
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import disagreement
@@ -30,25 +31,30 @@ def fresh(synthesis, sets, cpu):
 
 
 def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesis, sets, cpu):
-    old = torch.from_numpy(sets.train.images_of(range(96)))
     found = {}
     for weight in (0.0, 10.0):
         settings = REFRESH.model_copy(update={"weight": weight})
         with FreshDreams(settings, synthesis, None, sets.train, cpu, seed=0) as fresh:
             fresh.refresh(student, teacher, unchanged)
-            new = fresh.mix_into(old)[:48]
+            new = torch.from_numpy(fresh.images.images_of(fresh.drawn(48)))
             found[weight] = float(disagreement(teacher(new), student(new)))
     assert found[10.0] > 1.05 * found[0.0]
 
 
 def test_half_of_a_batch_is_fresh_once_there_are_any(fresh, student, teacher, sets):
     batch = torch.from_numpy(sets.train.images_of(range(10)))
-    assert torch.equal(fresh.mix_into(batch), batch)
+    everywhere = torch.arange(10)
+    assert torch.equal(_Chosen(sets.train, np.arange(10), None).images_at(everywhere), batch)
+    assert torch.equal(_Chosen(sets.train, np.arange(10), fresh).images_at(everywhere), batch)
     fresh.refresh(student, teacher, unchanged)
-    mixed = fresh.mix_into(batch)
+    chosen = _Chosen(sets.train, np.arange(10), fresh)
+    mixed = chosen.images_at(everywhere)
+    assert chosen.shape_NCHW == tuple(mixed.shape)
     assert torch.equal(mixed[5:], batch[5:])
     assert not any(torch.equal(image, other) for image in mixed[:5] for other in batch)
-    assert torch.equal(fresh.mix_into(batch[:1]), batch[:1])
+    for places in ([0], [9], [2, 4, 5, 8], [7, 8], [0, 1]):
+        assert torch.equal(chosen.images_at(torch.tensor(places)), mixed[places])
+    assert torch.equal(_Chosen(sets.train, np.arange(1), fresh).images_at(everywhere[:1]), batch[:1])
 
 
 def test_networks_come_back_as_they_were(fresh, student, teacher, sets):

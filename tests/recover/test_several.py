@@ -11,7 +11,7 @@ from edgerecover.device import Compute
 from edgerecover.errors import BadInputError
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.ranks import ALONE, Ranks
-from edgerecover.recover.distill import augment, distill, feature_loss
+from edgerecover.recover.distill import distill, feature_loss
 from edgerecover.recover.stage import recover
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.stage import synthesize
@@ -78,25 +78,6 @@ def test_several_processes_end_with_one_processs_student(size, teacher, synthesi
                 difference = (its_student[name] - value).norm() / value.norm().clamp_min(1e-6)
                 assert difference < 0.01, name
                 assert torch.equal(its_student[name] == 0, value == 0) or "weight" not in name, name
-
-
-@pytest.mark.parametrize("cutmix", [0.0, 1.0])
-def test_rows_of_views_are_those_of_the_whole_batch(recovery, cutmix):
-    settings = recovery.model_copy(
-        update={"flip": True, "crop_fraction": 0.125, "zoom_fraction": 0.5, "cutmix_share": cutmix}
-    )
-    batch = torch.randn((7, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-
-    def views(rows):
-        generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(1)
-        made = augment(batch, settings, generator, rng, rows)
-        return made, torch.rand(1, generator=generator), rng.random()
-
-    whole, after, after_numpy = views(None)
-    for rows in (range(0, 3), range(3, 7), range(0, 7), range(6, 7)):
-        part, *state = views(rows)
-        assert torch.equal(part, whole[rows.start : rows.stop])
-        assert state == [after, after_numpy]
 
 
 def test_more_processes_than_images_in_a_batch_are_refused(teacher, recovery, sets):

@@ -1,0 +1,130 @@
+"""What a network is shown of a batch of images: mirrored, shifted, zoomed, and mixed with each other.
+
+Random numbers are drawn for a whole batch and pixels moved for some of it: of several processes, each makes its rows,
+and they are the rows that one process would make.
+"""
+
+# Shapes: N images in a batch, M of them that are needed, C channels, H height, W width.
+# ruff: noqa: TID253 - works on tensors; only distillation imports it
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgerecover.config import Recovery
+
+_LOG_ASPECT = 0.25
+"""Width to height of a zoomed crop: up to 1.28 either way."""
+
+
+def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say."""
+    n, c, h, w = batch_NCHW.shape
+    return draw_views((n, c, h, w), settings, generator, rng).of(batch_NCHW, range(n))
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """CutMix (Yun et al. 2019, arXiv 1905.04899): one rectangle for the batch, of a uniformly random area."""
+
+    down: slice
+    across: slice
+    others: Tensor
+    """(N,): which image each takes its rectangle from."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What happens to each image of one batch; None where it does not."""
+
+    shape: tuple[int, int, int, int]
+    """Of the batch, (N, C, H, W)."""
+    flips: Tensor | None
+    """(N,): whether an image is mirrored."""
+    pad: int
+    """Pixels, beside each edge, by which an image may be shifted;"""
+    pad_mode: str
+    """and what they are filled with."""
+    corners: Tensor | None
+    """(2, N): row and column in the padded image at which the shifted one begins."""
+    zooms: Tensor | None
+    """(N, 2, 3): of each image's crop, as `affine_grid` takes them."""
+    exchange: Exchange | None
+
+    def needed(self, rows: range) -> Tensor:
+        """Places (M,) in the batch of the images that these rows are made of, rising."""
+        rows_R = torch.tensor(rows)
+        if self.exchange is None or len(rows) == self.shape[0]:
+            return rows_R
+        needed_M: Tensor = torch.unique(torch.cat([rows_R, self.exchange.others[rows_R]]))
+        return needed_M
+
+    def of(self, needed_MCHW: Tensor, rows: range) -> Tensor:
+        """These rows of the batch (R, C, H, W), from the images that they need."""
+        needed_M, batch = self.needed(rows), needed_MCHW
+        n, _, h, w = self.shape
+        if self.flips is not None:
+            batch = torch.where(self.flips[needed_M].view(-1, 1, 1, 1), batch.flip(3), batch)
+        if self.corners is not None:
+            padded = F.pad(batch, (self.pad,) * 4, mode=self.pad_mode)
+            corners = zip(*self.corners[:, needed_M].tolist(), strict=True)
+            windows = [padded[i, :, top : top + h, left : left + w] for i, (top, left) in enumerate(corners)]
+            batch = torch.stack(windows)
+        if self.zooms is not None:
+            batch = _zoomed(batch, self.zooms[needed_M])
+        if self.exchange is None:
+            return batch
+        rows_R, down, across = torch.tensor(rows), self.exchange.down, self.exchange.across
+        place_N = torch.zeros(n, dtype=torch.int64).scatter_(0, needed_M, torch.arange(len(needed_M)))
+        mixed_RCHW = batch[place_N[rows_R]]
+        others_RCHW = batch[place_N[self.exchange.others[rows_R]]]
+        mixed_RCHW[:, :, down, across] = others_RCHW[:, :, down, across]
+        return mixed_RCHW
+
+
+def draw_views(
+    shape_NCHW: tuple[int, int, int, int],
+    settings: Recovery,
+    generator: torch.Generator,
+    rng: np.random.Generator,
+) -> Views:
+    """Draw what happens to each image of a batch of this shape."""
+    n, _, h, w = shape_NCHW
+    pad = round(min(h, w) * settings.crop_fraction)
+    return Views(
+        shape_NCHW,
+        flips=torch.rand(n, generator=generator) < 0.5 if settings.flip else None,
+        pad=pad,
+        pad_mode="replicate" if settings.crop_border == "edge" else "constant",
+        corners=torch.randint(0, 2 * pad + 1, (2, n), generator=generator) if pad else None,
+        zooms=_zooms(n, settings.zoom_fraction, generator) if settings.zoom_fraction else None,
+        exchange=_exchange(n, h, w, generator, rng) if rng.random() < settings.cutmix_share else None,
+    )
+
+
+def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
+    """A random crop for each image, of an area from `least_area` to all: (N, 2, 3), as `affine_grid` takes them."""
+    area_N = torch.rand(n, generator=generator) * (1 - least_area) + least_area
+    aspect_N = torch.exp(torch.rand(n, generator=generator) * 2 * _LOG_ASPECT - _LOG_ASPECT)
+    sides_N2 = (area_N[:, None] * torch.stack([aspect_N, 1 / aspect_N], 1)).sqrt().clamp(max=1)
+    centres_N2 = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides_N2)
+    return torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
+
+
+def _zoomed(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
+    """Each image's crop stretched to the whole."""
+    grid = F.affine_grid(zooms_N23, list(batch_NCHW.shape), align_corners=False)
+    return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)
+
+
+def _exchange(n: int, h: int, w: int, generator: torch.Generator, rng: np.random.Generator) -> Exchange:
+    side = float(rng.random() ** 0.5)
+    height, width = round(h * side), round(w * side)
+    top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
+    others_N = torch.randperm(n, generator=generator)
+    return Exchange(slice(top, top + height), slice(left, left + width), others_N)
