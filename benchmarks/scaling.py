@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=96, help="of ResNet-18's images")
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4, help="of synthesis, and of distillation times two")
+    parser.add_argument("--steps", type=int, default=8, help="of synthesis, and of distillation times two")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write what was measured there")
     asked = parser.parse_args()
