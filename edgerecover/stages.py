@@ -39,7 +39,7 @@ def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Ite
         where = f": {error.filename}" if error.filename else ""
         raise BadInputError(
             f"stage {name}: {error.strerror or error}{where}",
-            hint="see what is there, make room, or give another --out and --work; what is finished is reused",
+            hint="see what is there, or make room; the same command goes on from what is finished",
         ) from error
     except Exception as error:
         if is_out_of_memory(error):

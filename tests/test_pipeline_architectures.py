@@ -24,17 +24,21 @@ CHEAP = [("mobilenet_v2", (32, 32), 2), ("shufflenet_v2_x1_0", (75, 75), 3)]
 COSTLY = [
     ("resnet18", (75, 75), 3),
     ("resnet50", (32, 32), 3),
-    ("wide_resnet50_2", (32, 32), 2),
-    ("vgg16_bn", (75, 75), 3),
     ("densenet121", (64, 48), 3),
     ("googlenet", (64, 48), 3),
     ("inception_v3", (75, 75), 2),
+]
+LARGE = [
+    ("wide_resnet50_2", (32, 32), 2),
+    ("vgg16_bn", (75, 75), 3),
     ("convnext_tiny", (64, 48), 3),
     ("swin_t", (32, 32), 3),
 ]
-SMALL_TRANSFORMERS = """
+SMALL_NETWORKS = """
 from torchvision import models
+from torch import nn
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.vgg import make_layers
 
 def vit(num_classes=3):
     return models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=num_classes)
@@ -44,6 +48,11 @@ def swin(num_classes=3):
 
 def convnext(num_classes=3):
     return models.ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 2)], num_classes=num_classes)
+
+def vgg(num_classes=3):
+    features = make_layers([16, "M", 32, 32, "M"], batch_norm=True)
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 64), nn.ReLU(True), nn.Dropout()]
+    return nn.Sequential(features, *head, nn.Linear(64, num_classes))
 """
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
@@ -89,7 +98,12 @@ def tiny():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "num_classes"), [*CHEAP, *(pytest.param(*case, marks=pytest.mark.slow) for case in COSTLY)]
+    ("name", "size", "num_classes"),
+    [
+        *CHEAP,
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in COSTLY),
+        *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.large]) for case in LARGE),
+    ],
 )
 def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, tiny, tmp_path):
     if name not in {cheap for cheap, _, _ in CHEAP}:
@@ -123,13 +137,13 @@ def check(report, bundle):
     np.testing.assert_allclose(session.run(golden), np.load(bundle / "golden" / "outputs.npy"), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vit", "swin", "convnext"])
-def test_a_network_with_layer_norm_alone(name, tiny, tmp_path):
-    """Its attention's projections are pruned, fitted, held at zero and exported like every other weight."""
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext", "vgg"])
+def test_a_small_network_of_its_family(name, tiny, tmp_path):
+    """Attention's projections too are pruned, fitted, held at zero and exported like every other weight."""
     factories: dict[str, object] = {}
-    exec(SMALL_TRANSFORMERS, factories)
+    exec(SMALL_NETWORKS, factories)
     model_path, bundle = tmp_path / "dense.pt", tmp_path / "out.bundle"
-    (tmp_path / "models.py").write_text(SMALL_TRANSFORMERS)
+    (tmp_path / "models.py").write_text(SMALL_NETWORKS)
     dense = classifier(lambda name, num_classes: factories[name](num_classes), name, (32, 32), 3)
     torch.save(dense.state_dict(), model_path)
     tiny = tiny.model_copy(update={"synthesis": tiny.synthesis.model_copy(update={"patch_weight": 1.0})})
