@@ -24,16 +24,14 @@ def pytest_addoption(parser):
     parser.addoption("--large", action="store_true", help="also the networks that take minutes each")
 
 
-def pytest_itemcollected(item):
-    """With `-n`, a file's tests run in one process, where they share its fixtures."""
-    if item.path.name not in SPREAD:  # said this early, before pytest-xdist reads the groups
-        item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
-
-
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
+    """With `-n`, a file's tests run in one process, where they share its fixtures."""
     for item in items:
         if item.get_closest_marker("large") and not config.getoption("--large"):
             item.add_marker(pytest.mark.skip(reason="takes minutes, and a smaller one of its family runs: --large"))
+        if item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
 
 
 NUM_CLASSES = 4
