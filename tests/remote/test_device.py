@@ -275,8 +275,12 @@ def test_ctrl_c_while_waiting_for_the_device(device, make_bundle):
     """A real signal, while the main thread waits for an event."""
     bundle = make_bundle(task={"min_queries": 10_000, "min_duration_s": 30.0})
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        run_on(bundle, device.access(), (), Heard("latency", timer.start))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_on(bundle, device.access(), (), Heard("latency", timer.start))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not left_behind(device)
 
 
