@@ -282,8 +282,9 @@ def _heard_when_stuck(ranks: Ranks, work: Path, say: Callable[[EdgeRecoverError]
     def listen() -> None:
         while signals := listening.recv(64):
             if signal.SIGTERM in signals and not reached.wait(_STUCK_S):
-                error = _why(ranks, work, LostError("it waits for another one")) if ranks.is_first else LostError("")
+                error: EdgeRecoverError = LostError("it waits for another one")
                 if ranks.is_first:
+                    error = _why(ranks, work, LostError(error.message))
                     say(error)
                 os._exit(error.exit_code)
 

@@ -26,7 +26,10 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """With `-n`, a file's tests run in one process, where they share its fixtures."""
+    """With `-n`, a file's tests run in one process, where they share its fixtures.
+
+    pytest 9.2 hides the groups from pytest-xdist 3.8: there, each process makes fixtures of its own.
+    """
     for item in items:
         if item.get_closest_marker("large") and not config.getoption("--large"):
             item.add_marker(pytest.mark.skip(reason="takes minutes, and a smaller one of its family runs: --large"))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,13 @@ with joined("cpu", Path(sys.argv[4])) as ranks:
     result = getattr(module, sys.argv[2])(ranks, *arguments)
 Path(sys.argv[4], f"result-{ranks.rank}.pickle").write_bytes(pickle.dumps(result))
 """
+
+
+def free_port():
+    """Of this machine, at this moment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def torchrun(size):

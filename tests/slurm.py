@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import free_port
+
 _DAEMONS = "/usr/sbin/slurmctld", "/usr/sbin/slurmd"
 _CONFIGURATION = """
 ClusterName=here
@@ -54,8 +56,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     configuration = folder / "slurm.conf"
     words = {
         "host": socket.gethostname().partition(".")[0],
-        "controller_port": _free_port(),
-        "node_port": _free_port(),
+        "controller_port": free_port(),
+        "node_port": free_port(),
         "folder": folder,
         "cores": os.cpu_count(),
     }
@@ -84,9 +86,3 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 def _states(environment: dict[str, str]) -> str:
     line = ["sinfo", "--noheader", "--format=%t"]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False).stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

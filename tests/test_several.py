@@ -1,7 +1,6 @@
 """`torchrun -m edgerecover run`: one bundle, one voice, and an end that says why, with everything kept."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.demo import demo_files
 from edgerecover.ranks import ALONE, check_same
-from tests.processes import environment, torchrun
+from tests.processes import environment, free_port, torchrun
 
 PROFILE = """
 name = "small"
@@ -67,12 +66,6 @@ def agent(port):
     """What is started on each of two nodes."""
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
     return [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes", "2", *rendezvous]
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def said(stderr):

@@ -50,8 +50,8 @@ app.add_typer(shipped.targets_app, name="targets")
 app.add_typer(shipped.profiles_app, name="profiles")
 
 
-_WORD_S = 3.0
-"""When the first of several processes ends, torchrun stops the others: so long for the one that speaks."""
+_LAST_WORD_S = 3.0
+"""torchrun stops all processes when one ends: those that say nothing wait so long for the one that does."""
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
         if _speaks():
             show_error(error)
         else:
-            time.sleep(_WORD_S)
+            time.sleep(_LAST_WORD_S)
         if debug:
             raise
         sys.exit(error.exit_code)
