@@ -84,6 +84,8 @@ class Judged:
     """Of the file's scores."""
     teacher_scores: Scores
     """On the held-back images, (N, K)."""
+    notes: tuple[str, ...] = ()
+    """What was left out of the real images, or converted."""
 
 
 def scorer_of(network: nn.Module) -> Scorer:
@@ -181,6 +183,7 @@ def judge_file(
         two_four=check_two_four(session.path) if is_two_four else None,
         scale=scale,
         teacher_scores=teacher,
+        notes=eval_set.notes if eval_set is not None else (),
     )
 
 

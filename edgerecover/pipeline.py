@@ -168,7 +168,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
 
     with stage("load", times, progress):
         models, record = _opened(request)
-        eval_set = _eval_set(request, models)
+        eval_set = _eval_set(request, models, progress)
 
     if request.pruning is not None:
         with stage("prune", times, progress):
@@ -336,7 +336,7 @@ def make_record(
         BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
     """
     teacher = open_classifier(model_path, arch=arch, input_flags=input, trust_code=trust_code)
-    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes)
+    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes, progress)
     record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:
         size_bytes = write_record(out, record)
@@ -417,10 +417,10 @@ def _synthesized(
     )
 
 
-def _eval_set(request: Request, models: Models) -> EvalSet | None:
+def _eval_set(request: Request, models: Models, progress: Progress) -> EvalSet | None:
     if request.eval_data is None:
         return None
-    return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes)
+    return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes, progress)
 
 
 def _pruned(models: Models, pruning: Pruning) -> Models:
@@ -586,6 +586,7 @@ def _report(
             *models.warnings,
             *synthetic.warnings,
             *recovered.warnings,
+            *judged.notes,
             *made.engines.notes,
             *doubts(
                 decisions,

@@ -149,7 +149,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         teacher = _open_teacher(request)
         session = _open_file(file, teacher.input, teacher.num_classes)
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
-        eval_set = _eval_set(request, teacher)
+        eval_set = _eval_set(request, teacher, progress)
         record = _record(request, teacher)
 
     with stage("synthesize", times, progress) as clock:
@@ -313,10 +313,10 @@ def _open_beside(request: FileRequest, path: Path | None, teacher: _Teacher) -> 
     return opened
 
 
-def _eval_set(request: FileRequest, teacher: _Teacher) -> EvalSet | None:
+def _eval_set(request: FileRequest, teacher: _Teacher, progress: Progress) -> EvalSet | None:
     if request.eval_data is None:
         return None
-    return read_eval_data(request.eval_data, teacher.input, teacher.num_classes, teacher.classes)
+    return read_eval_data(request.eval_data, teacher.input, teacher.num_classes, teacher.classes, progress)
 
 
 # --- what it is judged on -------------------------------------------------------------------------------------
@@ -436,6 +436,7 @@ def _report(
         stages=tuple(times),
         warnings=(
             *_remarks(file, teacher, session, evidence, judged, origin, num_regrown),
+            *judged.notes,
             *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),
         ),
         tool_versions=tool_versions(),

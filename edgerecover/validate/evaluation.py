@@ -5,8 +5,6 @@ Shapes: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.progress import SILENT, Progress
+from edgerecover.validate.image_files import IMAGE_SUFFIXES, check_images, find_images, is_litter, read_pixels
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    Pixels = NDArray[Any]
+    """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
+
 NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"))
 MAX_NPZ_BYTES = 4 << 30
 """Unpacked: an .npz is read into memory whole, and a small file can claim to be any size."""
-RESIZE_TO_CROP = 256 / 224
-"""torchvision's convention: the shorter side is resized to 256 where the network takes the central 224."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,10 @@ class EvalSet:
     labels: NDArray[numpy.int64]
     """Class indices (N,)."""
     input: InputSpec
-    read_pixels: Callable[[slice], NDArray[numpy.uint8]]
-    """uint8 pixels (n, H, W, C) of a slice of the images."""
+    read_pixels: Callable[[slice], Pixels]
+    """Pixels (n, H, W, C) of a slice of the images."""
+    notes: tuple[str, ...] = ()
+    """What was left out or converted, one sentence each."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +53,7 @@ class EvalSet:
             return self
         chosen_N = np.sort(np.random.default_rng(0).permutation(len(self))[:num_images])
 
-        def read(part: slice) -> NDArray[numpy.uint8]:
+        def read(part: slice) -> Pixels:
             return np.concatenate([self.read_pixels(slice(i, i + 1)) for i in chosen_N[part]])
 
         return replace(self, labels=self.labels[chosen_N], read_pixels=read)
@@ -68,25 +69,39 @@ class EvalSet:
             yield _normalised(self.read_pixels(part), self.input), self.labels[part]
 
 
-def read_eval_data(path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None = None) -> EvalSet:
+def read_eval_data(
+    path: Path,
+    input: InputSpec,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    progress: Progress = SILENT,
+) -> EvalSet:
     """Open labelled images: an .npz, or a folder with one subfolder of images per class.
 
-    An .npz holds uint8 images of the network's own size, (N, H, W, C), (N, C, H, W), or (N, H, W) for one
-    channel, and integer labels (N,); named images and labels, x_test and y_test, or x and y.
+    An .npz holds images of the network's own size, (N, H, W, C), (N, C, H, W), or (N, H, W) for one channel, and
+    integer labels (N,); named images and labels, x_test and y_test, or x and y. Pixels are uint8, uint16, or numbers
+    whose range is plain: 0 to 1 in floats, 0 to 255 in integers.
     A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs;
-    its subfolders are the classes in sorted order or, when `classes` are given, by name.
+    its subfolders are the classes in sorted order or, when `classes` are given, by name. All are decoded once here.
+
+    What was left out or converted is noted, in `progress` too.
 
     Raises:
-        BadInputError: not such data, or it does not fit the network: another shape, label outside 0 … K-1.
+        BadInputError: not such data, a file cannot be decoded, or it does not fit the network: another shape, label
+            outside 0 … K-1.
     """
     if path.is_dir():
-        return _open_folder(path, input, num_classes, classes)
-    if not path.exists():
+        images = _open_folder(path, input, num_classes, classes, progress)
+    elif path.exists():
+        images = _open_npz(path, input, num_classes)
+    else:
         raise BadInputError(f"images {path}: no such file or folder")
-    return _open_npz(path, input, num_classes)
+    for note in images.notes:
+        progress.note(note)
+    return images
 
 
-def _normalised(pixels_NHWC: NDArray[numpy.uint8], input: InputSpec) -> NDArray[numpy.float32]:
+def _normalised(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
     import numpy as np
 
     low, high = input.range
@@ -101,9 +116,19 @@ def _normalised(pixels_NHWC: NDArray[numpy.uint8], input: InputSpec) -> NDArray[
 
 def _open_npz(path: Path, input: InputSpec, num_classes: int) -> EvalSet:
     images, labels = _read_npz(path)
-    pixels_NHWC = _as_NHWC(path, images, input)
-    labels_N = _as_labels(path, labels, len(pixels_NHWC), num_classes)
-    return EvalSet(path.name, labels_N, input, pixels_NHWC.__getitem__)
+    images_NHWC = _as_NHWC(path, images, input)
+    labels_N = _as_labels(path, labels, len(images_NHWC), num_classes)
+    white, notes = _white_of(path, images_NHWC)
+
+    def read(part: slice) -> Pixels:
+        import numpy as np
+
+        pixels_NHWC = images_NHWC[part]
+        if pixels_NHWC.dtype == np.uint8 and white == 255:
+            return pixels_NHWC
+        return pixels_NHWC.astype(np.float32) * np.float32(255 / white)
+
+    return EvalSet(path.name, labels_N, input, read, notes)
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -139,15 +164,38 @@ def _refuse_oversize(path: Path) -> None:
         )
 
 
-def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[numpy.uint8]:
+def _white_of(path: Path, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
+    """The value of white, and a note where that was told by the values and not by the type."""
+    import numpy as np
+
+    dtype = images_NHWC.dtype
+    if dtype == np.uint8:
+        return 255, ()
+    if dtype == np.bool_:
+        return 1, (f"{path.name}: its images are {dtype}: True is white",)
+    is_integer = np.issubdtype(dtype, np.integer)
+    if is_integer or np.issubdtype(dtype, np.floating):
+        lowest, highest = images_NHWC.min(), images_NHWC.max()  # NaN where one is NaN, and then nothing below holds
+        if not is_integer and lowest >= 0 and highest <= 1:
+            return 1, (f"{path.name}: its images are {dtype} from {lowest:.3g} to {highest:.3g}: 1 is white",)
+        if is_integer and lowest >= 0 and highest <= 255:
+            return 255, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 255 is white",)
+        if dtype == np.uint16:
+            return 0xFFFF, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 65,535 is white",)
+        span = f"{dtype} from {lowest:.3g} to {highest:.3g}"
+    else:
+        span = str(dtype)
+    raise BadInputError(
+        f"images {path}: pixels of type uint8 or uint16, or floats from 0 (black) to 1 (white), were expected, "
+        f"found {span}",
+        hint="store 8-bit pixels as uint8, not normalised: mean and std of the model's input are applied here",
+    )
+
+
+def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:
     import numpy as np
 
     channels, height, width = input.shape
-    if images.dtype != np.uint8:
-        raise BadInputError(
-            f"images {path}: images of type uint8 (pixels 0 to 255) were expected, found {images.dtype}",
-            hint="store the pixels as they are; mean and std of the model's input are applied here",
-        )
     if not len(images.shape) or not len(images):
         raise BadInputError(f"images {path}: there are no images in it")
     if images.shape[1:] == (height, width, channels):
@@ -185,30 +233,33 @@ def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: i
 # --- folder -------------------------------------------------------------------------------------------------
 
 
-def _open_folder(path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None) -> EvalSet:
+def _open_folder(
+    path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None, progress: Progress
+) -> EvalSet:
     import numpy as np
 
-    if input.shape[0] not in (1, 3):
+    channels, height, width = input.shape
+    if channels not in (1, 3):
         raise BadInputError(
-            f"images {path}: a folder of images fits 1 or 3 channels, the model takes {input.shape[0]}",
+            f"images {path}: a folder of images fits 1 or 3 channels, the model takes {channels}",
             hint="store the images in an .npz",
         )
-    names = _class_folders(path, num_classes, classes)
-    found = [(file, label) for label, name in enumerate(names) for file in _images_in(path / name)]
-    if not found:
+    found = find_images(path, _class_folders(path, num_classes, classes))
+    if not found.files:
         raise BadInputError(
             f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
         )
-    files = [file for file, _ in found]
-    for file in files:
-        _check_header(file)
-    labels_N = np.array([label for _, label in found], dtype=np.int64)
-    return EvalSet(path.name, labels_N, input, lambda part: np.stack([_pixels(file, input) for file in files[part]]))
+    notes = check_images(found.files, path.name, channels, height, width, progress)
+
+    def read(part: slice) -> Pixels:
+        return np.stack([read_pixels(file, channels, height, width) for file in found.files[part]])
+
+    return EvalSet(path.name, np.array(found.labels, np.int64), input, read, (*found.notes, *notes))
 
 
 def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) -> list[str]:
     """Subfolders in the order of the model's classes."""
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
     if len(names) != num_classes:
         raise BadInputError(
             f"images {path}: {len(names)} class subfolders, but the model has {num_classes} classes",
@@ -222,58 +273,3 @@ def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) 
             hint="name the subfolders as the model's classes are named in model.toml",
         )
     return list(classes)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-
-
-def _opened(file: Path) -> Image:
-    from PIL import Image
-
-    return Image.open(file)
-
-
-def _check_header(file: Path) -> None:
-    """Find a file that is no image before hours of work, not after."""
-    with _decoding(file), _opened(file):
-        pass
-
-
-def _pixels(file: Path, input: InputSpec) -> NDArray[numpy.uint8]:
-    """One image as (H, W, C)."""
-    import numpy as np
-
-    channels, height, width = input.shape
-    with _decoding(file), _opened(file) as opened:
-        image = opened.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = _cropped(image, height, width)
-    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
-
-
-def _cropped(image: Image, height: int, width: int) -> Image:
-    from PIL.Image import Resampling
-
-    scale = RESIZE_TO_CROP * max(height / image.height, width / image.width)
-    resized_height = max(height, round(image.height * scale))
-    resized_width = max(width, round(image.width * scale))
-    resized = image.resize((resized_width, resized_height), Resampling.BILINEAR)
-    top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
-    return resized.crop((left, top, left + width, top + height))
-
-
-@contextlib.contextmanager
-def _decoding(file: Path) -> Iterator[None]:
-    """Whatever goes wrong inside is the fault of this image file."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise BadInputError(
-            f"image {file}: cannot be decoded as an image: {error}", hint="repair or remove the file"
-        ) from error

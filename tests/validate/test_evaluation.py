@@ -58,11 +58,39 @@ def test_one_channel_needs_no_channel_axis_and_raw_bytes_stay_raw(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        (lambda pixels: pixels.astype(np.uint16) * 257, "uint16 from 0 to 65535: 65,535 is white"),
+        (lambda pixels: pixels.astype(np.uint16), "uint16 from 0 to 255: 255 is white"),
+        (lambda pixels: pixels.astype(np.int64), "int64 from 0 to 255: 255 is white"),
+        (lambda pixels: (pixels / 255).astype(np.float32), "float32 from 0 to 1: 1 is white"),
+    ],
+)
+def test_other_types_keep_their_range_and_are_told(tmp_path, stored, says):
+    images = pixels(3, 8, 8)
+    images.flat[:2] = 0, 255
+    data = read_eval_data(write_npz(tmp_path / "d.npz", images=stored(images), labels=np.zeros(3, int)), GREY, 2)
+    found, _ = everything(data)
+    np.testing.assert_allclose(found[:, 0], images, atol=1e-3)
+    assert found.dtype == np.float32
+    assert data.notes == (f"d.npz: its images are {says}",)
+
+
+def test_masks_are_black_and_white(tmp_path):
+    images = pixels(3, 8, 8) > 99
+    data = read_eval_data(write_npz(tmp_path / "d.npz", images=images, labels=np.zeros(3, int)), GREY, 2)
+    np.testing.assert_array_equal(everything(data)[0][:, 0], images * 255)
+
+
+@pytest.mark.parametrize(
     ("arrays", "says"),
     [
         ({"images": pixels(4, 9, 6, 3), "labels": np.zeros(4, int)}, r"\(N, 8, 6, 3\) were expected"),
         ({"images": pixels(4, 8, 6), "labels": np.zeros(4, int)}, r"were expected, found \(4, 8, 6\)"),
-        ({"images": pixels(4, 8, 6, 3) / 255, "labels": np.zeros(4, int)}, "uint8"),
+        ({"images": pixels(4, 8, 6, 3) - 127.5, "labels": np.zeros(4, int)}, "found float64 from -128 to 128"),
+        ({"images": pixels(4, 8, 6, 3) * 1.0, "labels": np.zeros(4, int)}, "found float64 from 0 to 255"),
+        ({"images": pixels(4, 8, 6, 3) * np.nan, "labels": np.zeros(4, int)}, "found float64 from nan"),
+        ({"images": pixels(4, 8, 6, 3).astype(int) * 9, "labels": np.zeros(4, int)}, "found int64 from 0"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.zeros(3, int)}, "4 images but 3 labels"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.full(4, 10)}, "labels from 10 to 10"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.array([0, 1, -1, 2])}, "labels from -1 to 2"),
