@@ -1,10 +1,10 @@
 """Which of a teacher's channels the narrower modules of a channel-pruned student are.
 
-Both networks are run once on *labels* instead of features: every weighted layer's output is replaced by random numbers
-that belong to the teacher's channels, and normalisation layers hand their input on. Whatever else the networks do with
-channels (add, concatenate, shuffle, pad, flatten) happens to the labels too, so a channel of the student anywhere is
-the teacher's channel with the same label. At a layer that lost outputs, the student's weight rows are compared with
-the teacher's over the inputs that both have.
+Both networks are run once on *labels* instead of features: the output of every convolution and linear layer is replaced
+by random numbers that belong to the teacher's channels, and normalisation layers hand their input on. Whatever else the
+networks do with channels (add, concatenate, shuffle, pad, flatten) happens to the labels too, so a channel of the
+student anywhere is the teacher's channel with the same label. At a layer that lost outputs, the student's weight rows
+are compared with the teacher's over the inputs that both have.
 
 Shapes: C channels, O outputs and I inputs of a layer.
 """
@@ -23,6 +23,8 @@ from edgerecover.models.sparsity import prunable_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgerecover.models.linear_calls import LinearCall
+
 MAX_ROW_DISTANCE = 0.5
 """1 - cosine of two weight rows that may still be the same filter: fine-tuning turns them, other filters are at 1."""
 
@@ -34,19 +36,19 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """Teacher channels that a student kept, for the modules whose outputs are narrower than the teacher's."""
+    """Teacher channels that a student kept, for what is narrower than the teacher's."""
 
     kept: Mapping[str, Tensor | None]
-    """int64 (C,) by module name: the teacher's channel that each of the student's is; None where that cannot be told.
-    A module that is not here has the teacher's channels."""
+    """int64 (C,) by module, or by weight for what its linear call puts out: the teacher's channel that each of the
+    student's is; None where that cannot be told. What is not here has the teacher's channels."""
     related: bool = True
     """False: of another architecture, none of whose channels is known to be one of the teacher's."""
 
     def of_teacher(self, name: str, values: Tensor, dim: int) -> Tensor | None:
-        """The teacher's values of a module for the student's channels, in its order; None where not known.
+        """The teacher's values for the student's channels, in its order; None where not known.
 
         Args:
-            name: of the module, BN layers and blocks included.
+            name: of the module, BN layers and blocks included, or of a weight.
             values: the teacher's, with its channels along `dim`.
             dim: of the channels.
         """
@@ -79,17 +81,21 @@ def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[in
     taught = _teacher_labels(teacher, images)
     kept: dict[str, Tensor | None] = {}
 
-    def label(name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
-        labels = taught.labels[name]
-        if output.shape[1] == labels.shape[1]:
+    def label(name: str, call: LinearCall, output: Tensor) -> Tensor:
+        if name not in taught.calls:
+            return output
+        labels, its = taught.labels[name], taught.calls[name]
+        if output.shape == labels.shape:
             return labels.clone()
-        sources = _same_labels(taught.inputs[name], _signature(inputs))
-        rows = _matching_rows(teacher.get_submodule(name), layer, sources)
-        return labels[:, rows] if rows is not None else torch.full_like(output, torch.nan)
+        sources = _same_labels(taught.inputs[name], _signature(call.inputs, call.channel_dim))
+        rows = _matching_rows(its, call, sources)
+        if rows is None:
+            return torch.full_like(output, torch.nan)
+        return labels.index_select(call.channel_dim, rows)
 
-    def record(name: str, output: Tensor) -> None:
-        if name in taught.outputs and output.shape[1] != len(taught.outputs[name]):
-            sources = _same_labels(taught.outputs[name], _signature(output))
+    def record(name: str, output: Tensor, dim: int) -> None:
+        if name in taught.outputs and output.shape[dim] != len(taught.outputs[name]):
+            sources = _same_labels(taught.outputs[name], _signature(output, dim))
             kept[name] = sources if bool((sources != _UNKNOWN).all()) else None
 
     with torch.no_grad(), _labelled(student, label, record):
@@ -139,7 +145,7 @@ def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> 
 
     taught = prunable_weights(teacher)
     for key, weight in prunable_weights(student).items():
-        if key.removesuffix(".weight") in channels.kept or weight.shape != taught[key].shape or not bool(weight.any()):
+        if key in channels.kept or weight.shape != taught[key].shape or not bool(weight.any()):
             continue
         if 1 - float(F.cosine_similarity(weight.flatten(), taught[key].flatten(), 0)) > MAX_ROW_DISTANCE:
             return False
@@ -149,29 +155,33 @@ def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> 
 @dataclass(frozen=True)
 class _TeacherLabels:
     labels: dict[str, Tensor]
-    """What stands for a weighted layer's output, in its shape."""
+    """What stands for a linear call's output, in its shape."""
+    calls: dict[str, LinearCall]
     inputs: dict[str, Tensor]
-    """Signatures (C, 2) of the channels that enter it;"""
+    """Signatures (C, 2) of the channels that enter a call;"""
     outputs: dict[str, Tensor]
-    """and of those that leave any module."""
+    """and of those that leave any call or module."""
 
 
 def _teacher_labels(teacher: nn.Module, images: Tensor) -> _TeacherLabels:
     import torch
 
-    taught = _TeacherLabels({}, {}, {})
+    taught = _TeacherLabels({}, {}, {}, {})
 
-    def label(name: str, _layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
+    def label(name: str, call: LinearCall, output: Tensor) -> Tensor:
         random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         # Positive, so that activations leave labels apart, and below 1, so that none saturates. Each channel has a
         # level of its own, so that pooling leaves them apart too.
-        levels = torch.rand(output.shape[:2], generator=random).view(*output.shape[:2], *[1] * (output.dim() - 2))
+        shape = [1] * output.dim()
+        shape[call.channel_dim] = -1
+        levels = torch.rand(output.shape[call.channel_dim], generator=random).view(shape)
         taught.labels[name] = 0.1 + 0.8 * levels + 0.1 * torch.rand(output.shape, generator=random)
-        taught.inputs[name] = _signature(inputs)
+        taught.inputs[name] = _signature(call.inputs, call.channel_dim)
+        taught.calls[name] = call
         return taught.labels[name].clone()
 
-    def record(name: str, output: Tensor) -> None:
-        taught.outputs[name] = _signature(output)
+    def record(name: str, output: Tensor, dim: int) -> None:
+        taught.outputs[name] = _signature(output, dim)
 
     with torch.no_grad(), _labelled(teacher, label, record):
         teacher(images)
@@ -181,42 +191,55 @@ def _teacher_labels(teacher: nn.Module, images: Tensor) -> _TeacherLabels:
 @contextmanager
 def _labelled(
     network: nn.Module,
-    label: Callable[[str, nn.Module, Tensor, Tensor], Tensor],
-    record: Callable[[str, Tensor], None],
+    label: Callable[[str, LinearCall, Tensor], Tensor],
+    record: Callable[[str, Tensor, int], None],
 ) -> Iterator[None]:
-    """Weighted layers give `label(name, layer, input, output)`, norms their input; `record` sees every output."""
+    """Linear calls give `label(name, call, output)`, norms their input; `record` sees outputs and their channel axis.
+
+    A call has the name of its weight, or, where that is computed, its number. Modules' outputs are recorded too.
+    """
     import torch
-    from torch import nn
+    import torch.nn.functional as F
 
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-    norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+    from edgerecover.models.linear_calls import ForwardMode
 
-    def hook(name: str) -> Callable[..., Any]:
-        def replaced(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-            if not isinstance(output, torch.Tensor) or output.dim() < 2:
-                return output
-            if isinstance(module, kinds):
-                output = label(name, module, inputs[0], output)
-            elif isinstance(module, norms):
-                output = inputs[0].clone()
-            record(name, output)
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    norms = (F.batch_norm, F.instance_norm, F.group_norm, F.layer_norm)
+
+    class Labels(ForwardMode):
+        num_calls = 0
+
+        def linear(self, call: LinearCall, output: Tensor) -> Tensor:
+            self.num_calls += 1
+            name = names.get(id(call.weight), f"call {self.num_calls}")
+            output = label(name, call, output)
+            record(name, output, call.channel_dim)
             return output
 
-        return replaced
+        def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+            return (args[0] if args else kwargs["input"]).clone() if function in norms else result
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in network.named_modules() if name]
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor) and output.dim() > 1:
+                record(name, output, 1)
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in network.named_modules() if name]
     try:
-        yield
+        with Labels():
+            yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _signature(labels: Tensor) -> Tensor:
-    """Two numbers (C, 2) that tell channels apart: the mean over all positions, plain and weighted by a ramp."""
+def _signature(labels: Tensor, dim: int) -> Tensor:
+    """Two numbers (C, 2) that tell channels along `dim` apart: the mean over the rest, plain and weighted by a ramp."""
     import torch
 
-    values = labels.transpose(0, 1).flatten(1).double()
+    values = labels.movedim(dim, 0).flatten(1).double()
     ramp = torch.linspace(0.5, 1.5, values.shape[1], dtype=torch.double)
     return torch.stack([values.mean(1), (values * ramp).mean(1)], 1)
 
@@ -239,20 +262,18 @@ def _same_labels(teacher_C2: Tensor, student_C2: Tensor) -> Tensor:
     return sources
 
 
-def _matching_rows(teacher: nn.Module, student: nn.Module, sources_I: Tensor) -> Tensor | None:
-    """Which output of the teacher's layer each of the student's is, given that of its inputs; None if none fits."""
-    from torch import nn
-
-    if isinstance(teacher, nn.Conv2d) and teacher.groups == teacher.in_channels == teacher.out_channels > 1:
+def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
+    """Which output of the teacher's call each of the student's is, given that of its inputs; None if none fits."""
+    num_inputs = teacher.weight.shape[1] * teacher.groups
+    if not teacher.is_transposed and teacher.groups == num_inputs == teacher.num_outputs > 1:
         return sources_I if bool((sources_I != _UNKNOWN).all()) else None
-    transposed = isinstance(teacher, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-    if transposed or getattr(teacher, "groups", 1) != 1:
+    if teacher.is_transposed or teacher.groups != 1:
         return None
     known = (sources_I != _UNKNOWN).nonzero().flatten()
     if not len(known):
         return None
     known = known[:: 1 + len(known) // _MAX_INPUTS]
-    weight_t, weight_s = (layer.get_parameter("weight").detach() for layer in (teacher, student))
+    weight_t, weight_s = teacher.weight.detach(), student.weight.detach()
     rows_t, rows_s = weight_t[:, sources_I[known]].flatten(1), weight_s[:, known].flatten(1)
     return _assigned(_row_distances(rows_s, rows_t))
 

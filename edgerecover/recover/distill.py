@@ -475,9 +475,8 @@ _CLEARLY_NEARER = 0.8
 
 def _mask_gradients(student: nn.Module, masks: Mapping[str, Tensor]) -> None:
     # With masked gradients the optimiser's state stays zero there too, so a zero weight never moves.
-    parameters = dict(student.named_parameters())
     for name, mask in masks.items():
-        gradient = parameters[name].grad
+        gradient = student.get_parameter(name).grad  # by any of its names
         if gradient is not None:
             gradient.mul_(mask)
 

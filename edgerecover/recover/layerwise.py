@@ -19,22 +19,30 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.linear_calls import LinearCall
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
-from edgerecover.recover.linear_maps import LinearMap, linear_maps_of, run_until
+from edgerecover.recover.linear_maps import (
+    COMPUTED,
+    NO_LINEAR_MAP,
+    LinearMap,
+    can_be_set,
+    layer_of,
+    linear_maps_of,
+    run_until,
+    set_weight,
+)
+from edgerecover.recover.patches import rows_of, samples, weight_of
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import batch_norms_of
 
 _MAX_IMAGES = 512
 """A bound on the time: every layer costs a forward of these, up to it, through both networks."""
-_POSITIONS_PER_IMAGE = 16
-"""Neighbouring patches of an image say nearly the same, so a few at random are enough."""
 _RIDGE = 0.01
 """λ as a fraction of the inputs' mean square: keeps w where the images do not determine it, far above rounding."""
 _MAX_ITERATIONS = 100
@@ -44,6 +52,8 @@ _MAX_OPERATIONS = 5e11
 """In one layer's iterations, a bound on the time: their number falls for wide layers; 512 channels of 3×3 get 23."""
 _TOLERANCE = 1e-8
 """Of the squared residual of every row, relative to the first."""
+_MAX_NAMED = 5
+"""Of the layers that are left out for one reason; the log is read by people."""
 _TINY = 1e-30
 """Instead of a division by zero, where an input or a whole row is dead."""
 
@@ -61,10 +71,11 @@ def fit_layers(
 ) -> None:
     """Fit the student's linear maps to what the teacher's put out, then its BN statistics, in place.
 
-    Linear maps are convolutions, linear layers and the projections of self-attention. One is left as it is when it has
-    no weight left, when it runs more than once per forward or never, when it is too wide to be solved in reasonable
-    time (4,096 inputs and as many outputs, say), when its output is narrower than the teacher's and `channels` does not
-    know how, or when activations are not numbers. One without a mask may use all its weights.
+    Linear maps are the weights that a forward was seen to multiply by. One is left as it is, and named in a note, when
+    it is used more than once per forward or never, when its weight is computed and cannot be set, when no weight is
+    left, when it is too wide to be solved in reasonable time (4,096 inputs and as many outputs, say), when its output
+    is narrower than the teacher's and `channels` does not know how; also when activations are not numbers. One without
+    a mask may use all its weights.
 
     Args:
         student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.
@@ -77,7 +88,10 @@ def fit_layers(
         checkpoints: where to go on from, and where to write how far it got.
         progress: where to report.
     """
-    maps = _fittable(student, teacher, channels, compute.images(images.images_of(range(1))))
+    few = compute.images(images.images_of(range(min(2, len(images)))))
+    maps, left_out = _fittable(student, teacher, masks, channels, few)
+    if left_out:
+        progress.note(_in_words(left_out))
     random = torch.Generator().manual_seed(0)
     checkpoint, num_done = checkpoints.of("fitted-layers"), 0
     if state := checkpoint.read():
@@ -85,52 +99,90 @@ def fit_layers(
         random.set_state(state.tensors["generator"])
         num_done = state.facts["num_done"]
         progress.note(f"least squares go on after {num_done} of {len(maps)} layers")
+    kept = {id(student.get_parameter(name)): mask for name, mask in masks.items()}
     with progress.task("least squares", len(maps) - num_done, "layers") as task:
-        for number, linear_map in enumerate(maps[num_done:], num_done):
+        for number, (linear_map, taught_map) in enumerate(maps[num_done:], num_done):
             if checkpoint.is_due():
                 tensors = {f"student/{name}": tensor for name, tensor in student.state_dict().items()}
                 facts = {"student": {}, "num_done": number}
                 checkpoint.write(State({**tensors, "generator": random.get_state()}, facts))
-            weight = student.get_parameter(linear_map.weight)
-            module = student.get_submodule(linear_map.module)
             moments = _Moments()
             with normalising_by_batch(student), normalising_by_batch(teacher):
                 for batch in _batches(images, batch_size):
-                    inputs, _ = run_until(student, linear_map, compute.images(batch))
-                    _, taught = run_until(teacher, linear_map, compute.images(batch))
-                    dim = 1 if isinstance(module, nn.Conv2d) else -1
-                    outputs = channels.of_teacher(linear_map.module, taught, dim)
+                    call, _ = run_until(student, linear_map, compute.images(batch))
+                    _, taught = run_until(teacher, taught_map, compute.images(batch))
+                    outputs = channels.of_teacher(linear_map.weight, taught, call.channel_dim)
                     assert outputs is not None
-                    moments.add(*_samples(module, inputs, outputs, random))
-            bias = student.get_parameter(linear_map.bias) if linear_map.bias else None
-            _fit(weight, bias, moments, masks.get(linear_map.weight, torch.ones_like(weight)))
+                    moments.add(*samples(call, outputs, random))
+            mask = kept.get(id(student.get_parameter(linear_map.weight)))
+            if not _fit(student, linear_map, call, moments, mask, few):
+                progress.note(_in_words({linear_map.weight: COMPUTED}))
             task.advance(1)
     if batch_norms_of(student):
         repair_statistics(student, teacher, images, batch_size, compute, channels, checkpoints, progress)
     checkpoint.discard()
 
 
-def _fittable(student: nn.Module, teacher: nn.Module, channels: ChannelMap, image_1CHW: Tensor) -> list[LinearMap]:
-    """The maps to fit, in the order in which a forward reaches them."""
+def _fittable(
+    student: nn.Module, teacher: nn.Module, masks: Mapping[str, Tensor], channels: ChannelMap, few_NCHW: Tensor
+) -> tuple[list[tuple[LinearMap, LinearMap]], dict[str, str]]:
+    """The student's maps to fit, in the order in which a forward reaches them, each with the teacher's.
 
-    def is_fittable(linear_map: LinearMap) -> bool:
-        weight, taught = (network.get_parameter(linear_map.weight) for network in (student, teacher))
-        is_feasible = bool(weight.any()) and _num_iterations(weight) >= _MIN_ITERATIONS
-        return is_feasible and _has_targets(linear_map, weight, taught, channels)
+    And the reasons why others are not, by name of the parameter.
+    """
+    own = linear_maps_of(student, few_NCHW)
+    taught = {linear_map.weight: linear_map for linear_map in linear_maps_of(teacher, few_NCHW).found}
+    prunable = {id(student.get_parameter(name)) for name in masks}
+    # A table of positions is left out too, but nobody asks why.
+    left_out = {
+        name: reason
+        for name, reason in own.left_out.items()
+        if reason != NO_LINEAR_MAP or id(student.get_parameter(name)) in prunable
+    }
+    maps = []
+    for linear_map in own.found:
+        its = taught.get(linear_map.weight)
+        reason = _reason_against(student, linear_map, its, channels, few_NCHW)
+        if reason or its is None:
+            left_out[linear_map.weight] = reason
+        else:
+            maps.append((linear_map, its))
+    return maps, left_out
 
-    return [linear_map for linear_map in linear_maps_of(student, image_1CHW) if is_fittable(linear_map)]
+
+def _reason_against(
+    student: nn.Module, linear_map: LinearMap, taught: LinearMap | None, channels: ChannelMap, few_NCHW: Tensor
+) -> str:
+    """Why a map cannot be fitted; empty where it can."""
+    if taught is None:
+        return "the teacher uses its own in another way"
+    rows = channels.of_teacher(linear_map.weight, torch.arange(taught.num_outputs), dim=0)
+    if rows is None or len(rows) != linear_map.num_outputs:
+        return "which of the teacher's channels it kept is not known"
+    weight = student.get_parameter(linear_map.weight)
+    if not bool(weight.any()):
+        return "no weight is left"
+    if _num_iterations(linear_map.num_outputs, weight.numel() // linear_map.num_outputs) < _MIN_ITERATIONS:
+        return "too wide"
+    return "" if can_be_set(student, linear_map, few_NCHW) else COMPUTED
 
 
-def _num_iterations(weight: Tensor) -> int:
-    num_outputs, num_inputs = len(weight), weight[0].numel()
+def _num_iterations(num_outputs: int, num_inputs: int) -> int:
     return min(_MAX_ITERATIONS, int(_MAX_OPERATIONS / (2 * num_outputs * num_inputs**2)))
 
 
-def _has_targets(linear_map: LinearMap, weight: Tensor, taught: Tensor, channels: ChannelMap) -> bool:
-    if linear_map.role != "layer":
-        return weight.shape == taught.shape  # which heads a narrower attention kept is not known
-    rows = channels.of_teacher(linear_map.module, taught, dim=0)
-    return rows is not None and len(rows) == len(weight)
+def _in_words(left_out: Mapping[str, str]) -> str:
+    """Which layers are left out and why, the first few by name."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(layer_of(name))
+    parts = []
+    for reason, names in by_reason.items():
+        names = list(dict.fromkeys(names))
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        parts.append(f"{', '.join(names[:_MAX_NAMED])}{more} ({reason})")
+    num_layers = len({layer_of(name) for name in left_out})
+    return f"least squares leaves out {num_layers} {'layer' if num_layers == 1 else 'layers'}: {'; '.join(parts)}"
 
 
 def _batches(images: ImageSet, batch_size: int) -> Iterator[np.ndarray]:
@@ -139,35 +191,6 @@ def _batches(images: ImageSet, batch_size: int) -> Iterator[np.ndarray]:
     batch_size = min(batch_size, num_images)
     for start in range(0, num_images - batch_size + 1, batch_size):
         yield images.images_of(range(start, start + batch_size))
-
-
-def _samples(layer: nn.Module, inputs: Tensor, outputs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (G, M, I) of the layer's weights and the outputs (G, M, O) wanted of them; few positions of images."""
-    if not isinstance(layer, nn.Conv2d):
-        return inputs.reshape(1, -1, inputs.shape[-1]), outputs.reshape(1, -1, outputs.shape[-1])
-    height, width = outputs.shape[2:]
-    positions_P = torch.randperm(height * width, generator=random)[:_POSITIONS_PER_IMAGE].to(outputs.device)
-    rows_P, columns_P = positions_P // width, positions_P % width
-    outputs_NOP = outputs[:, :, rows_P, columns_P]
-    return _by_group(_patches(layer, inputs, rows_P, columns_P), layer), _by_group(outputs_NOP.unsqueeze(-1), layer)
-
-
-def _patches(layer: nn.Conv2d, inputs_NCHW: Tensor, rows_P: Tensor, columns_P: Tensor) -> Tensor:
-    """What the kernel sees at the given output positions: (N, C, P, kernel height · width)."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    # The layer's own reading of its padding, which may also be "same".
-    padded = F.pad(inputs_NCHW, layer._reversed_padding_repeated_twice, mode=mode)
-    taps = [torch.arange(k, device=rows_P.device) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
-    rows = rows_P[:, None, None] * layer.stride[0] + taps[0][:, None]
-    columns = columns_P[:, None, None] * layer.stride[1] + taps[1]
-    return padded[:, :, rows, columns].flatten(3)
-
-
-def _by_group(x_NCPK: Tensor, layer: nn.Conv2d) -> Tensor:
-    """(G, N · P, C / G · K), with the last axis in the order of the weight's."""
-    n, channels, positions, taps = x_NCPK.shape
-    split = x_NCPK.reshape(n, layer.groups, channels // layer.groups, positions, taps)
-    return split.permute(1, 0, 3, 2, 4).reshape(layer.groups, n * positions, -1)
 
 
 class _Moments:
@@ -199,19 +222,34 @@ class _Moments:
 
 
 @torch.no_grad()
-def _fit(weight: Tensor, bias: Tensor | None, moments: _Moments, mask: Tensor) -> None:
+def _fit(
+    student: nn.Module,
+    linear_map: LinearMap,
+    call: LinearCall,
+    moments: _Moments,
+    mask: Tensor | None,
+    few_NCHW: Tensor,
+) -> bool:
+    """Fit one map, in place; False, and nothing changed, where the student would not use the fitted weight."""
+    used = torch.ones_like(call.weight, dtype=torch.bool) if linear_map.form == "parameter" else call.weight != 0
     xx_GII, yx_GOI = moments.covariances()
-    start_GOI = weight.reshape(yx_GOI.shape).double()
-    mask_GOI = mask.reshape(yx_GOI.shape).to(xx_GII)
     weight_GOI = _masked_least_squares(
-        xx_GII, yx_GOI, start_GOI, mask_GOI, _RIDGE * moments.mean_square(), _num_iterations(weight)
+        xx_GII,
+        yx_GOI,
+        rows_of(call.weight, call).double(),
+        rows_of(used if mask is None else used & mask, call).to(xx_GII),
+        _RIDGE * moments.mean_square(),
+        _num_iterations(linear_map.num_outputs, yx_GOI.shape[2]),
     )
     if not weight_GOI.isfinite().all():
-        return
-    weight.copy_(weight_GOI.reshape(weight.shape))
-    if bias is not None:
-        x_GI, y_GO = moments.means()
+        return True
+    x_GI, y_GO = moments.means()
+    if not set_weight(student, linear_map, weight_of(weight_GOI, call).to(call.weight.dtype), few_NCHW):
+        return False
+    if linear_map.bias is not None:
+        bias = student.get_parameter(linear_map.bias)
         bias.copy_((y_GO - (weight_GOI @ x_GI.unsqueeze(2)).squeeze(2)).flatten())
+    return True
 
 
 def _masked_least_squares(

@@ -1,150 +1,258 @@
-"""The linear maps of a network and what enters and leaves them: convolutions, linear layers, attention's projections.
+"""The linear maps of a network: weights that a forward was seen to multiply its activations by, once.
 
-Attention modules run their projections as functions, so no module's input and output shows them. They are seen at the
-attention module itself: what enters the first projection is the module's input, and with an identity in the place of
-the last one the module's output is what enters that.
+Nothing is concluded from a module's class. A weight counts where a convolution or a linear layer was called with it,
+and where that call's output is what this package computes from its arguments. All others are left out by name.
 """
 
 # ruff: noqa: TID253 - works on modules throughout; only the recovery stage imports it
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from edgerecover.models.linear_calls import ForwardMode, LinearCall, tensors_in
+from edgerecover.recover.patches import is_reproduced
+
+COMPUTED = "its weight is computed in the forward"
+NO_LINEAR_MAP = "it is no convolution or linear layer's"
 
 
 @dataclass(frozen=True)
 class LinearMap:
     """One weight matrix or kernel, with its bias, that a forward pass applies once."""
 
-    module: str
-    """Name of the Conv2d, Linear or attention module."""
-    role: Literal["layer", "first projection", "last projection"]
     weight: str
     """Name of the parameter in the network."""
     bias: str | None
+    call: int
+    """Which of the forward's linear calls it is, from 0."""
+    num_outputs: int
+    form: Literal["parameter", "masked", "parametrised"] = "parameter"
+    """What is multiplied by: the parameter itself; it and zeros; what a parametrisation of torch makes of it."""
 
 
-def linear_maps_of(network: nn.Module, image_1CHW: Tensor) -> list[LinearMap]:
-    """Those that one forward reaches exactly once, in its order.
-
-    Attention is that of `torch.nn.MultiheadAttention`, where query, key and value are the same tensor, and of
-    torchvision's Swin. (Swin V2 leaves the bias of its keys out, so its projection is not what its parameters say.)
-    """
-    calls: Counter[str] = Counter()
-    crossed: set[str] = set()
-    modules = {name: module for name, module in network.named_modules() if _kind(module)}
-
-    def count(name: str, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        calls[name] += 1
-        if isinstance(modules[name], nn.MultiheadAttention) and not _is_self_attention(inputs, named):
-            crossed.add(name)
-
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _module, inputs, named, name=name: count(name, inputs, named),
-            with_kwargs=True,
-        )
-        for name, module in modules.items()
-    ]
-    try:
-        with torch.no_grad():
-            network(image_1CHW)
-    finally:
-        for handle in handles:
-            handle.remove()
-    once = [name for name, times in calls.items() if times == 1 and name not in crossed]
-    return [linear_map for name in once for linear_map in _maps(name, modules[name])]
+def layer_of(parameter: str) -> str:
+    """The layer that people call a weight by."""
+    layer = parameter.partition("parametrizations.")[0] if "parametrizations." in parameter else parameter
+    return re.sub(r"\.(weight(_orig|_g|_v)?)?$", "", layer) or "the network itself"
 
 
-def _kind(module: nn.Module) -> Literal["layer", "multihead", "windowed"] | None:
-    from torchvision.models.swin_transformer import ShiftedWindowAttention
+@dataclass(frozen=True)
+class LinearMaps:
+    """What one forward showed."""
 
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        return "layer"
-    if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-        return "multihead"
-    return "windowed" if type(module) is ShiftedWindowAttention else None
-
-
-def _maps(name: str, module: Any) -> tuple[LinearMap, ...]:
-    prefix = f"{name}." if name else ""
-
-    def linear(role: Any, weight: str, bias: str) -> LinearMap:
-        has_bias = any(key == bias for key, _ in module.named_parameters())
-        return LinearMap(name, role, prefix + weight, prefix + bias if has_bias else None)
-
-    kind = _kind(module)
-    if kind == "layer":
-        return (linear("layer", "weight", "bias"),)
-    first = ("in_proj_weight", "in_proj_bias") if kind == "multihead" else ("qkv.weight", "qkv.bias")
-    last = "out_proj" if kind == "multihead" else "proj"
-    return (
-        linear("first projection", *first),
-        linear("last projection", f"{last}.weight", f"{last}.bias"),
-    )
-
-
-def _is_self_attention(inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> bool:
-    given = [*inputs[:3], *(named[key] for key in ("query", "key", "value") if key in named)]
-    return all(tensor is given[0] for tensor in given)
+    found: tuple[LinearMap, ...]
+    """In the order of the forward."""
+    left_out: Mapping[str, str]
+    """Why, by the name of the parameter, for those of two and more dimensions."""
 
 
 @torch.no_grad()
-def run_until(network: nn.Module, linear_map: LinearMap, batch_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """What enters and what leaves a linear map; nothing behind its module is computed."""
-    module = network.get_submodule(linear_map.module)
-    weight = network.get_parameter(linear_map.weight)
-    bias = network.get_parameter(linear_map.bias) if linear_map.bias else None
-    is_last = linear_map.role == "last projection"
-    with _as_identity(weight, bias) if is_last else nullcontext():
-        inputs, outputs = _run_until(network, module, batch_NCHW)
-    if linear_map.role == "layer":
-        return inputs, outputs
-    seen = outputs if is_last else inputs
-    return seen, F.linear(seen, weight, bias)
+def linear_maps_of(network: nn.Module, images_NCHW: Tensor) -> LinearMaps:
+    """Those that a forward of a few images reaches exactly once, and why the others are none."""
+    seen = _Observation(network)
+    with seen:
+        network(images_NCHW)
+    return seen.maps()
 
 
-@contextmanager
-def _as_identity(weight: Tensor, bias: Tensor | None) -> Iterator[None]:
-    """A square linear map that hands on what it gets, and is itself again afterwards."""
-    kept = weight.clone(), None if bias is None else bias.clone()
+@torch.no_grad()
+def run_until(network: nn.Module, linear_map: LinearMap, batch_NCHW: Tensor) -> tuple[LinearCall, Tensor]:
+    """A linear map's call, with what enters it, and what leaves it; nothing behind it is computed."""
     try:
-        weight.copy_(torch.eye(*weight.shape))
-        if bias is not None:
-            bias.zero_()
-        yield
-    finally:
-        weight.copy_(kept[0])
-        if bias is not None and kept[1] is not None:
-            bias.copy_(kept[1])
-
-
-class _Reached(Exception):  # noqa: N818 - not an error: how a forward is ended early
-    """Ends a forward at the module that was asked for."""
-
-    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
-        super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-
-
-def _run_until(network: nn.Module, module: nn.Module, batch_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    def stop(_module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], outputs: Any) -> None:
-        first = inputs[0] if inputs else named["query"]
-        raise _Reached(first, outputs[0] if isinstance(outputs, tuple) else outputs)
-
-    handle = module.register_forward_hook(stop, with_kwargs=True)
-    try:
-        network(batch_NCHW)
+        with _Until(network, linear_map):
+            network(batch_NCHW)
     except _Reached as reached:
-        return reached.inputs, reached.outputs
-    finally:
-        handle.remove()
-    raise AssertionError("the module was reached by an earlier forward")
+        return reached.call, reached.output
+    raise AssertionError("the call was reached by an earlier forward")
+
+
+@torch.no_grad()
+def set_weight(network: nn.Module, linear_map: LinearMap, weight: Tensor, images_NCHW: Tensor) -> bool:
+    """Have the network multiply by `weight`, in place; False, and nothing has changed, where it would not."""
+    parameter = network.get_parameter(linear_map.weight)
+    if linear_map.form == "parameter":
+        parameter.copy_(weight)
+        return True
+    layer, _, rest = linear_map.weight.rpartition("parametrizations.")
+    module = network.get_submodule(layer.removesuffix("."))
+    before = [parameter.clone()] if linear_map.form == "masked" else [tensor.clone() for tensor in _tensors(module)]
+    if linear_map.form == "masked":
+        parameter.copy_(weight)
+    else:
+        with suppress(Exception):  # not every parametrisation can be turned round, and own ones raise anything
+            setattr(module, rest.partition(".")[0], weight.clone())
+    used = run_until(network, linear_map, images_NCHW)[0].weight
+    is_used = torch.equal(used == 0, weight == 0) and torch.allclose(used, weight, rtol=1e-4, atol=1e-6)
+    if not is_used:
+        changed = [parameter] if linear_map.form == "masked" else _tensors(module)
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+    return is_used
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+@torch.no_grad()
+def can_be_set(network: nn.Module, linear_map: LinearMap, images_NCHW: Tensor) -> bool:
+    """Whether the network multiplies by any weight that it is given, with zeros where it has some."""
+    if linear_map.form == "parameter":
+        return True
+    used = run_until(network, linear_map, images_NCHW)[0].weight.clone()
+    other = used * torch.linspace(0.5, 2.0, used.numel(), device=used.device).view_as(used)
+    return set_weight(network, linear_map, other, images_NCHW) and set_weight(network, linear_map, used, images_NCHW)
+
+
+class _Reached(BaseException):
+    def __init__(self, call: LinearCall, output: Tensor) -> None:
+        super().__init__()
+        self.call, self.output = call, output
+
+
+class _Until(ForwardMode):
+    """Ends a forward at one call: of a weight that is a parameter, or by its number."""
+
+    def __init__(self, network: nn.Module, linear_map: LinearMap) -> None:
+        super().__init__()
+        is_parameter = linear_map.form == "parameter"
+        self._key = _key(network.get_parameter(linear_map.weight)) if is_parameter else None
+        self._num_before = linear_map.call
+
+    def linear(self, call: LinearCall, output: Tensor) -> Tensor:
+        is_reached = _key(call.weight) == self._key if self._key else self._num_before == 0
+        if is_reached:
+            raise _Reached(call, output)
+        self._num_before -= 1
+        return output
+
+
+# --- what a forward shows -----------------------------------------------------------------------------------------
+
+
+def _key(tensor: Tensor) -> tuple[Any, ...]:
+    """The same for two tensors that are the same numbers in memory."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _is_plain(call: LinearCall) -> bool:
+    return call.weight.is_floating_point() and call.weight.dim() == call.num_axes + 2
+
+
+_Origins = frozenset[str]
+"""Names of the parameters that a tensor was computed from, and from nothing that depends on the images."""
+
+
+class _Observation(ForwardMode):
+    """Which parameters enter which calls of one forward."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+        self._named = {name: p for name, p in network.named_parameters() if not is_lazy(p) and p.numel()}
+        self._names = {_key(parameter): name for name, parameter in self._named.items()}
+        self._buffers = {_key(buffer) for buffer in network.buffers() if not is_lazy(buffer)}
+        self._derived: dict[int, tuple[Tensor, _Origins]] = {}
+        """By id of the tensor, which is held so that no other gets it."""
+        self._num_calls = 0
+        self._found: list[LinearMap] = []
+        self._calls: Counter[str] = Counter()
+        """In which a parameter is the weight or the bias."""
+        self._used_otherwise: set[str] = set()
+        self._problems: dict[str, str] = {}
+
+    def linear(self, call: LinearCall, output: Tensor) -> Tensor:
+        number, self._num_calls = self._num_calls, self._num_calls + 1
+        name, form = self._weight(call)
+        bias = self._names.get(_key(call.bias)) if call.bias is not None else None
+        self._calls.update(filter(None, (name, bias)))
+        if name is not None and form is not None:
+            if call.bias is not None and bias is None:
+                self._problems[name] = "its bias is computed in the forward"
+            elif not _is_plain(call) or not is_reproduced(call, output):
+                self._problems[name] = "its output is not what its weight and input make"
+            self._found.append(LinearMap(name, bias, number, call.num_outputs, form))
+        elif name is None:
+            for origin in self._origins(call.weight) or ():
+                self._problems[origin] = COMPUTED
+        self._derive((call.inputs, call.weight, call.bias), output)
+        return output
+
+    def _weight(self, call: LinearCall) -> tuple[str | None, Literal["parameter", "masked", "parametrised"] | None]:
+        """The parameter that the call multiplies by, and how it does."""
+        if name := self._names.get(_key(call.weight)):
+            return name, "parameter"
+        for name in sorted(self._origins(call.weight) or (), reverse=True):
+            parameter = self._named[name]
+            if parameter.shape != call.weight.shape:
+                continue
+            if "parametrizations." in name:
+                return name, "parametrised"
+            if bool(((call.weight == parameter) | (call.weight == 0)).all()) and bool(call.weight.any()):
+                return name, "masked"
+        return None, None
+
+    def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        results = list(tensors_in(result))
+        if not results:
+            return result
+        given = list(tensors_in((args, kwargs)))
+        same = {_key(tensor) for tensor in results}
+        for tensor in given:
+            name = self._names.get(_key(tensor))
+            if name is not None and _key(tensor) not in same:
+                self._used_otherwise.add(name)
+        self._derive(given, *results)
+        return result
+
+    def maps(self) -> LinearMaps:
+        """What was seen."""
+        left_out: dict[str, str | None] = {
+            name: self._reason(name) for name, parameter in self._named.items() if parameter.dim() > 1
+        }
+        for linear_map in self._found:
+            left_out[linear_map.weight] = self._reason_against(linear_map)
+        found = tuple(linear_map for linear_map in self._found if left_out[linear_map.weight] is None)
+        return LinearMaps(found, {name: reason for name, reason in left_out.items() if reason is not None})
+
+    def _reason_against(self, linear_map: LinearMap) -> str | None:
+        if problem := self._problems.get(linear_map.weight):
+            return problem
+        if (times := self._calls[linear_map.weight]) > 1:
+            return f"used {times} times"
+        if linear_map.bias and (times := self._calls[linear_map.bias]) > 1:
+            return f"its bias is used {times} times"
+        if linear_map.form == "parameter" and linear_map.weight in self._used_otherwise:
+            return "used in another way too"
+        return None
+
+    def _reason(self, parameter: str) -> str:
+        """Why one that is no call's weight is left out."""
+        if problem := self._problems.get(parameter):
+            return problem
+        return NO_LINEAR_MAP if parameter in self._used_otherwise else "inference was not seen to use it"
+
+    def _derive(self, given: Any, *results: Tensor) -> None:
+        origins = [self._origins(tensor) for tensor in tensors_in(given)]
+        known = [origin for origin in origins if origin is not None]
+        if len(known) == len(origins):
+            for tensor in results:
+                self._derived[id(tensor)] = tensor, frozenset().union(*known)
+
+    def _origins(self, tensor: Tensor) -> _Origins | None:
+        if id(tensor) in self._derived:
+            return self._derived[id(tensor)][1]
+        key = _key(tensor)
+        if key in self._names:
+            return frozenset([self._names[key]])
+        return frozenset() if key in self._buffers else None

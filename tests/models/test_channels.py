@@ -58,7 +58,9 @@ def kept(channels):
     return {name: None if kept is None else kept.tolist() for name, kept in channels.kept.items()}
 
 
-EXPECTED = {"stem": STEM, "bn": STEM, "depthwise": STEM, "branch": BRANCH, "join.0": JOIN, "join.1": JOIN, "join": JOIN}
+WEIGHTS = {"stem.weight": STEM, "depthwise.weight": STEM, "branch.weight": BRANCH, "join.0.weight": JOIN}
+MODULES = {"stem": STEM, "bn": STEM, "depthwise": STEM, "branch": BRANCH, "join.0": JOIN, "join.1": JOIN, "join": JOIN}
+EXPECTED = WEIGHTS | MODULES
 
 
 def test_every_kind_of_layer_and_the_blocks_around_them(teacher, student):
@@ -81,7 +83,7 @@ def test_fine_tuned_weights_still_match(teacher, student):
 def test_what_cannot_be_matched_is_none_and_equal_widths_go_on(teacher, student):
     nn.init.normal_(student.branch.weight)
     found = kept(match_channels(teacher, student, (3, 4, 4)))
-    assert found["branch"] is None
+    assert found["branch"] is found["branch.weight"] is None
     assert found["join"] == JOIN
 
 
@@ -135,7 +137,7 @@ def test_a_narrower_definition_with_the_teachers_filters_descends_from_it():
     channels = descent(dense, slimmed(dense, [6, 1, 3]), (3, 8, 8))
     assert channels.related
     assert channels.kept["0"].tolist() == [6, 1, 3]
-    assert set(channels.kept) == {"0", "1", "2"}
+    assert set(channels.kept) == {"0.weight", "0", "1", "2"}
 
 
 @pytest.mark.parametrize(
@@ -170,3 +172,26 @@ def test_definitions_that_run_their_modules_differently_are_unrelated():
     student[6].output_size = (1, 4)
     student[0].stride = (0, 1)
     assert descent(dense, student, (3, 8, 8)) is UNRELATED
+
+
+def test_layers_that_no_class_of_torch_stands_for():
+    """A convolution of one's own, called by keyword, and a linear layer over the last of three axes."""
+
+    class Own(nn.Module):
+        def __init__(self, width, hidden):
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(width, 3, 3, 3, generator=RANDOM))
+            self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, 5)
+
+        def forward(self, x):
+            x = nn.functional.conv2d(input=x, weight=self.kernel, padding=1).relu()
+            return self.down(self.up(x.flatten(2).transpose(1, 2)).relu()).mean(1)
+
+    RANDOM = torch.Generator().manual_seed(0)
+    teacher, student = Own(8, 6).eval(), Own(4, 3).eval()
+    first, second = [1, 2, 5, 7], [0, 3, 4]
+    with torch.no_grad():
+        student.kernel.copy_(teacher.kernel[first])
+        student.up.weight.copy_(teacher.up.weight[second][:, first])
+        student.down.weight.copy_(teacher.down.weight[:, second])
+    assert kept(match_channels(teacher, student, (3, 4, 4))) == {"kernel": first, "up.weight": second}

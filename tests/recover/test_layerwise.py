@@ -2,18 +2,25 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.models.channels import match_channels
 from edgerecover.models.sparsity import prunable_weights
-from edgerecover.recover import layerwise
+from edgerecover.progress import Silent
+from edgerecover.recover import patches
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.statistics import repair_statistics
 from tests.conftest import NUM_CLASSES, vit
 
 
 def kept_of(network):
-    return {name: value != 0 for name, value in network.named_parameters() if value.dim() > 1}
+    return {name: value != 0 for name, value in network.named_parameters() if is_matrix(value)}
+
+
+def is_matrix(parameter):
+    """Not the lengths of a normalised weight's rows, (O, 1, 1, 1)."""
+    return parameter.dim() > 1 and parameter[0].numel() > 1
 
 
 def randomised_under(masks, network):
@@ -31,9 +38,17 @@ def sparse(network, share_kept=0.5):
     random = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for value in network.parameters():
-            if value.dim() > 1:
+            if is_matrix(value):
                 value.mul_(torch.rand(value.shape, generator=random) < share_kept)
     return network.eval().requires_grad_(False)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.said = []
+
+    def note(self, message, **numbers):
+        self.said.append(message)
 
 
 def agreement(network, other, images):
@@ -99,7 +114,7 @@ def test_weights_outside_the_mask_stay_exactly_zero(varied, sets, cpu, share_kep
 
 def test_a_layer_solves_the_stated_problem(teacher, sets, cpu, monkeypatch):
     """The first layer, over all positions of all images, against a direct solution row by row."""
-    monkeypatch.setattr(layerwise, "_POSITIONS_PER_IMAGE", 64)
+    monkeypatch.setattr(patches, "_POSITIONS_PER_IMAGE", 64)
     student = sparse(copy.deepcopy(teacher))
     masks = kept_of(student)
     start = student[0].weight.clone()
@@ -140,6 +155,53 @@ def test_a_transformers_attention_is_fitted_too(sets, cpu, real_images):
         assert (student.get_parameter(name)[~mask] == 0).all()
     after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     assert after < 0.05 * before
+
+
+class Peculiar(nn.Module):
+    """Layers of one's own: a bare kernel, padding in the forward, keywords, a transposed and a normalised kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(0.3 * torch.randn(8, 3, 3, 3))
+        self.up = nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1, groups=2)
+        self.normalised = nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 10, 3, stride=2))
+        self.masked = nn.Parameter(0.3 * torch.randn(8, 10))
+        self.register_buffer("mask", (torch.arange(80).view(8, 10) % 3 > 0).float())
+        self.head = nn.Linear(in_features=8, out_features=NUM_CLASSES)
+
+    def forward(self, images):
+        x = F.conv2d(F.pad(images, (0, 1, 0, 1)), weight=self.kernel, stride=2).relu()
+        x = self.normalised(self.up(input=x).relu()).relu().mean((2, 3))
+        return self.head(input=F.linear(x, self.masked * self.mask).relu())
+
+
+def test_layers_of_ones_own_are_fitted(sets, cpu, real_images):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        teacher = sparse(Peculiar())
+    masks = kept_of(teacher)
+    student = randomised_under(masks, copy.deepcopy(teacher))
+    before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    notes = Notes()
+    for _ in range(3):
+        fit_layers(student, teacher, masks, sets.train, 32, cpu, progress=notes)
+    after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
+    assert after < 0.05 * before
+    assert notes.said == []
+    for name, mask in masks.items():
+        assert (student.get_parameter(name)[~mask] == 0).all()
+
+
+def test_what_is_left_out_is_said(varied, sets, cpu):
+    student, notes = sparse(copy.deepcopy(varied)), Notes()
+    nn.utils.parametrizations.spectral_norm(student.layers[2])
+    student.layers[13].weight.zero_()
+    teacher = copy.deepcopy(student)
+    fit_layers(student, teacher, {}, sets.train, 32, cpu, progress=notes)
+    assert notes.said == [
+        "least squares leaves out 2 layers: layers.2 (its weight is computed in the forward); "
+        "layers.13 (no weight is left)"
+    ]
 
 
 def test_a_layer_with_no_weight_left_stays_empty_and_the_others_stay_numbers(teacher, sets, cpu, real_images):
