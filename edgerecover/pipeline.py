@@ -48,6 +48,7 @@ from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.sparsity import measure
 from edgerecover.models.spec import stated
+from edgerecover.models.uses import uses_of, warning_of
 from edgerecover.packing import (
     GOLDEN_IMAGES,
     Provenance,
@@ -434,15 +435,18 @@ def _pruned(models: Models, pruning: Pruning) -> Models:
         sparsity=measure(pruned.network, narrower=narrower),
         macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
+    # What came as zero and is no weight that magnitude ranks stays zero too.
+    masks = {} if narrower else {**models.masks, **pruned.masks}
+    lost = warning_of(uses_of(pruned.network, masks, models.input.shape))
     return replace(
         models,
         student=pruned.network,
-        masks=pruned.masks,
+        masks=masks,
         channels=match_channels(models.teacher, pruned.network, models.input.shape)
         if narrower and models.same_architecture
         else models.channels,
         student_facts=student_facts,
-        warnings=models.warnings + pruned.notes,
+        warnings=(*models.warnings, *pruned.notes, *([lost] if lost else [])),
     )
 
 
@@ -566,6 +570,7 @@ def _report(
             request.target.runtime.value,
             made.exported,
             race,
+            sparsity.zero_channels,
         ),
         gates=judge(
             limits_of(request.profile, request.target),

@@ -299,6 +299,7 @@ def _open_beside(request: FileRequest, path: Path | None, teacher: _Teacher) -> 
         return None
     opened = open_classifier(
         path,
+        teacher=teacher.network.network if teacher.network else None,
         arch=request.arch,
         input_flags=request.input,
         trust_code=request.trust_code,
@@ -418,6 +419,7 @@ def _report(
             request.target.sparse.value,
             request.target.runtime.value,
             exported,
+            zero_channels=file.sparsity.zero_channels,
         ),
         gates=judge(
             limits_of(request.profile, request.target),

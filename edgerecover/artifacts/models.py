@@ -49,7 +49,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """The zeros of one Conv or Linear weight."""
+    """The zeros of one weight that multiplies."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,14 +65,18 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """The zeros of a whole network, layer by layer (Conv and Linear weights only)."""
+    """The zeros of a whole network, layer by layer: of the weights that multiply, those of people's own layers too."""
 
     layers: tuple[LayerSparsity, ...]
     pattern: Pattern
+    num_norm_channels: int = 0
+    """Channels of all batch norms that have a gain γ;"""
+    num_zero_norm_channels: int = 0
+    """and those of them whose γ is zero, as network slimming leaves them. They are no weights."""
 
     @property
     def num_weights(self) -> int:
-        """Conv and Linear weights, zeros included."""
+        """Weights that multiply, zeros included."""
         return sum(layer.num_weights for layer in self.layers)
 
     @property
@@ -84,6 +88,14 @@ class Sparsity:
     def sparsity(self) -> float:
         """Fraction of zeros, 0 to 1."""
         return self.num_zeros / self.num_weights if self.num_weights else 0.0
+
+    @property
+    def zero_channels(self) -> str:
+        """For people: "12 of 48 batch norm channels are zero"; empty where none is."""
+        if not self.num_zero_norm_channels:
+            return ""
+        verb = "is" if self.num_zero_norm_channels == 1 else "are"
+        return f"{self.num_zero_norm_channels:,} of {self.num_norm_channels:,} batch norm channels {verb} zero"
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,12 @@ class ModelFacts:
         """For people: "80.0 % zeros (unstructured)", "channel-pruned, 47.0 % of the dense MACs"."""
         if self.macs_kept is not None:
             return f"channel-pruned, {100 * self.macs_kept:.1f} % of the dense MACs"
-        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern.value})"
+        channels = self.sparsity.zero_channels
+        if self.sparsity.pattern is Pattern.DENSE and channels:
+            return f"{100 * self.sparsity.sparsity:.1f} % zeros, {channels}"
+        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern.value})" + (
+            f", {channels}" if channels else ""
+        )
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> 
 
     taught = prunable_weights(teacher)
     for key, weight in prunable_weights(student).items():
-        if key in channels.kept or weight.shape != taught[key].shape or not bool(weight.any()):
+        if key in channels.kept or key not in taught or weight.shape != taught[key].shape or not bool(weight.any()):
             continue
         if 1 - float(F.cosine_similarity(weight.flatten(), taught[key].flatten(), 0)) > MAX_ROW_DISTANCE:
             return False

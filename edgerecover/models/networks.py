@@ -14,11 +14,12 @@ from edgerecover.models.facts import as_narrower, facts_of
 from edgerecover.models.formats import Container, detect
 from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
+from edgerecover.models.masks import masks_of
 from edgerecover.models.onnx_file import is_onnx, read_onnx
 from edgerecover.models.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
-from edgerecover.models.sparsity import prunable_weights
 from edgerecover.models.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
 from edgerecover.models.teacher import Teacher, open_teacher, other_classes, teacher_checkpoint, wider_module
+from edgerecover.models.uses import uses_of, warning_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,8 +32,8 @@ class Models:
     student: nn.Module
     teacher: nn.Module
     masks: dict[str, Tensor]
-    """bool, by parameter name, True where the student's weight is kept: the explicit masks, and where there is
-    none, every Conv or Linear weight that is not zero, for layers that have zeros."""
+    """bool, by parameter name, True where the student's weight is kept: of any parameter that has zeros, one of one
+    dimension too (`masks.masks_of`)."""
     input: InputSpec
     num_classes: int
     classes: tuple[str, ...] | None
@@ -127,18 +128,23 @@ def open_models(
     channels = _channels(student, found, input)
     if channels.related and not found.same_architecture:
         student_facts = as_narrower(student_facts, student.network, found.opened.network)
+    masks = masks_of(student.network, student.checkpoint.masks, found.opened.network)
+    lost = warning_of(uses_of(student.network, masks, input.shape))
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
     return Models(
         student=student.network,
         teacher=found.opened.network,
-        masks=_masks(student.checkpoint, student.network),
+        masks=masks,
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
         architecture=required_architecture(checkpoint, spec),
         student_facts=student_facts,
         teacher_facts=teacher_facts,
-        warnings=_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+        warnings=(
+            *_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+            *([lost] if lost else []),
+        ),
         channels=channels,
     )
 
@@ -185,6 +191,7 @@ def open_classifier(
     trust_pickle: bool = False,
     belongs_to: Path | None = None,
     is_teacher: bool = False,
+    teacher: nn.Module | None = None,
 ) -> Classifier:
     """Open one checkpoint whose input must be known.
 
@@ -195,6 +202,7 @@ def open_classifier(
         trust_code: Python that a TOML file names may run without a trust record.
         belongs_to: a file whose TOML file says what that beside the checkpoint does not.
         is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
+        teacher: of a student, its dense network, where that is known.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
@@ -212,7 +220,7 @@ def open_classifier(
     num_classes = checked_num_classes(opened.network, input, spec)
     return Classifier(
         network=opened.network,
-        masks=_masks(opened.checkpoint, opened.network),
+        masks=masks_of(opened.network, opened.checkpoint.masks, teacher),
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
@@ -284,10 +292,3 @@ def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bo
             "recovery can only approach what it knows"
         )
     return tuple(warnings)
-
-
-def _masks(checkpoint: Checkpoint, student: nn.Module) -> dict[str, Tensor]:
-    parameters = dict(student.named_parameters(remove_duplicate=False))
-    explicit = {name: mask for name, mask in checkpoint.masks.items() if name in parameters}
-    found = {name: weight != 0 for name, weight in prunable_weights(student).items() if name not in explicit}
-    return explicit | {name: mask for name, mask in found.items() if not bool(mask.all())}

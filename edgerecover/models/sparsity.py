@@ -1,11 +1,17 @@
-"""Where a network's zeros stand: per layer and in total, over Conv, Linear and attention weights.
+"""Where a network's zeros stand: per layer and in total, over the weights that multiply.
+
+Those are the matrices and kernels of Conv, Linear, attention and recurrent layers, and of layers that people write
+themselves: every parameter with two sides longer than 1. Biases, gains of normalisation, tokens and embeddings (by
+class, or by the parameter's name: "pos_embed", "rel_pos_h", "relative_position_bias_table") are not among them.
 
 Shapes of weights: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose,
-(out, in) for Linear and for the projections that nn.MultiheadAttention holds as bare parameters.
+(out, in) for Linear and for the projections that nn.MultiheadAttention holds as bare parameters. A weight of people's
+own is read as (out, in, *kernel).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,10 +22,17 @@ if TYPE_CHECKING:
 
 DENSE_MAX_SPARSITY = 0.01
 """Up to this fraction of zeros counts as dense: trained weights hold a few by chance or by underflow."""
+_NO_WEIGHT = re.compile(
+    r"(?:^|_)(?:pos|position|positional|rel|relative|embed|embedding|embeddings|token|tokens|bias|biases|scale|gamma)"
+    r"(?:_|\d|$)"
+)
+"""In a parameter's own name."""
+_PARAMETRIZED = re.compile(r"(?:^|\.)parametrizations\.(?P<weight>\w+)\.original\d*$")
+"""As torch.nn.utils.parametrize names what a weight is computed from."""
 
 
 def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Conv, ConvTranspose, Linear and attention weights by state_dict key, in module order; a shared one comes once."""
+    """The weights that multiply, by state_dict key, in module order; a shared one comes once."""
     return {name: weight for name, weight, _ in prunable_layers(module)}
 
 
@@ -32,48 +45,71 @@ def measure(weights: nn.Module | Mapping[str, Tensor], *, narrower: bool = False
     that can be are, else unstructured; channel where the layers are narrower than the dense network's.
 
     Args:
-        weights: a network; or, when its architecture is not known, weights by name, read as Conv and Linear.
+        weights: a network; or, when its architecture is not known, all its tensors by name.
         narrower: it is a network whose layers lost channels.
     """
     if isinstance(weights, Mapping):
-        layers = [(name, weight, 1) for name, weight in weights.items()]
+        layers = [
+            (name, weight, 1)
+            for name, weight in weights.items()
+            if _is_weight(name.rpartition(".")[2], weight, any_shape=name.endswith("weight"))
+        ]
+        gains = [t for name, t in weights.items() if name.endswith(".weight") and f"{name[:-6]}running_mean" in weights]
     else:
         layers = list(prunable_layers(weights))
-    return measure_layers(layers, narrower=narrower)
+        gains = [gain for module in weights.modules() if (gain := _gain(module)) is not None]
+    return measure_layers(layers, gains, narrower=narrower)
 
 
-def measure_layers(layers: Sequence[tuple[str, Tensor, int]], *, narrower: bool = False) -> Sparsity:
-    """The same for name, weight and input dimension of each layer."""
+def measure_layers(
+    layers: Sequence[tuple[str, Tensor, int]], gains: Sequence[Tensor] = (), *, narrower: bool = False
+) -> Sparsity:
+    """The same for name, weight and input dimension of each layer, and γ of each batch norm."""
     eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
     measured = tuple(_measure_layer(*layer) for layer in layers)
-    return Sparsity(measured, Pattern.CHANNEL if narrower else _overall(measured, eligible))
+    return Sparsity(
+        measured,
+        Pattern.CHANNEL if narrower else _overall(measured, eligible),
+        num_norm_channels=sum(gain.numel() for gain in gains),
+        num_zero_norm_channels=sum(gain.numel() - int(gain.count_nonzero()) for gain in gains),
+    )
 
 
 def prunable_layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
-    """Weight key, weight and its input dimension of each prunable weight; a shared one comes once."""
-    from torch import nn
+    """Key, weight and input dimension of each weight that multiplies; a shared one comes once.
 
-    seen: set[int] = set()
-    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    for name, layer in module.named_modules():
-        for key in _weight_keys(layer):
-            weight = getattr(layer, key)
-            if weight is not None and id(weight) not in seen:
-                seen.add(id(weight))
-                yield f"{name}.{key}".removeprefix("."), weight.detach(), 0 if isinstance(layer, transposed) else 1
-
-
-def _weight_keys(layer: nn.Module) -> tuple[str, ...]:
-    """Attributes that hold a layer's own weight matrices; some of attention's may be None."""
+    Of a weight that is computed from another parameter (weight_norm, spectral_norm), that parameter.
+    """
     from torch import nn
 
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *transposed)):
-        return ("weight",)
-    if isinstance(layer, nn.MultiheadAttention):
-        # Query, key and value as one matrix or three: linear layers in all but name. out_proj is a module of its own.
-        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-    return ()
+    layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *transposed)
+    others = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    for key, parameter in module.named_parameters():
+        owner_name, _, name = key.rpartition(".")
+        if parametrized := _PARAMETRIZED.search(key):
+            owner_name, name = key[: parametrized.start()], parametrized["weight"]
+        owner = module.get_submodule(owner_name)
+        # A layer's own weight may be a single row; the norms beside a weight's direction are single columns.
+        is_layers_own = isinstance(owner, layers) and key.endswith("weight") and not parametrized
+        if not isinstance(owner, others) and _is_weight(name, parameter, any_shape=is_layers_own):
+            yield key, parameter.detach(), 0 if isinstance(owner, transposed) else 1
+
+
+def _is_weight(name: str, tensor: Tensor, *, any_shape: bool) -> bool:
+    """By its own name and, unless it may have `any_shape`, its sides."""
+    if not tensor.is_floating_point() or tensor.dim() < 2 or _NO_WEIGHT.search(name):
+        return False
+    return any_shape or sum(side > 1 for side in tensor.shape) >= 2
+
+
+def _gain(module: nn.Module) -> Tensor | None:
+    """γ of batch norm of any class; None where it has none, or is no batch norm."""
+    from torch import Tensor
+
+    mean, gain = getattr(module, "running_mean", None), getattr(module, "weight", None)
+    fits = isinstance(mean, Tensor) and isinstance(gain, Tensor) and gain.shape == mean.shape
+    return gain if fits else None
 
 
 def _measure_layer(name: str, weight: Tensor, input_dim: int) -> LayerSparsity:

@@ -57,6 +57,11 @@ def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity,
     is_dense = sparsity.pattern is Pattern.DENSE
     if is_dense and will_prune:
         return student
+    if is_dense and sparsity.zero_channels:
+        raise BadInputError(
+            f"{student.path}: {sparsity.zero_channels}, and no teacher is given",
+            hint="give the dense model with --teacher, or as teacher in model.toml",
+        )
     if is_dense:
         raise BadInputError(
             f"{student.path}: the model is dense and no teacher is given, so there is nothing to recover",

@@ -17,7 +17,7 @@ def two_four_masks(module: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...
     Of equal magnitudes, the later input channels stay, so the same weights always give the same masks.
 
     Args:
-        module: its Conv, ConvTranspose and Linear weights are pruned, each on its own.
+        module: its weights (`models.sparsity`) are pruned, each on its own.
 
     Returns:
         bool masks on the CPU by weight key, in the weights' shapes, True where a weight is kept; and the keys of

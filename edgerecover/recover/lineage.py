@@ -120,7 +120,7 @@ def lineage_of(
     Args:
         student: as it came.
         teacher: on the same device; of the same architecture, as wide or wider, or of another one.
-        masks: weight name to kept positions; a weight without one is compared as a whole.
+        masks: parameter name to kept positions; zeros of the student are left out with or without one.
         channels: the teacher's channels that a narrower student has.
     """
     if not channels.related:
@@ -151,12 +151,13 @@ def _pair(
 ) -> tuple[Tensor, Tensor] | None:
     """What the student has kept of a parameter and what the teacher has there, of one shape.
 
-    Both are zero where the mask prunes. None where nothing of the teacher's belongs to it.
+    Both are zero where the student is or the mask prunes. None where nothing of the teacher's belongs to it.
     """
     theirs = None if theirs is None else channels.of_teacher(name.rpartition(".")[0], theirs.detach(), dim=0)
     if theirs is None:
         return None
-    kept = torch.ones_like(ours, dtype=torch.bool) if mask is None else mask.to(ours.device)
+    # Whatever is zero may have been pruned, in any way; training leaves nothing at zero.
+    kept = ours != 0 if mask is None else mask.to(ours.device) & (ours != 0)
     if ours.dim() > 1 and theirs.dim() == ours.dim() and ours.shape[1] < theirs.shape[1]:
         some = slice(None, None, 1 + ours.shape[1] // _MAX_COLUMNS)
         ours, kept = ours[:, some], kept[:, some]

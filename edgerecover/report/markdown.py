@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgerecover.artifacts import Report
+from edgerecover.artifacts import Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.plain import plainly
@@ -65,8 +65,8 @@ def _model(report: Report) -> list[tuple[str, str]]:
             ("teacher's parameters", f"{report.teacher.num_parameters:,}"),
         ]),
         *([("pruned", s.pruned_to)] if s.macs_kept is not None else []),
-        ("zeros before", f"{percent(s.sparsity.sparsity)}, {s.sparsity.pattern.value}"),
-        ("zeros after", f"{percent(report.recovered_sparsity.sparsity)}, {report.recovered_sparsity.pattern.value}"),
+        ("zeros before", _zeros(s.sparsity)),
+        ("zeros after", _zeros(report.recovered_sparsity)),
         ("student sha256", s.sha256),
         ("teacher sha256", report.teacher.sha256),
         *([("activation record", record(report.record))] if report.record else []),
@@ -74,6 +74,11 @@ def _model(report: Report) -> list[tuple[str, str]]:
          f"{report.synthetic.num_held_back:,} held back"),
         ("images mirrored", mirroring(report.synthetic)),
     ]  # fmt: skip
+
+
+def _zeros(sparsity: Sparsity) -> str:
+    beside = f"; {sparsity.zero_channels}" if sparsity.zero_channels else ""
+    return f"{percent(sparsity.sparsity)}, {sparsity.pattern.value}{beside}"
 
 
 def _stages(report: Report) -> list[tuple[str, str]]:

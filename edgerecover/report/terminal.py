@@ -88,8 +88,9 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         low, high = facts.input.range
         pairs["input"] = f"{shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
     pairs |= {
-        "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} Conv and Linear weights, "
+        "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
+        **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
         "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
         "teacher": facts.teacher_named
         or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),

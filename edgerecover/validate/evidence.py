@@ -154,6 +154,7 @@ def doubts_of_file(
 def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
     sparsity = student.sparsity
     as_dense = sparsity.pattern is Pattern.DENSE or sparsity.num_zeros <= teacher.sparsity.num_zeros
+    as_dense &= sparsity.num_zero_norm_channels <= teacher.sparsity.num_zero_norm_channels
     if same_architecture and as_dense and student.num_parameters == teacher.num_parameters:
         yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
     empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]

@@ -11,7 +11,13 @@ _TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
 def sparsity_verdict(
-    pattern: Pattern, sparsity: float, sparse: str, runtime: str, exported: Exported, race: Race | None = None
+    pattern: Pattern,
+    sparsity: float,
+    sparse: str,
+    runtime: str,
+    exported: Exported,
+    race: Race | None = None,
+    zero_channels: str = "",
 ) -> str:
     """A few sentences on what this pattern of zeros brings: what the target's kernels do, and what was measured.
 
@@ -22,14 +28,24 @@ def sparsity_verdict(
         runtime: what runs the file on the target: "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
         exported: the float32 file.
         race: where the dense network ran beside it.
+        zero_channels: how many batch norm channels are zero, in words; empty where none is.
     """
-    parts = [_on_the_target(pattern, sparsity, sparse, runtime), *_measured(race), _file(pattern, exported, race)]
+    parts = [
+        _on_the_target(pattern, sparsity, sparse, runtime, zero_channels),
+        *_measured(race),
+        _file(pattern, exported, race),
+    ]
     return " ".join(part for part in parts if part)
 
 
-def _on_the_target(pattern: Pattern, sparsity: float, sparse: str, runtime: str) -> str:
+def _on_the_target(pattern: Pattern, sparsity: float, sparse: str, runtime: str, zero_channels: str) -> str:
     if pattern is Pattern.CHANNEL:
         return f"Whole channels are gone: {runtime} has less to compute on any device."
+    if _is_dense(pattern, sparsity) and zero_channels:
+        return (
+            f"{zero_channels[0].upper()}{zero_channels[1:]}. They bring no speed-up in {runtime}, which computes them "
+            "all the same, until a tool such as Torch-Pruning takes them out of the layers."
+        )
     if _is_dense(pattern, sparsity):
         return "The weights are dense: there are no zeros to use."
     zeros = f"{100 * sparsity:.0f} % {pattern.value} zeros"

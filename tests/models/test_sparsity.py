@@ -102,3 +102,45 @@ def test_attentions_projections_are_weights_too():
     two_four_along(same.out_proj.weight, 1)
     assert measure(same).pattern is Pattern.TWO_FOUR
     assert measure(same).num_zeros == 4 * 8 * 8 // 2
+
+
+class Odd(nn.Module):
+    """Weights of people's own beside what is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.ones(4, 3, 3, 3))
+        self.scale_of_layer = nn.Parameter(torch.ones(4, 1, 1))
+        self.pos_embed = nn.Parameter(torch.ones(1, 5, 4))
+        self.rel_pos_h = nn.Parameter(torch.ones(5, 4))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))
+        self.attention_biases = nn.Parameter(torch.ones(2, 9))
+        self.embedding = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm((4, 4))
+        self.row = nn.Linear(4, 1)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 6, 3))
+
+
+def test_weights_are_what_multiplies_whatever_its_class():
+    network = Odd()
+    assert list(prunable_weights(network)) == ["kernel", "row.weight", "normed.parametrizations.weight.original1"]
+    two_four_along(network.get_parameter("normed.parametrizations.weight.original1"), 0)
+    assert measure(network.normed).pattern is Pattern.TWO_FOUR
+
+
+def test_without_an_architecture_what_is_no_weight_is_left_out_by_its_name():
+    tensors = dict(Odd().state_dict()) | {"steps": torch.ones(2, 2, dtype=torch.int64)}
+    names = [layer.name for layer in measure(tensors).layers]
+    assert not {"pos_embed", "relative_position_bias_table", "steps"} & set(names)
+    assert {"kernel", "row.weight"} <= set(names)
+
+
+def test_zero_channels_of_batch_norm_stand_beside_the_weights():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LayerNorm(4), nn.BatchNorm2d(4, affine=False))
+    with torch.no_grad():
+        network[1].weight[:3] = 0
+    for weights in (network, network.state_dict()):
+        sparsity = measure(weights)
+        assert (sparsity.num_zeros, sparsity.pattern) == (0, Pattern.DENSE)
+        assert sparsity.zero_channels == "3 of 4 batch norm channels are zero"
+    assert measure(nn.BatchNorm2d(4)).zero_channels == ""

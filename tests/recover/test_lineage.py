@@ -208,3 +208,15 @@ def test_random_weights_are_free(protected, teacher):
             module.reset_parameters()
     student = copy.deepcopy(teacher)
     assert not protected(student)
+
+
+def test_zeros_that_no_mask_knows_are_pruning_and_no_training(student_and_masks, teacher):
+    """Channels of batch norm as network slimming leaves them, and a filter with its bias."""
+    student = copy.deepcopy(student_and_masks[0])
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter[0] = 0
+    assert lineage_of(student, teacher, {}).descent is Descent.COPIED
+    with torch.no_grad():
+        next(weight for weight in weights(student))[1] *= 1.01
+    assert lineage_of(student, teacher, {}).descent is Descent.TRAINED

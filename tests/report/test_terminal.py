@@ -186,7 +186,7 @@ def test_facts_of_a_checkpoint(report):
         "models.py:resnet20 (model.toml)",
         "269,722; 19 batch norm layers",
         "3×32×32, pixels 0 to 1 (model.toml)",
-        "80.4 % of 40,240 Conv and Linear weights, unstructured",
+        "80.4 % of 40,240 weights, unstructured",
         "none (zeros only)",
         "not inside",
     ):
