@@ -472,6 +472,8 @@ def _remarks(
         yield "the file takes its images channels last (N, H, W, C); the golden inputs are (N, C, H, W)"
     if file.is_quantized:
         yield "the file is quantized: zeros were counted where a weight stands for 0"
+    if file.facts.uncounted:
+        yield f"weights of these layers were not counted: {'; '.join(file.facts.uncounted[:5])}"
     if not file.sparsity.num_weights:
         yield "no Conv, Gemm or MatMul weight was found in the file: its sparsity is not known"
     if origin is not None and num_regrown is None:

@@ -124,6 +124,8 @@ class ModelFacts:
     """Of a channel-pruned network, its multiply-accumulates as a fraction of the dense network's; else None."""
     teacher_named: str | None = None
     """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
+    uncounted: tuple[str, ...] = ()
+    """Layers of an ONNX file whose weights cannot be told, each with the reason; `sparsity` is without them."""
 
     @property
     def pruned_to(self) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.files import compressed_bytes, replace_file
-from edgerecover.models.onnx_weights import graphs_of, weights_of
+from edgerecover.models.onnx_tensors import graphs_of
+from edgerecover.models.onnx_weights import weights_of
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:

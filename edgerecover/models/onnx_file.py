@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import Exported, ModelFacts, Sparsity, sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.files import compressed_bytes
-from edgerecover.models.onnx_weights import OnnxWeight, external_fields, graphs_of, weights_of
+from edgerecover.models.onnx_tensors import Tensors, external_fields, graphs_of
+from edgerecover.models.onnx_weights import OnnxWeight, UnknownWeight, layers_of, weights_of
 from edgerecover.models.sparsity import measure_layers
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ SUFFIX = ".onnx"
 MAX_FILE_BYTES = 2**31 - 1
 """What a protobuf can hold; larger weights lie in files beside it."""
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "ai.onnx.preview.training")
-_INTEGER_LAYERS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_INTEGER_LAYERS = (
+    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm",
+    "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "MatMulNBits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,18 @@ def read_onnx(path: Path) -> OnnxFile:
     if not model.graph.node or not opsets:
         raise BadInputError(f"{path}: is not an ONNX model: it holds no graph", hint="name an .onnx file")
     try:
-        layers = [_layer(weight) for weight in weights_of(model, path.parent)]
+        found = list(_measurable(layers_of(model, path.parent)))
+        gains = list(_gains(model, path.parent))
     except (ValueError, TypeError, KeyError, OSError, MemoryError) as error:  # numpy and onnx on damaged tensors
         raise BadInputError(
             f"{path}: a weight cannot be read: {str(error)[:200] or type(error).__name__}", hint="the file is damaged"
         ) from error
+    layers = [layer for layer in found if not isinstance(layer, UnknownWeight)]
+    unknown = [layer for layer in found if isinstance(layer, UnknownWeight)]
     return OnnxFile(
         path=path,
         external=external,
-        facts=_facts(path, model, external, measure_layers(layers), int(opsets[0])),
+        facts=_facts(path, model, external, measure_layers(layers, gains), unknown, int(opsets[0])),
         opset=int(opsets[0]),
         producer=_producer(model),
         is_quantized=any(node.op_type in _INTEGER_LAYERS for graph in graphs_of(model.graph) for node in graph.node),
@@ -249,14 +256,39 @@ def _num_bytes(tensor: onnx.TensorProto) -> int:
 # --- facts --------------------------------------------------------------------------------------------------
 
 
-def _layer(weight: OnnxWeight) -> tuple[str, Tensor, int]:
-    """As `measure_layers` takes it: ones where the weight is not zero."""
+def _measurable(
+    layers: Iterable[OnnxWeight | UnknownWeight],
+) -> Iterator[tuple[str, Tensor, int] | UnknownWeight]:
+    """As `measure_layers` takes a weight: ones where it is not zero, which take less memory."""
     import torch
 
-    return weight.name, torch.from_numpy(~weight.is_zero), 1 if weight.input_axis is None else weight.input_axis
+    for layer in layers:
+        if isinstance(layer, UnknownWeight):
+            yield layer
+        else:
+            axis = 1 if layer.input_axis is None else layer.input_axis
+            yield layer.name, torch.from_numpy(~layer.is_zero), axis
 
 
-def _facts(path: Path, model: onnx.ModelProto, external: tuple[str, ...], sparsity: Sparsity, opset: int) -> ModelFacts:
+def _gains(model: onnx.ModelProto, folder: Path) -> Iterator[Tensor]:
+    """γ of each batch norm that was not folded into a layer: ones where it is not zero."""
+    import torch
+
+    tensors = Tensors(model, folder)
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            if node.op_type == "BatchNormalization" and (gain := tensors.stored(node.input[1])) is not None:
+                yield torch.from_numpy(gain != 0)
+
+
+def _facts(
+    path: Path,
+    model: onnx.ModelProto,
+    external: tuple[str, ...],
+    sparsity: Sparsity,
+    unknown: Iterable[UnknownWeight],
+    opset: int,
+) -> ModelFacts:
     graphs = list(graphs_of(model.graph))
     size_bytes = path.stat().st_size + sum((path.parent / location).stat().st_size for location in external)
     return ModelFacts(
@@ -275,6 +307,7 @@ def _facts(path: Path, model: onnx.ModelProto, external: tuple[str, ...], sparsi
         sparsity=sparsity,
         input=None,
         input_source="unknown",
+        uncounted=tuple(f"{layer.layer}: {layer.reason}" for layer in unknown),
     )
 
 

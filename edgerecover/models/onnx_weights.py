@@ -1,44 +1,57 @@
 """The weights of an ONNX file as its layers use them: float, half, or integers with a zero point.
 
 A weight reaches its layer through nodes that keep its zeros (Transpose, Reshape, Cast, DequantizeLinear …): these are
-followed back to the tensor that the file stores.
+followed back to the tensor that the file stores. One that is computed from stored tensors alone, such as
+`Mul(weight, mask)` or the normalised weight of weight_norm, is computed here. What depends on an input is no weight;
+a layer whose weight cannot be told is named.
 
 Shapes: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgerecover.models.onnx_tensors import NotComputedError, Tensors, graphs_of
 
 if TYPE_CHECKING:
     import numpy
     import onnx
     from numpy.typing import NDArray
 
-MAX_ELEMENTS = 2**31 - 1
-"""Of one tensor: a file of a few bytes can claim any shape for a sparse one."""
-_KEEP_ZEROS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "QuantizeLinear")
+_KEEP_ZEROS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "QuantizeLinear",
+               "DequantizeLinear", "Split", "Slice")  # fmt: skip
+_HIDE_AXES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice")
+_STANDARD_DOMAINS = ("", "ai.onnx")
+_NO_LAYERS = (
+    "BiasAdd", "BiasGelu", "BiasSplitGelu", "EmbedLayerNormalization", "GatedRelativePositionBias",
+    "GatherBlockQuantized", "QEmbedLayerNormalization", "QLinearAdd", "QLinearConcat", "QLinearMul", "QLinearWhere",
+    "RelativePositionBias", "RotaryEmbedding", "SkipLayerNormalization",
+)  # fmt: skip
+"""onnxruntime's own operators that take tables of two dimensions, or add and multiply entry by entry."""
 
 
 @dataclass(frozen=True)
 class OnnxWeight:
-    """One stored tensor that is the weight of a layer."""
+    """One tensor that is the weight of a layer."""
 
     name: str
+    """Of the tensor that the file stores; of one that is computed, of the stored one that it has its shape from."""
     stored: NDArray[Any]
+    """Its content, or what was computed."""
     zero_point: NDArray[Any] | None
-    """Of an integer weight: what stands for zero, one for all or one per slice along `zero_axis`."""
+    """Of an integer weight: what stands for zero, one for all, one per slice along `zero_axis`, or one per block."""
     zero_axis: int
     input_axis: int | None
     """Of its input channels; None where a Reshape hides it."""
 
     @cached_property
     def is_zero(self) -> NDArray[numpy.bool_]:
-        """Where the weight is zero, in the shape of the stored tensor."""
+        """Where the weight is zero, in the shape of `stored`."""
         import numpy as np
 
         zero: Any = 0
@@ -48,13 +61,34 @@ class OnnxWeight:
                 shape = [1] * self.stored.ndim
                 shape[self.zero_axis] = zero.size
                 zero = zero.reshape(shape)
+            elif zero.ndim == self.stored.ndim and zero.size > 1:  # by block
+                axis, sides = self.zero_axis, (self.stored.shape[self.zero_axis], zero.shape[self.zero_axis])
+                zero = np.repeat(zero, -(-sides[0] // sides[1]), axis).take(range(sides[0]), axis)
         return np.asarray(self.stored == zero)
 
 
-def weights_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[OnnxWeight]:
-    """Weights of Conv, ConvTranspose, Gemm and MatMul, and of their integer kinds, each tensor once, in node order.
+@dataclass(frozen=True)
+class UnknownWeight:
+    """A layer whose weight cannot be told."""
 
-    Nested graphs are looked into; functions that the file defines are not.
+    layer: str
+    """Its node's name and kind, for people: "QMoE /block/moe"."""
+    reason: str
+
+
+def weights_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[OnnxWeight]:
+    """The weights of all layers, each tensor once, in node order; `layers_of` names those that cannot be told.
+
+    Raises:
+        ValueError: a tensor's content does not fit its shape.
+    """
+    return (layer for layer in layers_of(model, folder) if isinstance(layer, OnnxWeight))
+
+
+def layers_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[OnnxWeight | UnknownWeight]:
+    """Weights of Conv, Gemm, MatMul, Einsum, recurrent layers, and of the kinds that onnxruntime's tools make of them.
+
+    Each tensor comes once, in node order. Nested graphs and functions that the file defines are looked into.
 
     Args:
         model: parsed, its external data not loaded.
@@ -63,99 +97,184 @@ def weights_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[O
     Raises:
         ValueError: a tensor's content does not fit its shape.
     """
-    tensors = _Tensors(model, folder)
+    model = _inlined(model)
+    tensors = Tensors(model, folder)
     seen: set[str] = set()
     for graph in graphs_of(model.graph):
         for node in graph.node:
-            for name, zero_name, axis in _weight_inputs(node):
-                found = tensors.trace(name, axis, zero_name)
-                if found is not None and found.name not in seen and found.stored.ndim >= 2:
-                    seen.add(found.name)
+            if all(tensors.is_constant(name) for name in node.input if name):
+                continue  # no layer, but a part of what computes a weight
+            for place in _places(node, tensors):
+                found = _traced(tensors, node, place)
+                key = found.name if isinstance(found, OnnxWeight) else found.layer if found else ""
+                if found is not None and key not in seen:
+                    seen.add(key)
                     yield found
 
 
-def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those nested in its nodes (the branches of If, the bodies of Loop)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            nested = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for inner in nested:
-                yield from graphs_of(inner)
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not model.functions:
+        return model
+    import onnx.inliner
+
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # what its C++ raises shares no base
+        raise ValueError(f"its functions cannot be put in their places: {str(error)[:100]}") from error
 
 
-def _weight_inputs(node: onnx.NodeProto) -> Iterator[tuple[str, str, int]]:
-    """Name of each input that may be a weight, name of its zero point or "", axis of its input channels."""
+# --- where layers have their weights ------------------------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """Of a node's input that is a weight, if it does not depend on the model's own input."""
+
+    input: int
+    axis: int | None
+    """Of its input channels."""
+    zero_index: int = -1
+    """Of the input with its zero point; -1: there is none."""
+    is_certain: bool = False
+    """It is the layer's weight, whatever it depends on."""
+
+
+def _places(node: onnx.NodeProto, tensors: Tensors) -> Iterator[_Place]:
+    if node.op_type == "Einsum":
+        yield from (_Place(index, None) for index in range(len(node.input)))
+        return
     flags = {attribute.name: attribute.i for attribute in node.attribute}
-    places: dict[str, tuple[tuple[int, int, int], ...]] = {
-        "Conv": ((1, -1, 1),),
-        "ConvTranspose": ((1, -1, 0),),
-        "Gemm": ((0, -1, 0 if flags.get("transA") else 1), (1, -1, 1 if flags.get("transB") else 0)),
-        "MatMul": ((0, -1, -1), (1, -1, -2)),
-        "ConvInteger": ((1, 3, 1),),
-        "MatMulInteger": ((0, 2, -1), (1, 3, -2)),
-        "QLinearConv": ((3, 5, 1),),
-        "QLinearMatMul": ((0, 2, -1), (3, 5, -2)),
+    a, b = (-2 if flags.get("transA") else -1), (-1 if flags.get("transB") else -2)
+    known: dict[str, tuple[_Place, ...]] = {
+        "Conv": (_Place(1, 1, is_certain=True),),
+        "ConvTranspose": (_Place(1, 0, is_certain=True),),
+        "DeformConv": (_Place(1, 1, is_certain=True),),
+        "Gemm": (_Place(0, a), _Place(1, b)),
+        "MatMul": (_Place(0, -1), _Place(1, -2)),
+        "ConvInteger": (_Place(1, 1, 3, is_certain=True),),
+        "MatMulInteger": (_Place(0, -1, 2), _Place(1, -2, 3)),
+        "QLinearConv": (_Place(3, 1, 5, is_certain=True),),
+        "QLinearMatMul": (_Place(0, -1, 2), _Place(3, -2, 5)),
+        "LSTM": (_Place(1, 2), _Place(2, 2)),
+        "GRU": (_Place(1, 2), _Place(2, 2)),
+        "RNN": (_Place(1, 2), _Place(2, 2)),
     }
-    for place, zero_place, axis in places.get(node.op_type, ()):
-        if place < len(node.input) and node.input[place]:
-            zero_name = node.input[zero_place] if 0 <= zero_place < len(node.input) else ""
-            yield node.input[place], zero_name, axis
+    # docs/ContribOperators.md of github.com/microsoft/onnxruntime, whose fusions and quantizers write these.
+    known_to_onnxruntime: dict[str, tuple[_Place, ...]] = {
+        "FusedConv": known["Conv"],
+        "NhwcFusedConv": known["Conv"],
+        "FusedGemm": known["Gemm"],
+        "FusedMatMul": (_Place(0, a), _Place(1, b)),
+        "FusedMatMulActivation": (_Place(0, a), _Place(1, b)),
+        "GemmFastGelu": known["MatMul"],
+        "TransposeMatMul": (_Place(0, a), _Place(1, b)),
+        "QGemm": (_Place(0, a, 2), _Place(3, b, 5)),
+        "QLinearConv": known["QLinearConv"],
+        "DynamicQuantizeMatMul": (_Place(1, -2, 3),),
+        "MatMulIntegerToFloat": (_Place(0, -1, 4), _Place(1, -2, 5)),
+        "MatMulInteger16": known["MatMul"],
+        "DynamicQuantizeLSTM": (_Place(1, 1, 9), _Place(2, 1, 11)),
+        "Attention": (_Place(1, 0),),
+        "QAttention": (_Place(1, 0, 7),),
+    }
+    if node.domain in _STANDARD_DOMAINS:
+        yield from known.get(node.op_type, ())
+    elif node.op_type in known_to_onnxruntime:
+        yield from known_to_onnxruntime[node.op_type]
+    elif node.op_type == "MatMulNBits":
+        yield _Place(1, 1, 3)
+    elif node.op_type in known:  # ai.onnx kinds in a domain of their own, as onnxruntime lays them out for a processor
+        yield from known[node.op_type]
+    elif node.op_type not in _NO_LAYERS:
+        yield from (_Place(index, None) for index, name in enumerate(node.input) if _is_matrix(tensors, name))
 
 
-class _Tensors:
-    """What a file stores under which name, and the nodes through which it is passed on."""
+def _is_matrix(tensors: Tensors, name: str) -> bool:
+    return tensors.is_stored(name) and sum(side > 1 for side in tensors.shape_of(name)) >= 2
 
-    def __init__(self, model: onnx.ModelProto, folder: Path | None) -> None:
-        self._folder = folder
-        self._dense: dict[str, onnx.TensorProto] = {}
-        self._sparse: dict[str, onnx.SparseTensorProto] = {}
-        self._makers: dict[str, onnx.NodeProto] = {}
-        for graph in graphs_of(model.graph):
-            self._dense |= {tensor.name: tensor for tensor in graph.initializer}
-            self._sparse |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
-            for node in graph.node:
-                if node.op_type == "Constant" and node.output:
-                    self._constant(node)
-                elif node.op_type in (*_KEEP_ZEROS, "DequantizeLinear") and node.input and node.output:
-                    self._makers[node.output[0]] = node
 
-    def _constant(self, node: onnx.NodeProto) -> None:
-        for attribute in node.attribute:
-            if attribute.name == "value" and attribute.HasField("t"):
-                self._dense[node.output[0]] = attribute.t
-            elif attribute.name == "sparse_value" and attribute.HasField("sparse_tensor"):
-                self._sparse[node.output[0]] = attribute.sparse_tensor
+# --- back to what is stored ---------------------------------------------------------------------------------
 
-    def trace(self, name: str, axis: int, zero_name: str) -> OnnxWeight | None:
-        """The stored tensor behind `name`; None when it is computed from an input."""
-        input_axis: int | None = axis
-        zero_axis, passed = 0, 0
-        while name in self._makers:
-            node = self._makers[name]
-            passed += 1
-            if passed > len(self._makers):  # a damaged file can go in circles
-                return None
-            if node.op_type == "DequantizeLinear":
-                zero_name = node.input[2] if len(node.input) > 2 else ""
-                zero_axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-            elif node.op_type == "Transpose":
-                input_axis = _before_transpose(node, input_axis)
-            elif node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
-                input_axis = None
-            name = node.input[0]
-        stored = self._array(name)
-        if stored is None:
-            return None
-        zero = self._array(zero_name) if zero_name else None
-        return OnnxWeight(name, stored, zero, zero_axis, _counted_from_front(input_axis, stored.ndim))
 
-    def _array(self, name: str) -> NDArray[Any] | None:
-        if name in self._dense:
-            return array_of(self._dense[name], self._folder)
-        if name in self._sparse:
-            return _densified(self._sparse[name], self._folder)
+def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> OnnxWeight | UnknownWeight | None:
+    """None where the input is no weight: it is left out, too small, or depends on the model's input."""
+    name = node.input[place.input] if place.input < len(node.input) else ""
+    if not name:
         return None
+    layer = f"{node.op_type} {node.name or (node.output[0] if node.output else '')}".strip()
+    zero_name = node.input[place.zero_index] if 0 <= place.zero_index < len(node.input) else ""
+    if node.domain not in _STANDARD_DOMAINS and place.axis is None:
+        return UnknownWeight(layer, f"{node.domain}.{node.op_type} is not an operator whose weights are known here")
+    if node.op_type == "MatMulNBits":
+        return _of_few_bits(tensors, node, layer)
+    input_axis, zero_axis, passed = place.axis, 0, 0
+    while not tensors.is_stored(name):
+        maker = tensors.makers.get(name)
+        passed += 1
+        if maker is None or maker.op_type not in _KEEP_ZEROS or not maker.input or passed > len(tensors.makers):
+            break  # a damaged file can go in circles
+        if maker.op_type == "DequantizeLinear":
+            zero_name = maker.input[2] if len(maker.input) > 2 else ""
+            zero_axis = next((a.i for a in maker.attribute if a.name == "axis"), 1)
+        elif maker.op_type == "QuantizeLinear":
+            zero_name = ""  # what is behind is not yet quantised
+        elif maker.op_type == "Transpose":
+            input_axis = _before_transpose(maker, input_axis)
+        elif maker.op_type in _HIDE_AXES:
+            input_axis = None
+        name = maker.input[0]
+    try:
+        stored, label = _content(tensors, name)
+        zero = _content(tensors, zero_name)[0] if zero_name else None
+    except NotComputedError as error:
+        return UnknownWeight(layer, str(error))
+    if stored is None:
+        return UnknownWeight(layer, "its weight is computed from the input") if place.is_certain else None
+    if stored.ndim < 2:
+        return None
+    return OnnxWeight(label, stored, zero, zero_axis, _counted_from_front(input_axis, stored.ndim))
+
+
+def _content(tensors: Tensors, name: str) -> tuple[NDArray[Any] | None, str]:
+    """What a tensor holds, and the name to call it by; None where it depends on an input."""
+    if (stored := tensors.stored(name)) is not None:
+        return stored, name
+    if not tensors.is_constant(name):
+        return None, name
+    computed = tensors.computed(name)
+    alike = sorted(source for source in tensors.sources(name) if tensors.shape_of(source) == computed.shape)
+    # A mask has the weight's shape as well; its name says what it is.
+    return computed, next((source for source in alike if "mask" not in source.lower()), name)
+
+
+def _of_few_bits(tensors: Tensors, node: onnx.NodeProto, layer: str) -> OnnxWeight | UnknownWeight | None:
+    """The weight (N, K) of a MatMulNBits, which keeps it in blocks along K: (N, blocks, bytes)."""
+    import numpy as np
+
+    flags = {attribute.name: attribute.i for attribute in node.attribute}
+    bits, size, num_inputs = flags.get("bits", 4), flags.get("block_size", 0), flags.get("K", 0)
+    packed = tensors.stored(node.input[1])
+    if packed is None or bits not in (2, 4, 8) or packed.ndim != 3 or packed.dtype != np.uint8:
+        return UnknownWeight(layer, "its packed weight cannot be read")
+    if packed.shape[2] * 8 != size * bits or not 0 < num_inputs <= packed.shape[1] * size:
+        return UnknownWeight(layer, "its packed weight does not fit its attributes")
+    values = _unpacked(packed, bits).astype(np.int16)  # (N, blocks, size)
+    zero: Any = np.int16(1 << (bits - 1))
+    if len(node.input) > 3 and node.input[3]:
+        stored = tensors.stored(node.input[3])
+        if stored is None:
+            return UnknownWeight(layer, "its zero points cannot be read")
+        zero = _unpacked(stored.reshape(len(packed), -1), bits) if stored.dtype == np.uint8 else stored
+        zero = zero.reshape(len(packed), -1)[:, : packed.shape[1], None]
+    shifted = (values - zero).reshape(len(packed), -1)[:, :num_inputs]
+    return OnnxWeight(node.input[1], shifted, None, 0, 1)
+
+
+def _unpacked(packed: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Numbers of few bits, the lowest bits of each byte first, along the last axis."""
+    import numpy as np
+
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return ((packed[..., None] >> shifts) & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)
 
 
 def _before_transpose(node: onnx.NodeProto, axis: int | None) -> int | None:
@@ -173,51 +292,3 @@ def _counted_from_front(axis: int | None, num_axes: int) -> int | None:
     if axis is None or not -num_axes <= axis < num_axes:
         return None
     return axis % num_axes
-
-
-# --- content of tensors -------------------------------------------------------------------------------------
-
-
-def array_of(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
-    """A stored tensor's content, external or inside.
-
-    Raises:
-        ValueError: the content does not fit the shape, or lies outside although `folder` is None.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    if any(side < 0 for side in tensor.dims):  # numpy would take -1 for "whatever fits"
-        raise ValueError(f"{tensor.name}: its shape is {list(tensor.dims)}")
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    if folder is None:
-        raise ValueError(f"{tensor.name}: its content lies outside the file")
-    where = external_fields(tensor)
-    inside = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    with (folder / where["location"]).open("rb") as file:
-        file.seek(int(where.get("offset", "0")))
-        inside.raw_data = file.read(int(where["length"])) if "length" in where else file.read()
-    return numpy_helper.to_array(inside)
-
-
-def external_fields(tensor: onnx.TensorProto) -> Mapping[str, str]:
-    """`location`, `offset`, `length` … as the file states them."""
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def _densified(sparse: onnx.SparseTensorProto, folder: Path | None) -> NDArray[Any]:
-    import math
-
-    import numpy as np
-
-    dims = tuple(sparse.dims)
-    if any(side < 0 for side in dims) or math.prod(dims) > MAX_ELEMENTS:
-        raise ValueError(f"{sparse.values.name}: a sparse tensor of shape {dims} is not possible")
-    values, indices = array_of(sparse.values, folder), array_of(sparse.indices, folder)
-    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dims)
-    dense = np.zeros(math.prod(dims), values.dtype)
-    if flat.size and (flat.min() < 0 or flat.max() >= dense.size):
-        raise ValueError(f"{sparse.values.name}: an index lies outside its shape {dims}")
-    dense[flat] = values
-    return dense.reshape(dims)

@@ -1,7 +1,5 @@
 """Where a PyTorch parameter is zero, found again in a tensor that is laid out in another way."""
 
-
-
 from __future__ import annotations
 
 from collections.abc import Iterator

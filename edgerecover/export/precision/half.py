@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.export.precision.graph import Graph
 from edgerecover.export.precision.ranges import Ranges, Seen
-from edgerecover.models.onnx_weights import graphs_of
+from edgerecover.models.onnx_tensors import graphs_of
 from edgerecover.silence import silence
 
 if TYPE_CHECKING:
