@@ -32,6 +32,7 @@ from edgerecover.device import Compute, choose_compute
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
 from edgerecover.models.networks import Models, open_models
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.sparsity import measure
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.runtime.host import this_host
@@ -39,7 +40,6 @@ from edgerecover.runtime.session import open_session
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
-from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict

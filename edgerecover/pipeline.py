@@ -46,6 +46,7 @@ from edgerecover.models.channels import match_channels
 from edgerecover.models.digest import weights_sha256
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.sparsity import measure
 from edgerecover.models.spec import stated
 from edgerecover.models.uses import uses_of, warning_of
@@ -80,7 +81,6 @@ from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.settle import Settled, settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
-from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.twins import export_twins
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_over, doubts

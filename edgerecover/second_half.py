@@ -35,6 +35,7 @@ from edgerecover.device import choose_compute
 from edgerecover.errors import BadInputError
 from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
 from edgerecover.models.networks import Classifier, open_classifier
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.spec import resolve, stated
 from edgerecover.packing import (
@@ -61,7 +62,6 @@ from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.stage import procedural_set, synthesis_key, synthesize
-from edgerecover.synthesize.statistics import batch_norms_of
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts_of_file
 from edgerecover.validate.gates import Measured, judge

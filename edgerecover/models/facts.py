@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from edgerecover.models.sparsity import measure
 from edgerecover.models.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def facts_of(
@@ -45,7 +46,7 @@ def facts_of(
         architecture=spec.architecture,
         architecture_source=spec.architecture_source,
         num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_batch_norms=sum(key.endswith("running_mean") for key in tensors),
+        num_batch_norms=_num_batch_norms(tensors, network),
         num_classes=num_classes,
         has_masks=bool(checkpoint.masks),
         teacher_inside=checkpoint.dense_tensors is not None,
@@ -54,6 +55,15 @@ def facts_of(
         input_source=spec.input_source,
         macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
     )
+
+
+def _num_batch_norms(tensors: Mapping[str, Tensor], network: nn.Module | None) -> int:
+    """Layers whose statistics synthesis uses; without a network, those that hold some."""
+    if network is None:
+        return sum(key.endswith("running_mean") for key in tensors)
+    from edgerecover.models.norms import batch_norms_of
+
+    return len(batch_norms_of(network))
 
 
 def as_narrower(facts: ModelFacts, network: nn.Module, teacher: nn.Module) -> ModelFacts:

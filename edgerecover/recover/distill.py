@@ -28,6 +28,7 @@ from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.norms import adapts, batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.ranks import ALONE, Ranks
@@ -38,7 +39,7 @@ from edgerecover.recover.shared_norms import shared_norms
 from edgerecover.recover.views import augment, draw_views
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, batch_norms_of, tapped
+from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, tapped
 
 _MOMENTUM = 0.1
 _VISIBLE_AFTER_S = 60.0
@@ -387,11 +388,11 @@ def _follow(fresh: FreshDreams, training: _Training, ranks: Ranks) -> None:
 
 @contextmanager
 def _batch_norms(student: nn.Module, bn: str) -> Iterator[None]:
-    """BN layers as the settings ask, following the student at PyTorch's usual pace.
+    """BN layers as the settings ask, following the student at PyTorch's usual pace; frozen ones stay as they are.
 
     A network's own momentum is for its own training: None averages over it all, and 0 never moves.
     """
-    layers = batch_norms_of(student).values()
+    layers: list[Any] = [layer for layer in batch_norms_of(student).values() if adapts(layer)]
     own = [layer.momentum for layer in layers]
     try:
         for layer in layers:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.linear_calls import LinearCall
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
 from edgerecover.recover.linear_maps import (
@@ -39,7 +40,6 @@ from edgerecover.recover.linear_maps import (
 from edgerecover.recover.patches import rows_of, samples, weight_of
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.statistics import batch_norms_of
 
 _MAX_IMAGES = 512
 """A bound on the time: every layer costs a forward of these, up to it, through both networks."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Descent, Lineage
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.norms import batch_norms_of, stored_by
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
-from edgerecover.synthesize.statistics import batch_norms_of
 
 _SAME = 1e-5
 """Two float32 numbers that differ by less, relative to their size, are one number that was computed twice."""
@@ -210,10 +210,10 @@ def _is_rounded_to(ours: Tensor, theirs: Tensor, top: Tensor, num_steps: int) ->
 
 def _own_statistics(student: nn.Module, teacher: nn.Module, channels: ChannelMap) -> Iterator[str]:
     """Names of the batch norm statistics that are not the teacher's."""
-    taught = batch_norms_of(teacher)
+    taught = {name: stored_by(layer) for name, layer in batch_norms_of(teacher).items()}
     for name, layer in batch_norms_of(student).items():
-        for statistic in ("running_mean", "running_var"):
-            ours, theirs = getattr(layer, statistic), getattr(taught.get(name), statistic, None)
+        stored = zip(("running_mean", "running_var"), stored_by(layer), taught.get(name, (None, None)), strict=True)
+        for statistic, ours, theirs in stored:
             theirs = None if theirs is None else channels.of_teacher(name, theirs, dim=0)
             if (
                 theirs is None

@@ -9,7 +9,7 @@ PyTorch's own SyncBatchNorm refuses tensors on the CPU, where this is tested; th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,34 +17,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgerecover.models.norms import Normalisation, adapts, batch_norms_of, normalising
 from edgerecover.ranks import Ranks
-from edgerecover.synthesize.statistics import batch_norms_of
 
 
 @contextmanager
 def shared_norms(network: nn.Module, ranks: Ranks) -> Iterator[None]:
     """BN layers that are in training mode normalise by the whole batch, of which each process has a part.
 
-    Gradients of weights and biases are those of this process's part; their sum over the processes is the batch's.
+    A layer is given an input that is normalised already, and statistics that leave it so: all else that its own forward
+    does, it does. Gradients of weights and biases are those of this process's part; their sum over the processes is the
+    batch's.
     """
-    layers = list(batch_norms_of(network).values()) if ranks.size > 1 else []
-    for layer in layers:
-        # On the object, so that its class and its hooks stay as they are.
-        layer.forward = partial(_forward, layer, ranks)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
+    layers = [layer for layer in batch_norms_of(network).values() if adapts(layer)] if ranks.size > 1 else []
+    with ExitStack() as stack:
         for layer in layers:
-            del layer.forward
+            stack.enter_context(normalising(layer, partial(_by_all, layer, ranks)))
+        yield
 
 
-def _forward(layer: Any, ranks: Ranks, x_NC: Tensor) -> Tensor:
+def _by_all(layer: Any, ranks: Ranks, x_NC: Tensor) -> Normalisation | None:
     if not layer.training:
-        return type(layer).forward(layer, x_NC)  # type: ignore[no-any-return]
+        return None
     mean_C, var_C, count = _pooled(x_NC, ranks)
     _follow(layer, mean_C, var_C, count)
-    normalised: Tensor = _Normalise.apply(x_NC, layer.weight, layer.bias, mean_C, var_C, count, layer.eps, ranks)
-    return normalised
+    normalised_NC = _Normalise.apply(x_NC, mean_C, var_C, count, layer.eps, ranks)
+    return Normalisation(normalised_NC, torch.zeros_like(mean_C), torch.full_like(var_C, 1 - layer.eps))
 
 
 @torch.no_grad()
@@ -67,8 +65,6 @@ def _pooled(x_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
 
 def _follow(layer: Any, mean_C: Tensor, var_C: Tensor, count: float) -> None:
     """Running statistics, as PyTorch keeps them: an exponential mean, of the unbiased variance."""
-    if not layer.track_running_stats:
-        return
     momentum = layer.momentum
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
@@ -81,39 +77,29 @@ def _follow(layer: Any, mean_C: Tensor, var_C: Tensor, count: float) -> None:
 class _Normalise(torch.autograd.Function):
     """Normalisation by statistics of the whole batch, with the gradient that comes through them.
 
-    dx = w / σ · (dy - mean(dy) - x̂ · mean(dy · x̂)), means over all processes (Ioffe & Szegedy 2015, section 3).
+    dx = 1 / σ · (dy - mean(dy) - x̂ · mean(dy · x̂)), means over all processes (Ioffe & Szegedy 2015, section 3).
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x_NC: Tensor,
-        weight_C: Tensor | None,
-        bias_C: Tensor | None,
-        mean_C: Tensor,
-        var_C: Tensor,
-        count: float,
-        eps: float,
-        ranks: Ranks,
+        ctx: Any, x_NC: Tensor, mean_C: Tensor, var_C: Tensor, count: float, eps: float, ranks: Ranks
     ) -> Tensor:
-        ctx.save_for_backward(x_NC, weight_C, mean_C, torch.rsqrt(var_C + eps))
-        ctx.count, ctx.ranks, ctx.has_bias, ctx.eps = count, ranks, bias_C is not None, eps
-        return F.batch_norm(x_NC, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
+        ctx.save_for_backward(x_NC, mean_C, torch.rsqrt(var_C + eps))
+        ctx.count, ctx.ranks, ctx.eps = count, ranks, eps
+        return F.batch_norm(x_NC, mean_C, var_C, None, None, False, 0.0, eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy_NC,) = gradients
-        x_NC, weight_C, mean_C, slope_C = ctx.saved_tensors
+        x_NC, mean_C, slope_C = ctx.saved_tensors
         # PyTorch's own backward, in one pass, is that of this part alone; its means then give way to those of all.
-        dx_NC, own_weight_C, own_bias_C = torch.ops.aten.native_batch_norm_backward(
-            dy_NC, x_NC, weight_C, None, None, mean_C, slope_C, True, ctx.eps, [True, True, True]
+        dx_NC, own_xhat_C, own_sum_C = torch.ops.aten.native_batch_norm_backward(
+            dy_NC, x_NC, None, None, None, mean_C, slope_C, True, ctx.eps, [True, True, True]
         )
-        own = torch.stack([own_bias_C.float(), own_weight_C.float()])
+        own = torch.stack([own_sum_C.float(), own_xhat_C.float()])
         mean_gap_C, xhat_gap_C = own * x_NC.shape[1] / x_NC.numel() - ctx.ranks.sum(own) / ctx.count
-        gain_C = slope_C if weight_C is None else slope_C * weight_C.float()
-        rise_C = gain_C * slope_C * xhat_gap_C
-        offset_C = gain_C * mean_gap_C - rise_C * mean_C
+        rise_C = slope_C.square() * xhat_gap_C
+        offset_C = slope_C * mean_gap_C - rise_C * mean_C
         per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
         dx_NC += torch.addcmul(offset_C.view(per_channel), x_NC.float(), rise_C.view(per_channel)).to(dx_NC.dtype)
-        d_weight = own_weight_C if weight_C is not None else None
-        return dx_NC, d_weight, own_bias_C if ctx.has_bias else None, None, None, None, None, None
+        return dx_NC, None, None, None, None, None

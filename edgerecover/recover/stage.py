@@ -22,6 +22,7 @@ from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
 from edgerecover.ranks import ALONE, Ranks
@@ -34,7 +35,6 @@ from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.statistics import batch_norms_of
 
 _EVALUATION_BATCH = 128
 

@@ -18,18 +18,19 @@ variances are taken with BN's eps, as BN divides by them: a teacher repaired aga
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.norms import Normalisation, batch_norms_of, eps_of, normalising, stored_by
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints, State
 from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.statistics import batch_norms_of, batch_statistics
+from edgerecover.synthesize.statistics import Moments, moments_of
 
 _MAX_RATIO = 4.0
 """Largest correction of a variance, either way: channels that are nearly dead on dreams would explode without it."""
@@ -69,20 +70,19 @@ def repair_statistics(
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
+        own_mean, own_var = stored_by(layer)
         mean_s, var_s = student_statistics[name]
         kept_4C = channels.of_teacher(name, taught_by_name[name], dim=1) if name in taught_by_name else None
         if kept_4C is None:
-            layer.running_mean.copy_(mean_s)
-            layer.running_var.copy_(var_s)
+            own_mean.copy_(mean_s)
+            own_var.copy_(var_s)
             continue
         stored_mean, stored_var, mean_t, var_t = kept_4C
-        eps = layer.eps
+        eps = eps_of(layer)
         ratio = ((stored_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
         scale = ((var_s + eps) / (var_t + eps)).sqrt()
-        layer.running_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
-        layer.running_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
+        own_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
+        own_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
     for checkpoint in kept:
         checkpoint.discard()
 
@@ -100,10 +100,7 @@ def _stored_and_measured(
     layers = batch_norms_of(teacher)
     taught = {}
     for name, measured in _statistics_on(teacher, images, batch_size, compute, checkpoint, task, ranks).items():
-        mean_C, var_C = layers[name].running_mean, layers[name].running_var
-        assert mean_C is not None
-        assert var_C is not None
-        taught[name] = torch.stack([mean_C, var_C, *measured])
+        taught[name] = torch.stack([*(values_C.float() for values_C in stored_by(layers[name])), *measured])
     return taught
 
 
@@ -118,46 +115,43 @@ def _statistics_on(
     ranks: Ranks,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
-    moments: dict[str, tuple[Tensor, Tensor]] = {}
+    found: dict[str, Moments] = {}
     num_done = 0
     if state := checkpoint.read():
-        moments = {name: tuple(both.to(compute.device)) for name, both in state.tensors.items()}
+        counts = state.facts["counts"]
+        found = {name: Moments(counts[name], *both.to(compute.device)) for name, both in state.tensors.items()}
         num_done = state.facts["num_done"]
         task.advance(num_done)
 
-    def add(name: str, inputs: tuple[Tensor, ...]) -> None:
-        mean_C, var_C = batch_statistics(inputs[0])
-        first_C, second_C = moments.get(name, (torch.zeros_like(mean_C), torch.zeros_like(var_C)))
-        moments[name] = first_C + mean_C, second_C + var_C + mean_C.square()
+    def add(name: str, moments: Moments) -> None:
+        found[name] = found[name] + moments if name in found else moments
 
     batch_size, starts = min(batch_size, len(images)), _starts(images, batch_size)
     with normalising_by_batch(network, add):
         for number, start in enumerate(ranks.share(starts)[num_done:], num_done):
             if checkpoint.is_due():
-                both = {name: torch.stack(pair) for name, pair in moments.items()}
-                checkpoint.write(State(both, {"num_done": number}))
+                both = {name: torch.stack([moments.mean_C, moments.var_C]) for name, moments in found.items()}
+                counts = {name: moments.count for name, moments in found.items()}
+                checkpoint.write(State(both, {"num_done": number, "counts": counts}))
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
             task.advance()
-    moments = _sums_over(ranks, moments, compute)
-    n = len(starts)
-    return {
-        name: (first_C / n, (second_C / n - (first_C / n).square()).clamp_min(0))
-        for name, (first_C, second_C) in moments.items()
-    }
+    return {name: (moments.mean_C, moments.var_C) for name, moments in _over(ranks, found, compute).items()}
 
 
-def _sums_over(
-    ranks: Ranks, moments: dict[str, tuple[Tensor, Tensor]], compute: Compute
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _over(ranks: Ranks, found: dict[str, Moments], compute: Compute) -> dict[str, Moments]:
     """Of all processes; one of them may have had no batch."""
     if ranks.size == 1:
-        return moments
-    sums: dict[str, Tensor] = {}
-    for found in ranks.gathered({name: torch.stack(pair).cpu() for name, pair in moments.items()}):
-        for name, pair in found.items():
-            sums[name] = sums[name] + pair if name in sums else pair
-    return {name: (pair[0].to(compute.device), pair[1].to(compute.device)) for name, pair in sums.items()}
+        return found
+    together: dict[str, Moments] = {}
+    own = {name: Moments(moments.count, moments.mean_C.cpu(), moments.var_C.cpu()) for name, moments in found.items()}
+    for part in ranks.gathered(own):
+        for name, moments in part.items():
+            together[name] = together[name] + moments if name in together else moments
+    return {
+        name: Moments(moments.count, moments.mean_C.to(compute.device), moments.var_C.to(compute.device))
+        for name, moments in together.items()
+    }
 
 
 def _starts(images: ImageSet, batch_size: int) -> range:
@@ -167,24 +161,19 @@ def _starts(images: ImageSet, batch_size: int) -> range:
 
 @contextmanager
 def normalising_by_batch(
-    network: nn.Module, watch: Callable[[str, tuple[Tensor, ...]], None] = lambda _name, _inputs: None
+    network: nn.Module, watch: Callable[[str, Moments], None] = lambda _name, _moments: None
 ) -> Iterator[None]:
-    """BN layers use batch statistics and store nothing; `watch` gets each one's name and input."""
-    layers = batch_norms_of(network)
-    before = {name: (layer.momentum, layer.training) for name, layer in layers.items()}
-    hooks = {name: (lambda _layer, inputs, name=name: watch(name, inputs)) for name in layers}
-    handles = [layer.register_forward_pre_hook(hooks[name]) for name, layer in layers.items()]
-    counts = {name: layer.num_batches_tracked for name, layer in layers.items()}
-    try:
-        for layer in layers.values():
-            layer.momentum = 0.0
-            layer.num_batches_tracked = None
-            layer.train()
+    """BN layers use each input's own statistics and store nothing; `watch` gets each call's layer and moments."""
+
+    def by_batch(name: str, layer: nn.Module) -> Callable[[Tensor], Normalisation]:
+        def measure(x_NC: Tensor) -> Normalisation:
+            moments = moments_of(layer, x_NC)
+            watch(name, moments)
+            return Normalisation(x_NC, moments.mean_C, moments.var_C)
+
+        return measure
+
+    with ExitStack() as stack:
+        for name, layer in batch_norms_of(network).items():
+            stack.enter_context(normalising(layer, by_batch(name, layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, layer in layers.items():
-            layer.momentum, training = before[name]
-            layer.num_batches_tracked = counts[name]
-            layer.train(training)

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
 from edgerecover.synthesize.procedural import fractals, pixel_statistics, shapes
 from edgerecover.synthesize.record.values import Record, RecordStatistics
-from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted, batch_norms_of
+from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor

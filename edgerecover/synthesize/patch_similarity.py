@@ -10,13 +10,11 @@ the similarities' density is to be large.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.synthesize.statistics import Distance, Place
+from edgerecover.synthesize.statistics import Distance, Place, Seen
 
 _NUM_BINS = 64
 """From -1 to 1."""
@@ -60,12 +58,13 @@ class PatchSimilarityEntropy:
         """The same for every batch."""
         return self._distance
 
-    def _distance(self, seen: Mapping[Place, Tensor]) -> Tensor:
+    def _distance(self, seen: Seen) -> Tensor:
         terms = []
         for place, is_batch_first in self._is_batch_first.items():
-            if place in seen and seen[place].dim() in (3, 4):
-                tokens = seen[place] if is_batch_first else seen[place].transpose(0, 1)
-                terms.append(-similarity_entropy(tokens.flatten(1, -2)).mean())
+            for output in seen.get(place, ()):
+                if output.dim() in (3, 4):
+                    tokens = output if is_batch_first else output.transpose(0, 1)
+                    terms.append(-similarity_entropy(tokens.flatten(1, -2)).mean())
         return torch.stack(terms).mean() if terms else torch.zeros(())
 
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import Profile
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
-from edgerecover.synthesize.statistics import batch_norms_of
 
 if TYPE_CHECKING:
     from edgerecover.device import Compute
@@ -80,7 +80,7 @@ def settle(
 
 def has_norms(network: nn.Module) -> bool:
     """Whether any layer normalises: batch norm, or one of layers, groups or instances, of torch or of anyone's."""
-    return any("norm" in type(module).__name__.lower() for module in network.modules())
+    return any("norm" in type(module).__name__.lower() for module in network.modules()) or bool(batch_norms_of(network))
 
 
 def has_pixel_statistics(input: InputSpec) -> bool:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
 _VISIBLE_AFTER_S = 60.0
-_FORMAT = 6
+_FORMAT = 7
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 

@@ -5,7 +5,7 @@ layers carry their own, an activation record is shipped beside the model, and a 
 """
 
 # Shapes: N images in a batch, C channels, K classes.
-# ruff: noqa: TID253 - works on tensors throughout; only stages import it, never the CLI's help
+# ruff: noqa: TID253, N815 - works on tensors throughout, shapes are suffixes of fields too; only stages import it
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from edgerecover.models.norms import batch_norms_of, eps_of, first_tensor, stored_by
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,11 @@ class Place:
     side: Literal["input", "output"] = "output"
 
 
-Distance = Callable[[Mapping[Place, Tensor]], Tensor]
-"""From the activations of one forward, by place, to a scalar with a gradient."""
+Seen = Mapping[Place, Sequence[Tensor]]
+"""Activations of one forward, by place: of each call of that layer, in their order. Layers not called are not there."""
+
+Distance = Callable[[Seen], Tensor]
+"""From the activations of one forward to a scalar with a gradient."""
 
 
 class Statistics(Protocol):
@@ -67,7 +72,7 @@ class Tap:
     The graph of that forward is kept until `clear()`.
     """
 
-    def __init__(self, terms: Sequence[Weighted], seen: dict[Place, Tensor]) -> None:
+    def __init__(self, terms: Sequence[Weighted], seen: dict[Place, list[Tensor]]) -> None:
         self._terms, self._seen = terms, seen
         self._distances: list[tuple[float, Distance]] = []
 
@@ -100,10 +105,11 @@ def tapped(teacher: nn.Module, terms: Sequence[Weighted]) -> Iterator[Tap]:
 
 
 @contextmanager
-def watched(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place, Tensor]]:
-    """Activations of every forward inside the block, by place; each forward overwrites the last."""
-    seen: dict[Place, Tensor] = {}
-    handles = [_watch(network.get_submodule(place.layer), place, seen) for place in places]
+def watched(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place, list[Tensor]]]:
+    """`Seen` of the last forward inside the block, whatever number of times that called a layer."""
+    seen: dict[Place, list[Tensor]] = {}
+    handles = [network.register_forward_pre_hook(lambda *_: seen.clear())]
+    handles += [_watch(network.get_submodule(place.layer), place, seen) for place in places]
     try:
         yield seen
     finally:
@@ -111,26 +117,53 @@ def watched(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place,
             handle.remove()
 
 
-def _watch(layer: nn.Module, place: Place, seen: dict[Place, Tensor]) -> Any:
-    def before(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[place] = inputs[0]
+def _watch(layer: nn.Module, place: Place, seen: dict[Place, list[Tensor]]) -> Any:
+    def keep(activation: Any) -> None:
+        if isinstance(activation, Tensor):
+            seen.setdefault(place, []).append(activation)
 
-    def after(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Any) -> None:
-        seen[place] = output[0] if isinstance(output, tuple) else output
+    def before(_layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        keep(first_tensor(inputs, named))
 
-    return layer.register_forward_pre_hook(before) if place.side == "input" else layer.register_forward_hook(after)
+    def after(_layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        keep(output[0] if isinstance(output, tuple) else output)
+
+    if place.side == "input":
+        return layer.register_forward_pre_hook(before, with_kwargs=True)
+    return layer.register_forward_hook(after)
 
 
 # --- batch norm -----------------------------------------------------------------------------------------------
 
 
-def batch_norms_of(network: nn.Module) -> dict[str, _BatchNorm]:
-    """All BN layers that hold running statistics, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+@dataclass(frozen=True)
+class Moments:
+    """Mean and biased variance per channel, float32 (C,), of `count` values of each."""
+
+    count: float
+    mean_C: Tensor
+    var_C: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of all values together (Chan, Golub, LeVeque 1979)."""
+        count = self.count + other.count
+        share, gap_C = other.count / count, other.mean_C - self.mean_C
+        var_C = (1 - share) * self.var_C + share * other.var_C + share * (1 - share) * gap_C.square()
+        return Moments(count, self.mean_C + share * gap_C, var_C)
+
+
+def moments_of(layer: nn.Module, x_NC: Tensor) -> Moments:
+    """What one of `batch_norms_of` would store of an input (N, C, …); it has a gradient.
+
+    Instance norm stores the mean of the variances within each image, all others the variance over the batch.
+    """
+    count = x_NC.numel() / x_NC.shape[1]
+    if isinstance(layer, _InstanceNorm) and x_NC.dim() > 2:
+        images, channels = x_NC.shape[:2]
+        each = batch_statistics(x_NC.reshape(1, images * channels, *x_NC.shape[2:]))
+        mean_C, var_C = (values.view(images, channels).mean(0) for values in each)
+        return Moments(count, mean_C, var_C)
+    return Moments(count, *batch_statistics(x_NC))
 
 
 class BatchNormStatistics:
@@ -143,38 +176,42 @@ class BatchNormStatistics:
     is_positional = False
 
     def __init__(self, teacher: nn.Module, distance: Literal["relative", "l2"]) -> None:
-        self._layers = [
-            (Place(name, "input"), *_stored(layer, distance)) for name, layer in batch_norms_of(teacher).items()
-        ]
+        self._layers = {
+            Place(name, "input"): _Stored(layer, distance) for name, layer in batch_norms_of(teacher).items()
+        }
 
     @property
     def places(self) -> tuple[Place, ...]:
         """The BN layers' inputs."""
-        return tuple(place for place, *_ in self._layers)
+        return tuple(self._layers)
 
     def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
         """The same for every batch."""
         return self._distance
 
-    def _distance(self, seen: Mapping[Place, Tensor]) -> Tensor:
-        terms = []
-        for place, stored_mean_C, stored_var_C, mean_unit, var_unit in self._layers:
-            if place not in seen:
-                continue  # inference does not reach every layer: auxiliary heads
-            mean_C, var_C = batch_statistics(seen[place])
-            mean_gap, var_gap = (mean_C - stored_mean_C).norm(), (var_C - stored_var_C).norm()
-            terms.append(mean_gap / mean_unit + var_gap / var_unit)
+    def _distance(self, seen: Seen) -> Tensor:
+        # Inference does not reach every layer: auxiliary heads.
+        terms = [stored.distance(seen[place]) for place, stored in self._layers.items() if place in seen]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def _stored(layer: _BatchNorm, distance: str) -> tuple[Tensor, Tensor, float, float]:
-    """Mean, variance, and the units that gaps in them are counted in."""
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    if distance == "l2":
-        return layer.running_mean, layer.running_var, 1.0, 1.0
-    var_C = layer.running_var + layer.eps
-    return layer.running_mean, layer.running_var, float(var_C.sum().sqrt()), float(var_C.norm())
+class _Stored:
+    """Mean and variance that a layer stores, and the units that gaps in them are counted in."""
+
+    def __init__(self, layer: nn.Module, distance: str) -> None:
+        self._layer = layer
+        self._mean_C, self._var_C = stored_by(layer)
+        var_C = self._var_C + eps_of(layer)
+        is_l2 = distance == "l2"
+        self._mean_unit, self._var_unit = (1.0, 1.0) if is_l2 else (float(var_C.sum().sqrt()), float(var_C.norm()))
+
+    def distance(self, calls: Sequence[Tensor]) -> Tensor:
+        """Of the moments of all calls together: what running statistics have seen of each batch in training."""
+        first, *others = (moments_of(self._layer, x_NC) for x_NC in calls)
+        found = sum(others, first)
+        mean_gap, var_gap = (found.mean_C - self._mean_C).norm(), (found.var_C - self._var_C).norm()
+        distance: Tensor = mean_gap / self._mean_unit + var_gap / self._var_unit
+        return distance
 
 
 class PixelStatistics:
@@ -189,8 +226,8 @@ class PixelStatistics:
         """The same for every batch."""
         return self._distance
 
-    def _distance(self, seen: Mapping[Place, Tensor]) -> Tensor:
-        mean_C, var_C = batch_statistics(seen[self.places[0]])
+    def _distance(self, seen: Seen) -> Tensor:
+        mean_C, var_C = batch_statistics(seen[self.places[0]][0])
         gap: Tensor = mean_C.norm() + (var_C - 1).norm()
         return gap / math.sqrt(len(mean_C))
 

@@ -73,7 +73,7 @@ def test_a_whole_one_of_another_format_or_that_does_not_fit_is_left_out(tmp_path
     for number in (1, 2):
         written.write(state(number))
     assert Checkpoint(tmp_path, "loop").read(lambda found: found.facts["step"] == 1).facts["step"] == 1
-    monkeypatch.setattr(module, "_FORMAT", 2)
+    monkeypatch.setattr(module, "_FORMAT", module._FORMAT + 1)
     assert Checkpoint(tmp_path, "loop").read() is None
     assert paths(tmp_path) == []
 

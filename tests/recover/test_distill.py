@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.models.channels import UNRELATED, ChannelMap
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
@@ -16,7 +17,6 @@ from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.recover.views import augment
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
-from edgerecover.synthesize.statistics import batch_norms_of
 
 
 class Losses(Silent):

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.ranks import ALONE, Ranks
-from edgerecover.recover.shared_norms import _Normalise, _pooled, shared_norms
+from edgerecover.recover.shared_norms import shared_norms
 from tests.processes import in_processes
 
 
@@ -35,34 +36,81 @@ def learn(ranks):
             (out.square().mean() * len(rows) / len(batch) + 0.1 * out[:, 0].sum()).backward()
             ranks.add_up([parameter.grad for parameter in net.parameters()])
             optimizer.step()
-    assert not any("forward" in vars(module) for module in net.modules())
+    assert not any(module._forward_pre_hooks for module in net.modules())
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def test_normalisation_is_pytorchs_in_one_process():
+class Twins(Ranks):
+    """Two processes that hold the same rows."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def stacked(self, tensor):
+        return torch.stack([tensor, tensor])
+
+    def sum(self, tensor):
+        return 2 * tensor
+
+
+class WithActivation(nn.BatchNorm2d):
+    def forward(self, images):
+        return F.leaky_relu(super().forward(images), 0.2)
+
+
+class ByKeyword(nn.Sequential):
+    def forward(self, images):
+        return self[0](images=images)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.BatchNorm2d(4)),
+        nn.Sequential(nn.BatchNorm2d(4, momentum=None)),
+        nn.Sequential(nn.BatchNorm2d(4, affine=False)),
+        nn.Sequential(WithActivation(4)),
+        ByKeyword(WithActivation(4)),
+        nn.Sequential(*[WithActivation(4)] * 2),
+    ],
+)
+def test_each_process_computes_its_part_of_what_one_would(network):
+    """Outputs, gradients and running statistics, of a layer as it is: activation, keyword and second call included."""
+    network = copy.deepcopy(network).train()
     torch.manual_seed(0)
-    x = torch.randn((5, 4, 3, 3), dtype=torch.float64)
-    layer = nn.BatchNorm2d(4).double()
-    nn.init.normal_(layer.weight)
-    nn.init.normal_(layer.bias)
-    theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
-    mean_C, var_C, count = _pooled(ours, ALONE)
-    twin = copy.deepcopy(layer)
-    made = _Normalise.apply(ours, twin.weight, twin.bias, mean_C.double(), var_C.double(), count, layer.eps, ALONE)
-    expected = layer(theirs)
-    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
-    wanted = torch.randn_like(expected)
-    (made * wanted).sum().backward()
-    (expected * wanted).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(twin.weight.grad, layer.weight.grad, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(twin.bias.grad, layer.bias.grad, rtol=1e-5, atol=1e-5)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    alone = copy.deepcopy(network)
+    rows = torch.randn((5, 4, 3, 3))
+    ours, theirs = rows.clone().requires_grad_(), torch.cat([rows, rows]).requires_grad_()
+    wanted = torch.randn((5, 4, 3, 3))
+    with shared_norms(network, Twins()):
+        made = network(ours)
+        (made * wanted).sum().backward()
+    expected = alone(theirs)
+    (expected * torch.cat([wanted, wanted])).sum().backward()
+    torch.testing.assert_close(made, expected[:5], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad[:5], rtol=1e-4, atol=1e-4)
+    for own, whole in zip(network.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(2 * own.grad, whole.grad, rtol=1e-4, atol=1e-4)
+    for own, whole in zip(network.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(own, whole, rtol=1e-5, atol=1e-5)
+    assert network[0].training
+    assert not network[0]._forward_pre_hooks
+
+
+def test_synchronised_layers_work_without_a_gpu():
+    torch.manual_seed(0)
+    rows = torch.randn(6, 4, 3, 3)
+    with shared_norms(network := nn.Sequential(nn.SyncBatchNorm(4)).train(), Twins()):
+        made = network(rows)
+    torch.testing.assert_close(made, nn.BatchNorm2d(4).train()(torch.cat([rows, rows]))[:6], rtol=1e-4, atol=1e-5)
 
 
 def test_one_process_keeps_pytorchs_layers():
     net = network()
     with shared_norms(net, ALONE):
-        assert not any("forward" in vars(module) for module in net.modules())
+        assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 def test_layers_in_eval_mode_use_what_they_stored():

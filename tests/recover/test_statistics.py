@@ -3,10 +3,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from edgerecover.models.channels import UNRELATED, ChannelMap, match_channels
+from edgerecover.models.norms import batch_norms_of
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.statistics import batch_norms_of
 
 
 def statistics_of(network):
@@ -200,3 +201,85 @@ def test_a_student_of_another_architecture_gets_what_it_sees(teacher, sets, cpu)
     assert not torch.allclose(student[1].running_var, teacher[1].running_var, rtol=1e-2)
     renamed = nn.Sequential(nn.Sequential(student))
     repair_statistics(renamed, teacher, sets.train, 32, cpu, UNRELATED)
+
+
+# --- batch norm as people have it ---------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """One normalisation layer for several convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)])
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, images):
+        x = self.norm(input=self.convs[0](images))
+        return self.norm(input=self.convs[1](x.relu())).mean((2, 3))
+
+
+@torch.no_grad()
+def test_a_layer_that_is_called_twice_gets_the_moments_of_all_calls(sets, cpu):
+    torch.manual_seed(0)
+    network = Shared().eval().requires_grad_(False)
+    repair_statistics(network, network, sets.train, 8, cpu, UNRELATED)
+    seen = []
+    in_training = copy.deepcopy(network)
+    in_training.norm.train().register_forward_pre_hook(
+        lambda _, __, named: seen.append(named["input"]), with_kwargs=True
+    )
+    for batch in sets.train.batches(8):
+        in_training(torch.as_tensor(batch))
+    values_CV = torch.cat([x.movedim(1, 0).flatten(1) for x in seen], 1)
+    torch.testing.assert_close(network.norm.running_mean, values_CV.mean(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(network.norm.running_var, values_CV.var(1), rtol=1e-2, atol=1e-4)
+
+
+def as_frozen(layer):
+    twin = FrozenBatchNorm2d(layer.num_features, layer.eps)
+    twin.load_state_dict(layer.state_dict())
+    return twin
+
+
+def as_synchronised(layer):
+    return nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+
+
+def as_instance_norm(layer):
+    twin = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=True, track_running_stats=True)
+    twin.load_state_dict(layer.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("twin_of", [as_frozen, as_synchronised, as_instance_norm])
+def test_other_kinds_of_layer_are_repaired_too(twin_of, student_and_masks, teacher, sets, cpu, real_images):
+    """Students that decide by chance until they are repaired."""
+    twins = copy.deepcopy(student_and_masks[0]), copy.deepcopy(teacher)
+    for twin in twins:
+        for place, layer in enumerate(list(twin)):
+            if isinstance(layer, nn.BatchNorm2d):
+                twin[place] = twin_of(layer)
+    student, taught = (twin.eval().requires_grad_(False) for twin in twins)
+    images, labels = real_images
+    before = (student(images).argmax(1) == labels).float().mean()
+    repair_statistics(student, taught, sets.train, 32, cpu)
+    assert (student(images).argmax(1) == labels).float().mean() > before + 0.1
+    if twin_of is not as_instance_norm:
+        expected = copy.deepcopy(student_and_masks[0])
+        repair_statistics(expected, teacher, sets.train, 32, cpu)
+        assert_same_statistics(student, statistics_of(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_layers_whose_mode_is_their_own_are_left_in_it(teacher, sets, cpu):
+    class AlwaysEval(nn.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    student = copy.deepcopy(teacher)
+    student[1] = AlwaysEval(16)
+    student[1].load_state_dict(teacher[1].state_dict())
+    student.eval().requires_grad_(False)
+    repair_statistics(student, teacher, sets.train, 32, cpu)
+    assert_same_statistics(student, statistics_of(teacher), rtol=1e-3, atol=1e-3)
+    assert not student[1].training

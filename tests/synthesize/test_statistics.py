@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from edgerecover.synthesize.statistics import (
     BatchNormStatistics,
@@ -11,6 +12,7 @@ from edgerecover.synthesize.statistics import (
     Weighted,
     _BatchStatistics,
     batch_statistics,
+    moments_of,
     tapped,
     watched,
 )
@@ -98,8 +100,9 @@ def test_inputs_and_outputs_are_seen(teacher, real_images):
     images = real_images[0][:4]
     with watched(teacher, [Place("0", "input"), Place("0")]) as seen:
         teacher(images)
-    torch.testing.assert_close(seen[Place("0", "input")], images)
-    torch.testing.assert_close(seen[Place("0")], teacher[0](images))
+    ((entering,), (leaving,)) = seen[Place("0", "input")], seen[Place("0")]
+    torch.testing.assert_close(entering, images)
+    torch.testing.assert_close(leaving, teacher[0](images))
 
 
 def test_hooks_are_removed_after_an_error_too(teacher):
@@ -132,3 +135,58 @@ def test_the_pixel_term_has_a_gradient_in_the_pixels():
         network(images)
         tap.distance().backward()
     assert (images.grad > 0).all()
+
+
+class Twice(nn.Module):
+    """One layer for two feature maps of different sizes; called by keyword, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        return self.norm(images).mean((2, 3)) + self.norm(input=2 * images[:, :, ::3] + 1).mean((2, 3))
+
+
+def test_a_layer_that_is_called_twice_is_held_to_the_moments_of_both_calls():
+    images = torch.randn((4, 3, 6, 6), generator=torch.Generator().manual_seed(0))
+    network = Twice().eval()
+    values_CV = torch.cat([x.movedim(1, 0).flatten(1) for x in (images, 2 * images[:, :, ::3] + 1)], 1)
+    network.norm.running_mean.copy_(values_CV.mean(1))
+    network.norm.running_var.copy_(values_CV.var(1, unbiased=False))
+    assert bn_distance(network, images, "l2") == pytest.approx(0, abs=1e-4)
+    assert bn_distance(network, images + 0.5, "l2") > 0.5
+
+
+def test_each_forward_is_seen_alone():
+    network, place = Twice(), Place("norm", "input")
+    with watched(network, [place, Place("", "input")]) as seen:
+        for num_images in (2, 4):
+            network(images=torch.zeros(num_images, 3, 6, 6))
+            assert [len(x) for x in seen[place]] == [num_images] * 2
+            assert [len(x) for x in seen[Place("", "input")]] == [num_images]
+
+
+def test_instance_norm_that_tracks_stores_the_variance_within_images():
+    images = torch.randn((8, 3, 6, 6), generator=torch.Generator().manual_seed(0))
+    images += 3 * torch.randn((8, 3, 1, 1), generator=torch.Generator().manual_seed(1))
+    layer = nn.InstanceNorm2d(3, track_running_stats=True, momentum=1.0)
+    layer(images)
+    found = moments_of(layer, images)
+    torch.testing.assert_close(found.mean_C, layer.running_mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.var_C * 36 / 35, layer.running_var, rtol=1e-3, atol=1e-4)
+    plain = moments_of(nn.BatchNorm2d(3), images)
+    assert bool((plain.var_C > 3 * found.var_C).all())
+
+
+def test_frozen_layers_guide_dreams_as_their_twins_do(teacher, real_images):
+    frozen = copy.deepcopy(teacher)
+    for name, layer in teacher.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            twin = FrozenBatchNorm2d(layer.num_features, layer.eps)
+            twin.load_state_dict(layer.state_dict())
+            frozen[int(name)] = twin
+    images = real_images[0][:32]
+    expected = bn_distance(teacher, images, "relative")
+    assert expected > 0
+    assert bn_distance(frozen, images, "relative") == pytest.approx(expected, rel=1e-4)

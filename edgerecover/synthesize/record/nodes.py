@@ -9,15 +9,14 @@ a record holds, and what it can give away: nothing in it is finer than a cell.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.synthesize.statistics import Place, watched
+from edgerecover.synthesize.statistics import Place, Seen, watched
 
 
 @dataclass(frozen=True)
@@ -62,20 +61,11 @@ def node_layers(
         max_cells: most cells across and down; fewer where the nodes would be more than `max_nodes`.
         max_nodes: of all layers together, kept to if a single cell is enough for that.
     """
-    order: Counter[str] = Counter()
     layers = {name: m for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    handles = [
-        layer.register_forward_pre_hook(lambda _layer, _inputs, name=name: order.update([name]))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad(), watched(network, [Place(name) for name in layers]) as seen:
-            parameter = next(network.parameters())
-            network(torch.zeros((1, *shape_CHW), device=parameter.device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    whole = [_whole(name, layers[name], seen[Place(name)]) for name, calls in order.items() if calls == 1]
+    with torch.no_grad(), watched(network, [Place(name) for name in layers]) as seen:
+        parameter = next(network.parameters())
+        network(torch.zeros((1, *shape_CHW), device=parameter.device))
+    whole = [_whole(place.layer, layers[place.layer], calls[0]) for place, calls in seen.items() if len(calls) == 1]
     for cells in range(max_cells, 0, -1):
         pooled = tuple(
             replace(layer, rows=min(layer.rows, cells), columns=min(layer.columns, cells)) for layer in whole
@@ -94,6 +84,6 @@ def _whole(name: str, layer: nn.Module, output: Tensor) -> NodeLayer:
     return NodeLayer(name, channels, rows, columns, channels_last)
 
 
-def read_nodes(layers: Sequence[NodeLayer], seen: Mapping[Place, Tensor]) -> Tensor:
-    """Nodes (N, U) of all layers, one behind the other."""
-    return torch.cat([layer.read(seen[layer.place]) for layer in layers], 1)
+def read_nodes(layers: Sequence[NodeLayer], seen: Seen) -> Tensor:
+    """Nodes (N, U) of all layers, each called once, one behind the other."""
+    return torch.cat([layer.read(seen[layer.place][0]) for layer in layers], 1)

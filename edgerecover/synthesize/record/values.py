@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgerecover.synthesize.record.nodes import NodeLayer, read_nodes
-from edgerecover.synthesize.statistics import Place
+from edgerecover.synthesize.statistics import Place, Seen
 
 Kind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,7 +124,7 @@ class _Wanted:
     wanted: tuple[tuple[Block, Tensor, float], ...]
     """Coefficients (N, C) of each block, and the unit that distances from them are counted in."""
 
-    def __call__(self, seen: Mapping[Place, Tensor]) -> Tensor:
+    def __call__(self, seen: Seen) -> Tensor:
         terms = []
         for block, wanted_NC, unit in self.wanted:
             terms.append((block.coefficients(read_nodes(block.layers, seen)) - wanted_NC).square().mean() / unit)

@@ -46,11 +46,11 @@ def test_nodes_are_channels_averaged_over_cells():
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     nodes, seen = read(network, layers, images)
     assert nodes.shape == (5, sum(layer.num_nodes for layer in layers))
-    conv = seen[layers[0].place]
+    conv = seen[layers[0].place][0]
     torch.testing.assert_close(nodes[:, 1], conv[:, 0, :2, 2:].mean((1, 2)))
-    on_grid = seen[layers[1].place]
+    on_grid = seen[layers[1].place][0]
     torch.testing.assert_close(nodes[:, 16 + 4], on_grid[:, :2, :2, 1].mean((1, 2)))
-    torch.testing.assert_close(nodes[:, -8:-3], seen[layers[2].place].mean(1))
+    torch.testing.assert_close(nodes[:, -8:-3], seen[layers[2].place][0].mean(1))
 
 
 @pytest.mark.parametrize(("max_nodes", "cells"), [(10_000, 4), (60, 2), (18, 1), (1, 1)])
