@@ -8,10 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.models.modules import MAX_NAME, MAX_PARTS, children_of
-from edgerecover.models.records import Made, PickleError, printable
+from edgerecover.models.records import Made, PickleError, UnusableTensorError, printable
 from edgerecover.models.tensors import (
     TensorReader,
-    UnusableTensorError,
     bytes_tensor,
     is_tensor,
     shape_of,

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.models.archives import read_exported, read_torchscript
+from edgerecover.models.file_masks import Doubt
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
+from edgerecover.models.leftovers import counters, shown
 from edgerecover.models.records import PickleError, printable
-from edgerecover.models.sound import bake_masks, check_values, plain
 from edgerecover.models.sparsity import DENSE_MAX_SPARSITY
-from edgerecover.models.tensors import DTYPES, TensorReader, UnusableTensorError
+from edgerecover.models.states import State, read_state
+from edgerecover.models.tensors import TensorReader
 from edgerecover.models.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
-from edgerecover.models.wrappings import Weights, find_weights, without_prefixes
-from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, ZipError
+from edgerecover.models.wrappings import find_weights
+from edgerecover.models.zips import ZipError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _USUAL_NAMES = re.compile(
     r"collections\.\w+|argparse\.Namespace|_codecs\.encode|(__builtin__|builtins)\.(set|dict|list|slice|complex)|__torch__.*"
-    r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*"
+    r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*|torch\.serialization\._get_layout"
     r"|torch\.(\w*Storage|Size|device|dtype|Tensor|bool|u?int\d+|b?float\w+|complex\d+|q\w*int\d+|per_\w+|sparse_\w+)"
 )
 """What checkpoints hold as a matter of course; other names are shown to the user."""
@@ -42,14 +44,14 @@ class Checkpoint:
     path: Path
     sha256: str
     size_bytes: int
-    format: str
-    """For people; see `ModelFacts.format`."""
+    wording: str
+    """For people; `format` adds the doubts."""
     tensors: dict[str, Tensor]
-    """Masks of torch.nn.utils.prune are applied: X = X_orig * X_mask."""
+    """With masks applied, whichever tool kept them."""
     masks: dict[str, Tensor]
-    """Explicit masks by weight key: bool, True where the weight is kept."""
+    """Explicit masks by weight key: bool, True where the weight is kept; none that keeps everything."""
     dense_tensors: dict[str, Tensor] | None
-    """The teacher inside: X = X_orig, when that is not zero somewhere under the mask."""
+    """The teacher inside: what stood under the masks, when that is not zero somewhere."""
     prefixes: tuple[str, ...] = ()
     """Prefixes that all keys shared and that were taken off, outermost first."""
     classes: tuple[str, ...] = ()
@@ -60,6 +62,45 @@ class Checkpoint:
     """The name of an architecture that the training script left beside the weights."""
     example_shape: tuple[int, ...] | None = None
     """[N, C, H, W] of the example input that the file was made with."""
+    own_keys: dict[str, str] = field(default_factory=dict)
+    """Keys in the file of what has another in `tensors`: under a wrapper, or as a pruning tool spells it."""
+    aside: dict[str, Tensor] = field(default_factory=dict)
+    """What tools keep beside weights: masks, counts; a network that has such buffers itself gets them back."""
+    mask_keys: frozenset[str] = frozenset()
+    """Of the masks in `aside` that were used."""
+    doubts: tuple[Doubt, ...] = ()
+    """What may change the weights, and was not used."""
+
+    @property
+    def format(self) -> str:
+        """For people; see `ModelFacts.format`."""
+        return ", ".join((self.wording, *(doubt.text for doubt in self.doubts)))
+
+    def as_spelled(self, keys: Set[str]) -> Checkpoint:
+        """The same under the keys of a network that may be spelled as the file is, or have a tool's own buffers.
+
+        Raises:
+            BadInputError: the weights cannot be had without something that the network does not have either.
+        """
+        doubts = tuple(doubt for doubt in self.doubts if not doubt.keys or not keys >= set(doubt.keys))
+        if blocking := next((doubt for doubt in doubts if doubt.hint), None):
+            raise BadInputError(f"{self.path}: {blocking.text}", hint=blocking.hint)
+        names = {name: own for name, own in self.own_keys.items() if own in keys and name not in keys}
+        aside = {key: tensor for key, tensor in self.aside.items() if key in keys}
+        tensors, masks, dense = (
+            {names.get(key, key): tensor for key, tensor in kept.items()}
+            for kept in (self.tensors, self.masks, self.dense_tensors or {})
+        )
+        if dense:  # a network that applies its masks itself must not mask its teacher
+            dense |= {
+                key: tensor.new_ones(tensor.shape) if key in self.mask_keys else tensor for key, tensor in aside.items()
+            }
+        idle = counters(tensors, keys)
+        words = f", {len(idle)} counters left out, {shown(idle)}" if idle else ""
+        return replace(
+            self, wording=self.wording + words, tensors=tensors | aside, masks=masks, dense_tensors=dense or None,
+            doubts=doubts, own_keys={}, aside={},
+        ).without(idle)  # fmt: skip
 
     def with_prefix(self, prefix: str) -> Checkpoint:
         """The same with `prefix` before every key."""
@@ -70,6 +111,11 @@ class Checkpoint:
             masks=_prefixed(self.masks, prefix),
             dense_tensors=_prefixed(dense, prefix) if dense is not None else None,
             prefixes=(),
+            own_keys={prefix + key: prefix + own for key, own in self.own_keys.items()},
+            # NNCF keeps masks at the top of the network, whatever is below.
+            aside=self.aside | _prefixed(self.aside, prefix),
+            mask_keys=self.mask_keys | {prefix + key for key in self.mask_keys},
+            doubts=tuple(doubt.with_prefix(prefix) for doubt in self.doubts),
         )
 
     def without(self, names: Collection[str]) -> Checkpoint:
@@ -83,15 +129,6 @@ class Checkpoint:
         return replace(self, tensors=tensors, masks=masks, dense_tensors=dense or None)
 
 
-@dataclass(frozen=True)
-class _State:
-    """One set of weights, read."""
-
-    tensors: dict[str, Tensor]
-    weights: Weights
-    prefixes: tuple[str, ...]
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the weights of any file that docs/reference/formats.md lists (told by content, not by suffix).
 
@@ -100,32 +137,35 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         BadInputError: no such file, not a checkpoint, or no tensors in it; NaN or infinite weights, negative BN
-            variances; sparse, quantized, 8-bit, complex or absurdly large ones.
+            variances; 8-bit, complex, packed or absurdly large ones.
     """
     with _opened(path, detect(path)) as content, _faults_of(path, content):
         found = find_weights(content.root)
-        own, average = (_read(path, content.reader, weights) for weights in (found.plain, found.average))
+        own, average = (
+            read_state(path, content.reader, weights, found.masks) if weights else None
+            for weights in (found.plain, found.average)
+        )
         chosen, words = _chosen(own, average)
-    tensors, was_cast = plain(chosen.tensors)
-    check_values(path, tensors)
-    pruned, masks, dense = bake_masks(tensors)
     wording = [_wording(content, chosen), *words, *content.notes, *_beside(content, chosen)]
     wording += [f"prefix '{''.join(chosen.prefixes)}'"] if chosen.prefixes else []
-    wording += [f"{was_cast} read as float32"] if was_cast else []
-    wording += ["with pruning masks"] if masks else []
+    wording += [f"{chosen.cast_from} read as float32"] if chosen.cast_from else []
     return Checkpoint(
         path=path,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
-        format=", ".join(wording),
-        tensors=pruned,
-        masks=masks,
-        dense_tensors=dense,
+        wording=", ".join([*wording, *chosen.words]),
+        tensors=chosen.tensors,
+        masks=chosen.masks,
+        dense_tensors=chosen.dense_tensors,
         prefixes=chosen.prefixes,
         classes=chosen.weights.classes,
         under=chosen.weights.under,
         arch=found.arch,
         example_shape=content.example_shape,
+        own_keys=chosen.own_keys,
+        aside=chosen.aside,
+        mask_keys=chosen.mask_keys,
+        doubts=chosen.doubts,
     )
 
 
@@ -178,7 +218,7 @@ def _damage(path: Path) -> Iterator[None]:
     except BadInputError:
         raise
     except NoWeightsError as error:
-        raise BadInputError(f"{path}: {error}", hint=SAVE_HINT) from error
+        raise BadInputError(f"{path}: {error}", hint=error.hint or SAVE_HINT) from error
     except (ZipError, PickleError) as fault:
         raise BadInputError(
             f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one ({fault})",
@@ -203,70 +243,21 @@ def _faults_of(path: Path, content: Content) -> Iterator[None]:
             raise
         foreign = _foreign(content)
         also = f"; it holds Python objects ({foreign}), which are never run" if foreign else ""
-        raise BadInputError(f"{path}: {error.__cause__}{also}", hint=SAVE_HINT) from error.__cause__
+        raise BadInputError(f"{path}: {error.__cause__}{also}", hint=error.hint) from error.__cause__
 
 
 def _first_line(error: Exception) -> str:
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
-# --- from the tree to tensors ---------------------------------------------------------------------------
-
-
-def _read(path: Path, reader: TensorReader, weights: Weights | None) -> _State | None:
-    if weights is None:
-        return None
-    tensors: dict[str, Tensor] = {}
-    claimed_bytes, size_bytes = 0, path.stat().st_size
-    for key, record in weights.state.items():
-        try:
-            tensor = reader.tensor(record)
-        except UnusableTensorError as error:
-            raise _unusable(path, key, str(error)) from error
-        if fault := _storage_fault(key, tensor):
-            raise _unusable(path, key, fault)
-        claimed_bytes += tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
-        if claimed_bytes > MAX_EXPANSION * size_bytes + MAX_EXPANSION_FREE_BYTES:
-            raise BadInputError(
-                f"{path}: {size_bytes:,} bytes claim to hold tensors of {claimed_bytes:,} bytes and more; "
-                f"{printable(key)!r} has shape {list(tensor.shape)}",
-                hint=SAVE_HINT,
-            )
-        tensors[key] = tensor
-    bare, prefixes = without_prefixes(tensors)
-    return _State(bare, weights, prefixes)
+# --- of two sets of weights, one ----------------------------------------------------------------------
 
 
 def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: tensor for key, tensor in tensors.items()}
 
 
-def _unusable(path: Path, key: str, fault: str) -> BadInputError:
-    return BadInputError(
-        f"{path}: tensor {printable(key)!r} {fault}; ordinary float tensors are expected", hint=SAVE_HINT
-    )
-
-
-def _storage_fault(key: str, tensor: Tensor) -> str:
-    """Why weights cannot be taken from this tensor; empty when they can."""
-    import torch
-
-    if tensor.layout is not torch.strided:
-        return "is sparse (compressed) storage"
-    if tensor.is_quantized:
-        return "is quantized"
-    if tensor.is_complex():
-        return "is complex"
-    if tensor.is_meta:
-        return "has no data (device meta)"
-    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
-        return f"is of type {tensor.dtype}"
-    if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
-        return "is of 8-bit integers, whose scales stand elsewhere"
-    return ""
-
-
-def _chosen(own: _State | None, average: _State | None) -> tuple[_State, list[str]]:
+def _chosen(own: State | None, average: State | None) -> tuple[State, list[str]]:
     """The weights or their average, and what to say of the other."""
     if own is None or average is None:
         only = own or average
@@ -282,7 +273,7 @@ def _chosen(own: _State | None, average: _State | None) -> tuple[_State, list[st
 
 
 def _fraction_zero(tensors: Mapping[str, Tensor]) -> float:
-    weights = [tensor for tensor in bake_masks(dict(tensors))[0].values() if tensor.dim() >= 2]
+    weights = [tensor for tensor in tensors.values() if tensor.dim() >= 2]
     num_values = sum(weight.numel() for weight in weights)
     return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights) / max(1, num_values)
 
@@ -290,7 +281,7 @@ def _fraction_zero(tensors: Mapping[str, Tensor]) -> float:
 # --- words ----------------------------------------------------------------------------------------------
 
 
-def _wording(content: Content, chosen: _State) -> str:
+def _wording(content: Content, chosen: State) -> str:
     weights = chosen.weights
     wording = content.kind if content.kind not in ("state_dict", "pickle") or not weights.kind else weights.kind
     if wording == "pickle":
@@ -300,7 +291,7 @@ def _wording(content: Content, chosen: _State) -> str:
     return f"{wording}, weights read without running it" if weights.classes else wording
 
 
-def _beside(content: Content, chosen: _State) -> list[str]:
+def _beside(content: Content, chosen: State) -> list[str]:
     foreign = "" if chosen.weights.classes else _foreign(content)
     return [f"Python objects beside them left unopened ({foreign})"] if foreign else []
 

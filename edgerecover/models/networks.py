@@ -142,6 +142,7 @@ def open_models(
         student_facts=student_facts,
         teacher_facts=teacher_facts,
         warnings=(
+            *(doubt.text for doubt in student.checkpoint.doubts),
             *_warnings(student_facts, teacher_facts, same_architecture=channels.related),
             *([lost] if lost else []),
         ),

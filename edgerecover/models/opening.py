@@ -110,14 +110,19 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
 
 
 def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
-    """Put back a prefix such as `model.` when it is the network's own, and drop heads only training uses."""
+    """Spell keys as the network does, and drop what only training and tools use.
+
+    Raises:
+        BadInputError: the weights cannot be had without something that the network does not have.
+    """
     keys = network.state_dict().keys()
     # TorchScript keeps buffers that state_dict() leaves out.
     checkpoint = checkpoint.without({name for name, _ in network.named_buffers() if name not in keys})
     for start in range(len(checkpoint.prefixes)):
         prefix = "".join(checkpoint.prefixes[start:])
         if keys and all(key.startswith(prefix) for key in keys):
-            return checkpoint.with_prefix(prefix)
+            return checkpoint.with_prefix(prefix).as_spelled(keys)
+    checkpoint = checkpoint.as_spelled(keys)
     if architecture not in _WITH_AUXILIARY_HEADS:
         return checkpoint
     return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())

@@ -10,6 +10,14 @@ class PickleError(Exception):
     """The bytes are no sound pickle, or a larger one than is read."""
 
 
+class UnusableTensorError(Exception):
+    """Why a tensor cannot be used, in words that follow its name: "is complex"."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
 def printable(value: Any, max_length: int = 80) -> str:
     """A name out of a file, fit for a terminal: no control characters, no more than `max_length` of the rest."""
     text = str(value) if isinstance(value, str | Name) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Plain, sound tensors: float32, finite, and with the masks of torch.nn.utils.prune applied."""
+"""Plain, sound tensors: float32 and finite."""
 
 from __future__ import annotations
 
@@ -44,31 +44,3 @@ def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
                 "so its normalisation cannot be computed",
                 hint="use an intact checkpoint",
             )
-
-
-def bake_masks(
-    tensors: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
-    """Pruned tensors, masks, and the dense tensors when they are all there."""
-    masks = _explicit_masks(tensors)
-    if not masks:
-        return tensors, {}, None
-    plain_keys = {f"{name}_orig": name for name in masks}
-    mask_keys = {f"{name}_mask" for name in masks}
-    dense = {plain_keys.get(key, key): tensor for key, tensor in tensors.items() if key not in mask_keys}
-    pruned = {key: tensor * masks[key] if key in masks else tensor for key, tensor in dense.items()}
-    has_dense_weights = any(bool((dense[key][~mask] != 0).any()) for key, mask in masks.items())
-    return pruned, masks, dense if has_dense_weights else None
-
-
-def _explicit_masks(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors called X_mask that hold only 0 and 1, in the shape of X_orig or X."""
-    masks = {}
-    for key, mask in tensors.items():
-        name = key.removesuffix("_mask")
-        weight = tensors.get(f"{name}_orig", tensors.get(name))
-        if name == key or weight is None or weight.shape != mask.shape or not weight.is_floating_point():
-            continue
-        if bool(((mask == 0) | (mask == 1)).all()):
-            masks[name] = mask != 0
-    return masks

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.models.records import Made, Name, Outside, printable
+from edgerecover.models.compact import SCHEMES, SPARSE_LAYOUTS, densify, dequantize
+from edgerecover.models.records import Made, Name, Outside, UnusableTensorError, printable
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 
 if TYPE_CHECKING:
@@ -23,17 +24,24 @@ PLAIN_TYPES = (
     "torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.Parameter",
     "torch.nn.parameter.Buffer",
 )  # fmt: skip
+SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
+_LAYOUT = "torch.serialization._get_layout"
+QUANTIZED = "torch._utils._rebuild_qtensor"
+
+META_HINT = "the network was on the meta device: load its weights, then save"
+SUBCLASS_HINT = (
+    "make it a plain tensor and save again: .full_tensor() of a DTensor, .to_dense() of a 2:4 compressed one, "
+    ".dequantize() of a quantized one"
+)
+_NUMPY_HINT = "move the network to the CPU, then save"
 OTHER_KINDS = {
-    "torch._utils._rebuild_sparse_tensor": "is sparse (compressed) storage",
-    "torch._utils._rebuild_sparse_csr_tensor": "is sparse (compressed) storage",
-    "torch._utils._rebuild_qtensor": "is quantized",
-    "torch._utils._rebuild_meta_tensor_no_storage": "has no data (device meta)",
-    "torch._utils._rebuild_nested_tensor": "is a nested tensor",
-    "torch._utils._rebuild_device_tensor_from_numpy": "was saved through NumPy",
-    "torch._utils._rebuild_xla_tensor": "was saved through NumPy",
-    "torch._utils._rebuild_wrapper_subclass": "is of a tensor subclass",
+    "torch._utils._rebuild_meta_tensor_no_storage": ("has no data (device meta)", META_HINT),
+    "torch._utils._rebuild_nested_tensor": ("is a nested tensor", SUBCLASS_HINT),
+    "torch._utils._rebuild_device_tensor_from_numpy": ("was saved through NumPy", _NUMPY_HINT),
+    "torch._utils._rebuild_xla_tensor": ("was saved through NumPy", _NUMPY_HINT),
+    "torch._utils._rebuild_wrapper_subclass": ("is of a tensor subclass", SUBCLASS_HINT),
 }
-"""What the field's other records of tensors are, in words that follow the tensor's name."""
+"""What the field's other records of tensors are, in words that follow the tensor's name, and what to do."""
 
 PACKED_STORAGE = "torch.storage._load_from_bytes"
 
@@ -56,17 +64,14 @@ MAX_SIZE = 1 << 40
 """Of one dimension, one stride."""
 
 _MAX_WRAPPING = 4
-
-
-class UnusableTensorError(Exception):
-    """Why a tensor cannot be used, in words that follow its name: "is quantized"."""
+_MAKERS = frozenset((*STRIDED, *PARAMETERS, TYPED, *SPARSE, QUANTIZED))
 
 
 def is_tensor(value: Any) -> bool:
     """Whether `value` is a tensor, or the record of one of any kind."""
     if isinstance(value, Made):
         maker = value.maker
-        return maker in STRIDED or maker in PARAMETERS or maker == TYPED or maker in OTHER_KINDS
+        return maker in _MAKERS or maker in OTHER_KINDS
     import torch
 
     return isinstance(value, torch.Tensor)
@@ -75,11 +80,19 @@ def is_tensor(value: Any) -> bool:
 def shape_of(value: Any) -> tuple[int, ...] | None:
     """Shape of a strided tensor's record, without its values; None when it is no such record."""
     try:
-        made = _strided(value)
-        sizes = _integers(_argument(made, 2))
+        made = _innermost(value)
+        return _integers(_argument(made, 2)) if made.maker in STRIDED else None
     except UnusableTensorError:
         return None
-    return sizes
+
+
+def compact_kind(value: Any) -> str:
+    """How a tensor is stored that is turned dense when it is read: "sparse" or "quantized"; empty for others."""
+    try:
+        maker = _innermost(value).maker if isinstance(value, Made) else ""
+    except UnusableTensorError:
+        return ""
+    return "sparse" if maker in SPARSE else "quantized" if maker == QUANTIZED else ""
 
 
 class TensorReader:
@@ -98,8 +111,12 @@ class TensorReader:
         self._unpack = unpack
         self._bytes_by_key: dict[str, Tensor] = {}
 
-    def tensor(self, value: Any) -> Tensor:
+    def tensor(self, value: Any, max_values: int = MAX_SIZE) -> Tensor:
         """The tensor that a record describes; it may share memory with others of the same storage.
+
+        Args:
+            value: a record, or a tensor.
+            max_values: that a sparse tensor may have when it is turned dense.
 
         Raises:
             UnusableTensorError: of another kind, or it does not fit its storage.
@@ -107,27 +124,69 @@ class TensorReader:
         if not isinstance(value, Made):
             ready: Tensor = value
             return ready
-        made = _strided(value)
-        storage, dtype_name, base = self._storage(_argument(made, 0))
+        made = _innermost(value)
+        if made.maker in SPARSE:
+            return self._sparse(made, max_values)
+        if made.maker == QUANTIZED:
+            return self._quantized(made)
+        return self._view(made)
+
+    def _view(self, made: Made, *, quantized: bool = False) -> Tensor:
+        storage, dtype_name, base = self._storage(_argument(made, 0), quantized=quantized)
         if made.maker.endswith("_v3"):
             dtype_name = _dtype_name(_argument(made, 6))
         metadata = made.args[-1] if len(made.args) > 6 and isinstance(made.args[-1], dict) else {}
         if metadata.get("neg") or metadata.get("conj"):
-            raise UnusableTensorError("is stored negated or conjugated")
+            raise UnusableTensorError("is stored negated or conjugated", "call resolve_neg() on it before saving")
         offset, sizes, strides = _argument(made, 1), _integers(_argument(made, 2)), _integers(_argument(made, 3))
         if type(offset) is not int:
             raise UnusableTensorError("has an offset that is no whole number")
         return strided_view(storage, dtype_name, sizes, strides, base + offset)
 
-    def _storage(self, value: Any) -> tuple[Tensor, str, int]:
+    def _sparse(self, made: Made, max_values: int) -> Tensor:
+        """Of (layout, (indices, values, size, ...)), or (layout, (pointers, indices, values, size))."""
+        layout, data = _argument(made, 0), _argument(made, 1)
+        name = _layout_name(layout)
+        num_parts = 2 if name == "sparse_coo" else 3
+        if name not in SPARSE_LAYOUTS or not isinstance(data, tuple) or len(data) <= num_parts:
+            raise UnusableTensorError("is sparse in an unknown layout")
+        parts = [self._part(part) for part in data[:num_parts]]
+        return densify(name, parts, _integers(data[num_parts]), max_values)
+
+    def _quantized(self, made: Made) -> Tensor:
+        """Of (storage, offset, sizes, strides, (scheme, scale, zero point, axis), ...)."""
+        import torch
+
+        codes, parameters = self._view(made, quantized=True), _argument(made, 4)
+        scheme = parameters[0] if isinstance(parameters, tuple) and len(parameters) in (3, 4) else None
+        if not isinstance(scheme, Name) or scheme.name not in SCHEMES:
+            raise UnusableTensorError("is quantized in an unknown scheme", SUBCLASS_HINT)
+        numbers = parameters[1:3]
+        if scheme.name != "per_tensor_affine":
+            scales, zero_points = (self._part(part) for part in numbers)
+        elif type(numbers[0]) is float and type(numbers[1]) is int and abs(numbers[1]) < MAX_SIZE:
+            scales, zero_points = (torch.tensor(number, dtype=torch.float64) for number in numbers)
+        else:
+            raise UnusableTensorError("is quantized with a scale that is no number")
+        axis = parameters[3] if len(parameters) == 4 and type(parameters[3]) is int else -1
+        return dequantize(codes, scheme.name, scales, zero_points, axis)
+
+    def _part(self, value: Any) -> Tensor:
+        """An ordinary tensor that describes another."""
+        made = _innermost(value)
+        if made.maker not in STRIDED:
+            raise UnusableTensorError("is described by tensors that are no ordinary ones")
+        return self._view(made)
+
+    def _storage(self, value: Any, *, quantized: bool = False) -> tuple[Tensor, str, int]:
         """Bytes, type of an element, and the element at which the storage begins."""
         if isinstance(value, Made) and value.maker == PACKED_STORAGE and self._unpack is not None:
             packed = _argument(value, 0)
             if not isinstance(packed, bytes):
                 raise UnusableTensorError("is in a storage packed in an unknown way")
             inner, content = self._unpack(packed)
-            return bytes_tensor(content), *storage_id(inner)[1:]
-        key, dtype_name, base = storage_id(value)
+            return bytes_tensor(content), *storage_id(inner, quantized=quantized)[1:]
+        key, dtype_name, base = storage_id(value, quantized=quantized)
         if key not in self._bytes_by_key:
             self._bytes_by_key[key] = bytes_tensor(self._read_storage(key))
         return self._bytes_by_key[key], dtype_name, base
@@ -178,22 +237,22 @@ def check_geometry(sizes: tuple[int, ...], strides: tuple[int, ...], offset: Any
         raise UnusableTensorError(f"reaches beyond its storage of {num_stored:,} values")
 
 
-def _strided(value: Any) -> Made:
-    """The innermost record of a strided tensor, out of those of parameters and typed tensors."""
+def _innermost(value: Any) -> Made:
+    """The record of a strided, sparse or quantized tensor, out of those of parameters and typed tensors."""
     for _ in range(_MAX_WRAPPING):
         if not isinstance(value, Made):
             break
         maker = value.maker
-        if maker in STRIDED:
+        if maker in STRIDED or maker in SPARSE or maker == QUANTIZED:
             return value
         if maker in OTHER_KINDS:
-            raise UnusableTensorError(OTHER_KINDS[maker])
+            raise UnusableTensorError(*OTHER_KINDS[maker])
         if maker in PARAMETERS:
             value = _argument(value, 0)
         elif maker == TYPED:
             kind = _argument(value, 1)
             if not isinstance(kind, Name) or str(kind) not in PLAIN_TYPES:
-                raise UnusableTensorError(f"is of the tensor subclass {printable(kind)}")
+                raise UnusableTensorError(f"is of the tensor subclass {printable(kind)}", SUBCLASS_HINT)
             value = Made(_argument(value, 0), _argument(value, 2))
         else:
             break
@@ -214,8 +273,12 @@ def _integers(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def storage_id(value: Any) -> tuple[str, str, int]:
+def storage_id(value: Any, *, quantized: bool = False) -> tuple[str, str, int]:
     """Key of a storage, the type of its elements, and which of them it begins at.
+
+    Args:
+        value: what the file refers to it by.
+        quantized: it may hold the codes of a quantized tensor.
 
     Raises:
         UnusableTensorError: `value` is no reference to a storage with ordinary numbers in it.
@@ -228,10 +291,10 @@ def storage_id(value: Any) -> tuple[str, str, int]:
         raise UnusableTensorError("is in a storage of an unknown type")
     if not isinstance(key, str):
         raise UnusableTensorError("is in a storage without a name")
-    if kind.name.startswith("Q"):
+    if kind.name.startswith("Q") and not quantized:
         raise UnusableTensorError("is quantized")
     if location == "meta":
-        raise UnusableTensorError("has no data (device meta)")
+        raise UnusableTensorError("has no data (device meta)", META_HINT)
     return key, STORAGE_DTYPES[kind.name], _base_of_view(fields[5] if len(fields) > 5 else None)
 
 
@@ -242,6 +305,13 @@ def _base_of_view(view: Any) -> int:
     if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int or view[1] < 0:
         raise UnusableTensorError("is in a part of a storage that is described in an unknown way")
     return int(view[1])
+
+
+def _layout_name(value: Any) -> str:
+    """Of a layout, which torch pickles as a call with its name."""
+    if isinstance(value, Made) and value.maker == _LAYOUT:
+        value = _argument(value, 0)
+    return value.removeprefix("torch.") if isinstance(value, str) else ""
 
 
 def _dtype_name(value: Any) -> str:

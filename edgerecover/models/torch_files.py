@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover.models.pickles import Parsed, parse
-from edgerecover.models.records import Outside, PickleError
-from edgerecover.models.tensors import STORAGE_DTYPES, TensorReader, UnusableTensorError, storage_id
+from edgerecover.models.records import Outside, PickleError, UnusableTensorError
+from edgerecover.models.tensors import STORAGE_DTYPES, TensorReader, storage_id
 from edgerecover.models.zips import Archive, ZipError
 
 MAX_PICKLE_BYTES = 256 << 20
@@ -30,6 +30,10 @@ _ELEMENT_BYTES = {
 
 class NoWeightsError(Exception):
     """The file holds no weights by name, or several and no saying which; the text is for people."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def _unpack(packed: bytes) -> tuple[Any, bytearray]:
         parse(stream)
     parsed = parse(stream)
     try:
-        key = storage_id(parsed.root)[0]
+        key = storage_id(parsed.root, quantized=True)[0]
     except UnusableTensorError as fault:
         raise PickleError(f"a packed storage {fault}") from fault
     return parsed.root, _Storages(stream, len(packed), parsed.stored).read(key)

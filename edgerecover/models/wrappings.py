@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgerecover.models.modules import MAX_NAME, classes_of, is_module, state_of
+from edgerecover.models.modules import MAX_NAME, MAX_PARTS, classes_of, is_module, state_of
 from edgerecover.models.records import Made, printable
 from edgerecover.models.tensors import is_tensor
 from edgerecover.models.torch_files import NoWeightsError
 
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
 """Where training scripts put the state_dict, most specific first."""
 
 EMA_KEYS = (
@@ -24,15 +24,26 @@ EMA_KEYS = (
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What DataParallel, torch.compile and Lightning modules put before every key."""
 
-_INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, FSDP and activation checkpointing put inside keys, for the layers that they wrap."""
+_INNER_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+"""What DataParallel, torch.compile, FSDP, activation checkpointing and Fabric put inside keys, before the layers that
+they wrap."""
 
 _PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "metrics", "train_", "val_", "test_")
 """What Lightning modules hold beside the network; its tensors' keys begin so."""
 
+_MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
+"""In the names of what stands beside weights and holds their masks: NNI's, torch.ao's sparsifiers, people's own."""
+
+_QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
+
 _TORCH_PRUNING = "full_state_dict"
+FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
 _LIGHTNING = "pytorch-lightning_version"
-_COUNTER = "n_averaged"
+COUNTER = "n_averaged"
+"""What AveragedModel adds to a state_dict."""
+
 _MAX_NESTING = 4
 
 
@@ -51,14 +62,27 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What stands beside the weights under a name such as `masks`."""
+
+    name: str
+    tensors: dict[str, Any]
+    """Records, by the path of keys that leads to each."""
+    num_others: int
+    """Arrays and the like among them, which are not read."""
+
+
+@dataclass(frozen=True)
 class Found:
-    """What a tree holds: one or both of these."""
+    """What a tree holds: one or both of the first two."""
 
     plain: Weights | None
     average: Weights | None
     """A running average (EMA, SWA) of the same weights."""
     arch: str | None
     """The name of the architecture that the training script left, as timm's does."""
+    masks: tuple[Beside, ...] = ()
+    """Perhaps masks of the weights."""
 
 
 def find_weights(root: Any) -> Found:
@@ -82,13 +106,13 @@ def find_weights(root: Any) -> Found:
     plain: Weights | None = found
     if not found.state or (average is not None and not under):  # beside an average, loose tensors are no weights
         plain = None
-    elif _COUNTER in found.state and average is None:
+    elif COUNTER in found.state and average is None:
         plain, average = None, found
     if plain is None and average is None:
         raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)")
     if plain is not None and average is None:
         plain, average = _split(plain)
-    return Found(plain, average, _named_architecture(root))
+    return Found(plain, average, _named_architecture(root), _masks_beside(root, under))
 
 
 def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:
@@ -107,7 +131,15 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
     if module is not None:
         return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
     if is_module(content):
-        return _cleaned(Weights(state_of(content), under, classes_of(content), kind or "pickled module"))
+        classes = classes_of(content)
+        if int8 := next((name for name in classes if _QUANTIZED_CLASSES.fullmatch(name)), None):
+            raise NoWeightsError(f"a network of int8 layers ({int8}), whose float weights are gone", FLOAT_HINT)
+        return _cleaned(Weights(state_of(content), under, classes, kind or "pickled module"))
+    if packed := next((key for key in entries_of(content) or {} if str(key).endswith("_packed_params")), None):
+        shown = printable(packed)
+        raise NoWeightsError(
+            f"int8 layers of torch.ao.quantization ({shown!r}), whose float weights are gone", FLOAT_HINT
+        )
     return _cleaned(Weights(_tensors_of(content), under, (), kind))
 
 
@@ -128,22 +160,65 @@ def _split(weights: Weights) -> tuple[Weights, Weights | None]:
     prefix = f"{names[0]}."
     own = {key: value for key, value in weights.state.items() if not key.startswith(prefix)}
     rest = {key.removeprefix(prefix): value for key, value in weights.state.items() if key.startswith(prefix)}
-    rest.pop(_COUNTER, None)
-    if without_prefixes(own)[0].keys() != without_prefixes(rest)[0].keys():
+    rest.pop(COUNTER, None)
+    own_names, its_names = (sorted(plain_names(keys)[0].values()) for keys in (own, rest))
+    if own_names != its_names:
         return weights, None
     plain = Weights(own, weights.under, weights.classes, weights.kind)
     return plain, Weights(rest, (*weights.under, names[0]), weights.classes, weights.kind)
 
 
-def without_prefixes(state: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Take off the prefixes that all keys share, and say which; then wrappers inside keys."""
-    bare = {key: value for key, value in state.items() if key != _COUNTER}
+def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Keys as the network alone would spell them, by those of the file, and the prefixes that all shared.
+
+    Prefixes that all keys share are taken off, then wrappers inside keys, unless two keys would become one.
+    """
+    names = {key: key for key in keys}
     taken: list[str] = []
-    while bare and (prefix := next((p for p in WRAPPER_PREFIXES if all(key.startswith(p) for key in bare)), None)):
-        bare = {key.removeprefix(prefix): value for key, value in bare.items()}
+    while names and (
+        prefix := next((p for p in WRAPPER_PREFIXES if all(n.startswith(p) for n in names.values())), None)
+    ):
+        names = {key: name.removeprefix(prefix) for key, name in names.items()}
         taken.append(prefix)
-    unwrapped = {_INNER_WRAPPERS.sub("", key): value for key, value in bare.items()}
-    return unwrapped if len(unwrapped) == len(bare) else bare, tuple(taken)
+    unwrapped = {key: _INNER_WRAPPERS.sub("", name) for key, name in names.items()}
+    return unwrapped if len(set(unwrapped.values())) == len(names) else names, tuple(taken)
+
+
+def _masks_beside(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
+    """What is called masks on the way from the root to the weights."""
+    found: list[Beside] = []
+    content = root
+    for level in range(len(under) + 1):
+        entries = entries_of(content) or {}
+        way = under[level] if level < len(under) else None
+        for key, value in entries.items():
+            if isinstance(key, str) and key != way and _MASKS.search(key) and not is_tensor(value):
+                tensors, num_others = _leaves(value)
+                if tensors or num_others:
+                    found.append(Beside(key, tensors, num_others))
+        content = entries.get(way)
+    return tuple(found)
+
+
+def _leaves(root: Any) -> tuple[dict[str, Any], int]:
+    """Tensors in nested dictionaries and lists, by their dotted paths, and how many arrays there are beside."""
+    tensors: dict[str, Any] = {}
+    num_others, seen = 0, {id(root)}
+    waiting = [("", root)]
+    while waiting and len(tensors) + num_others < MAX_PARTS:
+        path, value = waiting.pop()
+        if is_tensor(value):
+            if len(path) <= MAX_NAME:
+                tensors[path.removesuffix(".")] = value
+            continue
+        entries = entries_of(value)
+        children = entries.items() if entries is not None else enumerate(value) if isinstance(value, list) else ()
+        num_others += isinstance(value, Made) and "numpy" in value.maker
+        for key, child in reversed(list(children)):
+            if is_tensor(child) or (isinstance(child, Made | dict | list) and id(child) not in seen):
+                seen.add(id(child))
+                waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
+    return tensors, num_others
 
 
 # --- looking into a tree --------------------------------------------------------------------------------
@@ -164,7 +239,7 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
     holding = [
         key
         for key, value in entries.items()
-        if isinstance(key, str) and key not in ignored and _holds_tensors(value, known)
+        if isinstance(key, str) and key not in ignored and not _MASKS.search(key) and _holds_tensors(value, known)
     ]
     for key in STATE_KEYS:
         if key in holding:

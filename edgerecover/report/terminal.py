@@ -92,9 +92,9 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         **({"not counted": "; ".join(facts.uncounted)} if facts.uncounted else {}),
         **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
-        "masks": "torch.nn.utils.prune masks" if facts.has_masks else "none (zeros only)",
+        "masks": "explicit, and applied" if facts.has_masks else "none (zeros only)",
         "teacher": facts.teacher_named
-        or ("inside: the dense weights (weight_orig)" if facts.teacher_inside else "not inside"),
+        or ("inside: the dense weights under the masks" if facts.teacher_inside else "not inside"),
     }
     show(console, named(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgerecover.models.torch_files import NoWeightsError
-from edgerecover.models.wrappings import EMA_KEYS, find_weights, without_prefixes
+from edgerecover.models.wrappings import EMA_KEYS, find_weights, plain_names
 
 WEIGHTS = {"conv.weight": torch.ones(2, 1, 2, 2), "fc.weight": torch.ones(3, 2)}
 
@@ -37,7 +37,7 @@ def test_averaged_model_is_an_average():
     averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 3))
     found = find_weights(averaged.state_dict())
     assert found.plain is None
-    assert without_prefixes(found.average.state)[0].keys() == {"weight", "bias"}
+    assert set(plain_names(found.average.state)[0].values()) == {"weight", "bias", "n_averaged"}
 
 
 def test_an_average_as_a_submodule_is_told_apart():
@@ -73,7 +73,8 @@ def test_the_architecture_a_script_left(beside, arch):
 
 def test_wrappers_inside_keys_go():
     weights = {"module.layer1._orig_mod.0.weight": 1, "module.layer2._fsdp_wrapped_module.bias": 2}
-    assert without_prefixes(weights) == ({"layer1.0.weight": 1, "layer2.bias": 2}, ("module.",))
+    names, prefixes = plain_names(weights)
+    assert (set(names.values()), prefixes) == ({"layer1.0.weight", "layer2.bias"}, ("module.",))
 
 
 def test_dictionaries_that_hold_themselves_or_each_other_many_times_end():

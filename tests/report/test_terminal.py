@@ -208,8 +208,8 @@ def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
     )
     text = shown(print_facts, facts)
     assert "not recognised: use --arch or model.toml" in text
-    assert "torch.nn.utils.prune masks" in text
-    assert "inside: the dense weights (weight_orig)" in text
+    assert "explicit, and applied" in text
+    assert "inside: the dense weights under the masks" in text
     assert "classes" not in text
 
 

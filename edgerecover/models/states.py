@@ -1,0 +1,190 @@
+"""One set of weights: from records to plain tensors under the names of an untouched network, and the masks of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.file_masks import Doubt, Sibling, find_masks
+from edgerecover.models.formats import COPY_HINT, SAVE_HINT
+from edgerecover.models.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
+from edgerecover.models.records import UnusableTensorError, printable
+from edgerecover.models.sound import check_values, plain
+from edgerecover.models.tensors import DTYPES, META_HINT, SUBCLASS_HINT, TensorReader, compact_kind
+from edgerecover.models.wrappings import COUNTER, FLOAT_HINT, Beside, Weights, plain_names
+from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SPARSE_FREE_BYTES = 48 << 20
+"""Sparse tensors expand as far as they are sparse; below this size of all, that is no danger."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One set of weights; tensors are float32 where they float, on the CPU."""
+
+    weights: Weights
+    tensors: dict[str, Tensor]
+    """With masks applied."""
+    masks: dict[str, Tensor]
+    """bool, by weight key, True where the weight is kept."""
+    dense_tensors: dict[str, Tensor] | None
+    """Before masks were applied, when that makes a difference."""
+    prefixes: tuple[str, ...]
+    own_keys: dict[str, str]
+    """Keys in the file, less the prefixes, of what has another in `tensors`."""
+    aside: dict[str, Tensor]
+    """What tools keep beside weights, by its key in the file, less the prefixes."""
+    mask_keys: frozenset[str]
+    """Of the masks in `aside` that were used."""
+    cast_from: str
+    """Floating types other than float32 that were met."""
+    words: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+
+
+def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple[Beside, ...]) -> State:
+    """Read one set of weights.
+
+    Args:
+        path: the file, for messages.
+        reader: of its tensors.
+        weights: records.
+        beside: records that may be masks of them.
+
+    Raises:
+        BadInputError: tensors that cannot be used, values that no forward pass survives, more than the file can hold.
+        ZipError, PickleError: the file is damaged.
+    """
+    if form := foreign_form(weights.state):
+        raise _unusable(path, form.key, UnusableTensorError(form.fault, form.hint))
+    budget = _Budget(path, path.stat().st_size)
+    found = find_masks(
+        {key: budget.read(reader, key, record) for key, record in weights.state.items()},
+        tuple(_sibling(budget, reader, entry) for entry in beside),
+    )
+    found.tensors.pop(COUNTER, None)
+    leftovers, words = take_leftovers(found.tensors)
+    tensors, cast_from = plain(found.tensors)
+    check_values(path, tensors)
+    pruned = {key: tensor * found.masks[key] if key in found.masks else tensor for key, tensor in tensors.items()}
+    names, prefixes = plain_names(found.plain_names.get(key, key) for key in tensors)
+    names = {key: names[found.plain_names.get(key, key)] for key in tensors}
+    prefix = "".join(prefixes)
+    own = {names[key]: key.removeprefix(prefix) for key in tensors if names[key] != key.removeprefix(prefix)}
+    aside = {key.removeprefix(prefix): tensor for key, tensor in (found.aside | leftovers).items()}
+    is_dense_inside = any(bool((tensors[key][~mask] != 0).any()) for key, mask in found.masks.items())
+    return State(
+        weights=weights,
+        tensors={names[key]: tensor for key, tensor in pruned.items()},
+        masks={names[key]: mask for key, mask in found.masks.items()},
+        dense_tensors={names[key]: tensor for key, tensor in tensors.items()} if is_dense_inside else None,
+        prefixes=prefixes,
+        own_keys=own,
+        aside=aside,
+        mask_keys=frozenset(key.removeprefix(prefix) for key in found.mask_keys),
+        cast_from=cast_from,
+        words=(*budget.words, *found.words, *words),
+        doubts=(*(doubt.without_prefix(prefix) for doubt in found.doubts), *_adapter_doubts(tensors, prefix)),
+    )
+
+
+def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
+    adapters = tuple(key.removeprefix(prefix) for key in keys if is_adapter(key))
+    if not adapters:
+        return []
+    return [
+        Doubt(f"low-rank adapters (LoRA), {shown(adapters)}, are not merged into the weights", adapters, MERGE_HINT)
+    ]
+
+
+def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
+    """Tensors that cannot be read count among the others: they may be no masks at all."""
+    tensors: dict[str, Tensor] = {}
+    for name, record in entry.tensors.items():
+        with contextlib.suppress(UnusableTensorError):
+            tensors[name] = budget.claim(name, reader.tensor(record, budget.num_left))
+    return Sibling(entry.name, tensors, entry.num_others + len(entry.tensors) - len(tensors))
+
+
+class _Budget:
+    """How much memory the tensors of a file may take, as float32, and how they were stored."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self._claimed_bytes = 0
+        self._num_by_kind: dict[str, int] = {}
+
+    @property
+    def num_left(self) -> int:
+        """Values that sparse tensors may still be turned into."""
+        return (MAX_EXPANSION * self._size_bytes + MAX_SPARSE_FREE_BYTES - self._claimed_bytes) // 4
+
+    @property
+    def words(self) -> list[str]:
+        return [f"{num} {kind} tensors made dense" for kind, num in self._num_by_kind.items()]
+
+    def read(self, reader: TensorReader, key: str, record: Any) -> Tensor:
+        """One tensor.
+
+        Raises:
+            BadInputError: it cannot be used, or is too large.
+        """
+        kind = compact_kind(record)
+        try:
+            tensor = reader.tensor(record, self.num_left)
+            _check_storage(key, tensor)
+        except UnusableTensorError as error:
+            raise _unusable(self._path, key, error) from error
+        if kind:
+            self._num_by_kind[kind] = self._num_by_kind.get(kind, 0) + 1
+        return self.claim(key, tensor, MAX_SPARSE_FREE_BYTES if kind == "sparse" else MAX_EXPANSION_FREE_BYTES)
+
+    def claim(self, key: str, tensor: Tensor, free_bytes: int = MAX_EXPANSION_FREE_BYTES) -> Tensor:
+        """Count a tensor.
+
+        Raises:
+            BadInputError: no file of this size can hold that much.
+        """
+        self._claimed_bytes += tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
+        if self._claimed_bytes > MAX_EXPANSION * self._size_bytes + free_bytes:
+            raise BadInputError(
+                f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._claimed_bytes:,} bytes "
+                f"and more; {printable(key)!r} has shape {list(tensor.shape)}",
+                hint=SAVE_HINT,
+            )
+        return tensor
+
+
+def _unusable(path: Path, key: str, error: UnusableTensorError) -> BadInputError:
+    return BadInputError(
+        f"{path}: tensor {printable(key)!r} {error}; ordinary float tensors are expected",
+        hint=error.hint or COPY_HINT,
+    )
+
+
+def _check_storage(key: str, tensor: Tensor) -> None:
+    """Refuse tensors that weights cannot be taken from.
+
+    Raises:
+        UnusableTensorError: it is one.
+    """
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise UnusableTensorError("is of a tensor subclass", SUBCLASS_HINT)
+    if tensor.is_complex():
+        raise UnusableTensorError("is complex", "only networks of real weights can be recovered")
+    if tensor.is_meta:
+        raise UnusableTensorError("has no data (device meta)", META_HINT)
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        raise UnusableTensorError(f"is of type {tensor.dtype}", f"save it as float32: {SAVE_HINT}")
+    if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
+        raise UnusableTensorError("is of 8-bit integers, whose scales stand elsewhere", FLOAT_HINT)
