@@ -39,7 +39,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target, in_batches_of
 from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
-from edgerecover.export.onnx import export
+from edgerecover.export.onnx import check_size, export
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
@@ -149,6 +149,7 @@ def assist(request: Request, ranks: Ranks) -> None:
         models, record = _opened(request)
         if request.pruning is not None:
             models = _pruned(models, request.pruning)
+        check_size(models.student)
         _check_same(models, ranks)
     with stage("synthesize", times):
         settled = ranks.from_first(lambda: _settled(request, models, record, compute))
@@ -174,6 +175,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
     if request.pruning is not None:
         with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
+    check_size(models.student)
     _check_same(models, ranks)
 
     with stage("synthesize", times, progress) as clock:

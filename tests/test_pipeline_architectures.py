@@ -15,6 +15,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
+from edgerecover.errors import BadInputError
 from edgerecover.models.libraries import build_from_library
 from edgerecover.pipeline import Request, run
 from edgerecover.prune import Pruning
@@ -193,3 +194,16 @@ def test_networks_of_timm_named_by_the_user(name, side, tiny, tmp_path):
     assert [gate.name for gate in report.gates if gate.name == "mask_kept" and gate.status.value == "fail"] == []
     assert "distillation" in {rung.name for rung in report.rungs}
     verify_bundle(tmp_path / "out.bundle")
+
+
+def test_a_network_too_large_for_a_file_costs_no_dream(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgerecover.export.onnx.MAX_FILE_BYTES", 1_000_000)
+    input = InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+    torch.save(build_from_library("timm:test_resnet", 3, input).state_dict(), tmp_path / "dense.pt")
+    request = Request(
+        tmp_path / "dense.pt", load_target("onnx-generic"), tiny, tmp_path / "out.bundle", tmp_path / "work",
+        arch="timm:test_resnet", input=input, pruning=Pruning("unstructured", 0.75),
+    )  # fmt: skip
+    with pytest.raises(BadInputError, match="weights take 0.0 GB"):
+        run(request)
+    assert not list((tmp_path / "work").glob("dreams-*"))

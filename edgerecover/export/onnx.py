@@ -68,6 +68,24 @@ def export(
     )
 
 
+def check_size(network: nn.Module) -> None:
+    """What its weights say of the file long before there is one.
+
+    Raises:
+        BadInputError: they alone are more than one ONNX file can hold.
+    """
+    size_bytes = 4 * sum(parameter.numel() for parameter in network.parameters())
+    if size_bytes > MAX_FILE_BYTES:
+        raise _too_large(f"the network's weights take {size_bytes / 1e9:.1f} GB in float32")
+
+
+def _too_large(what: str) -> BadInputError:
+    return BadInputError(
+        f"{what}; one ONNX file holds at most 2 GB",
+        hint="a network of this size does not fit this tool's single-file bundles",
+    )
+
+
 def _zeros(batch: int, input: InputSpec) -> Tensor:
     import torch
 
@@ -184,10 +202,7 @@ def _checked(model: onnx.ModelProto) -> bytes:
 
     size_bytes = model.ByteSize()
     if size_bytes > MAX_FILE_BYTES:
-        raise BadInputError(
-            f"the exported file would take {size_bytes / 1e9:.1f} GB; one ONNX file holds at most 2 GB",
-            hint="a network of this size does not fit this tool's single-file bundles",
-        )
+        raise _too_large(f"the exported file would take {size_bytes / 1e9:.1f} GB")
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
     if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
         raise BadInputError(

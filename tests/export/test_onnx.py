@@ -13,7 +13,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.export.onnx import _with_ir_version, count_weights, export
+from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export
 from edgerecover.runtime.session import CPU, open_session
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -249,3 +249,11 @@ def test_functions_are_inlined_for_readers_from_before_them():
     assert (lowered.ir_version, list(lowered.functions)) == (7, [])
     assert [node.op_type for node in lowered.graph.node] == ["Add"]
     assert _with_ir_version(lowered, 8).ir_version == 7
+
+
+def test_weights_that_no_file_can_hold_are_known_before_there_is_one():
+    with torch.device("meta"):
+        fits, too_large = nn.Linear(20_000, 26_000), nn.Linear(20_000, 27_000)
+    check_size(fits)
+    with pytest.raises(BadInputError, match=r"weights take 2\.2 GB in float32; one ONNX file holds at most 2 GB"):
+        check_size(too_large)
