@@ -18,7 +18,7 @@ from torch import nn
 
 from edgerecover.artifacts import Accuracy, Decisions, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
 from edgerecover.config import LatencySettings, Target
-from edgerecover.device import choose_compute
+from edgerecover.device import PLAIN, Compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
@@ -88,9 +88,9 @@ class Judged:
     """What was left out of the real images, or converted."""
 
 
-def scorer_of(network: nn.Module) -> Scorer:
-    """A network as a scorer: float32, on the CPU, in eval mode. The network is moved there."""
-    cpu = choose_compute("cpu")
+def scorer_of(network: nn.Module, compute: Compute = PLAIN) -> Scorer:
+    """A network as a scorer: float32, on the CPU, in eval mode. It is moved there, in `compute`'s memory format."""
+    cpu = compute.on_cpu()
     network = cpu.place(network).eval()
 
     @torch.no_grad()

@@ -37,13 +37,14 @@ from edgerecover.artifacts import (
 from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target, in_batches_of
-from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
+from edgerecover.device import Compute, choose_compute, fit_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import check_size, export
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.digest import weights_sha256
+from edgerecover.models.examples import example_images
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.norms import batch_norms_of
@@ -144,13 +145,13 @@ def assist(request: Request, ranks: Ranks) -> None:
         EdgeRecoverError: as `run` does.
     """
     times: list[StageTime] = []
-    compute = choose_compute(request.device)
     with stage("load", times):
         models, record = _opened(request)
         if request.pruning is not None:
             models = _pruned(models, request.pruning)
         check_size(models.student)
         _check_same(models, ranks)
+        compute = _fitting_compute(request, models, ranks)
     with stage("synthesize", times):
         settled = ranks.from_first(lambda: _settled(request, models, record, compute))
         request = replace(request, profile=settled.profile)
@@ -165,7 +166,6 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
     require_builder(request.target)
     _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
-    compute = replace(choose_compute(request.device), num_processes=ranks.size)
     times: list[StageTime] = []
 
     with stage("load", times, progress):
@@ -177,6 +177,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
             models = _pruned(models, request.pruning)
     check_size(models.student)
     _check_same(models, ranks)
+    compute = _fitting_compute(request, models, ranks, progress)
 
     with stage("synthesize", times, progress) as clock:
         settled = ranks.from_first(partial(_settled, request, models, record, compute, progress))
@@ -220,7 +221,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
 
         golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
         with stage("race", times, progress):
-            teacher = scorer_of(models.teacher)
+            teacher = scorer_of(models.teacher, compute)
             race = hold_race(
                 variants,
                 twins,
@@ -240,7 +241,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
             on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
             judged = judge_file(
                 open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
-                Beside(teacher, scorer_of(models.student), scorer_of(recovered.student), float32.run),
+                Beside(teacher, scorer_of(models.student, compute), scorer_of(recovered.student, compute), float32.run),
                 sets.held_back,
                 eval_set,
                 race.latency,
@@ -375,6 +376,19 @@ def _check_same(models: Models, ranks: Ranks) -> None:
     if ranks.size > 1:
         for what, network in (("the teacher", models.teacher), ("the student", models.student)):
             check_same(ranks, what, weights_sha256(network))
+
+
+def _fitting_compute(request: Request, models: Models, ranks: Ranks, progress: Progress = SILENT) -> Compute:
+    """The same in every process: what the first one's trials say."""
+    networks = {"the teacher": models.teacher, "the student": models.student}
+    compute = choose_compute(request.device)
+    fitting = ranks.from_first(lambda: fit_compute(compute, networks, example_images(models.input, 2), progress))
+    return replace(
+        compute,
+        memory_format=fitting.memory_format,
+        amp_dtype=fitting.amp_dtype,
+        num_processes=ranks.size,
+    )
 
 
 def _settled(

@@ -31,9 +31,10 @@ from edgerecover.artifacts import (
 from edgerecover.bundle.manifest import check_paths
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
-from edgerecover.device import choose_compute
+from edgerecover.device import Compute, choose_compute, fit_compute
 from edgerecover.errors import BadInputError
 from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
+from edgerecover.models.examples import example_images
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
@@ -113,6 +114,8 @@ class _Teacher:
     num_classes: int
     classes: tuple[str, ...] | None
     facts: ModelFacts
+    compute: Compute
+    """As it can be computed, where it is a network."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         file = read_onnx(request.model_path)
         if request.out is not None:
             _check_names(file)
-        teacher = _open_teacher(request)
+        teacher = _open_teacher(request, compute, progress)
         session = _open_file(file, teacher.input, teacher.num_classes)
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
         eval_set = _eval_set(request, teacher, progress)
@@ -177,8 +180,9 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
         num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
 
+    device = str(teacher.compute)
     report = _report(
-        request, str(compute), file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
+        request, device, file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
     )
     if request.out is not None:
         sheet_png, sheet = contact_sheet(evidence.golden)
@@ -211,7 +215,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
 # --- opening --------------------------------------------------------------------------------------------------
 
 
-def _open_teacher(request: FileRequest) -> _Teacher:
+def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) -> _Teacher:
     said = resolve(
         request.model_path,
         arch=request.arch,
@@ -228,7 +232,7 @@ def _open_teacher(request: FileRequest) -> _Teacher:
     if not path.exists():
         raise BadInputError(f"teacher {path}: no such file", hint="correct --teacher, or teacher in model.toml")
     if is_onnx(path):
-        return _open_onnx_teacher(request, path)
+        return _open_onnx_teacher(request, path, compute)
     opened = open_classifier(
         path,
         arch=request.teacher_arch or request.arch,
@@ -237,10 +241,12 @@ def _open_teacher(request: FileRequest) -> _Teacher:
         belongs_to=request.model_path,
         is_teacher=True,
     )
-    return _Teacher(scorer_of(opened.network), opened, opened.input, opened.num_classes, opened.classes, opened.facts)
+    compute = fit_compute(compute, {"the teacher": opened.network}, example_images(opened.input, 2), progress)
+    score = scorer_of(opened.network, compute)
+    return _Teacher(score, opened, opened.input, opened.num_classes, opened.classes, opened.facts, compute)
 
 
-def _open_onnx_teacher(request: FileRequest, path: Path) -> _Teacher:
+def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _Teacher:
     """An ONNX file that decides; its input is what flags or a TOML file say, for the file says no mean and std."""
     said = [
         # An ONNX file has no code to run, so none needs trust.
@@ -262,7 +268,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path) -> _Teacher:
             f"teacher {path}: {num_classes} classes come out, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
-    return _Teacher(session.run, None, input, num_classes, classes, file.facts)
+    return _Teacher(session.run, None, input, num_classes, classes, file.facts, compute)
 
 
 def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None) -> Session:
@@ -350,7 +356,7 @@ def _evidence(
 ) -> _Evidence:
     """Held-back dreams; of an ONNX teacher, real images where there are some, else fractals."""
     if teacher.network is not None:
-        compute, network = choose_compute(request.device), teacher.network.network
+        compute, network = teacher.compute, teacher.network.network
         settled = settle(request.profile, network, teacher.input, teacher.num_classes, compute, record, progress)
         settings = settled.profile.synthesis
         key = synthesis_key(

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from edgerecover.device import choose_compute
-from edgerecover.errors import MissingError
+from edgerecover.artifacts import InputSpec
+from edgerecover.device import PLAIN, Compute, choose_compute, fit_compute
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.models.examples import example_images
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -60,3 +64,140 @@ def test_cuda_computes_in_mixed_precision(asked):
     with compute.autocast():
         assert (ones @ ones).dtype == torch.bfloat16
     assert str(compute).startswith("cuda (")
+
+
+# --- what the networks allow ---------------------------------------------------------------------------------
+
+
+IMAGES_NCHW = example_images(InputSpec((3, 8, 8), (0.5,) * 3, (0.25,) * 3), 2)
+FAST = Compute(torch.device("cpu"), torch.bfloat16, torch.channels_last)
+
+
+class Notes:
+    def __init__(self):
+        self.lines = []
+
+    def note(self, message, **_numbers):
+        self.lines.append(message)
+
+
+class Net(nn.Module):
+    """Two convolutions, and a classifier on what `between` makes of their features (N, 4, 8, 8)."""
+
+    def __init__(self, between=lambda x: x.mean((2, 3)), width=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))
+        self.fc = nn.Linear(width, 5)
+        self.between = between
+
+    def forward(self, x):
+        return self.fc(self.between(self.convs(x)))
+
+
+def fit(network, compute=FAST):
+    notes = Notes()
+    return fit_compute(compute, {"the teacher": network.eval()}, IMAGES_NCHW, notes), notes.lines
+
+
+def test_what_the_hardware_likes_is_kept_where_the_network_can_be_computed_so():
+    network = Net()
+    assert fit(network) == (FAST, [])
+    assert network.convs[0].weight.is_contiguous(), "the trial is of a copy"
+
+
+def test_features_that_are_viewed_are_computed_in_the_plain_memory_format():
+    compute, notes = fit(Net(lambda x: x.view(x.size(0), -1), 4 * 8 * 8))
+    assert (compute.memory_format, compute.amp_dtype) == (torch.contiguous_format, torch.bfloat16)
+    (note,) = notes
+    assert note.startswith("channels-last is not used: the teacher fails in it with RuntimeError: view size")
+
+
+def test_another_result_in_channels_last_speaks_against_it():
+    def by_strides(x):
+        return torch.as_strided(x, (2, 8), (256, 1))
+
+    compute, notes = fit(Net(by_strides, 8))
+    assert compute.memory_format is torch.contiguous_format
+    assert notes == ["channels-last is not used: the teacher gives another result in it"]
+
+
+def test_an_operator_without_a_bf16_kernel_is_named_and_float32_taken():
+    def resize(x):
+        return F.interpolate(x, size=(5, 5), mode="bilinear", antialias=True).flatten(1)
+
+    compute, notes = fit(Net(resize, 100))
+    if compute.amp_dtype is None:  # a later PyTorch may have the kernel
+        assert compute == Compute(torch.device("cpu"), None, torch.channels_last)
+        assert notes[0].startswith("bf16 is not used: ")
+        assert notes[0].endswith("has no bfloat16 kernel on this CPU")
+
+
+def test_numbers_that_overflow_or_drown_in_bf16_are_computed_in_float32():
+    def cancel(x):
+        return (x.mean((2, 3)) + 1e5) - 1e5
+
+    class Cancelling(Net):
+        def forward(self, x):
+            return 4096 * cancel(self.convs(x))
+
+    compute, notes = fit(Cancelling())
+    assert compute.amp_dtype is None
+    assert notes == ["bf16 is not used: the teacher gives another result in it"]
+
+
+def test_kernels_of_five_dimensions_stay_as_they_lie():
+    class Bands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bands, self.conv, self.fc = nn.Conv3d(1, 4, 3, padding=(0, 1, 1)), nn.Conv2d(4, 6, 3), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(self.bands(x[:, None]).squeeze(2)).mean((2, 3)))
+
+    network = Bands()
+    compute, notes = fit(network)
+    assert (compute, notes) == (FAST, [])
+    compute.place(network)
+    assert network.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.bands.weight.is_contiguous()
+
+
+def test_a_network_placed_anew_takes_the_format_it_is_placed_in():
+    network = FAST.place(Net())
+    PLAIN.place(network)
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+
+def test_a_network_that_gives_no_gradient_is_compared_by_its_logits():
+    class Detached(Net):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    assert fit(Detached())[0].memory_format is torch.channels_last
+
+
+def test_inputs_may_be_changed_in_place():
+    class InPlace(Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.1))
+
+    assert fit(InPlace()) == (FAST, [])
+
+
+def test_what_fails_in_plain_float32_is_refused():
+    class Failing(Net):
+        def forward(self, x):
+            raise ZeroDivisionError("of my own")
+
+    with pytest.raises(BadInputError, match=r"the teacher: .* fail with ZeroDivisionError: of my own"):
+        fit(Failing())
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    class Rooted(Net):
+        def forward(self, x):
+            return super().forward(x) + (x - x).sqrt().mean()
+
+    with pytest.raises(BadInputError, match="their gradients, are NaN or infinite"):
+        fit(Rooted())

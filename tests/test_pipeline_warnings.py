@@ -121,7 +121,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_refused(quirky, outcome_of):
     student = pruned(quirky, 0.5)
     with torch.no_grad():
         quirky[11].weight.fill_(3e38)
-    with pytest.raises(BadInputError, match=r"^teacher .*NaN or infinite"):
+    with pytest.raises(BadInputError, match=r"^the teacher: .*NaN or infinite"):
         outcome_of(quirky, student)
 
 

@@ -13,6 +13,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build, load_into, mismatch
 from edgerecover.models.completion import no_architecture
+from edgerecover.models.examples import example_images
 from edgerecover.models.libraries import classifier_key
 from edgerecover.models.load import Checkpoint
 from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
@@ -129,7 +130,7 @@ def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -
 
 
 def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
-    """K, from the logits of a black and a white image.
+    """K, from the logits of two images.
 
     Raises:
         BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the class
@@ -138,10 +139,9 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
     import torch
 
     what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
-    black_and_white_NCHW = torch.tensor(input.bounds()).view(2, -1, 1, 1).expand(2, *input.shape).contiguous()
     try:
         with torch.no_grad():
-            logits_NK = network(black_and_white_NCHW)
+            logits_NK = network(example_images(input, 2))
     except Exception as error:  # the user's network raises anything
         raise BadInputError(
             f"{what}: the forward pass failed with {type(error).__name__}: {error}",
@@ -154,7 +154,10 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
             hint="name a factory whose network returns the logits alone in eval mode",
         )
     if not bool(logits_NK.isfinite().all()):
-        raise BadInputError(f"{what}: the logits of a black or a white image are NaN or infinite")
+        raise BadInputError(
+            f"{what}: the logits of two images are NaN or infinite",
+            hint="check mean and std (--mean and --std, or model.toml), and that this is the last good checkpoint",
+        )
     num_classes = logits_NK.shape[1]
     if num_classes < 2:
         raise BadInputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from edgerecover.models.records import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_NOT_INFINITE = re.compile(r"(weight|bias|running_mean|running_var|original\d*)(_orig|_[gv])?$")
 
 
 def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -27,11 +31,14 @@ def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
 def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
     """Refuse values that no forward pass survives.
 
+    Infinities are refused in what is called weight, bias or a statistic of batch norm, as it may be in one module or
+    another. Anywhere else they may be meant: masks of attention hold them. Opening the network shows what they do.
+
     Raises:
         BadInputError: NaN or infinite values, or negative variances of batch norm.
     """
     for key, tensor in tensors.items():
-        is_finite = tensor.isfinite()
+        is_finite = tensor.isfinite() if _NOT_INFINITE.search(key) else ~tensor.isnan()
         if not bool(is_finite.all()):
             num_bad = tensor.numel() - int(is_finite.count_nonzero())
             raise BadInputError(

@@ -346,6 +346,14 @@ def test_nan_and_infinite_weights_are_counted(tmp_path):
     assert "2 of the 3 values of 'b.weight' are NaN or infinite" in refused(saved(tmp_path, weights))
 
 
+def test_infinities_outside_of_weights_and_statistics_may_be_meant(tmp_path):
+    mask = torch.tensor([[0.0, -float("inf")], [0.0, 0.0]])
+    assert read_checkpoint(saved(tmp_path, {"a.weight": torch.ones(3), "a.mask": mask})).tensors["a.mask"].equal(mask)
+    for key in ("a.bias", "bn.running_mean", "a.parametrizations.weight.original0", "in_proj_weight"):
+        assert "2 of the 2 values" in refused(saved(tmp_path, {key: torch.tensor([float("inf")] * 2)}))
+    assert "1 of the 1 values" in refused(saved(tmp_path, {"mask": torch.tensor([float("nan")])}))
+
+
 def test_negative_variance(tmp_path):
     message = refused(saved(tmp_path, {"bn.running_var": torch.tensor([1.0, -0.5])}))
     assert "'bn.running_var' holds negative variances (lowest -0.5)" in message
