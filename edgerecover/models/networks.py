@@ -22,7 +22,12 @@ from edgerecover.models.teacher import Teacher, open_teacher, other_classes, tea
 from edgerecover.models.uses import uses_of, warning_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
+
+_MOST_NAMED = 3
+"""Of layers, in a warning."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ def open_models(
         warnings=(
             *(doubt.text for doubt in student.checkpoint.doubts),
             *_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+            *_unused_statistics(found.opened.network),
             *([lost] if lost else []),
         ),
         channels=channels,
@@ -293,3 +299,16 @@ def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bo
             "recovery can only approach what it knows"
         )
     return tuple(warnings)
+
+
+def _unused_statistics(teacher: nn.Module) -> Iterator[str]:
+    from edgerecover.models.norms import unused_statistics_of
+
+    if names := unused_statistics_of(teacher):
+        first = ", ".join(name or "the network itself" for name in names[:_MOST_NAMED])
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield (
+            f"running statistics are left out: {first}{more} ({type(teacher.get_submodule(names[0])).__name__}) hold "
+            "some, and were not seen to normalise by them as batch norm does in eval mode. Dreams do not follow them, "
+            "and no statistics are repaired there"
+        )

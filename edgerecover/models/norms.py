@@ -77,6 +77,13 @@ def adapts(layer: nn.Module) -> bool:
     return _adapting[layer]
 
 
+def overwrites(layer: nn.Module) -> bool:
+    """Whether one of `batch_norms_of` computes in place, so that its input is gone after its forward in eval mode."""
+    if layer not in _overwriting:
+        _overwriting[layer] = any(_Trial(layer, sides).overwrites() for sides in _SIDES)
+    return _overwriting[layer]
+
+
 @contextmanager
 def normalising(layer: nn.Module, by: Callable[[Tensor], Normalisation | None]) -> Iterator[None]:
     """A layer of `batch_norms_of` whose forwards inside the block normalise by other statistics than its own.
@@ -144,6 +151,7 @@ def first_tensor(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | 
 
 _normalising: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _adapting: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_overwriting: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def _normalises_by_statistics(layer: nn.Module) -> bool:
@@ -205,8 +213,16 @@ class _Trial:
         plain = self._run(self._x_NC, self._mean_C, self._var_C, training=True)
         return _alike(plain, self._run(self._scaled_NC, self._mean_C + 1, self._var_C, training=True))
 
+    def overwrites(self) -> bool:
+        x_NC = self._x_NC.clone()
+        self._run(x_NC, self._mean_C, self._var_C, keep_input=False)
+        return not torch.equal(x_NC, self._x_NC)
+
     @torch.no_grad()
-    def _run(self, x_NC: Tensor, mean_C: Tensor, var_C: Tensor, *, training: bool = False) -> Tensor | None:
+    def _run(
+        self, x_NC: Tensor, mean_C: Tensor, var_C: Tensor, *, training: bool = False, keep_input: bool = True
+    ) -> Tensor | None:
+        x_NC = x_NC.clone() if keep_input else x_NC
         mode = self._layer.training
         statistics = {"running_mean": mean_C.view(self._shape), "running_var": var_C.view(self._shape)}
         self._layer.training = training

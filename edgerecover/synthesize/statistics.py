@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from edgerecover.models.norms import batch_norms_of, eps_of, first_tensor, stored_by
+from edgerecover.models.norms import batch_norms_of, eps_of, first_tensor, overwrites, stored_by
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,11 @@ def _watch(layer: nn.Module, place: Place, seen: dict[Place, list[Tensor]]) -> A
         if isinstance(activation, Tensor):
             seen.setdefault(place, []).append(activation)
 
+    is_overwritten = place.side == "input" and "" in batch_norms_of(layer) and overwrites(layer)
+
     def before(_layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(first_tensor(inputs, named))
+        entering = first_tensor(inputs, named)
+        keep(entering.clone() if entering is not None and is_overwritten else entering)
 
     def after(_layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         keep(output[0] if isinstance(output, tuple) else output)

@@ -169,10 +169,11 @@ def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: 
 def _about_statistics(teacher: ModelFacts, has_record: bool) -> Iterator[str]:
     if not teacher.num_batch_norms and not has_record:
         yield (
-            "the teacher holds no statistics of real images: it has no batch norm, and no activation record came with "
-            "it. Its dreams follow its class scores and what is true of images in general, and nothing shows how near "
-            "they are to what it was trained on: agreement on them is weaker evidence than for a network with batch "
-            "norm, and the accuracy kept is not predicted from it; judge the model with --eval-data where you can"
+            "the teacher holds no statistics of real images: no layer of it normalises by running statistics, as batch "
+            "norm does, and no activation record came with it. Its dreams follow its class scores and what is true of "
+            "images in general, and nothing shows how near they are to what it was trained on: agreement on them is "
+            "weaker evidence than for a network with batch norm, and the accuracy kept is not predicted from it; judge "
+            "the model with --eval-data where you can"
         )
 
 

@@ -130,6 +130,52 @@ def test_a_sparse_teacher_is_a_warning(pruned_path):
     assert "75.0% zeros" in warning
 
 
+WITH_STATISTICS = """
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(4))
+        self.register_buffer("running_var", torch.ones(4))
+
+    def forward(self, x):
+        return {how}
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), {norm}, nn.ReLU(), Scaled(), nn.Flatten(), nn.Linear(144, 3)
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("norm", "how", "num_batch_norms", "warned"),
+    [
+        ("FrozenBatchNorm2d(4)", "x * self.running_var.view(1, 4, 1, 1)", 1, True),
+        ("nn.Identity()", "x * self.running_var.view(1, 4, 1, 1)", 0, True),
+        (
+            "nn.SyncBatchNorm(4)",
+            "(x - self.running_mean.view(4, 1, 1)) / (self.running_var + 1e-5).view(4, 1, 1) ** 0.5",
+            2,
+            False,
+        ),
+    ],
+)
+def test_the_statistics_that_are_used_are_counted_and_the_others_named(folder, norm, how, num_batch_norms, warned):
+    source = WITH_STATISTICS.format(how=how, norm=norm)
+    (folder / "norms.py").write_text(source)
+    (folder / "model.toml").write_text('architecture = "norms.py:net"\n[input]\nshape = [1, 6, 6]\n')
+    space = {}
+    exec(source, space)
+    torch.save(space["net"]().state_dict(), folder / "m.pt")
+    found = opened(folder / "m.pt", will_prune=True)
+    assert found.teacher_facts.num_batch_norms == num_batch_norms
+    assert [("3 (Scaled) hold" in warning) for warning in found.warnings] == [True] * warned
+
+
 def test_the_demo_opens_without_trust():
     files = demo_files()
     found = opened(files.pruned, trust_code=False)

@@ -190,3 +190,16 @@ def test_frozen_layers_guide_dreams_as_their_twins_do(teacher, real_images):
     expected = bn_distance(teacher, images, "relative")
     assert expected > 0
     assert bn_distance(frozen, images, "relative") == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_enters_a_layer_is_seen_although_it_computes_in_place():
+    class InPlace(nn.BatchNorm2d):
+        def forward(self, images):
+            slope_C = torch.rsqrt(self.running_var + self.eps).view(1, -1, 1, 1)
+            return images.sub_(self.running_mean.view(1, -1, 1, 1)).mul_(slope_C)
+
+    images = 3 + 2 * torch.randn((4, 3, 6, 6), generator=torch.Generator().manual_seed(0))
+    layer = InPlace(3).eval()
+    layer.running_mean.copy_(images.mean((0, 2, 3)))
+    layer.running_var.copy_(images.var((0, 2, 3), unbiased=False))
+    assert bn_distance(nn.Sequential(layer), images.clone(), "l2") == pytest.approx(0, abs=1e-3)
