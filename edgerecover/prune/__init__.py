@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.uses import uses_of
 from edgerecover.prune.channels import prune_channels
 from edgerecover.prune.magnitude import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
 from edgerecover.prune.two_four import two_four_masks
@@ -26,6 +28,8 @@ __all__ = [
     "prune_channels",
     "two_four_masks",
 ]
+
+_MAX_NAMED = 3
 
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 
@@ -78,7 +82,8 @@ def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Prun
         input: of the network; only channels need it, to see which layers hang together and count MACs.
 
     Raises:
-        BadInputError: the network cannot be pruned so; the message says why.
+        BadInputError: the network cannot be pruned so, or computes what it multiplies by in a way that loses the
+            zeros; the message says why.
         MissingError: --pattern channel without Torch-Pruning.
     """
     if pruning.pattern == "channel":
@@ -97,4 +102,18 @@ def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Prun
     else:
         masks = global_magnitude_masks(network, pruning.sparsity)
     apply_masks(network, masks)
+    if input is not None:
+        _check_zeros_are_used(network, masks, input)
     return Pruned(network, masks, notes)
+
+
+def _check_zeros_are_used(network: nn.Module, masks: Mapping[str, Tensor], input: InputSpec) -> None:
+    lost = [name for name, use in uses_of(network, masks, input.shape).items() if use.num_lost]
+    if lost:
+        more = f" and {len(lost) - _MAX_NAMED} more" if len(lost) > _MAX_NAMED else ""
+        raise BadInputError(
+            f"{', '.join(lost[:_MAX_NAMED])}{more} cannot be pruned: the network computes what it multiplies by from "
+            "them, and where they are zero that is not",
+            hint="store what is multiplied by (torch.nn.utils.parametrize.remove_parametrizations does it), or, with "
+            "weight_norm, ask for less: none of its rows may lose all weights",
+        )

@@ -1,4 +1,4 @@
-"""Masks by magnitude over Conv and Linear weights: of the whole network together, or of each layer apart."""
+"""Masks by magnitude over the weights that multiply: of the whole network together, or of each layer apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
     positions go first, so the same weights always give the same masks.
 
     Args:
-        module: its Conv, ConvTranspose, Linear and attention weights are ranked together.
+        module: its weights (`models.sparsity`) are ranked together, as a normalisation of torch's, if any, makes them.
         sparsity: fraction of zeros wanted, above 0 and below 1; zeros that are there already count.
 
     Returns:
@@ -28,7 +28,7 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
     Raises:
         BadInputError: sparsity out of range, below what the network has already, or nothing to prune.
     """
-    weights = prunable_weights(module)
+    weights = _used_weights(module)
     num_pruned = _checked_count(weights, sparsity)
     return _smallest_removed(weights, num_pruned)
 
@@ -40,7 +40,7 @@ def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, T
 
     Args, returns and raises: as `global_magnitude_masks`.
     """
-    weights = prunable_weights(module)
+    weights = _used_weights(module)
     _checked_count(weights, sparsity)
     masks: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -62,6 +62,27 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         for name, mask in masks.items():
             weight = module.get_parameter(name)
             weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+
+def _used_weights(module: nn.Module) -> dict[str, Tensor]:
+    """By the parameter's name, what the network multiplies by: a normalised weight's direction says little of its size.
+
+    Zero where the parameter is, in either.
+    """
+    return {name: _normalised(module, name, weight) for name, weight in prunable_weights(module).items()}
+
+
+def _normalised(module: nn.Module, name: str, weight: Tensor) -> Tensor:
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    layer, found, rest = name.rpartition("parametrizations.")
+    if found:
+        used = getattr(module.get_submodule(layer.removesuffix(".")), rest.partition(".")[0])
+    else:
+        owner = module.get_submodule(name.rpartition(".")[0])
+        hooks = [hook for hook in owner._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
+        used = next((hook.compute_weight(owner) for hook in hooks if name.endswith(f"{hook.name}_v")), weight)
+    return used.detach() if used.shape == weight.shape else weight
 
 
 def _smallest_removed(weights: Mapping[str, Tensor], num_pruned: int) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from edgerecover.device import Compute
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.linear_calls import LinearCall
 from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.sparsity import prunable_weights
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
 from edgerecover.recover.linear_maps import (
@@ -132,12 +133,12 @@ def _fittable(
     """
     own = linear_maps_of(student, few_NCHW)
     taught = {linear_map.weight: linear_map for linear_map in linear_maps_of(teacher, few_NCHW).found}
-    prunable = {id(student.get_parameter(name)) for name in masks}
-    # A table of positions is left out too, but nobody asks why.
+    masked, weights = {id(student.get_parameter(name)) for name in masks}, prunable_weights(student)
+    # A table of positions, or a gain of a row, is left out too, but nobody asks why.
     left_out = {
         name: reason
         for name, reason in own.left_out.items()
-        if reason != NO_LINEAR_MAP or id(student.get_parameter(name)) in prunable
+        if (name in weights and reason != NO_LINEAR_MAP) or id(student.get_parameter(name)) in masked
     }
     maps = []
     for linear_map in own.found:
