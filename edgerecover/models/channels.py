@@ -202,6 +202,7 @@ def _labelled(
     import torch.nn.functional as F
 
     from edgerecover.models.linear_calls import ForwardMode
+    from edgerecover.models.norms import batch_norms_of, first_tensor
 
     names = {id(weight): name for name, weight in network.named_parameters()}
     norms = (F.batch_norm, F.instance_norm, F.group_norm, F.layer_norm)
@@ -219,14 +220,23 @@ def _labelled(
         def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
             return (args[0] if args else kwargs["input"]).clone() if function in norms else result
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.dim() > 1:
-                record(name, output, 1)
+    # Frozen ones and people's own compute with plain operators, which no function stands for.
+    layers = set(batch_norms_of(network).values())
+
+    def keep(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            if not isinstance(output, torch.Tensor) or output.dim() < 2:
+                return output
+            if module in layers and (entering := first_tensor(inputs, named)) is not None:
+                output = entering.clone()
+            record(name, output, 1)
+            return output
 
         return hook
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in network.named_modules() if name]
+    handles = [
+        module.register_forward_hook(keep(name), with_kwargs=True) for name, module in network.named_modules() if name
+    ]
     try:
         with Labels():
             yield

@@ -68,6 +68,11 @@ def is_linear(function: Any) -> bool:
     return function in _AXES
 
 
+def is_transposed(function: Any) -> bool:
+    """Of linear functions, whether its weight is (I, O / groups, *kernel)."""
+    return function in _IS_TRANSPOSED
+
+
 def arguments_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a linear function by name, given by position or by keyword."""
     names = _TRANSPOSED if function in _IS_TRANSPOSED else _CONVOLUTION if _AXES[function] else _LINEAR
@@ -76,7 +81,7 @@ def arguments_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def call_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearCall:
     """Read the arguments of a linear function."""
-    given, axes, is_transposed = arguments_of(function, args, kwargs), _AXES[function], function in _IS_TRANSPOSED
+    given, axes = arguments_of(function, args, kwargs), _AXES[function]
     weight = given["weight"]
     dilation = _by_axis(given.get("dilation", 1), axes)
     return LinearCall(
@@ -88,7 +93,7 @@ def call_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lin
         padding=_padding(given.get("padding", 0), weight.shape[2:], dilation),
         dilation=dilation,
         groups=given.get("groups", 1),
-        is_transposed=is_transposed,
+        is_transposed=is_transposed(function),
         output_padding=_by_axis(given.get("output_padding", 0), axes),
     )
 

@@ -29,6 +29,7 @@ from edgerecover.device import Compute
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.linear_calls import arguments_of, is_linear, is_transposed
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
 from edgerecover.recover.distill import distill
@@ -41,16 +42,6 @@ _MOMENTUM = 0.1
 """Of the ranges of activations, as of batch norm's statistics."""
 _SMALLEST_RANGE = 1e-4
 
-_CONVOLUTIONS: dict[Any, int] = {
-    torch.conv1d: 0,
-    torch.conv2d: 0,
-    torch.conv3d: 0,
-    torch.conv_transpose1d: 1,
-    torch.conv_transpose2d: 1,
-    torch.conv_transpose3d: 1,
-    nn.functional.linear: 0,
-}
-"""Functions of (input, weight, …), and the axis of the weight's output channels."""
 _SUMS: tuple[Any, ...] = (
     torch.add,
     Tensor.add,
@@ -211,9 +202,11 @@ class _FakeInt8(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _CONVOLUTIONS and len(args) >= 2 and isinstance(args[1], Tensor):
-            weight = rounded_weight(args[1], _CONVOLUTIONS[func], self._scheme)
-            return func(self._activation(args[0]), weight, *args[2:], **kwargs)
+        if is_linear(func):
+            given = arguments_of(func, args, kwargs)
+            output_axis = 1 if is_transposed(func) else 0
+            weight = rounded_weight(given["weight"], output_axis, self._scheme)
+            return func(**{**given, "input": self._activation(given["input"]), "weight": weight})
         if self._with_sums and func in _SUMS and _are_feature_maps(args):
             if func in (Tensor.add_, Tensor.__iadd__):  # what is added to in place must not be a rounded copy
                 return func(args[0], self._activation(args[1]), *args[2:], **kwargs)

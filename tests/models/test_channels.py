@@ -195,3 +195,13 @@ def test_layers_that_no_class_of_torch_stands_for():
         student.up.weight.copy_(teacher.up.weight[second][:, first])
         student.down.weight.copy_(teacher.down.weight[:, second])
     assert kept(match_channels(teacher, student, (3, 4, 4))) == {"kernel": first, "up.weight": second}
+
+
+def test_norms_that_are_written_with_plain_operators(teacher, student):
+    from torchvision.ops import FrozenBatchNorm2d
+
+    shifts = torch.randn(8, generator=torch.Generator().manual_seed(2))
+    for network, shifts_C in ((teacher, shifts), (student, shifts[STEM])):
+        network.bn = FrozenBatchNorm2d(len(shifts_C))
+        network.bn.running_mean += shifts_C
+    assert kept(match_channels(teacher, student, (3, 4, 4))) == EXPECTED

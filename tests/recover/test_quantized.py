@@ -123,6 +123,25 @@ def test_an_error_in_the_forward_leaves_nothing_behind(teacher):
     assert torch.equal(nn.functional.conv2d(images, weight), torch.conv2d(images, weight.detach()))
 
 
+def test_a_layer_that_is_called_by_keyword_is_rounded_too(real_images):
+    class Called(nn.Module):
+        def __init__(self, call):
+            super().__init__()
+            self.kernel, self.call = nn.Parameter(torch.randn(4, 3, 3, 3)), call
+
+        def forward(self, x):
+            return self.call(x, self.kernel)
+
+    plain = Called(lambda x, kernel: nn.functional.conv2d(x, kernel, None, 1, 1))
+    named = Called(lambda x, kernel: nn.functional.conv2d(weight=kernel, padding=1, input=x))
+    named.load_state_dict(plain.state_dict())
+    images = real_images[0][:8]
+    with torch.no_grad(), fake_int8(plain, SCHEMES["u8s8"]), fake_int8(named, SCHEMES["u8s8"]):
+        rounded, expected = named(images), plain(images)
+    assert torch.equal(rounded, expected)
+    assert not torch.equal(rounded, named(images))
+
+
 def test_sums_of_feature_maps_are_rounded_and_biases_are_not():
     class Shortcut(nn.Module):
         def forward(self, x):
