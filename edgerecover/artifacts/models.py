@@ -108,10 +108,10 @@ class ModelFacts:
     format: str
     """For people: "state_dict", "state_dict under 'model', prefix 'module.'", "safetensors"."""
     architecture: str | None
-    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`; None when nothing named
-    or recognised it."""
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME` or `transformers:FOLDER`; None when
+    nothing named or recognised it."""
     architecture_source: str
-    """Where that came from: "--arch", "model.toml", "recognised from keys and shapes" or "unknown"."""
+    """Where that came from: "--arch", "model.toml", "config.json", "recognised from keys and shapes" or "unknown"."""
     num_parameters: int
     num_batch_norms: int
     num_classes: int | None
@@ -126,6 +126,8 @@ class ModelFacts:
     """The teacher that the TOML file beside it names, with its architecture where one is named for it alone."""
     uncounted: tuple[str, ...] = ()
     """Layers of an ONNX file whose weights cannot be told, each with the reason; `sparsity` is without them."""
+    classes_source: str | None = None
+    """Who names the classes: "model.toml", "config.json"; None where they have no names."""
 
     @property
     def pruned_to(self) -> str:

@@ -7,9 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, of any of the formats in the docs.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Checkpoint, of any of the formats in the docs, or its folder.")
+]
 ArchOption = Annotated[
-    str | None, typer.Option("--arch", help="file.py:factory, package.module:factory, torchvision:NAME or timm:NAME.")
+    str | None,
+    typer.Option(
+        "--arch", help="file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or transformers:FOLDER."
+    ),
 ]
 ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input, e.g. 3,224,224.")]
 MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g. 0.485,0.456,0.406.")]

@@ -14,32 +14,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.libraries import build_from_library, library_of, nearest, torchvision_names
+from edgerecover.models.libraries import (
+    build_from_library,
+    library_of,
+    nearest,
+    torchvision_names,
+    transformers_folder,
+)
+from edgerecover.models.transformers_folders import build_from_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgerecover.artifacts import InputSpec
 
-SPELLINGS = "file.py:factory, package.module:factory, torchvision:NAME or timm:NAME"
+SPELLINGS = "file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or transformers:FOLDER"
 
 _NUM_SHOWN = 3
 
 
-def build(architecture: str, base_dir: Path, num_classes: int | None, input: InputSpec | None = None) -> nn.Module:
+def build(
+    architecture: str,
+    base_dir: Path,
+    num_classes: int | None,
+    input: InputSpec | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Build the network that `architecture` names, with fresh weights, on the CPU.
 
     Runs the user's code for the first two spellings: whoever calls this has settled that it may run.
 
     Args:
-        architecture: `file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`.
+        architecture: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME`, or
+            `transformers:FOLDER`, which holds a config.json.
         base_dir: what a file is relative to. Its folder, or for a package this one, is on `sys.path` meanwhile.
         num_classes: handed to the factory if it has a parameter of that name; None leaves its default.
         input: what the network is to take, where known; only timm's networks are built for it.
+        options: more that timm's networks are built with.
 
     Raises:
         BadInputError: no such file, module, factory or classifier, or code that fails.
-        MissingError: timm is not installed.
+        MissingError: timm or transformers is not installed.
     """
     where, _, factory_name = architecture.rpartition(":")
     if not where or not factory_name:
@@ -48,8 +63,10 @@ def build(architecture: str, base_dir: Path, num_classes: int | None, input: Inp
             f"architecture {architecture!r} is not understood; it is written {SPELLINGS}",
             hint=f"did you mean torchvision:{near}?" if near else "",
         )
+    if folder := transformers_folder(architecture, base_dir):
+        return build_from_folder(folder)
     if library_of(architecture):
-        return build_from_library(architecture, num_classes, input)
+        return build_from_library(architecture, num_classes, input, options)
     path = base_dir / where if where.endswith(".py") else None
     with importable(path.parent if path else base_dir), _reported(architecture):
         module = _load_file(path) if path else importlib.import_module(where)

@@ -53,6 +53,7 @@ def facts_of(
         sparsity=measure(network if network is not None else weights, narrower=dense is not None),
         input=spec.input,
         input_source=spec.input_source,
+        classes_source=spec.classes_source if spec.classes else None,
         macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
     )
 

@@ -6,6 +6,8 @@ Nothing is ever downloaded.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec
@@ -15,28 +17,42 @@ if TYPE_CHECKING:
     from torch import nn
 
 LIBRARIES = ("torchvision", "timm")
+"""Those whose networks are built by a name alone."""
+
+TRANSFORMERS = "transformers"
 
 
 def library_of(architecture: str) -> str | None:
-    """ "torchvision" or "timm" where the architecture is one of theirs, by its spelling; else None."""
+    """ "torchvision", "timm" or "transformers" where the architecture is theirs, by its spelling; else None."""
     library, colon, _ = architecture.partition(":")
-    return library if colon and library in LIBRARIES else None
+    return library if colon and library in (*LIBRARIES, TRANSFORMERS) else None
 
 
-def build_from_library(architecture: str, num_classes: int | None, input: InputSpec | None) -> nn.Module:
+def transformers_folder(architecture: str | None, base_dir: Path) -> Path | None:
+    """The folder in `transformers:FOLDER`, relative to `base_dir`; None for other architectures."""
+    library, colon, name = (architecture or "").partition(":")
+    return base_dir / name if colon and library == TRANSFORMERS else None
+
+
+def build_from_library(
+    architecture: str, num_classes: int | None, input: InputSpec | None, options: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Build `torchvision:NAME` or `timm:NAME`.
 
     Args:
-        architecture: of `library_of`.
+        architecture: one of `LIBRARIES`.
         num_classes: K; None leaves the library's default.
         input: what it is to take; timm's networks are built for its channels and, where they fix it, its size.
+        options: more that timm's network is built with.
 
     Raises:
         BadInputError: the library has no such classifier, or cannot build it so.
         MissingError: timm is not installed.
     """
     library, _, name = architecture.partition(":")
-    return _build_timm(name, num_classes, input) if library == "timm" else _build_torchvision(name, num_classes)
+    if library == "timm":
+        return _build_timm(name, num_classes, input, options or {})
+    return _build_torchvision(name, num_classes)
 
 
 def default_input(architecture: str) -> InputSpec | None:
@@ -123,7 +139,7 @@ def _timm() -> Any:
     return timm
 
 
-def _build_timm(name: str, num_classes: int | None, input: InputSpec | None) -> nn.Module:
+def _build_timm(name: str, num_classes: int | None, input: InputSpec | None, said: Mapping[str, Any]) -> nn.Module:
     timm = _timm()
     if not timm.is_model(name):  # create_model would look up other names (hf-hub:...) on the network
         near = nearest(name, timm.list_models())
@@ -131,7 +147,7 @@ def _build_timm(name: str, num_classes: int | None, input: InputSpec | None) -> 
             f"timm {timm.__version__} has no network {name!r}" + (f"; did you mean {near!r}?" if near else ""),
             hint="timm.list_models() lists all",
         )
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    options: dict[str, Any] = {**said} if num_classes is None else {**said, "num_classes": num_classes}
     options |= _timm_input_options(timm.get_pretrained_cfg(name), input)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, **options)

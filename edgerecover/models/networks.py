@@ -11,6 +11,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.completion import completed
 from edgerecover.models.facts import as_narrower, facts_of
+from edgerecover.models.folders import is_usual_name, weights_in
 from edgerecover.models.formats import Container, detect
 from edgerecover.models.libraries import default_input
 from edgerecover.models.load import Checkpoint, read_checkpoint
@@ -69,6 +70,7 @@ def inspect(
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
     """
+    model_path = weights_in(model_path)
     if is_onnx(model_path) or detect(model_path) is Container.ONNX:
         return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
@@ -113,7 +115,7 @@ def open_models(
     Raises:
         BadInputError: anything about the files that keeps them from being recovered; the message says which.
     """
-    checkpoint = read_checkpoint(model_path)
+    checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
     taught = resolve_teacher(said, teacher_arch=teacher_arch, trust_code=trust_code)
     spec = completed(_with_teachers_input(said, taught), checkpoint, trust_pickle=trust_pickle)
@@ -169,7 +171,7 @@ def open_network(
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
     """
-    checkpoint = read_checkpoint(model_path)
+    checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     spec = completed(said, checkpoint, trust_pickle=trust_pickle)
     return open_checkpoint(checkpoint, spec).network, spec.input
@@ -214,7 +216,7 @@ def open_classifier(
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
     """
-    checkpoint = read_checkpoint(model_path)
+    checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
     if belongs_to is not None:
         other = resolve(belongs_to, arch=arch, teacher=model_path, input_flags=input_flags, trust_code=trust_code)
@@ -246,7 +248,9 @@ def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
         )
     if spec.input is None:
         spec = replace(spec, input=other.input, input_source=other.input_source)
-    return replace(spec, classes=spec.classes or other.classes)
+    if spec.classes is None:
+        spec = replace(spec, classes=other.classes, classes_source=other.classes_source)
+    return spec if spec.card else replace(spec, card=other.card)
 
 
 # --- what teacher and student share ---------------------------------------------------------------------
@@ -254,15 +258,39 @@ def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
 
 def _with_teachers_input(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
     """Both see the same images, so what is said of the teacher's input holds for the student's."""
-    if taught.input is None or said.input_source == INPUT_FLAGS:
+    if said.input_source == INPUT_FLAGS:
         return said
+    if taught.input is None:
+        return _with_teachers_card(said, taught)
     if said.input is not None and said.input != taught.input:
-        raise BadInputError(
-            f"teacher and student take different inputs: {said.input_source} says {said.input}, "
-            f"{taught.input_source} {taught.input}",
-            hint="both are shown the same images: correct one of the two, or give --input-shape, --mean and --std",
-        )
+        raise _different_inputs((said.input_source, said.input), (taught.input_source, taught.input))
     return replace(said, input=taught.input, input_source=taught.input_source)
+
+
+def _with_teachers_card(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
+    """`said` with what the card in the teacher's folder says, where nothing else does."""
+    card = taught.card
+    if card is None or taught.teacher_path is None or not is_usual_name(taught.teacher_path):
+        return said
+    its = card.input.completed(None) if card.input else None
+    own = said.card.input.completed(None) if said.card and said.card.input else None
+    if said.input is None and own and its and own != its:
+        assert said.card is not None
+        raise _different_inputs(
+            (f"{said.card.input_source} beside the student", own), (f"{card.input_source} beside the teacher", its)
+        )
+    source = f"{card.input_source} of the teacher"
+    if said.input is None and own is None and its:
+        said = replace(said, input=its, input_source=source)
+    theirs = replace(card, source=f"{card.source} of the teacher", input_source=source)
+    return said if said.card or said.architecture else replace(said, card=theirs)
+
+
+def _different_inputs(student: tuple[str, InputSpec], teacher: tuple[str, InputSpec]) -> BadInputError:
+    return BadInputError(
+        f"teacher and student take different inputs: {student[0]} says {student[1]}, {teacher[0]} {teacher[1]}",
+        hint="both are shown the same images: correct one of the two, or give --input-shape, --mean and --std",
+    )
 
 
 def _with_input(spec: ModelSpec, taught: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:

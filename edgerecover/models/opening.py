@@ -6,7 +6,7 @@ Shapes: N images, C channels, H×W pixels, K classes.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
@@ -14,14 +14,17 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build, load_into, mismatch
 from edgerecover.models.completion import no_architecture
 from edgerecover.models.examples import example_images
-from edgerecover.models.libraries import classifier_key
+from edgerecover.models.libraries import classifier_key, transformers_folder
 from edgerecover.models.load import Checkpoint
 from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
-from edgerecover.models.spec import ModelSpec
+from edgerecover.models.spec import UNKNOWN, ModelSpec
+from edgerecover.models.transformers_folders import with_module_names
 from edgerecover.models.whole_modules import load_module
 from edgerecover.models.widths import failing_layer, narrow_to
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
@@ -63,7 +66,7 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     architecture = required_architecture(checkpoint, spec)
     guess = _guessed_num_classes(checkpoint, spec, architecture)
     network = _built(spec, architecture, guess)
-    fitted = fitted_keys(checkpoint, network, architecture)
+    fitted = fitted_keys(checkpoint, network, spec)
     if guess is not None and mismatch(network, fitted.tensors):
         # The guess was wrong, or the factory's own default is right: let it be the judge.
         default = _built(spec, architecture, None)
@@ -76,7 +79,11 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
 
 
 def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
-    return load_module(spec.module) if spec.module else build(architecture, spec.base_dir, num_classes, spec.input)
+    return (
+        load_module(spec.module)
+        if spec.module
+        else build(architecture, spec.base_dir, num_classes, spec.input, spec.options)
+    )
 
 
 def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
@@ -110,13 +117,17 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
     return int(sizes[-1]) if sizes else None
 
 
-def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -> Checkpoint:
+def fitted_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Checkpoint:
     """Spell keys as the network does, and drop what only training and tools use.
+
+    A file of transformers is given the names of the library's modules.
 
     Raises:
         BadInputError: the weights cannot be had without something that the network does not have.
     """
     keys = network.state_dict().keys()
+    if folder := transformers_folder(spec.architecture, spec.base_dir):
+        checkpoint = _with_module_names(checkpoint, folder)
     # TorchScript keeps buffers that state_dict() leaves out.
     checkpoint = checkpoint.without({name for name, _ in network.named_buffers() if name not in keys})
     for start in range(len(checkpoint.prefixes)):
@@ -124,9 +135,26 @@ def fitted_keys(checkpoint: Checkpoint, network: nn.Module, architecture: str) -
         if keys and all(key.startswith(prefix) for key in keys):
             return checkpoint.with_prefix(prefix).as_spelled(keys)
     checkpoint = checkpoint.as_spelled(keys)
-    if architecture not in _WITH_AUXILIARY_HEADS:
+    if spec.architecture not in _WITH_AUXILIARY_HEADS:
         return checkpoint
     return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
+
+
+def _with_module_names(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    import torch
+
+    tensors = with_module_names(folder, checkpoint.tensors)
+    if tensors.keys() == checkpoint.tensors.keys():
+        return checkpoint
+    kept = {key: checkpoint.masks.get(key, torch.ones_like(tensor)) for key, tensor in checkpoint.tensors.items()}
+    masks = {name: mask != 0 for name, mask in with_module_names(folder, kept).items()} if checkpoint.masks else {}
+    dense = checkpoint.dense_tensors
+    return replace(
+        checkpoint,
+        tensors=tensors,
+        masks={name: mask for name, mask in masks.items() if not bool(mask.all())},
+        dense_tensors=with_module_names(folder, dense) if dense else None,
+    )
 
 
 def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
@@ -166,7 +194,7 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
         )
     if spec.classes and len(spec.classes) != num_classes:
         raise BadInputError(
-            f"{what}: {num_classes} classes come out, but model.toml names {len(spec.classes)}",
-            hint="correct `classes` in model.toml",
+            f"{what}: {num_classes} classes come out, but {spec.classes_source} names {len(spec.classes)}",
+            hint=f"correct `classes` in {'model.toml' if spec.classes_source == UNKNOWN else spec.classes_source}",
         )
     return num_classes

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec, Stated
-from edgerecover.models.libraries import library_of
+from edgerecover.models.cards import Card, read_card
+from edgerecover.models.folders import home_of, weights_in
+from edgerecover.models.libraries import library_of, transformers_folder
 from edgerecover.models.trust import require_trust
 
 if TYPE_CHECKING:
@@ -45,6 +48,12 @@ class ModelSpec:
     """The TOML file that says it."""
     teacher_architecture: str | None = None
     """Where the teacher's differs: `teacher_architecture` of the TOML file."""
+    card: Card | None = None
+    """What the `config.json` beside the weights says, where it is timm's or transformers'."""
+    classes_source: str = UNKNOWN
+    """Who names the classes."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What timm's network is built with, beside its number of classes and its input."""
 
 
 def resolve(
@@ -55,7 +64,7 @@ def resolve(
     input_flags: InputSpec | None,
     trust_code: bool,
 ) -> ModelSpec:
-    """Join flags and the TOML file beside the checkpoint; flags win.
+    """Join flags and the TOML file beside the checkpoint; flags win. What a card says is put beside them.
 
     `dense.toml` beside `dense.pt` wins over `model.toml`. Python that only the file names must be trusted; an
     architecture typed by the user (`arch`, relative to the working directory) is the user's own word.
@@ -63,23 +72,27 @@ def resolve(
     Raises:
         BadInputError: a TOML file that is wrong, or that names Python code in a folder the user has not trusted.
     """
-    toml_path = _model_file_beside(model_path)
+    model_path = weights_in(model_path)
+    home, toml_path = home_of(model_path), _model_file_beside(model_path)
     file = _read(toml_path)
     name = toml_path.name if toml_path else UNKNOWN
     if not arch and file.architecture and toml_path:
         _require_trust(file.architecture, toml_path, trust_code)
     given_input = file.input.to_spec() if file.input else None
-    given_teacher = model_path.parent / file.teacher if file.teacher else None
+    given_teacher = teacher or (home / file.teacher if file.teacher else None)
+    architecture, base_dir = arch or file.architecture, Path.cwd() if arch else home
     return ModelSpec(
-        architecture=arch or file.architecture,
+        architecture=architecture,
         architecture_source="--arch" if arch else name if file.architecture else UNKNOWN,
-        base_dir=Path.cwd() if arch else model_path.parent,
-        teacher_path=teacher or given_teacher,
+        base_dir=base_dir,
+        teacher_path=weights_in(given_teacher) if given_teacher else None,
         input=input_flags or given_input,
         input_source=INPUT_FLAGS if input_flags else name if given_input else UNKNOWN,
         classes=file.classes,
+        classes_source=name if file.classes else UNKNOWN,
         toml_path=toml_path,
         teacher_architecture=file.teacher_architecture,
+        card=read_card(transformers_folder(architecture, base_dir) or home),
     )
 
 
@@ -89,7 +102,7 @@ def stated(model_path: Path) -> Stated:
     Raises:
         BadInputError: the file is wrong.
     """
-    return _read(_model_file_beside(model_path)).stated()
+    return _read(_model_file_beside(weights_in(model_path))).stated()
 
 
 def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code: bool) -> ModelSpec:
@@ -124,7 +137,9 @@ def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code:
         input=own.input.to_spec() if own.input else None,
         input_source=own_toml.name if own_toml and own.input else UNKNOWN,
         classes=student.classes,
+        classes_source=student.classes_source,
         toml_path=own_toml,
+        card=_card_of_teacher(student, architecture, base_dir),
     )
 
 
@@ -134,7 +149,7 @@ def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: boo
     Raises:
         BadInputError: as `resolve`.
     """
-    toml_path = _existing(teacher.teacher_path.with_name(MODEL_FILE)) if teacher.teacher_path else None
+    toml_path = _existing(home_of(teacher.teacher_path) / MODEL_FILE) if teacher.teacher_path else None
     architecture = _read(toml_path).architecture
     if toml_path is None or architecture is None or toml_path == student.toml_path:
         return None
@@ -148,12 +163,18 @@ def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: boo
     )
 
 
+def _card_of_teacher(student: ModelSpec, architecture: str | None, base_dir: Path) -> Card | None:
+    path = student.teacher_path
+    folder = transformers_folder(architecture, base_dir) or (home_of(path) if path else None)
+    return read_card(folder) if folder else None
+
+
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
 def _model_file_beside(model_path: Path) -> Path | None:
-    candidates = (model_path.with_suffix(".toml"), model_path.with_name(MODEL_FILE))
+    candidates = (model_path.with_suffix(".toml"), home_of(model_path) / MODEL_FILE)
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import Pattern, Sparsity
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import load_into, mismatch
-from edgerecover.models.completion import with_module
+from edgerecover.models.completion import with_card, with_module
 from edgerecover.models.load import Checkpoint, read_checkpoint
 from edgerecover.models.opening import Opened, fitted_keys, open_checkpoint
 from edgerecover.models.recognise import recognise
@@ -87,7 +87,7 @@ def open_teacher(
 ) -> Teacher:
     """Open the teacher in the architecture that is said to be its own, or else in the student's.
 
-    Where it does not fit the student's, the `model.toml` beside it is asked, then its keys and shapes.
+    Where it does not fit the student's, the `model.toml` beside it is asked, then its card, then its keys and shapes.
 
     Args:
         checkpoint: the teacher's.
@@ -111,13 +111,14 @@ def open_teacher(
         )
     assert spec.architecture is not None
     network = copy.deepcopy(student.dense or student.network)
-    fitted = fitted_keys(checkpoint, network, spec.architecture)
+    fitted = fitted_keys(checkpoint, network, spec)
     if not mismatch(network, fitted.tensors):
         load_into(network, fitted.tensors, what=f"teacher {checkpoint.path} ({spec.architecture})")
         own = replace(spec, teacher_path=None, teacher_architecture=None)
         return Teacher(Opened(fitted, network.eval(), None), own, same_architecture=True)
     _refuse_other_classes(fitted, network, num_classes)
     other = resolve_neighbour(spec, said, trust_code=trust_code)
+    other = other or _as_card_says(checkpoint, said)
     other = other or (_as_module(checkpoint, said) if trust_pickle else None) or _recognised(checkpoint, said)
     if other is None or other.architecture == spec.architecture:
         raise BadInputError(
@@ -147,6 +148,11 @@ def wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
     if not teacher.classes or not is_narrower(student.state_dict(), teacher.tensors):
         return None
     return load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
+
+
+def _as_card_says(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+    found = with_card(replace(said, architecture=None, teacher_path=None), checkpoint)
+    return found if found.architecture else None
 
 
 def _as_module(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:

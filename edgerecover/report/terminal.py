@@ -83,10 +83,13 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "parameters": f"{facts.num_parameters:,}; {facts.num_batch_norms} batch norm layers",
     }
     if facts.num_classes is not None:
-        pairs["classes"] = str(facts.num_classes)
+        named_by = f" (named by {facts.classes_source})" if facts.classes_source else ""
+        pairs["classes"] = f"{facts.num_classes}{named_by}"
     if facts.input:
         low, high = facts.input.range
         pairs["input"] = f"{shape(facts.input.shape)}, pixels {low:g} to {high:g} ({facts.input_source})"
+        mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (facts.input.mean, facts.input.std))
+        pairs["mean; std"] = f"{mean}; {std}"
     pairs |= {
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} weights, "
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",

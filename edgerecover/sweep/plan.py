@@ -200,6 +200,7 @@ def _key(request: Request) -> str:
         "images": request.eval_data,
         "record": request.record,
     }
+    files |= {f"card {index}": path for index, path in enumerate(said.card.files if said.card else ())}
     return _digest(
         __version__,
         {name: _content(path) for name, path in files.items() if path is not None},

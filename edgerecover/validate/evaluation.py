@@ -269,7 +269,9 @@ def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) 
         return names
     if unknown := sorted(set(names) - set(classes)):
         raise BadInputError(
-            f"images {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes)}",
-            hint="name the subfolders as the model's classes are named in model.toml",
+            f"images {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes[:8])}"
+            + (f" and {len(classes) - 8} more" if len(classes) > 8 else ""),
+            hint="name the subfolders as the model's classes are named, or these as the subfolders: `classes` in "
+            "model.toml wins over a config.json",
         )
     return list(classes)

@@ -75,7 +75,7 @@ def test_torchvision(tmp_path):
         ("nets.py:not_a_network", "returned int, not a torch.nn.Module"),
         ("nets.py:broken", "failed with RuntimeError: no such weights"),
         ("no_such_package_at_all:net", "failed with ModuleNotFoundError"),
-        ("nets.py:", "file.py:factory, package.module:factory, torchvision:NAME or timm:NAME"),
+        ("nets.py:", "file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or transformers:FOLDER"),
     ],
 )
 def test_what_cannot_be_built_is_explained(folder, architecture, part):

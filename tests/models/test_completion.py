@@ -37,13 +37,13 @@ def test_a_name_that_is_none_changes_nothing(tmp_path):
 def test_a_small_file_that_names_a_large_network_takes_no_memory_for_it(tmp_path, monkeypatch):
     checkpoint = checkpoint_of(tmp_path, {"arch": "vgg19", "state_dict": {"fc.weight": torch.ones(2, 2)}})
     devices = []
-    build = completion.build_from_library
+    build = completion.build
 
-    def watched(name, num_classes, input):
-        network = build(name, num_classes, input)
+    def watched(*described):
+        network = build(*described)
         devices.extend(parameter.device.type for parameter in network.parameters())
         return network
 
-    monkeypatch.setattr(completion, "build_from_library", watched)
+    monkeypatch.setattr(completion, "build", watched)
     completed(NOTHING_SAID, checkpoint)
     assert set(devices) == {"meta"}
