@@ -21,6 +21,7 @@ from edgerecover.config import LatencySettings, Target
 from edgerecover.device import PLAIN, Compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
+from edgerecover.models.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.opened import Opened
@@ -89,9 +90,12 @@ class Judged:
 
 
 def scorer_of(network: nn.Module, compute: Compute = PLAIN) -> Scorer:
-    """A network as a scorer: float32, on the CPU, in eval mode. It is moved there, in `compute`'s memory format."""
+    """A network as a scorer, with the outputs that it has by itself: float32, on the CPU, in eval mode.
+
+    It is moved there, in `compute`'s memory format.
+    """
     cpu = compute.on_cpu()
-    network = cpu.place(network).eval()
+    network = cpu.place(as_it_is(network)).eval()
 
     @torch.no_grad()
     def score(images_NCHW: Scores) -> Scores:
@@ -176,7 +180,7 @@ def judge_file(
             ),
             decisions=decisions(agrees(exported, teacher), held_back.batches(_BATCH)),
         ),
-        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
+        parity=None if recovered is None or float32 is None else compare(_on_scale_of_file(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
         accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
@@ -185,6 +189,11 @@ def judge_file(
         teacher_scores=teacher,
         notes=eval_set.notes if eval_set is not None else (),
     )
+
+
+def _on_scale_of_file(scores_NK: Scores, scale: Scale) -> Scores:
+    """A network that ends in softmax is on the scale of its file already."""
+    return scores_NK if scale_of(scores_NK) is scale else on_scale(as_logits(scores_NK), scale)
 
 
 def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress) -> Accuracy | None:

@@ -48,6 +48,7 @@ from edgerecover.models.examples import example_images
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.outputs import Outputs, declared_outputs
 from edgerecover.models.sparsity import measure
 from edgerecover.models.spec import stated
 from edgerecover.models.uses import uses_of, warning_of
@@ -250,6 +251,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
                 # others have trained far too little is predicted (docs/adr/0009).
                 is_predictable=models.same_architecture
                 and bool(batch_norms_of(models.teacher))
+                and declared_outputs(models.teacher) is not Outputs.SIGMOIDS
                 and not recovered.handed_back,
                 is_float32=is_float32,
                 progress=progress,

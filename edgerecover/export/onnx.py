@@ -45,7 +45,9 @@ def export(
             tensor into one logits tensor, or the file would pass 2 GB.
         StageError: onnx.checker refuses what the exporter made, or the file cannot be written.
     """
-    network = copy.deepcopy(student).cpu().float().eval()
+    from edgerecover.models.outputs import as_it_is
+
+    network = as_it_is(copy.deepcopy(student)).cpu().float().eval()
     # Traced with two images when N is open: torch.export would take a 1 for a constant.
     images_NCHW = _zeros(2 if batch is None else batch, input)
     with silence():

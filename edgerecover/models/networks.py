@@ -10,6 +10,7 @@ from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.completion import completed
+from edgerecover.models.examples import example_images
 from edgerecover.models.facts import as_narrower, facts_of
 from edgerecover.models.folders import is_usual_name, weights_in
 from edgerecover.models.formats import Container, detect
@@ -33,7 +34,10 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Models:
-    """A teacher and a student that belong together, both float32, on the CPU and in eval mode."""
+    """A teacher and a student that belong together, both float32, on the CPU and in eval mode.
+
+    They give logits, also where they end in softmax or sigmoids: `outputs.as_it_is` has what they put out themselves.
+    """
 
     student: nn.Module
     teacher: nn.Module
@@ -138,6 +142,8 @@ def open_models(
     masks = masks_of(student.network, student.checkpoint.masks, found.opened.network)
     lost = warning_of(uses_of(student.network, masks, input.shape))
     teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
+    for network in (student.network, found.opened.network):
+        _read_as_logits(network, input)
     return Models(
         student=student.network,
         teacher=found.opened.network,
@@ -182,7 +188,7 @@ class Classifier:
     """One network and all that has to be known to show it images."""
 
     network: nn.Module
-    """float32, on the CPU, in eval mode."""
+    """float32, on the CPU, in eval mode; it gives logits, as in `Models`."""
     masks: dict[str, Tensor]
     """As in `Models`."""
     input: InputSpec
@@ -227,14 +233,22 @@ def open_classifier(
     spec, input = _with_input(completed(said, checkpoint, trust_pickle=trust_pickle), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, input, spec)
+    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    _read_as_logits(opened.network, input)
     return Classifier(
         network=opened.network,
         masks=masks_of(opened.network, opened.checkpoint.masks, teacher),
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
-        facts=facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense),
+        facts=facts,
     )
+
+
+def _read_as_logits(network: nn.Module, input: InputSpec) -> None:
+    from edgerecover.models.outputs import outputs_of, read_as_logits
+
+    read_as_logits(network, outputs_of(network, example_images(input, 4)))
 
 
 def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
