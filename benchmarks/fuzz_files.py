@@ -44,6 +44,7 @@ def seed_files(scratch: Path) -> dict[str, bytes]:
     optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4, 1, 3, 3)}}, "param_groups": [{}]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        compact = saved(_compact(state))
         script, export, onnx_path = scratch / "script", scratch / "export.pt2", scratch / "onnx"
         torch.jit.trace(network, images_NCHW).save(str(script))
         torch.export.save(torch.export.export(network, (images_NCHW,)), export)
@@ -52,6 +53,7 @@ def seed_files(scratch: Path) -> dict[str, bytes]:
         "state_dict": saved({"state_dict": state, "optimizer": optimizer, "args": Namespace(arch="x"), "epoch": 3}),
         "state_dict before 1.6": saved({"model": state, "epoch": 3}, _use_new_zipfile_serialization=False),
         "averages": saved({"model": state, "model_ema": state, "arch": "resnet18"}),
+        "masks, sparse and quantized": compact,
         "pickle.dump": pickle.dumps(dict(state), 4),
         "whole module": saved(pruned),
         "whole module before 1.6": saved(network, _use_new_zipfile_serialization=False),
@@ -61,6 +63,19 @@ def seed_files(scratch: Path) -> dict[str, bytes]:
         "ONNX": onnx_path.read_bytes(),
         "model.toml": b'teacher = "dense.pt"\nclasses = ["a", "b"]\n[input]\nshape = [3, 8, 8]\nmean = [0, 0, 0]\n',
     }
+
+
+def _compact(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    """Every layout of sparse tensors, quantised ones, and masks in several places."""
+    matrix = torch.eye(4)
+    compact = {
+        "coo.weight": torch.ones(2, 1, 3, 3).to_sparse(), "csr.weight": matrix.to_sparse_csr(),
+        "csc.weight": matrix.to_sparse_csc(), "bsr.weight": matrix.to_sparse_bsr((2, 2)),
+        "tensor.weight": torch.quantize_per_tensor(matrix, 0.1, 3, torch.qint8),
+        "channel.weight": torch.quantize_per_channel(matrix, torch.ones(4), torch.zeros(4), 0, torch.quint8),
+    }  # fmt: skip
+    masks = {"csr": {"weight": matrix}, "state": {"csc.weight": {"mask": matrix.to_sparse()}}, "list": [matrix]}
+    return {"state_dict": state | compact | {"bsr._weight_mask": matrix == 1}, "masks": masks}
 
 
 def saved(content: object, **options: bool) -> bytes:

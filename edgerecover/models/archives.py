@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.models.modules import MAX_NAME, MAX_PARTS, children_of
 from edgerecover.models.records import Made, PickleError, UnusableTensorError, printable
 from edgerecover.models.tensors import (
+    SUBCLASS_HINT,
     TensorReader,
     bytes_tensor,
     is_tensor,
@@ -157,7 +158,9 @@ def _from_table(archive: Archive, table: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, entry in config.items():
         if entry["use_pickle"]:
-            raise PickleError(f"weight {name[:80]!r} is of a tensor subclass")
+            raise NoWeightsError(
+                f"a torch.export archive whose weight {printable(name)!r} is of a tensor subclass", SUBCLASS_HINT
+            )
         path = f"data/weights/{entry['path_name']}"
         if path not in raw:
             raw[path] = bytes_tensor(archive.read(path))

@@ -29,6 +29,8 @@ _SPELLINGS = (
     ("NNCF", r"(?P<path>.*\.)pre_ops\.\d+\.op\._?(?P<name>)binary_mask", "{path}weight"),  # before its version 2.15
     ("", r"(?P<path>.*\.)?(?P<name>[^.]+)_mask", "{path}{name}"),
     ("", r"(?P<path>.*\.)?(?P<name>)mask", "{path}weight"),
+    ("", r"(?P<path>)(?P<name>.+)\.mask", "{name}"),
+    ("", r"(?P<path>)masks?\.(?P<name>.+)", "{name}"),
 )
 """Tool ("" for anybody's), the whole key of a mask, and the key of its weight; the first that fits is taken."""
 
@@ -39,7 +41,9 @@ _KEPT = re.compile(r"(?P<path>.*\.)?(?P<name>[^.]+)_orig")
 """Keys of weights that a module computes another from, as its parametrization or its pruning hook says."""
 
 _OUTER = re.compile(r"^(?:state|module|model)\.")
-_CALLED_MASK = re.compile(r"(?:^|_)masks?(?:_scores?)?$", re.IGNORECASE)
+_CALLED_MASK = re.compile(r"(?:^|[._])(?:masks?(?:_scores?)?|popup_scores)$", re.IGNORECASE)
+_AMONG_MASKS = re.compile(r"(?:^|[._])masks?\.", re.IGNORECASE)
+_IN_NNCF = re.compile(r"(?:.*\.)?(?:__nncf_hooks|_nncf|pre_ops\.\d+\.op)\..*mask")
 
 
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
@@ -81,6 +85,8 @@ class Sibling:
     """By the path of keys that leads to each."""
     num_others: int = 0
     """Things beside them that are no tensors."""
+    is_certain: bool = True
+    """What fits no weight is named; else it may be anything."""
 
 
 @dataclass
@@ -134,6 +140,8 @@ def _take_spelled(found: Masked) -> None:
 
 def _readings(key: str) -> Iterator[tuple[str, str]]:
     """Tools that may have called a mask so, and the key of its weight."""
+    if "mask" not in key:
+        return
     for tool, pattern, weight in _COMPILED:
         if match := pattern.fullmatch(key):
             name = match["name"].replace(":", ".") if tool == "NNCF" else match["name"]
@@ -149,10 +157,11 @@ def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_k
 
 
 def _fits(mask: Tensor, weight: Tensor) -> bool:
-    return mask.dim() >= 1 and mask.shape == weight.shape and weight.is_floating_point() and _is_binary(mask)
+    return mask.dim() >= 1 and mask.shape == weight.shape and weight.is_floating_point() and is_binary(mask)
 
 
-def _is_binary(mask: Tensor) -> bool:
+def is_binary(mask: Tensor) -> bool:
+    """Whether it holds only 0 and 1."""
     return bool(((mask == 0) | (mask == 1)).all())
 
 
@@ -187,11 +196,13 @@ def _take_sibling(found: Masked, sibling: Sibling) -> None:
         num_used += 1
         num_pruning += not _is_inverted(mask, found.tensors[weight_key]) and _take(found, weight_key, mask)
     label = printable(sibling.name)
-    if num_used:
+    if num_used and not sibling.is_certain:
+        found.words += [f"with masks that are {label}"] if num_pruning else []
+    elif num_used:
         found.words.append(
             f"with masks under '{label}'" if num_pruning else f"masks under '{label}' that prune nothing"
         )
-    if num_unused:
+    if num_unused and sibling.is_certain:
         what = f"{num_unused} entries of '{label}'" if num_used else f"'{label}'"
         verb = "look" if num_used else "looks"
         found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {_NO_SUCH_WEIGHT}", ()))
@@ -222,15 +233,14 @@ def _is_inverted(mask: Tensor, weight: Tensor) -> bool:
 
 def _doubt_others(found: Masked) -> None:
     """Set aside what is called a mask and shaped like a weight, but could not be used."""
-    shapes = {tuple(t.shape) for key, t in found.tensors.items() if t.dim() >= 2 and not _is_called_mask(key)}
+    shapes = {tuple(t.shape) for key, t in found.tensors.items() if t.dim() >= 2 and not _CALLED_MASK.search(key)}
     seen: dict[str, list[str]] = {}
     for key, tensor in list(found.tensors.items()):
-        tools = {tool for tool, _ in _readings(key)} - {"", "torch.nn.utils.prune"}
-        is_spelled = len(tools) == 1 and _is_binary(tensor)
-        if is_spelled or (_is_called_mask(key) and (tuple(tensor.shape) in shapes or _spreads(found, key))):
+        tool = _tool_of(key)
+        if tool or _may_mask(found, key, shapes):
             found.aside[key] = found.tensors.pop(key)
             if not bool((tensor == 1).all()):
-                seen.setdefault(tools.pop() if is_spelled else "", []).append(key)
+                seen.setdefault(tool, []).append(key)
     for tool, keys in seen.items():
         found.doubts.append(_doubt(tool, tuple(keys)))
     alone = tuple(key for key in found.tensors if _COMPUTED.fullmatch(key) and key not in found.plain_names)
@@ -239,15 +249,26 @@ def _doubt_others(found: Masked) -> None:
         found.doubts.append(Doubt(_WITHOUT_MASKS.format(printable(alone[0])), alone, _SQUASH_HINT))
 
 
-def _is_called_mask(key: str) -> bool:
-    return bool(_CALLED_MASK.search(key.rpartition(".")[2]))
+def _tool_of(key: str) -> str:
+    """The one tool that calls a mask so; empty when there is none, or anybody may."""
+    if _IN_NNCF.fullmatch(key):
+        return "NNCF"
+    tools = {tool for tool, _ in _readings(key)} - {"", "torch.nn.utils.prune"}
+    return tools.pop() if len(tools) == 1 else ""
+
+
+def _may_mask(found: Masked, key: str, shapes: set[tuple[int, ...]]) -> bool:
+    tensor = found.tensors[key]
+    if not _CALLED_MASK.search(key) and not (_AMONG_MASKS.search(key) and is_binary(tensor)):
+        return False
+    return tuple(tensor.shape) in shapes or _spreads(found, key)
 
 
 def _spreads(found: Masked, key: str) -> bool:
     """Whether it could be the mask of whole channels of the weight beside it."""
     mask = found.tensors[key]
     weight = next((found.tensors[name] for _, name in _readings(key) if name in found.tensors), None)
-    if weight is None or weight.dim() < 2 or mask.dim() not in (1, weight.dim()) or not _is_binary(mask):
+    if weight is None or weight.dim() < 2 or mask.dim() not in (1, weight.dim()) or not is_binary(mask):
         return False
     shape = mask.shape if mask.dim() > 1 else (*mask.shape, *weight.shape[1:])
     return all(size in (1, full) for size, full in zip(shape, weight.shape, strict=True))

@@ -23,6 +23,7 @@ _BOOKKEEPING = (
         "fake quantisation of torch.ao.quantization",
         r"(?:.*\.)?(?:weight_fake_quant|(?:\w+_)?activation_post_process(?:_\d+)?)\..*",
     ),
+    ("weights that apex ASP pruned", r"(?:.*\.)?__[^.]+_mma_pruned_p"),
     ("fake quantisation of NVIDIA Model Optimizer", r"(?:.*\.)?(?:weight|input|output)_quantizer\._?amax"),
     ("fake quantisation of NNCF", r"(?:.*\.)?(?:__nncf_hooks|_nncf)\..*|(?:.*\.)pre_ops\.\d+\.op\..*"),
 )

@@ -15,6 +15,7 @@ MAX_PARTS = 200_000
 """Modules and tensors of one network; files can name the same ones again and again."""
 
 _MAX_DEPTH = 100
+_MAX_ATTRIBUTES = 1000
 _GRAPH_CLASS = "torch.fx.graph_module.GraphModule"
 _GRAPH_MODULE = "torch.fx.graph_module.reduce_graph_module"
 
@@ -46,6 +47,21 @@ def state_of(module: Any) -> dict[str, Any]:
                 if is_kept and len(prefix + str(name)) <= MAX_NAME:
                     state[prefix + str(name)] = value
     return state
+
+
+def mask_attributes(module: Any) -> dict[str, Any]:
+    """Records of tensors called masks that `state_dict()` would not give: plain attributes and passing buffers."""
+    found: dict[str, Any] = {}
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        buffers = attributes.get("_buffers")
+        passing = _elements(attributes.get("_non_persistent_buffers_set"))
+        candidates = [*attributes.items(), *(buffers.items() if isinstance(buffers, dict) else ())]
+        for name, value in candidates[:_MAX_ATTRIBUTES]:
+            is_hidden = isinstance(name, str) and "mask" in name and (name in attributes or name in passing)
+            if is_hidden and is_tensor(value) and len(prefix + name) <= MAX_NAME and len(found) < MAX_PARTS:
+                found[prefix + name] = value
+    return found
 
 
 def classes_of(module: Any) -> tuple[str, ...]:

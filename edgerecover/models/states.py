@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.file_masks import Doubt, Sibling, find_masks
+from edgerecover.models.file_masks import Doubt, Sibling, find_masks, is_binary
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT
 from edgerecover.models.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
 from edgerecover.models.records import UnusableTensorError, printable
 from edgerecover.models.sound import check_values, plain
 from edgerecover.models.tensors import DTYPES, META_HINT, SUBCLASS_HINT, TensorReader, compact_kind
-from edgerecover.models.wrappings import COUNTER, FLOAT_HINT, Beside, Weights, plain_names
+from edgerecover.models.wrappings import COUNTER, FLOAT_HINT, ZERO_HINT, Beside, Weights, plain_names
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_SPARSE_FREE_BYTES = 48 << 20
 """Sparse tensors expand as far as they are sparse; below this size of all, that is no danger."""
+
+
+_MIN_MASK_VALUES = 100
+"""Fewer values may be 0 and 1 by a whim of whoever made them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
         tuple(_sibling(budget, reader, entry) for entry in beside),
     )
     found.tensors.pop(COUNTER, None)
+    _check_not_masks(path, found.tensors)
+    _check_not_empty(path, found.tensors)
     leftovers, words = take_leftovers(found.tensors)
     tensors, cast_from = plain(found.tensors)
     check_values(path, tensors)
@@ -95,6 +101,26 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     )
 
 
+def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a file of masks alone, as NNI's `export_model` writes beside the weights."""
+    matrices = {key: tensor for key, tensor in tensors.items() if tensor.dim() >= 2}
+    has_zeros = any(not bool((tensor == 1).all()) for tensor in matrices.values())
+    is_long = sum(tensor.numel() for tensor in matrices.values()) >= _MIN_MASK_VALUES
+    if has_zeros and is_long and all(is_binary(tensor) for tensor in tensors.values()):
+        raise BadInputError(
+            f"{path}: holds nothing but 0 and 1, in {shown(matrices)}: these look like masks, not weights",
+            hint="give the file with the weights; masks are read when they stand beside them: "
+            'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")',
+        )
+
+
+def _check_not_empty(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse the placeholders of weights that DeepSpeed's ZeRO stage 3 keeps in other files."""
+    empty = [key for key, tensor in tensors.items() if key.endswith("weight") and tensor.numel() == 0]
+    if empty:
+        raise BadInputError(f"{path}: {shown(empty)} have no values: they are in other files", hint=ZERO_HINT)
+
+
 def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
     adapters = tuple(key.removeprefix(prefix) for key in keys if is_adapter(key))
     if not adapters:
@@ -110,7 +136,7 @@ def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
     for name, record in entry.tensors.items():
         with contextlib.suppress(UnusableTensorError):
             tensors[name] = budget.claim(name, reader.tensor(record, budget.num_left))
-    return Sibling(entry.name, tensors, entry.num_others + len(entry.tensors) - len(tensors))
+    return Sibling(entry.name, tensors, entry.num_others + len(entry.tensors) - len(tensors), entry.is_certain)
 
 
 class _Budget:
@@ -158,7 +184,7 @@ class _Budget:
             raise BadInputError(
                 f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._claimed_bytes:,} bytes "
                 f"and more; {printable(key)!r} has shape {list(tensor.shape)}",
-                hint=SAVE_HINT,
+                hint="save tensors whole: .contiguous() makes one out of values that are repeated (.expand())",
             )
         return tensor
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgerecover.models.modules import MAX_NAME, MAX_PARTS, classes_of, is_module, state_of
+from edgerecover.models.modules import MAX_NAME, MAX_PARTS, classes_of, is_module, mask_attributes, state_of
 from edgerecover.models.records import Made, printable
 from edgerecover.models.tensors import is_tensor
 from edgerecover.models.torch_files import NoWeightsError
@@ -21,8 +21,8 @@ EMA_KEYS = (
 )  # fmt: skip
 """Where they put a running average of the weights."""
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What DataParallel, torch.compile and Lightning modules put before every key."""
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "nncf_module.", "model.", "net.", "network.")
+"""What DataParallel, torch.compile, older NNCF and Lightning modules put before every key."""
 
 _INNER_WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
@@ -40,6 +40,9 @@ _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\
 
 _TORCH_PRUNING = "full_state_dict"
 FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
+ZERO_HINT = (
+    "if DeepSpeed wrote it: python zero_to_fp32.py FOLDER OUT, which it leaves beside its files, joins the weights"
+)
 _LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"
 """What AveragedModel adds to a state_dict."""
@@ -68,8 +71,10 @@ class Beside:
     name: str
     tensors: dict[str, Any]
     """Records, by the path of keys that leads to each."""
-    num_others: int
+    num_others: int = 0
     """Arrays and the like among them, which are not read."""
+    is_certain: bool = True
+    """What does not fit is still masks; else it may be anything, and goes unmentioned."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,14 @@ def find_weights(root: Any) -> Found:
     elif COUNTER in found.state and average is None:
         plain, average = None, found
     if plain is None and average is None:
-        raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)")
+        hint = ZERO_HINT if "optimizer_state_dict" in (entries_of(root) or {}) else ""
+        raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
     if plain is not None and average is None:
         plain, average = _split(plain)
-    return Found(plain, average, _named_architecture(root), _masks_beside(root, under))
+    masks = _masks_beside(root, under)
+    if attributes := mask_attributes(content):
+        masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
+    return Found(plain, average, _named_architecture(root), masks)
 
 
 def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:

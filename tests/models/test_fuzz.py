@@ -46,7 +46,21 @@ class _Watch:
 
 _WATCH = _Watch()
 
-NAMES = ("export.pt2", "legacy", "module", "pickle", "safetensors", "script", "zip")
+NAMES = ("compact", "export.pt2", "legacy", "module", "pickle", "safetensors", "script", "zip")
+
+
+def compact():
+    """Sparse and quantised weights, and masks."""
+    mask, weight = torch.eye(4), torch.eye(4) - 0.5
+    return {
+        "model": {
+            "coo.weight": mask.to_sparse(), "csr.weight": mask.to_sparse_csr(), "fc.weight": weight,
+            "bsc.weight": mask.to_sparse_bsc((2, 2)), "fc._weight_mask": mask == 1,
+            "one.weight": torch.quantize_per_tensor(weight, 0.1, 3, torch.qint8),
+            "each.weight": torch.quantize_per_channel(weight, torch.ones(4), torch.zeros(4), 0, torch.quint8),
+        },
+        "masks": {"csr": {"weight": mask}, "list": [mask.to_sparse()]},
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +72,7 @@ def files(tmp_path_factory):
         warnings.simplefilter("ignore")
         torch.jit.trace(network, images_NCHW).save(str(folder / "script"))
         torch.export.save(torch.export.export(network, (images_NCHW,)), folder / "export.pt2")
+        torch.save(compact(), folder / "compact")
     for name, content in (("zip", {"state_dict": network.state_dict(), "epoch": 3}), ("module", network)):
         torch.save(content, folder / name)
     torch.save(network.state_dict(), folder / "legacy", _use_new_zipfile_serialization=False)

@@ -81,3 +81,31 @@ def test_data_parallel_on_a_part_of_the_network(tmp_path):
     checkpoint = read(tmp_path, state)
     assert checkpoint.tensors.keys() == {"features.0.weight", "head.weight"}
     assert checkpoint.as_spelled(state.keys()).tensors.keys() == state.keys()  # a network may have such a part itself
+
+
+def test_masks_alone_are_no_weights(tmp_path):
+    masks = {"conv.weight": torch.eye(8).view(8, 2, 2, 2), "fc.weight": torch.eye(8)}
+    error = refused(tmp_path, masks)
+    assert "these look like masks, not weights" in error.message
+    assert '"masks": masks' in error.hint
+
+
+def test_placeholders_of_deepspeed_are_refused(tmp_path):
+    error = refused(tmp_path, {"module": {"fc.weight": torch.empty(0), "bn.running_var": torch.ones(2)}})
+    assert "'fc.weight' have no values" in error.message
+    assert "zero_to_fp32.py" in error.hint
+    assert "zero_to_fp32.py" in refused(tmp_path, {"optimizer_state_dict": {"fp32_flat_groups": []}}).hint
+
+
+def test_masks_that_are_attributes_of_pickled_modules(tmp_path):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 4)
+    weight = layer.weight.detach().clone()
+    layer.mask = weight > 0
+    layer.attn_mask = torch.ones(8, 8).tril()  # fits no weight
+    layer.register_buffer("bias_mask", torch.tensor([1.0, 0.0, 1.0, 1.0]), persistent=False)
+    checkpoint = read(tmp_path, layer)
+    assert torch.equal(checkpoint.tensors["weight"], weight * (weight > 0))
+    assert checkpoint.masks.keys() == {"weight", "bias"}
+    assert "with masks that are attributes of modules" in checkpoint.format
+    assert not checkpoint.doubts
