@@ -107,7 +107,8 @@ def run_network(name: str, family: str, folder: Path) -> Row:
         )  # fmt: skip
 
     try:
-        network, input = build(name)
+        with torch.random.fork_rng(devices=[]):
+            network, input = build(name)
         facts["num_parameters"] = sum(parameter.numel() for parameter in network.parameters())
         facts["input"] = input.shape
         write_pair(network, folder)
