@@ -316,11 +316,13 @@ def table(rows: Sequence[Row]) -> str:
     through = [row for row in rows if row.outcome == THROUGH]
     num_families = len({row.family for row in rows})
     lines += ["", f"{len(rows):,} networks of {num_families} families, {len(through) / max(1, len(rows)):.1%} through"]
-    lines[-1] += f"; {sum(row.seconds for row in rows):,.0f} s in all"
+    lines[-1] += (
+        f"; {sum(row.seconds for row in rows):,.0f} s, of the processor {sum(row.cpu_seconds for row in rows):,.0f} s"
+    )
     if through:
         seconds, peaks_mb = [row.seconds for row in through], [row.peak_mb for row in through]
         lines[-1] += (
-            f", {median(seconds):.1f} s and {median(peaks_mb):,.0f} MB in the median, "
+            f"; of those through {median(seconds):.1f} s and {median(peaks_mb):,.0f} MB in the median, "
             f"{max(seconds):,.0f} s and {max(peaks_mb):,.0f} MB at most"
         )
     return "\n".join(lines)

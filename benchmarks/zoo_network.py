@@ -82,6 +82,8 @@ class Row:
     input: tuple[int, ...] = ()
     seconds: float = 0.0
     """Of the pipeline, building and pruning the network left out."""
+    cpu_seconds: float = 0.0
+    """Of the whole process, and of those that it started."""
     seconds_by_stage: dict[str, float] | None = None
     peak_mb: float = 0.0
     notes: str = ""
@@ -103,6 +105,7 @@ def run_network(name: str, family: str, folder: Path) -> Row:
         return Row(
             name, family, outcome, reason, **facts, **more,
             seconds=round(time.perf_counter() - started_s, 2),
+            cpu_seconds=round(_cpu_seconds(), 2),
             peak_mb=round(_peak_mb(), 1),
         )  # fmt: skip
 
@@ -279,6 +282,11 @@ def _last_lines(error: BaseException) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _peak_mb() -> float:

@@ -98,13 +98,15 @@ def test_a_log_is_gone_on_with(tmp_path, monkeypatch, capsys):
 
 def test_the_table_joins_what_has_one_reason():
     rows = [
-        Row("timm:a", "f", THROUGH, seconds=2.0, peak_mb=100.0),
+        Row("timm:a", "f", THROUGH, seconds=2.0, cpu_seconds=1.0, peak_mb=100.0),
         Row("timm:b", "g", REFUSED, "the network's weights take 2.6 GB in float32 | hint"),
         Row("timm:c", "g", REFUSED, "the network's weights take 4.1 GB in float32 | hint"),
     ]
     lines = table(rows).splitlines()
     assert "| refused | the network's weights take … GB in float32 | 2 |" in lines
-    assert lines[-1].startswith("3 networks of 2 families, 33.3% through; 2 s in all, 2.0 s and 100 MB in the median")
+    assert lines[-1].startswith(
+        "3 networks of 2 families, 33.3% through; 2 s, of the processor 1 s; of those through 2.0 s and 100 MB in the"
+    )
     assert kind_of("Conv2d blocks.0.conv of 3 in float32 | d") == "Conv2d … of … in float32"
 
 
