@@ -58,6 +58,19 @@ def test_a_normalised_weight_is_ranked_by_what_is_multiplied(normalise):
     assert (normal.masks[name] == plain.masks["2.weight"]).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("normalise", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_a_normalised_weight_without_a_row_is_refused(normalise):
+    """It would be divided by its length, and the network would answer NaN."""
+
+    def with_a_weak_row(layer):
+        layer.weight.data[5] *= 1e-3
+        return normalise(layer)
+
+    with pytest.raises(BadInputError, match=r"^2\.\S* cannot be pruned") as error:
+        prune(network(with_a_weak_row), Pruning("unstructured", 0.5), INPUT)
+    assert "weight_norm" in error.value.hint
+
+
 class Standardised(nn.Conv2d):
     def forward(self, x):
         return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
