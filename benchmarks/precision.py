@@ -146,7 +146,7 @@ def _of_student(
 
 
 def _scores(path: Path, real: EvalSet) -> np.ndarray:
-    session = open_session(path, [CPU], num_threads=1)
+    session = open_session(path, [CPU], num_threads=1, exact_int8=True)
     return np.concatenate([session.run(images_NCHW) for images_NCHW, _ in real.batches(100)])
 
 

@@ -16,7 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Accuracy, Decisions, Fidelity, Latency, Parity, PrecisionLoss, Proportion, TwoFour
+from edgerecover.artifacts import (
+    Accuracy,
+    Decisions,
+    Fidelity,
+    Int8Sums,
+    Latency,
+    Parity,
+    PrecisionLoss,
+    Proportion,
+    TwoFour,
+)
 from edgerecover.config import LatencySettings, Target
 from edgerecover.device import PLAIN, Compute
 from edgerecover.export.two_four import check_two_four
@@ -25,8 +35,9 @@ from edgerecover.models.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.opened import Opened
+from edgerecover.runtime.openvino_session import DEVICE_CPU
 from edgerecover.runtime.race import Entrant, race
-from edgerecover.runtime.session import Session, open_session
+from edgerecover.runtime.session import CPU, Session, open_session
 from edgerecover.runtime.timing import Timing
 from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
@@ -105,13 +116,28 @@ def scorer_of(network: nn.Module, compute: Compute = PLAIN) -> Scorer:
     return score
 
 
-def open_on_cpu(onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None) -> Session:
+def int8_sums_for(target: Target) -> Int8Sums:
+    """How int8 is judged here: as the host adds up only where its CPU is what the target computes on."""
+    on_cpu = target.providers.value[0] in (CPU, DEVICE_CPU)
+    return Int8Sums.HOST if on_cpu and is_target(target.needs, this_host()) else Int8Sums.EXACT
+
+
+def open_on_cpu(
+    onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None, sums: Int8Sums = Int8Sums.EXACT
+) -> Session:
     """The file as it is judged.
 
     Raises:
         BadInputError: it is not such a classifier.
     """
-    return open_session(onnx_path, _FOREIGN_HOST_PROVIDERS, strict=True, shape_CHW=shape_CHW, num_classes=num_classes)
+    return open_session(
+        onnx_path,
+        _FOREIGN_HOST_PROVIDERS,
+        strict=True,
+        shape_CHW=shape_CHW,
+        num_classes=num_classes,
+        exact_int8=sums is Int8Sums.EXACT,
+    )
 
 
 def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:

@@ -41,7 +41,7 @@ from edgerecover.device import Compute, choose_compute, fit_compute, is_out_of_m
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import check_size, export
 from edgerecover.files import replace_file
-from edgerecover.judgement import Beside, Judged, judge_file, open_on_cpu, scorer_of
+from edgerecover.judgement import Beside, Judged, int8_sums_for, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.digest import weights_sha256
 from edgerecover.models.examples import example_images
@@ -239,7 +239,8 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
         with stage("validate", times, progress):
             float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
             is_float32 = shipped.precision is Precision.FP32
-            on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes)
+            sums = int8_sums_for(request.target)
+            on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, sums)
             judged = judge_file(
                 open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
                 Beside(teacher, scorer_of(models.student, compute), scorer_of(recovered.student, compute), float32.run),
@@ -629,6 +630,7 @@ def _report(
         lineage=recovered.lineage,
         same_architecture=models.same_architecture,
         precision_loss=judged.precision_loss,
+        int8_sums=int8_sums_for(request.target) if race.judged(Precision.INT8) else None,
         variants=named,
         race=race,
         engines=made.engines.built,

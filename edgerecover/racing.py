@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgerecover.artifacts import (
+    Int8Sums,
     Outcome,
     Precision,
     PrecisionLoss,
@@ -27,7 +28,7 @@ from edgerecover.artifacts import (
 from edgerecover.config import Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
-from edgerecover.judgement import Images, Scorer, Scores, scores_of, timing_of
+from edgerecover.judgement import Images, Scorer, Scores, int8_sums_for, scores_of, timing_of
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
 from edgerecover.runtime.opened import Opened
@@ -46,6 +47,24 @@ class Surface:
 
     runtime: str
     providers: tuple[str, ...]
+    int8_sums: Int8Sums
+    """As agreement is measured; what is timed is timed as the runtime does it."""
+
+    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_classes: int | None = None) -> Opened:
+        """A file, to be judged.
+
+        Raises:
+            EdgeRecoverError: it does not open there.
+        """
+        return open_model(
+            path,
+            self.runtime,
+            self.providers,
+            strict=True,
+            shape_CHW=shape_CHW,
+            num_classes=num_classes,
+            exact_int8=self.int8_sums is Int8Sums.EXACT,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,10 +88,11 @@ def surfaces_of(target: Target) -> tuple[Surface, ...]:
     What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
     """
     also = target.also_runtimes.value if target.also_runtimes else ()
-    own = Surface(target.runtime.value, target.providers.value)
+    sums = int8_sums_for(target)
+    own = Surface(target.runtime.value, target.providers.value, sums)
     here = is_target(target.needs, this_host())
-    first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,))
-    return (first, *(Surface(runtime, (CPU,)) for runtime in also if runtime != first.runtime))
+    first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,), sums)
+    return (first, *(Surface(runtime, (CPU,), sums) for runtime in also if runtime != first.runtime))
 
 
 def hold_race(
@@ -123,20 +143,13 @@ def hold_race(
 def open_runner(
     runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_classes: int
 ) -> Opened:
-    """The file of a runner, opened as it ran in the race.
+    """The file of a runner, opened as the race judged it.
 
     Raises:
         EdgeRecoverError: it no longer opens.
     """
     surface = next(surface for surface in surfaces_of(target) if surface.runtime == runner.runtime)
-    return open_model(
-        Path(variant.file.path),
-        surface.runtime,
-        surface.providers,
-        strict=True,
-        shape_CHW=shape_CHW,
-        num_classes=num_classes,
-    )
+    return surface.open(Path(variant.file.path), shape_CHW, num_classes)
 
 
 def _decided(
@@ -151,7 +164,7 @@ def _decided(
         for variant in variants:
             candidate = _Candidate(variant, surface)
             try:
-                session = open_model(Path(variant.file.path), surface.runtime, surface.providers, strict=True)
+                session = surface.open(Path(variant.file.path))
                 scores_NK = scores_of(session.run, held_back, task)
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)

@@ -33,7 +33,17 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute, choose_compute, fit_compute
 from edgerecover.errors import BadInputError
-from edgerecover.judgement import Beside, Images, Judged, Scorer, judge_file, latency_of, open_on_cpu, scorer_of
+from edgerecover.judgement import (
+    Beside,
+    Images,
+    Judged,
+    Scorer,
+    int8_sums_for,
+    judge_file,
+    latency_of,
+    open_on_cpu,
+    scorer_of,
+)
 from edgerecover.models.examples import example_images
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.norms import batch_norms_of
@@ -150,7 +160,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         if request.out is not None:
             _check_names(file)
         teacher = _open_teacher(request, compute, progress)
-        session = _open_file(file, teacher.input, teacher.num_classes)
+        session = _open_file(file, teacher.input, teacher.num_classes, request.target)
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
         eval_set = _eval_set(request, teacher, progress)
         record = _record(request, teacher)
@@ -260,7 +270,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _T
             hint="give --input-shape, --mean and --std, or an [input] table in model.toml beside it",
         )
     file = read_onnx(path)
-    session = _open_file(file, input, None)
+    session = _open_file(file, input, None, request.target)
     num_classes = session.num_classes
     classes = next((spec.classes for spec in said if spec.classes), None)
     if classes and len(classes) != num_classes:
@@ -271,7 +281,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _T
     return _Teacher(session.run, None, input, num_classes, classes, file.facts, compute)
 
 
-def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None) -> Session:
+def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None, target: Target) -> Session:
     """The file in this process, once it has lived through a first run in another."""
     try:
         probe(file.path, input.shape, num_classes)
@@ -282,7 +292,7 @@ def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None) -> Ses
                 hint="export it with standard ONNX operators: what onnxruntime cannot run cannot be judged here",
             ) from error
         raise
-    return open_on_cpu(file.path, input.shape, num_classes)
+    return open_on_cpu(file.path, input.shape, num_classes, int8_sums_for(target))
 
 
 def _check_names(file: OnnxFile) -> None:
@@ -449,6 +459,7 @@ def _report(
         ),
         tool_versions=tool_versions(),
         precision_loss=judged.precision_loss,
+        int8_sums=int8_sums_for(request.target) if file.is_quantized else None,
         classes=teacher.classes or (),
     )
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from torch import nn  # noqa: TID253 - distils networks; only what calls the stages imports it
 
-from edgerecover.artifacts import Exported, Precision, RefusedVariant, Variant
+from edgerecover.artifacts import Exported, Int8Sums, Precision, RefusedVariant, Variant
 from edgerecover.config import Profile, Target
 from edgerecover.device import Compute
 from edgerecover.errors import BadInputError
 from edgerecover.export.precision.make import Calibration, make_variants
 from edgerecover.export.precision.schemes import Int8Scheme, scheme_named
+from edgerecover.judgement import int8_sums_for
 from edgerecover.models.digest import weights_sha256
 from edgerecover.models.networks import Models
 from edgerecover.progress import SILENT, Progress
@@ -93,17 +94,18 @@ def make_all(
     """
     if tuple(wanted) == (Precision.FP32,):
         return Variants((Variant(Precision.FP32, exported, "as exported", (), ""),), ())
+    sums = int8_sums_for(target)
     scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
     chosen_on = _chosen_on(sets)
     calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, compute).numpy())
     answers = make_variants(
         exported, wanted, scheme, calibration, models.input, folder,
-        max_points_lost=profile.gates.max_precision_loss_points, progress=progress,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=sums, progress=progress,
     )  # fmt: skip
     # What others have trained would be lost in distillation, as it would be in recovery.
     if not recovered.handed_back and profile.recovery.num_steps:
         answers = tuple(
-            _distilled(answer, scheme, calibration, exported, recovered.student, models, sets, profile, folder,
+            _distilled(answer, scheme, sums, calibration, exported, recovered.student, models, sets, profile, folder,
                        seed, compute, checkpoints, progress)
             if isinstance(answer, RefusedVariant) and answer.precision is Precision.INT8 and answer.tries
             else answer
@@ -132,6 +134,7 @@ def _chosen_on(sets: SyntheticSets) -> ImageSet:
 def _distilled(
     refused: RefusedVariant,
     scheme: Int8Scheme,
+    sums: Int8Sums,
     calibration: Calibration,
     exported: Exported,
     student: nn.Module,
@@ -149,7 +152,7 @@ def _distilled(
     answer = distil_for_int8(
         student, models.teacher, models.masks, sets, profile.recovery, scheme, calibration, exported, models.input,
         folder, seed=seed, compute=compute, channels=models.channels,
-        max_points_lost=profile.gates.max_precision_loss_points,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=sums,
         checkpoints=checkpoints.under(f"int8-{key}"), progress=progress,
     ).variant  # fmt: skip
     return replace(answer, tries=(*refused.tries, *answer.tries))

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from edgerecover.artifacts import Host, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
+from edgerecover.artifacts import Gpu, Host, Int8Sums, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
 from edgerecover.config import Fact, load_profile, load_target
+from edgerecover.judgement import int8_sums_for
 from edgerecover.racing import placed, surfaces_of
 
 PROFILE, TARGET = load_profile("balanced"), load_target("x86-cpu")
@@ -100,6 +101,32 @@ def test_a_race_tells_its_winner():
 def test_elsewhere_the_host_s_cpu_stands_in(name):
     (surface,) = surfaces_of(load_target(name))
     assert (surface.runtime, surface.providers) == ("onnxruntime", ("CPUExecutionProvider",))
+
+
+HASWELL, ZEN_4 = ("sse4_1", "avx2", "fma"), ("avx2", "fma", "avx512f", "avx512_vnni")
+
+
+@pytest.mark.parametrize(
+    ("name", "isa", "sums"),
+    [
+        ("jetson-orin-nano", HASWELL, Int8Sums.EXACT),
+        ("raspberry-pi-5", HASWELL, Int8Sums.EXACT),
+        ("x86-avx512-vnni", HASWELL, Int8Sums.EXACT),
+        ("rtx-40", HASWELL, Int8Sums.EXACT),  # though it is this machine: its CPU is not what the target computes on
+        ("x86-avx2", ZEN_4, Int8Sums.EXACT),
+        ("x86-avx2", HASWELL, Int8Sums.HOST),
+        ("x86-avx512-vnni", ZEN_4, Int8Sums.HOST),
+        ("x86-cpu", HASWELL, Int8Sums.HOST),
+    ],
+)
+def test_int8_is_judged_as_the_host_adds_up_only_where_it_is_the_target(name, isa, sums, monkeypatch):
+    gpu = Gpu("NVIDIA GeForce RTX 4060", compute_capability="8.9")
+    host = dataclasses.replace(HOST, isa=isa, gpus=(gpu,))
+    for module in ("racing", "judgement"):
+        monkeypatch.setattr(f"edgerecover.{module}.this_host", lambda: host)
+    target = load_target(name)
+    assert int8_sums_for(target) is sums
+    assert {surface.int8_sums for surface in surfaces_of(target)} == {sums}
 
 
 def test_x86_has_two_runtimes():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from edgerecover.artifacts import InputSpec, Report, from_json
+from edgerecover.artifacts import InputSpec, Int8Sums, Report, from_json
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
@@ -195,6 +195,7 @@ def test_eight_bits(judge, folder):
     )
     report = judge("int8.onnx", student="student.pt")
     assert said(report, "is quantized")
+    assert report.int8_sums is Int8Sums.EXACT
     assert report.exported.num_weights == 19_408
     assert report.recovered_sparsity.num_zeros >= read_onnx(folder / "student.onnx").sparsity.num_zeros
     assert gates(report)["mask_kept"] == "pass"

@@ -38,6 +38,9 @@ RUN = (
     *("--arch", "edgerecover.demo.network:digits_net", "--input-shape", "1,8,8", "--out", "out", "--json"),
 )
 
+MADE = ({0}, {5})
+"""Exit codes of a bundle: whether four steps helped, 16 images may leave open, and that is not what is asked here."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -90,7 +93,7 @@ def test_processes_of_two_nodes_make_one_bundle_and_speak_with_one_voice(folder)
     ]  # fmt: skip
     said_by = [node.communicate(timeout=300) for node in nodes]
     stdout, stderr = ("".join(parts) for parts in zip(*said_by, strict=True))
-    assert [node.returncode for node in nodes] == [0, 0], stderr
+    assert {node.returncode for node in nodes} in MADE, stderr
     report = json.loads(stdout)
     assert "2 processes" in report["device"]
     assert report["synthetic"]["num_train"] == 48
@@ -101,8 +104,9 @@ def test_processes_of_two_nodes_make_one_bundle_and_speak_with_one_voice(folder)
     # Recovered once: one process goes on from it.
     again = subprocess.run(
         [sys.executable, "-m", "edgerecover", "run", "model.pt", *RUN],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=True,
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert {again.returncode} in MADE, again.stderr
     reused = {stage["stage"]: stage["reused"] for stage in json.loads(again.stdout)["stages"]}
     assert reused["synthesize"]
     assert reused["recover"]
@@ -135,8 +139,9 @@ def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
     assert len(kept) >= 2
     again = subprocess.run(
         [sys.executable, "-m", "edgerecover", "run", "model.pt", *RUN],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=True,
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert {again.returncode} in MADE, again.stderr
     assert "shards of images are there already" in said(again.stderr)
     now = {path.name: path.stat().st_mtime_ns for path in folder.glob(".edgerecover/dreams-*/*.npy")}
     assert {name: now[name] for name in kept} == kept

@@ -14,7 +14,7 @@ from edgerecover.artifacts.engines import (
     HardwareCompatibility,
     SparseLayers,
 )
-from edgerecover.artifacts.exported import Exported, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
+from edgerecover.artifacts.exported import Exported, Int8Sums, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
     Accuracy,
@@ -74,6 +74,7 @@ __all__ = [
     "HardwareCompatibility",
     "Host",
     "InputSpec",
+    "Int8Sums",
     "Latency",
     "LayerSparsity",
     "Lineage",

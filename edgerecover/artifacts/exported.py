@@ -33,6 +33,15 @@ class Precision(str, Enum):
     INT8 = "int8"
 
 
+class Int8Sums(str, Enum):
+    """How products of 8-bit numbers were added up where an int8 file was judged. What is timed is timed as it runs."""
+
+    EXACT = "exact"
+    """As the file says, whatever processor judged it."""
+    HOST = "host"
+    """As the processor that judged it adds up, which is the target's: some saturate."""
+
+
 @dataclass(frozen=True)
 class PrecisionTry:
     """One way to make a variant, and what it cost on the calibration images."""

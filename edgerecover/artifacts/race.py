@@ -75,6 +75,13 @@ class Race:
         """The runner that won."""
         return next(runner for runner in self.runners if runner.outcome is Outcome.SHIPPED)
 
+    def judged(self, precision: Precision) -> bool:
+        """Whether a file of it was, here or before the race, where what loses too much is given up."""
+        return any(
+            runner.precision is precision and (runner.agreement or runner.outcome is not Outcome.NOT_RUN)
+            for runner in self.runners
+        )
+
     @property
     def latency(self) -> Latency:
         """Of the shipped runner, which ran."""

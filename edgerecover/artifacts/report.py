@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgerecover.artifacts.engines import EngineFacts
-from edgerecover.artifacts.exported import Exported, Variant
+from edgerecover.artifacts.exported import Exported, Int8Sums, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss, verdict_of
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
@@ -62,6 +62,8 @@ class Report:
     """Of the student as it came; None in reports that were written before it was looked at."""
     precision_loss: PrecisionLoss | None = None
     """Where the file is of lower precision than float32, and what it was made from is known."""
+    int8_sums: Int8Sums | None = None
+    """Where an int8 file was judged."""
     variants: tuple[Variant, ...] = ()
     """Files of the network in each precision that was made, float32 first; none where the file came from elsewhere."""
     race: Race | None = None

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from edgerecover.artifacts import Exported, InputSpec, Precision, RefusedVariant, Variant
+from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, RefusedVariant, Variant
 from edgerecover.config import Recovery
 from edgerecover.device import Compute
 from edgerecover.export.onnx import export
@@ -79,6 +79,7 @@ def distil_for_int8(
     compute: Compute,
     channels: ChannelMap = SAME_CHANNELS,
     max_points_lost: float = MAX_POINTS_LOST,
+    sums: Int8Sums = Int8Sums.EXACT,
     checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> QuantizedStudent:
@@ -99,6 +100,7 @@ def distil_for_int8(
         compute: device; computes in float32 here, because bfloat16 has no more bits than the integers.
         channels: the teacher's channels that a narrower student has.
         max_points_lost: agreement that int8 may cost, in percentage points.
+        sums: of int8, as the variant's tries are measured.
         checkpoints: where the distillation goes on from and keeps its result; of these very arguments.
         progress: where to report.
 
@@ -134,7 +136,7 @@ def distil_for_int8(
         exported = export(learner, input, path, opset=float32.opset, batch=float32.batch)
         (answer,) = make_variants(
             exported, [Precision.INT8], scheme, calibration, input, folder,
-            counted_from=float32, max_points_lost=max_points_lost, progress=progress,
+            counted_from=float32, max_points_lost=max_points_lost, sums=sums, progress=progress,
         )  # fmt: skip
     return QuantizedStudent(learner, _said_to_be_distilled(answer, short.num_steps), seconds)
 

@@ -631,7 +631,7 @@ def _latency(report: Report) -> Section:
         "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, {host.system}",
         "runtime": f"{latency.runtime}, {latency.provider}, {count(latency.num_threads, 'thread')}",
         "memory": f"{size(latency.memory_model_bytes)} more than the bare runtime at peak",
-        **({"precision": precision(report)} if report.race or report.precision_loss else {}),
+        **precision(report),
         **_conditions(latency),
     }
     blocks: list[Block] = [Text(f"Of the shipped file. {where_measured(latency)}.")]

@@ -116,7 +116,7 @@ def _exported(report: Report) -> list[tuple[str, str]]:
         *([("expected on real images", prediction(predicted))] if predicted else []),
         *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}")]
           if p else []),
-        *([("precision", precision(report))] if report.race or report.precision_loss else []),
+        *precision(report).items(),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip
 

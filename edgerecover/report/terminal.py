@@ -238,7 +238,7 @@ def _exported(report: Report) -> RenderableType:
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p)} if p else {}),
-        **({"precision": precision(report)} if report.race or report.precision_loss else {}),
+        **precision(report),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from edgerecover.artifacts import (
     Gate,
     GateStatus,
+    Int8Sums,
     Latency,
     Parity,
     Predicted,
@@ -169,14 +170,22 @@ def record(facts: RecordFacts) -> str:
     return f"{facts.path}: {facts.kind}, from {facts.num_images:,} real images, {size(facts.size_bytes)}{noise}"
 
 
-def precision(report: Report) -> str:
-    """Of the file that is shipped, and what it costs."""
-    variant, loss = report.variant, report.precision_loss
-    named = variant.scheme if variant else "lower than float32"
-    if loss is None:
-        return named
-    low, high = loss.interval_points()
-    return (
-        f"{named}\n{loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement lost to it, "
-        f"{loss.changed} of {loss.num_images} decisions changed"
-    )
+def precision(report: Report) -> dict[str, str]:
+    """Of the file that is shipped, what it costs, and how int8 was judged; empty where there is float32 alone."""
+    variant, loss, sums = report.variant, report.precision_loss, report.int8_sums
+    lines = [variant.scheme] if variant else ["lower than float32"] if loss or sums else []
+    if loss is not None:
+        low, high = loss.interval_points()
+        lines.append(
+            f"{loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement lost to it, "
+            f"{loss.changed} of {loss.num_images} decisions changed"
+        )
+    if sums is not None:
+        lines.append(INT8_SUMS[sums])
+    return {"precision": "\n".join(lines)} if lines else {}
+
+
+INT8_SUMS = {
+    Int8Sums.EXACT: "int8 judged by the file: its sums are exact, whatever this processor does",
+    Int8Sums.HOST: "int8 judged as this processor, the target's, adds up",
+}

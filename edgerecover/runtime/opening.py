@@ -23,6 +23,7 @@ def open_model(
     shape_CHW: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
     batch: int | None = None,
+    exact_int8: bool = False,
 ) -> Opened:
     """Open a classifier in one of `RUNTIMES`.
 
@@ -35,6 +36,8 @@ def open_model(
         shape_CHW: of the images it will be given.
         num_classes: K, which tells the class scores from other outputs.
         batch: images per call where the file leaves that open: runtimes that can, compile for it.
+        exact_int8: add up 8-bit products exactly, as the file says, on processors whose fast kernels saturate, too. An
+            engine adds up in 32 bits anyway.
 
     Raises:
         BadInputError: the file is missing, broken or no such classifier; or no runtime has that name.
@@ -51,6 +54,7 @@ def open_model(
             shape_CHW=shape_CHW,
             num_classes=num_classes,
             batch=batch,
+            exact_int8=exact_int8,
         )
     if runtime == "openvino":
         from edgerecover.runtime.openvino_session import open_openvino
@@ -63,6 +67,7 @@ def open_model(
             shape_CHW=shape_CHW,
             num_classes=num_classes,
             batch=batch,
+            exact_int8=exact_int8,
         )
     if runtime in ENGINE_RUNTIMES:
         from edgerecover.runtime.tensorrt_session import open_engine

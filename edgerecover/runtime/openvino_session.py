@@ -33,6 +33,10 @@ _DTYPES = {"f32": "float32", "f16": "float16", "f64": "float64"}
 _CALLS_HOME = "openvino.tools.ovc"
 _MULTIPLY = frozenset({"Convolution", "FullyConnected", "MatMul", "GroupConvolution"})
 """Layer types whose arithmetic is worth naming."""
+_EXACT_INT8 = {"LP_TRANSFORMS_MODE": "OFF"}
+"""On x86 processors without VNNI the CPU plugin's int8 kernels add pairs of 8-bit products in 16 bits, where they
+saturate. Without its low precision transformations it computes what the file's Q/DQ nodes say, in float32. The property
+is not documented (src/plugins/intel_cpu/src/internal_properties.hpp of OpenVINO)."""
 _FOREIGN_LOCATION = "EXECUTION_DEVICES"
 
 
@@ -75,6 +79,7 @@ class OpenVINOSession(Classifier):
         shape_CHW: tuple[int, int, int] | None,
         num_classes: int | None,
         batch: int | None,
+        exact_int8: bool = False,
     ) -> None:
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
@@ -88,6 +93,8 @@ class OpenVINOSession(Classifier):
         self._hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         self._precision = _stated_precision(model, self._core, self._device)
         self._hints["INFERENCE_PRECISION_HINT"] = self._precision
+        if exact_int8 and self._device == DEVICE_CPU:
+            self._hints |= _EXACT_INT8
         if num_threads is not None and self._device == DEVICE_CPU:
             self._hints["INFERENCE_NUM_THREADS"] = num_threads
         self._compiled = _compile(self._core, model, path, self._device, self._hints)
@@ -188,6 +195,7 @@ def open_openvino(
     shape_CHW: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
     batch: int | None = None,
+    exact_int8: bool = False,
 ) -> OpenVINOSession:
     """Open an ONNX classifier in OpenVINO on the first of `providers` that is here.
 
@@ -199,12 +207,13 @@ def open_openvino(
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
         num_classes: K, which tells the class scores from other outputs.
         batch: size to fix an open batch at; None leaves it open.
+        exact_int8: compute what the file's Q/DQ nodes say, exactly, on the CPU: its int8 kernels saturate without VNNI.
 
     Raises:
         BadInputError: the file is missing, broken, or not such a classifier.
         MissingError: OpenVINO is not installed, or `strict` and the first device is not here.
     """
-    session = OpenVINOSession(path, providers, num_threads, shape_CHW, num_classes, batch)
+    session = OpenVINOSession(path, providers, num_threads, shape_CHW, num_classes, batch, exact_int8)
     if strict:
         session.insist()
     return session

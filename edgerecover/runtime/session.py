@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG_FATAL_ONLY = 4
+_EXACT_INT8 = ("session.x64quantprecision", "1")
+"""x86 processors without VNNI add pairs of 8-bit products in 16 bits, where they saturate, whatever the signs: signed
+activations are turned unsigned first. With this entry weights are turned unsigned, too, for kernels that widen first
+(onnxruntime_session_options_config_keys.h: kOrtSessionOptionsAvx2PrecisionMode). Elsewhere it changes nothing."""
 
 
 class Session(Classifier):
@@ -47,11 +51,12 @@ class Session(Classifier):
         shape_CHW: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
         batch: int | None = None,
+        exact_int8: bool = False,
     ) -> None:
         fixed = _fixed_sizes(path, batch, shape_CHW) if STATIC_ONLY & set(asked) else {}
         threads_before = _live_threads()
         started_ns = time.perf_counter_ns()
-        self._session = _start(path, asked, num_threads, fixed=fixed)
+        self._session = _start(path, asked, num_threads, fixed=fixed, exact_int8=exact_int8)
         self.load_ms = (time.perf_counter_ns() - started_ns) / 1e6
         super().__init__(path, _only_input(self._session, path, shape_CHW), num_classes)
         self.version: str = import_onnxruntime().__version__
@@ -59,12 +64,12 @@ class Session(Classifier):
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.num_threads = num_threads or _threads_started(threads_before)
         self.notes: tuple[str, ...] = ()
-        self._asked_threads, self._fixed = num_threads, fixed
+        self._asked_threads, self._fixed, self._exact_int8 = num_threads, fixed, exact_int8
 
     @cached_property
     def nodes_by_provider(self) -> dict[str, int]:
         """How many nodes each provider ran, most first, from one profiled run in a session of its own."""
-        counts = _profile(self.path, self.asked, self._asked_threads, self.layout, self._fixed)
+        counts = _profile(self.path, self.asked, self._asked_threads, self.layout, self._fixed, self._exact_int8)
         return dict(counts.most_common())
 
     def insist(self) -> None:
@@ -120,6 +125,7 @@ def open_session(
     shape_CHW: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
     batch: int | None = None,
+    exact_int8: bool = False,
 ) -> Session:
     """Open an ONNX classifier on the first of `providers` that works, the CPU being the last resort.
 
@@ -131,12 +137,13 @@ def open_session(
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
         num_classes: K, which tells the class scores from other outputs.
         batch: size of an open batch, for providers that take no open one.
+        exact_int8: add up 8-bit products exactly, as the file says, on processors whose fast kernels saturate, too.
 
     Raises:
         BadInputError: the file is missing, broken, or not such a classifier.
         MissingError: `strict`, and the first provider is not there or ran nothing.
     """
-    session = Session(path, providers, num_threads, shape_CHW, num_classes, batch)
+    session = Session(path, providers, num_threads, shape_CHW, num_classes, batch, exact_int8)
     if strict:
         session.insist()
     return session
@@ -180,6 +187,7 @@ def _start(
     num_threads: int | None,
     trace_prefix: str | None = None,
     fixed: Mapping[str, int] | None = None,
+    exact_int8: bool = False,
 ) -> onnxruntime.InferenceSession:
     runtime = import_onnxruntime()
     runtime.set_default_logger_severity(_LOG_FATAL_ONLY)
@@ -187,6 +195,8 @@ def _start(
     options.log_severity_level = _LOG_FATAL_ONLY
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
+    if exact_int8:
+        options.add_session_config_entry(*_EXACT_INT8)
     if trace_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = trace_prefix
@@ -298,13 +308,19 @@ def _threads_started(before: int | None) -> int:
 
 
 def _profile(
-    path: Path, asked: Sequence[str], num_threads: int | None, layout: InputLayout, fixed: Mapping[str, int]
+    path: Path,
+    asked: Sequence[str],
+    num_threads: int | None,
+    layout: InputLayout,
+    fixed: Mapping[str, int],
+    exact_int8: bool,
 ) -> Counter[str]:
     import numpy as np
 
     shape = (layout.shape[1], layout.shape[2], layout.shape[0]) if layout.channels_last else layout.shape
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
-        session = _start(path, asked, num_threads, trace_prefix=str(Path(folder) / "trace"), fixed=fixed)
+        trace_prefix = str(Path(folder) / "trace")
+        session = _start(path, asked, num_threads, trace_prefix, fixed, exact_int8)
         feed = {layout.name: np.zeros((layout.batch or 1, *shape), layout.dtype)}
         try:
             session.run(None, feed)

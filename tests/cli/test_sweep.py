@@ -217,7 +217,12 @@ def test_points_are_made_on_a_ray_cluster(folder: Path) -> None:
     """In a process of its own: Ray leaves threads and open files behind."""
     pytest.importorskip("ray")
     root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        # On a busy machine its workers take longer to start than it waits for them, and it starts others in vain.
+        "RAY_worker_register_timeout_seconds": "600",
+    }
     line = [
         sys.executable,
         "-m",
@@ -232,7 +237,7 @@ def test_points_are_made_on_a_ray_cluster(folder: Path) -> None:
         "1",
     ]
     done = subprocess.run(
-        [*line, "--json"], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+        [*line, "--json"], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     if done.returncode == 3 and "no cluster answers" in done.stderr:
         pytest.skip("Ray did not start on this machine in its own time limit")

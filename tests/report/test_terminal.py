@@ -1,13 +1,16 @@
 import dataclasses
 import io
 import re
+from html import unescape
 
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Gate, GateStatus, Host, Pattern, Proportion, Sparsity
+from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity
 from edgerecover.cli.console import write_nearest
 from edgerecover.config import load_profile, load_target, shipped_names
+from edgerecover.report.html import html
+from edgerecover.report.markdown import markdown
 from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
 
 DREAMS = 256
@@ -48,6 +51,13 @@ def test_the_facts_of_a_run_are_there(report):
         BUNDLE,
     ):
         assert fact in text
+
+
+@pytest.mark.parametrize(("sums", "words"), [(Int8Sums.EXACT, "its sums are exact"), (Int8Sums.HOST, "the target's")])
+def test_how_int8_was_judged_is_said(report, sums, words):
+    report = dataclasses.replace(report, int8_sums=sums)
+    for text in (shown(print_report, report, BUNDLE, width=200), markdown(report), html(report)):
+        assert words in unescape(text)
 
 
 def test_stages_add_up_and_the_kept_rung_is_marked(report):

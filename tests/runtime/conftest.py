@@ -42,6 +42,45 @@ def dynamic_classifier(tmp_path):
     return write_classifier(tmp_path / "dynamic.onnx", batch="batch")
 
 
+@pytest.fixture(params=["u8", "s8"])
+def int8_classifier(request, tmp_path):
+    """Q/DQ with weights of all eight bits, and images on which pairs of products pass 16 bits: 2 × 255 × 127.
+
+    The file, the images and the scores that the file means.
+    """
+    random = np.random.default_rng(0)
+    weight_OI = (random.integers(100, 128, (5, 32)) * random.choice([-1, 1], (5, 1))).astype(np.int8)
+    kind, zero = (np.uint8, 0) if request.param == "u8" else (np.int8, -128)
+    values = {
+        "in_scale": np.float32(1 / 255), "in_zero": kind(zero),
+        "weight": weight_OI[:, :, None, None], "weight_scale": np.float32(1 / 127), "weight_zero": np.int8(0),
+        "out_scale": np.float32(0.25), "out_zero": kind(zero + 128),
+    }  # fmt: skip
+    nodes = [
+        make_node("QuantizeLinear", ["input", "in_scale", "in_zero"], ["a"]),
+        make_node("DequantizeLinear", ["a", "in_scale", "in_zero"], ["b"]),
+        make_node("DequantizeLinear", ["weight", "weight_scale", "weight_zero"], ["w"]),
+        make_node("Conv", ["b", "w"], ["c"]),
+        make_node("QuantizeLinear", ["c", "out_scale", "out_zero"], ["d"]),
+        make_node("DequantizeLinear", ["d", "out_scale", "out_zero"], ["e"]),
+        make_node("GlobalAveragePool", ["e"], ["f"]),
+        make_node("Flatten", ["f"], ["logits"]),
+    ]
+    graph = make_graph(
+        nodes,
+        "int8",
+        [make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", 32, 4, 4])],
+        [make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    path = tmp_path / f"{request.param}.onnx"
+    onnx.save(make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=10), path)
+    images_NCHW = np.ones((3, 32, 4, 4), np.float32)
+    sums_O = weight_OI.astype(np.int64).sum(1) / 127
+    meant_NK = np.tile(np.clip(np.round(sums_O / 0.25), -128, 127) * 0.25, (3, 1))
+    return path, images_NCHW, meant_NK
+
+
 # --- machines -----------------------------------------------------------------------------------------------
 # Trees of /proc, /sys and /etc as kinds of machine have them, written after the drivers' documentation.
 

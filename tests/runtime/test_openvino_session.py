@@ -127,6 +127,14 @@ def test_int8_runs_in_int8(write_onnx, tmp_path):
     assert kinds.keys() & {"i8", "u8"}
 
 
+def test_int8_can_be_computed_as_the_file_says(int8_classifier):
+    """Its own int8 kernels saturate without VNNI, as onnxruntime's do."""
+    path, images_NCHW, meant_NK = int8_classifier
+    session = opened(path, shape_CHW=(32, 4, 4), exact_int8=True)
+    np.testing.assert_allclose(session.run(images_NCHW), meant_NK, atol=1e-5)
+    assert session.layers_by_arithmetic.keys() == {"f32"}
+
+
 def test_importing_it_sends_nothing():
     """The module that reports the import is not loaded; converting models, which it is for, still can be asked for."""
     program = (

@@ -6,6 +6,7 @@ import pytest
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from edgerecover.errors import BadInputError, MissingError
+from edgerecover.runtime.host import this_host
 from edgerecover.runtime.opened import CHUNK_WHEN_DYNAMIC
 from edgerecover.runtime.session import CPU, open_session
 
@@ -39,6 +40,19 @@ def test_nodes_are_counted_by_the_provider_that_ran_them(classifier, tmp_path, m
 def test_threads_are_the_ones_asked_for_or_those_onnxruntime_started(classifier):
     assert open_session(classifier, [CPU], num_threads=3).num_threads == 3
     assert open_session(classifier, [CPU]).num_threads >= 1
+
+
+def test_int8_can_be_summed_as_the_file_says(int8_classifier):
+    """Whatever the processor has. Without VNNI onnxruntime's own sums saturate, of signed activations, too."""
+    path, images_NCHW, meant_NK = int8_classifier
+    session = open_session(path, [CPU], num_threads=1, exact_int8=True)
+    np.testing.assert_allclose(session.run(images_NCHW), meant_NK, atol=1e-5)
+    assert session.nodes_by_provider[CPU] >= 1
+    own_NK = open_session(path, [CPU], num_threads=1).run(images_NCHW)
+    isa = this_host().isa
+    if "avx2" in isa:
+        has_vnni = bool({"avx512_vnni", "avx_vnni"} & set(isa))
+        assert np.allclose(own_NK, meant_NK, atol=1e-5) == has_vnni
 
 
 def test_a_provider_that_is_not_here_gives_way_to_the_cpu(classifier, capfd):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import Exported, InputSpec, Precision, PrecisionTry, RefusedVariant, Variant
+from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, PrecisionTry, RefusedVariant, Variant
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.precision.bias import correct_biases
 from edgerecover.export.precision.graph import Graph, prepare, write
@@ -65,6 +65,7 @@ def make_variants(
     *,
     counted_from: Exported | None = None,
     max_points_lost: float = MAX_POINTS_LOST,
+    sums: Int8Sums = Int8Sums.EXACT,
     progress: Progress = SILENT,
 ) -> tuple[Variant | RefusedVariant, ...]:
     """Write `fp16.onnx` and `int8.onnx`, as far as wanted, into `folder`; one answer for each precision wanted.
@@ -82,6 +83,7 @@ def make_variants(
         counted_from: the float32 file whose agreement counts as 0 points lost; None: `float32` itself.
         max_points_lost: agreement with the teacher, below the float32 file's, in percentage points; one image may be
             lost however few there are, unless this is 0.
+        sums: of int8, as the tries are measured.
         progress: where to report.
 
     Raises:
@@ -99,7 +101,7 @@ def make_variants(
         progress=progress,
     )
     reference = Path((counted_from or float32).path)
-    trial = Trial(reference, calibration.images, calibration.teacher_scores, input.shape)
+    trial = Trial(reference, calibration.images, calibration.teacher_scores, input.shape, sums)
     maker = _Maker(float32, graph, ranges, trial, folder, max_points_lost, progress)
     answers: list[Variant | RefusedVariant] = []
     for precision in wanted:

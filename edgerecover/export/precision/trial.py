@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import Int8Sums
 from edgerecover.export.precision.ranges import Images
 from edgerecover.runtime.session import CPU, open_session
 
@@ -33,11 +34,13 @@ class Cost:
 class Trial:
     """The float32 file's scores on all calibration images, and the teacher's decisions."""
 
-    def __init__(self, float32: Path, images: Images, teacher_NK: NDArray[Any], shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, float32: Path, images: Images, teacher_NK: NDArray[Any], shape: tuple[int, int, int], sums: Int8Sums
+    ) -> None:
         if teacher_NK.ndim != 2 or len(teacher_NK) != len(images):
             raise ValueError(f"teacher scores (N, K) for {len(images)} images were expected, found {teacher_NK.shape}")
         self.images = images
-        self._shape = shape
+        self._shape, self._sums = shape, sums
         self._decided_N = teacher_NK.argmax(1)
         self._num_classes = teacher_NK.shape[1]
         self._float32_NK = self._scores(float32, len(images))
@@ -72,7 +75,8 @@ class Trial:
     def _scores(self, path: Path, num_images: int) -> NDArray[Any]:
         import numpy as np
 
-        session = open_session(path, [CPU], shape_CHW=self._shape, num_classes=self._num_classes)
+        is_exact = self._sums is Int8Sums.EXACT
+        session = open_session(path, [CPU], shape_CHW=self._shape, num_classes=self._num_classes, exact_int8=is_exact)
         batches = islice(self.images.batches(_BATCH), -(-num_images // _BATCH))
         return np.concatenate([session.run(np.asarray(batch_NCHW, np.float32)) for batch_NCHW in batches])[:num_images]
 
