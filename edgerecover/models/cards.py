@@ -123,16 +123,16 @@ def _timm_card(path: Path, config: Mapping[str, Any]) -> Card | None:
         {key: value for key, value in options.items() if isinstance(key, str)} if isinstance(options, dict) else {}
     )
     options = {key: value for key, value in options.items() if key not in _NOT_OPTIONS}
-    shape = _shape(configured.get("input_size"))
-    if shape is not None and _side(options.get("in_chans")):
+    shape = shape_of(configured.get("input_size"))
+    if shape is not None and side_of(options.get("in_chans")):
         shape = (options["in_chans"], *shape[1:])
-    said = PartialInput(shape, _numbers(configured.get("mean")), _numbers(configured.get("std"), above=0.0))
+    said = PartialInput(shape, numbers_of(configured.get("mean")), numbers_of(configured.get("std"), above=0.0))
     labels = config.get("label_names", configured.get("label_names", configured.get("labels")))
     return Card(
         source=CARD_FILE,
         architecture=f"timm:{config['architecture']}",
         options=options,
-        classes=_labels(labels),
+        classes=labels_of(labels),
         input=said,
         input_source=CARD_FILE,
         files=(path,),
@@ -153,7 +153,7 @@ def _transformers_card(path: Path, config: Mapping[str, Any]) -> Card:
         source=f"{CARD_FILE}: {printable(class_name)}",
         architecture=f"transformers:{folder.name}",
         base_dir=folder.parent,
-        classes=_labels(config.get("id2label")),
+        classes=labels_of(config.get("id2label")),
         input=_transformers_input(config, processor),
         input_source=found,
         files=(path, processor_path) if processor_path else (path,),
@@ -202,9 +202,9 @@ def _processor(folder: Path) -> tuple[Path | None, dict[str, Any]]:
 
 def _transformers_input(config: Mapping[str, Any], processor: Mapping[str, Any]) -> PartialInput:
     """What transformers' image processors make of an image: (pixel * rescale_factor [- 1] - mean) / std."""
-    mean, std = _numbers(processor.get("image_mean")), _numbers(processor.get("image_std"), above=0.0)
-    channels = _side(config.get("num_channels")) or (len(mean) if mean else 3)
-    size = _processed_size(processor) if processor else _sides(config.get("image_size"))
+    mean, std = numbers_of(processor.get("image_mean")), numbers_of(processor.get("image_std"), above=0.0)
+    channels = side_of(config.get("num_channels")) or (len(mean) if mean else 3)
+    size = _processed_size(processor) if processor else sides_of(config.get("image_size"))
     shape = (channels, *size) if size else None
     if not processor:
         return PartialInput(shape)
@@ -240,11 +240,11 @@ def _normalises(processor: Mapping[str, Any]) -> bool | None:
 
 def _processed_size(processor: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of what an image processor hands to the network."""
-    if processor.get("do_center_crop") is True and (size := _sides(processor.get("crop_size"))):
+    if processor.get("do_center_crop") is True and (size := sides_of(processor.get("crop_size"))):
         return size
     if processor.get("do_resize") is False:
         return None
-    return _sides(processor.get("size"))
+    return sides_of(processor.get("size"))
 
 
 # --- values out of JSON ---------------------------------------------------------------------------------------
@@ -254,28 +254,30 @@ def _is_name(text: str) -> bool:
     return 0 < len(text) <= 200 and text.replace(".", "").replace("_", "").replace("-", "").isalnum()
 
 
-def _side(value: Any) -> int | None:
+def side_of(value: Any) -> int | None:
+    """A whole number of pixels or channels; None for anything else."""
     return value if type(value) is int and 0 < value < _MAX_SIDE else None
 
 
-def _sides(value: Any) -> tuple[int, int] | None:
+def sides_of(value: Any) -> tuple[int, int] | None:
     """Of 224, [224, 192], {"height": 224, "width": 192}, {"shortest_edge": 224}, the height and the width."""
     if isinstance(value, dict):
         value = value.get("shortest_edge", [value.get("height"), value.get("width")])
     pair = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-    height, width = _side(pair[0]), _side(pair[1])
+    height, width = side_of(pair[0]), side_of(pair[1])
     return (height, width) if height and width else None
 
 
-def _shape(value: Any) -> tuple[int, int, int] | None:
+def shape_of(value: Any) -> tuple[int, int, int] | None:
+    """Channels, height and width out of a list of three."""
     if not isinstance(value, list | tuple) or len(value) != 3:
         return None
-    channels, height, width = (_side(side) for side in value)
+    channels, height, width = (side_of(side) for side in value)
     return (channels, height, width) if channels and height and width else None
 
 
-def _numbers(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
-    """Of a number or a list of them, all finite and above `above`, a tuple."""
+def numbers_of(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
+    """Of a number or a list of numbers, all finite and above `above`, a tuple; None for anything else."""
     given = value if isinstance(value, list | tuple) else [value]
     if not 0 < len(given) < _MAX_SIDE or not all(type(one) in (int, float) for one in given):
         return None
@@ -283,12 +285,12 @@ def _numbers(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
     return numbers if all(math.isfinite(one) and one > above for one in numbers) else None
 
 
-def _labels(value: Any) -> tuple[str, ...] | None:
+def labels_of(value: Any) -> tuple[str, ...] | None:
     """Names of the classes, of a list or of a dictionary by class index; None where they are no names."""
     if isinstance(value, dict):
         by_index = {int(key): name for key, name in value.items() if isinstance(key, str) and key.isdecimal()}
         value = [by_index.get(index) for index in range(len(value))]
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
         return None
     names = tuple(printable(name, 200) for name in value)
     is_numbered = all(name == f"LABEL_{index}" for index, name in enumerate(names))  # as transformers fills them in

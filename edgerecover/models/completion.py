@@ -48,25 +48,26 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = F
         spec = replace(spec, architecture=named, architecture_source="named in the file")
     if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
-    return _with_input(spec)
+    own = checkpoint.card
+    if spec.classes is None and own and own.classes:
+        spec = replace(spec, classes=own.classes, classes_source=own.source)
+    return _with_input(spec, next((card for card in (spec.card, own) if card and card.input), None))
 
 
-def _with_input(spec: ModelSpec) -> ModelSpec:
-    """`spec` with the input of its card, and what that leaves open from the library's own weights."""
+def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
+    """`spec` with the input of a card, and what that leaves open from the library's own weights."""
     if spec.input is not None or spec.architecture is None:
         return spec
-    said = spec.card.input if spec.card else None
     library = f"{library_of(spec.architecture)}'s own weights"
-    if said is None:
+    if card is None or card.input is None:
         usual = default_input(spec.architecture)
         return replace(spec, input=usual, input_source=library) if usual else spec
-    assert spec.card is not None
-    usual = None if said.is_whole else default_input(spec.architecture)
-    joined = said.completed(usual)
+    usual = None if card.input.is_whole else default_input(spec.architecture)
+    joined = card.input.completed(usual)
     if joined is None:
         return spec
-    rest = "" if said.is_whole else f", and {library}"
-    return replace(spec, input=joined, input_source=f"{spec.card.input_source}{rest}")
+    rest = f", and {library}" if usual else ""
+    return replace(spec, input=joined, input_source=f"{card.input_source}{rest}")
 
 
 # --- cards --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgerecover.errors import BadInputError
+from edgerecover.models.folders import DISTRIBUTED_METADATA
 from edgerecover.models.zips import Archive, ZipBombError, ZipError
 
 SAVE_HINT = 'save the weights alone: torch.save(model.state_dict(), "model.pt")'
@@ -34,6 +35,10 @@ class Container(Enum):
     TORCHSCRIPT = "TorchScript"
     EXPORTED = "torch.export"
     ONNX = "ONNX"
+    SHARDS = "shards"
+    """Hugging Face's index of several files."""
+    DISTRIBUTED = "torch.distributed.checkpoint"
+    """A folder."""
 
 
 def detect(path: Path) -> Container:
@@ -43,6 +48,8 @@ def detect(path: Path) -> Container:
         BadInputError: missing, a folder, unreadable, empty, cut short, a zip bomb, or no checkpoint at all.
     """
     try:
+        if (path / DISTRIBUTED_METADATA).is_file():
+            return Container.DISTRIBUTED
         _check_is_file(path)
         with path.open("rb") as file:
             return _detect(path, file, path.stat().st_size)
@@ -71,6 +78,8 @@ def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
         return Container.PICKLE
     if _looks_like_onnx(head):
         return Container.ONNX
+    if path.name.endswith(".index.json") and head[:1] == b"{":
+        return Container.SHARDS
     raise _foreign(path, head)
 
 

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.models.archives import read_exported, read_torchscript
+from edgerecover.models.cards import Card
 from edgerecover.models.file_masks import Doubt
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
 from edgerecover.models.leftovers import counters, shown
+from edgerecover.models.own_cards import card_in
+from edgerecover.models.parts import digest_of, read_distributed, read_shards, size_of
 from edgerecover.models.records import PickleError, printable
 from edgerecover.models.sparsity import DENSE_MAX_SPARSITY
 from edgerecover.models.states import State, read_state
-from edgerecover.models.tensors import TensorReader
+from edgerecover.models.tensors import TensorReader, is_tensor
 from edgerecover.models.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
 from edgerecover.models.wrappings import find_weights
 from edgerecover.models.zips import ZipError
@@ -60,6 +62,8 @@ class Checkpoint:
     """The keys that lead to the weights."""
     arch: str | None = None
     """The name of an architecture that the training script left beside the weights."""
+    card: Card | None = None
+    """What the file itself says of its classes and its input."""
     example_shape: tuple[int, ...] | None = None
     """[N, C, H, W] of the example input that the file was made with."""
     own_keys: dict[str, str] = field(default_factory=dict)
@@ -151,8 +155,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     wording += [f"{chosen.cast_from} read as float32"] if chosen.cast_from else []
     return Checkpoint(
         path=path,
-        sha256=sha256_of(path),
-        size_bytes=path.stat().st_size,
+        sha256=digest_of(path),
+        size_bytes=size_of(path),
         wording=", ".join([*wording, *chosen.words]),
         tensors=chosen.tensors,
         masks=chosen.masks,
@@ -161,6 +165,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         classes=chosen.weights.classes,
         under=chosen.weights.under,
         arch=found.arch,
+        card=card_in(content.root),
         example_shape=content.example_shape,
         own_keys=chosen.own_keys,
         aside=chosen.aside,
@@ -180,6 +185,11 @@ def _opened(path: Path, container: Container) -> Iterator[Content]:
     if container is Container.SAFETENSORS:
         yield Content(_read_safetensors(path), TensorReader(_no_storage), "safetensors")
         return
+    if container in (Container.SHARDS, Container.DISTRIBUTED):
+        with _damage(path):
+            content = read_distributed(path) if container is Container.DISTRIBUTED else read_shards(path, _read_shard)
+        yield content
+        return
     read_archive = {
         Container.ZIP: read_zip, Container.TORCHSCRIPT: read_torchscript, Container.EXPORTED: read_exported
     }  # fmt: skip
@@ -194,6 +204,12 @@ def _opened(path: Path, container: Container) -> Iterator[Content]:
             with _damage(path):
                 content = read_archive[container](archive)
             yield content
+
+
+def _read_shard(path: Path) -> dict[str, Tensor]:
+    with _opened(path, detect(path)) as content, _faults_of(path, content):
+        entries = content.root if isinstance(content.root, dict) else {}
+        return {key: content.reader.tensor(value) for key, value in entries.items() if is_tensor(value)}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from edgerecover.models.examples import example_images
 from edgerecover.models.libraries import classifier_key, transformers_folder
 from edgerecover.models.load import Checkpoint
 from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
-from edgerecover.models.spec import UNKNOWN, ModelSpec
+from edgerecover.models.spec import ModelSpec
 from edgerecover.models.transformers_folders import with_module_names
 from edgerecover.models.whole_modules import load_module
 from edgerecover.models.widths import failing_layer, narrow_to
@@ -195,6 +195,6 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
     if spec.classes and len(spec.classes) != num_classes:
         raise BadInputError(
             f"{what}: {num_classes} classes come out, but {spec.classes_source} names {len(spec.classes)}",
-            hint=f"correct `classes` in {'model.toml' if spec.classes_source == UNKNOWN else spec.classes_source}",
+            hint="name the classes right in `classes` of model.toml beside it, which wins",
         )
     return num_classes

@@ -257,9 +257,9 @@ def _made(by: Any, args: Any) -> Any:
     return made
 
 
-def _fill(to: dict[str | int, Any], pairs: Any) -> None:
+def _fill(to: dict[Any, Any], pairs: Any) -> None:
     for key, value in pairs:
-        if isinstance(key, str) or (isinstance(key, int) and -_MAX_KEY < key < _MAX_KEY):
+        if isinstance(key, str | Made) or (isinstance(key, int) and -_MAX_KEY < key < _MAX_KEY):
             to[key] = value
 
 

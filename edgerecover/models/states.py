@@ -12,6 +12,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.file_masks import Doubt, Sibling, find_masks, is_binary
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT
 from edgerecover.models.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
+from edgerecover.models.parts import size_of
 from edgerecover.models.records import UnusableTensorError, printable
 from edgerecover.models.sound import check_values, plain
 from edgerecover.models.tensors import DTYPES, META_HINT, SUBCLASS_HINT, TensorReader, compact_kind
@@ -68,7 +69,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     """
     if form := foreign_form(weights.state):
         raise _unusable(path, form.key, UnusableTensorError(form.fault, form.hint))
-    budget = _Budget(path, path.stat().st_size)
+    budget = _Budget(path, size_of(path))
     found = find_masks(
         {key: budget.read(reader, key, record) for key, record in weights.state.items()},
         tuple(_sibling(budget, reader, entry) for entry in beside),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def load_module(whole: WholeModule) -> nn.Module:
             # The user gave --trust-pickle; without it nothing comes here.
             content: Any = torch.load(whole.path, map_location="cpu", weights_only=False)
             for key in whole.under:
-                content = content[key]
+                content = content[key] if isinstance(content, Mapping) else getattr(content, key)
     except (Exception, SystemExit) as error:  # the file's code raises anything
         raise BadInputError(
             f"{what} failed with {type(error).__name__}: {error}",

@@ -43,6 +43,7 @@ FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert;
 ZERO_HINT = (
     "if DeepSpeed wrote it: python zero_to_fp32.py FOLDER OUT, which it leaves beside its files, joins the weights"
 )
+_LEARNER = "fastai.learner.Learner"
 _LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"
 """What AveragedModel adds to a state_dict."""
@@ -98,6 +99,8 @@ def find_weights(root: Any) -> Found:
         PickleError: a module that holds itself.
     """
     known: dict[int, bool] = {}
+    if isinstance(root, Made) and root.maker == _LEARNER and isinstance(root.state, dict):
+        root = root.state
     content, average = root, None
     under: tuple[str, ...] = ()
     kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
@@ -118,10 +121,18 @@ def find_weights(root: Any) -> Found:
         raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
     if plain is not None and average is None:
         plain, average = _split(plain)
+    if average is not None and _is_of_mmengine(root):
+        own = {key: value for key, value in average.state.items() if key != "steps"}
+        plain, average = replace(average, state=own), plain
     masks = _masks_beside(root, under)
     if attributes := mask_attributes(content):
         masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
     return Found(plain, average, _named_architecture(root), masks)
+
+
+def _is_of_mmengine(root: Any) -> bool:
+    """Whether MMEngine's EMAHook may have saved it, which swaps the two: `state_dict` is the average there."""
+    return {"meta", "message_hub", "ema_state_dict"} <= (entries_of(root) or {}).keys()
 
 
 def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:
