@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+_MAX_SHOWN = 4
 _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
 
 
@@ -75,6 +76,12 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     what = f"{role}{checkpoint.path} ({architecture})"
     dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
     load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
+    if spec.input is not None:
+        from edgerecover.models.several_outputs import return_logits
+
+        for one in (network, dense):
+            if one is not None:
+                return_logits(one.eval(), example_images(spec.input, 2))
     return Opened(fitted, network.eval(), dense)
 
 
@@ -176,7 +183,7 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
             hint="check the input's shape [C, H, W] (--input-shape or model.toml)",
         ) from error
     if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
-        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)
         raise BadInputError(
             f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
             hint="name a factory whose network returns the logits alone in eval mode",
@@ -198,3 +205,12 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
             hint="name the classes right in `classes` of model.toml beside it, which wins",
         )
     return num_classes
+
+
+def _kinds(returned: object) -> str:
+    """What a network returned instead of a tensor, with the shapes in it."""
+    name = type(returned).__name__
+    if not isinstance(returned, tuple | list):
+        return name
+    shapes = (list(one.shape) if hasattr(one, "shape") else type(one).__name__ for one in returned[:_MAX_SHOWN])
+    return f"{name} of {', '.join(map(str, shapes))}"

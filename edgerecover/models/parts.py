@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import sha256_of
 from edgerecover.models.folders import DISTRIBUTED_METADATA
 from edgerecover.models.pickles import parse
-from edgerecover.models.records import Made, PickleError, printable
-from edgerecover.models.tensors import TensorReader, UnusableTensorError
+from edgerecover.models.records import Made, PickleError, UnusableTensorError, printable
+from edgerecover.models.tensors import TensorReader
 from edgerecover.models.torch_files import MAX_PICKLE_BYTES, Content, NoWeightsError, read_zip
 from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES, Archive
 
