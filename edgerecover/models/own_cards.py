@@ -147,7 +147,7 @@ def _ultralytics_card(module: Made, told: Mapping[Any, Any]) -> Card:
         (3, *size) if size else None, numbers_of(values.get("mean")), numbers_of(values.get("std"), above=0.0)
     )
     return Card(
-        source="names in the file",
+        source="the module in the file",
         classes=labels_of(names),
         input=said,
         input_source="train_args and transforms in the file" if values else "train_args in the file",
@@ -164,7 +164,7 @@ def _fastai_card(learner: Made) -> Card | None:
         else vocabulary
     )
     classes = labels_of(listed)
-    return Card(source="vocab in the file", classes=classes) if classes else None
+    return Card(source="the vocabulary in the file", classes=classes) if classes else None
 
 
 def _made_by(root: Any, maker: str) -> Iterator[Made]:

@@ -83,7 +83,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "parameters": f"{facts.num_parameters:,}; {facts.num_batch_norms} batch norm layers",
     }
     if facts.num_classes is not None:
-        named_by = f" (named by {facts.classes_source})" if facts.classes_source else ""
+        named_by = f" (names from {facts.classes_source})" if facts.classes_source else ""
         pairs["classes"] = f"{facts.num_classes}{named_by}"
     if facts.input:
         low, high = facts.input.range
