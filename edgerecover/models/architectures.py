@@ -49,7 +49,8 @@ def build(
             `transformers:FOLDER`, which holds a config.json.
         base_dir: what a file is relative to. Its folder, or for a package this one, is on `sys.path` meanwhile.
         num_classes: handed to the factory if it has a parameter of that name; None leaves its default.
-        input: what the network is to take, where known; only timm's networks are built for it.
+        input: what the network is to take, where known; timm's networks are built for it, and lazy layers find their
+            sizes on it.
         options: more that timm's networks are built with.
 
     Raises:
@@ -71,7 +72,9 @@ def build(
     with importable(path.parent if path else base_dir), _reported(architecture):
         module = _load_file(path) if path else importlib.import_module(where)
         factory = _factory_of(module, factory_name, architecture)
-        return _checked_network(_call(factory, num_classes), architecture)
+        network = _checked_network(_call(factory, num_classes), architecture)
+        _initialise_lazy_layers(network, input, architecture)
+        return network
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, flag: str = "--arch") -> None:
@@ -210,3 +213,21 @@ def _checked_network(network: Any, architecture: str) -> nn.Module:
             f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module"
         )
     return network.cpu().float()
+
+
+def _initialise_lazy_layers(network: nn.Module, input: InputSpec | None, architecture: str) -> None:
+    """Run the network once where layers take their sizes from what they first see: `nn.LazyConv2d` and its kin."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if not any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        return
+    if input is None:
+        raise BadInputError(
+            f"architecture {architecture}: it has lazy layers, whose sizes follow from the input, which is not known",
+            hint="give --input-shape, --mean and --std, or an [input] table in model.toml",
+        )
+    was_training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(2, *input.shape))
+    network.train(was_training)

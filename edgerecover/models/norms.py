@@ -187,14 +187,18 @@ class _Trial:
         random = torch.Generator().manual_seed(0)
 
         def drawn(*shape: int) -> Tensor:
-            return (0.5 + torch.rand(shape, generator=random)).to(own["running_mean"])
+            return _held(0.5 + torch.rand(shape, generator=random), own["running_mean"])
 
         across = (1, -1, *(1 for _ in sides))
         self._x_NC = 4 * drawn(2, size, *sides) - 4
         self._mean_C, self._var_C, self._scale_C, self._shift_C = (drawn(size) for _ in range(4))
         self._scaled_NC = self._scale_C.view(across) * self._x_NC + self._shift_C.view(across)
         # Copies of all that a forward may change; a channel that pruning switched off is switched on.
-        self._others = {name: tensor.detach().clone() for name, tensor in own.items() if name not in _STATISTICS}
+        self._others = {
+            name: _held(torch.zeros(tensor.shape) if tensor.is_meta else tensor.detach().clone(), tensor)
+            for name, tensor in own.items()
+            if name not in _STATISTICS
+        }
         if "weight" in self._others:
             self._others["weight"].fill_(1)
 
@@ -233,6 +237,11 @@ class _Trial:
         finally:
             self._layer.training = mode
         return output if isinstance(output, Tensor) else None
+
+
+def _held(values: Tensor, like: Tensor) -> Tensor:
+    """As a layer's own tensor is held; a layer without memory is tried on the CPU."""
+    return values.to("cpu" if like.is_meta else like.device, like.dtype)
 
 
 def _alike(one: Tensor | None, other: Tensor | None) -> bool:

@@ -60,8 +60,10 @@ def _differs(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) -> bool
 def _can_shrink(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     from torch import nn
 
+    from edgerecover.models.norms import batch_norms_of
+
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear, nn.modules.batchnorm._BatchNorm)
-    return isinstance(layer, kinds) and all(
+    return (isinstance(layer, kinds) or "" in batch_norms_of(layer)) and all(
         has.dim() == wanted.dim()
         and has.shape[2:] == wanted.shape[2:]
         and all(0 < after <= before for before, after in zip(has.shape, wanted.shape, strict=True))
@@ -76,8 +78,9 @@ def _shrink(name: str, layer: Any, tensors: Mapping[str, Tensor]) -> None:
     for key, (has, wanted) in _own_tensors(name, layer, tensors).items():
         empty = torch.zeros(wanted.shape, dtype=has.dtype)
         setattr(layer, key, nn.Parameter(empty) if isinstance(has, nn.Parameter) else empty)
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        layer.num_features = len(layer.running_mean if layer.weight is None else layer.weight)
+    if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+        if hasattr(layer, "num_features"):
+            layer.num_features = len(layer.running_mean if layer.weight is None else layer.weight)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.ConvTranspose2d):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from edgerecover.models.norms import batch_norms_of
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
 
@@ -25,7 +27,8 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     classes = Counter(type(m) for m in network.modules() if _is_compound(m))
     if blocks := tuple(_outermost(network, "", classes)):
         return blocks
-    if norms := tuple(name for name, m in network.named_modules() if isinstance(m, _NORMS)):
+    carrying = batch_norms_of(network)
+    if norms := tuple(name for name, m in network.named_modules() if name in carrying or isinstance(m, _NORMS)):
         return norms
     weighted = [n for n, m in network.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
     return tuple(weighted[:-1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.architectures import build, load_into
 
@@ -56,6 +57,19 @@ def test_a_file_named_like_a_library_replaces_nothing(folder):
 def test_a_file_named_like_timm_is_not_what_builds_timms_networks(folder):
     (folder / "timm.py").write_text("raise SystemExit(7)\n")
     assert build("timm:test_resnet", folder, 5).num_classes == 5
+
+
+def test_lazy_layers_find_their_sizes_on_the_input(tmp_path):
+    (tmp_path / "lazy.py").write_text(
+        "from torch import nn\n\ndef net():\n"
+        "    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3))\n"
+    )
+    network = build("lazy.py:net", tmp_path, None, InputSpec((2, 6, 6), (0.0,) * 2, (1.0,) * 2))
+    assert network[0].weight.shape == (4, 2, 3, 3)
+    assert network[1].num_features == 4
+    assert network[3].in_features == 64
+    assert network.training
+    assert "lazy layers" in refused("lazy.py:net", tmp_path)
 
 
 def test_torchvision(tmp_path):

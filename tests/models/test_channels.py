@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from edgerecover.models.channels import SAME_CHANNELS, UNRELATED, descent, match_channels
 from edgerecover.models.widths import narrow_to
@@ -52,6 +53,17 @@ def student(teacher):
     narrow_to(network, state)
     network.load_state_dict(state)
     return network
+
+
+def test_frozen_norms_become_narrower_too():
+    wide, narrow = (
+        nn.Sequential(nn.Conv2d(3, width, 3), FrozenBatchNorm2d(width), nn.Flatten(), nn.Linear(4 * width, 5))
+        for width in (8, 6)
+    )
+    assert narrow_to(wide, narrow.state_dict()) == ("0", "1", "3")
+    wide.load_state_dict(narrow.state_dict())
+    images = torch.randn(1, 3, 4, 4)
+    torch.testing.assert_close(wide(images), narrow(images))
 
 
 def kept(channels):

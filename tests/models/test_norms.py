@@ -79,6 +79,11 @@ def test_layers_are_told_by_what_they_do(layer, follows):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
+def test_a_layer_without_memory_is_told_too():
+    network = nn.Sequential(nn.BatchNorm2d(6), FrozenBatchNorm2d(6)).to("meta")
+    assert list(batch_norms_of(network)) == ["0", "1"]
+
+
 def test_timms_layers_are_batch_norm_with_an_activation():
     norm_act = pytest.importorskip("timm.layers.norm_act")
     for kind, follows in ((norm_act.BatchNormAct2d, True), (norm_act.FrozenBatchNormAct2d, False)):

@@ -35,6 +35,7 @@ def test_blocks_of_known_architectures(architecture, expected):
 def test_a_plain_network_is_matched_at_its_norms_or_at_its_weights(teacher, teacher_without_bn):
     assert block_names(teacher) == ("1", "4", "7")
     assert block_names(teacher_without_bn) == ("0", "2", "4")
+    assert block_names(nn.SyncBatchNorm.convert_sync_batchnorm(teacher)) == ("1", "4", "7")
 
 
 def test_stages_of_two_architectures_are_paired_at_their_ends():
