@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from edgerecover.models.channels import UNRELATED, ChannelMap
 from edgerecover.models.norms import batch_norms_of
@@ -112,6 +113,21 @@ def test_running_statistics_move_only_when_bn_adapts(bn, moves, student_and_mask
     distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
     moved = [not torch.equal(layer.running_mean, before[name]) for name, layer in batch_norms_of(student).items()]
     assert moved == [moves] * 3
+
+
+def test_frozen_layers_stay_frozen_while_others_adapt(student_and_masks, teacher, sets, recovery, cpu):
+    student, masks = student_and_masks
+    frozen = FrozenBatchNorm2d(student[1].num_features, student[1].eps)
+    frozen.load_state_dict(student[1].state_dict())
+    tracking = nn.InstanceNorm2d(student[4].num_features, affine=True, track_running_stats=True)
+    tracking.load_state_dict(student[4].state_dict())
+    student[1], student[4] = frozen.eval(), tracking.eval()
+    before = copy.deepcopy(student.state_dict())
+    settings = recovery.model_copy(update={"num_steps": 3})
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    changed = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith("1.") or name.startswith("4.running") for name in changed)
+    assert {"4.weight", "7.running_mean", "0.weight"} <= changed
 
 
 @pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
