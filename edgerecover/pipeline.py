@@ -21,6 +21,7 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Exported,
     InputSpec,
+    KeptZeros,
     Origin,
     Pattern,
     Precision,
@@ -89,6 +90,7 @@ from edgerecover.validate.evidence import Decisions, decisions_over, doubts
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.sparsity import sparsity_verdict
+from edgerecover.validate.zeros import kept_zeros
 from edgerecover.variants import Variants, make_all, precisions_of
 
 
@@ -241,6 +243,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
             is_float32 = shipped.precision is Precision.FP32
             sums = int8_sums_for(request.target)
             on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, sums)
+            zeros = kept_zeros(recovered.student, models.masks, models.input.shape, Path(shipped.file.path))
             judged = judge_file(
                 open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
                 Beside(teacher, scorer_of(models.student, compute), scorer_of(recovered.student, compute), float32.run),
@@ -259,7 +262,7 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
             )
 
         sheet_png, sheet = contact_sheet(sets.train)
-        made = _Made(exported, variants, engines, race, judged, sheet)
+        made = _Made(exported, variants, engines, race, judged, zeros, sheet)
         report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
         with stage("bundle", times, progress):
             weights = weights_of(recovered.student)
@@ -540,6 +543,8 @@ class _Made:
     engines: Engines
     race: Race
     judged: Judged
+    zeros: KeptZeros
+    """In the file that is shipped."""
     sheet: Sheet
 
 
@@ -556,7 +561,6 @@ def _report(
 ) -> Report:
     sparsity = measure(recovered.student, narrower=models.student_facts.macs_kept is not None)
     judged, race = made.judged, made.race
-    violations = _num_mask_violations(models, recovered)
     named = tuple(
         replace(variant, file=replace(variant.file, path=path_in_bundle(variant, race)))
         for variant in made.variants.made
@@ -596,7 +600,7 @@ def _report(
             Measured(
                 judged.fidelity,
                 judged.parity,
-                violations,
+                made.zeros,
                 shipped.file,
                 judged.latency,
                 judged.accuracy,
@@ -652,12 +656,6 @@ def _origins(
     parents = (*seen, "pruned", "dreams/train", "dreams/calibration")
     recovered = Origin("recovered network", hashlib.sha256(weights).hexdigest(), parents, file="recovered.safetensors")
     return {**origins, **image_origins(splits, seen), "recovered": recovered}
-
-
-def _num_mask_violations(models: Models, recovered: Recovered) -> int:
-    """Weights that the mask holds at zero and that are not zero after recovery."""
-    weights = dict(recovered.student.named_parameters())
-    return sum(int((weights[name][~mask] != 0).sum()) for name, mask in models.masks.items())
 
 
 def _resolved_configuration(request: Request, models: Models) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from edgerecover import __version__
 from edgerecover.artifacts import (
     InputSpec,
+    KeptZeros,
     ModelFacts,
     Origin,
     Pattern,
@@ -79,7 +80,7 @@ from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.scores import Scale
 from edgerecover.validate.sparsity import sparsity_verdict
-from edgerecover.validate.zeros import count_regrown
+from edgerecover.validate.zeros import kept_zeros
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
     origin = student or pruned
     with stage("validate", times, progress):
         golden_NCHW = evidence.golden.images_of(range(min(GOLDEN_IMAGES, len(evidence.golden))))
+        zeros = kept_zeros(origin.network, origin.masks, teacher.input.shape, file.path) if origin else None
         judged = judge_file(
             session,
             Beside(
@@ -188,12 +190,9 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
             progress=progress,
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
-        num_regrown = count_regrown(origin.masks, file.weights()) if origin else None
 
     device = str(teacher.compute)
-    report = _report(
-        request, device, file, teacher, record, session, evidence, decisions, judged, origin, num_regrown, times
-    )
+    report = _report(request, device, file, teacher, record, session, evidence, decisions, judged, origin, zeros, times)
     if request.out is not None:
         sheet_png, sheet = contact_sheet(evidence.golden)
         report = replace(report, sheet=sheet)
@@ -405,7 +404,7 @@ def _report(
     decisions: Decisions,
     judged: Judged,
     origin: Classifier | None,
-    num_regrown: int | None,
+    zeros: KeptZeros | None,
     times: list[StageTime],
 ) -> Report:
     exported = file.exported(session.batch)
@@ -442,7 +441,7 @@ def _report(
             Measured(
                 judged.fidelity,
                 judged.parity,
-                num_regrown,
+                zeros,
                 exported,
                 judged.latency,
                 judged.accuracy,
@@ -453,7 +452,7 @@ def _report(
         ),
         stages=tuple(times),
         warnings=(
-            *_remarks(file, teacher, session, evidence, judged, origin, num_regrown),
+            *_remarks(file, teacher, session, evidence, judged),
             *judged.notes,
             *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),
         ),
@@ -470,8 +469,6 @@ def _remarks(
     session: Session,
     evidence: _Evidence,
     judged: Judged,
-    origin: Classifier | None,
-    num_regrown: int | None,
 ) -> Iterator[str]:
     """What is odd about the file, and what that means for the numbers."""
     if teacher.network is None:
@@ -493,11 +490,6 @@ def _remarks(
         yield f"weights of these layers were not counted: {'; '.join(file.facts.uncounted[:5])}"
     if not file.sparsity.num_weights:
         yield "no Conv, Gemm or MatMul weight was found in the file: its sparsity is not known"
-    if origin is not None and num_regrown is None:
-        yield (
-            f"the layers of {Path(origin.facts.path).name} were not all found in the file: whether its zeros are still "
-            "zero was not checked"
-        )
 
 
 def _precision(file: OnnxFile) -> Precision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,6 +28,21 @@ class Proportion:
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class KeptZeros:
+    """What became of a student's pruned weights."""
+
+    num_regrown: int
+    """Of those in the recovered network, that are no longer zero there."""
+    in_file: Mapping[str, int]
+    """By the parameters' names, how many are not zero in the file; those that are all zero are left out."""
+    missing: tuple[str, ...]
+    """Parameters that were not found in the file."""
+    computed: tuple[str, ...]
+    """Of those in `in_file`, parameters that the network multiplies by only after it has computed something from them
+    that is not zero where they are."""
 
 
 def paired_interval(lost: int, won: int, total: int, z: float = 1.959964) -> tuple[float, float]:

@@ -5,7 +5,7 @@ A proportion is settled when its 95 % interval lies on one side of the limit; so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgerecover.artifacts import (
@@ -15,6 +15,7 @@ from edgerecover.artifacts import (
     Gate,
     GateStatus,
     GoldenCheck,
+    KeptZeros,
     Latency,
     Parity,
     PrecisionLoss,
@@ -38,9 +39,8 @@ class Measured:
     fidelity: Fidelity
     parity: Parity | None
     """None: the file's PyTorch network is not known."""
-    num_mask_violations: int | None
-    """Weights that are zero in the student and not in the recovered network, or in the file from elsewhere; None: there
-    is no such student."""
+    zeros: KeptZeros | None
+    """Of the student's pruned weights, in the file judged; None: there is no such student."""
     exported: Exported
     latency: Latency
     accuracy: Accuracy | None = None
@@ -63,8 +63,8 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
         _agreement(limits, measured.fidelity.exported, stronger),
         *_not_worse_than_input(measured.fidelity, measured.is_from_elsewhere, came),
     ]
-    if measured.num_mask_violations is not None:
-        gates.append(_mask_kept(measured.num_mask_violations, measured.two_four, measured.is_from_elsewhere))
+    if measured.zeros is not None:
+        gates.append(_mask_kept(measured.zeros, measured.two_four, measured.is_from_elsewhere))
     if measured.parity is not None:
         gates.append(_parity_top1(limits, measured.parity, _what_changed(measured)))
         gates.append(_parity_logits(limits, measured.parity, _what_changed(measured)))
@@ -90,7 +90,7 @@ def _measured_of(report: Report) -> Measured:
     return Measured(
         fidelity=report.fidelity,
         parity=report.parity,
-        num_mask_violations=None,
+        zeros=None,
         exported=report.exported,
         latency=report.latency,
         accuracy=report.accuracy,
@@ -212,24 +212,50 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
     )
 
 
-def _mask_kept(num_regrown: int, two_four: TwoFour | None, is_from_elsewhere: bool) -> Gate:
-    """Zeros of the recovered network or file and, where the student is 2:4, the pattern in the exported file."""
+def _mask_kept(zeros: KeptZeros, two_four: TwoFour | None, is_from_elsewhere: bool) -> Gate:
+    """Zeros in the exported file and, where the student is 2:4, the pattern there."""
     num_dense_groups = two_four.num_dense_groups if two_four else 0
-    faults = [f"{num_regrown:,} pruned weights are no longer zero"] if num_regrown else []
+    num_in_file = sum(zeros.in_file.values())
+    faults = [f"{zeros.num_regrown:,} pruned weights are no longer zero"] if zeros.num_regrown else []
+    if num_in_file and not zeros.num_regrown:
+        faults.append(f"{num_in_file:,} pruned weights of {_listed(zeros.in_file)} are not zero in the exported file")
     if num_dense_groups:
         faults.append(f"{num_dense_groups:,} groups of four in the exported file hold more than two weights")
-    blame = "recover it under its mask" if is_from_elsewhere else "a fault of edgerecover, please report it"
-    in_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
+    if faults:
+        status, message = GateStatus.FAIL, f"{' and '.join(faults)}: {_blame(zeros, is_from_elsewhere)}"
+    elif zeros.missing:
+        status = GateStatus.INCONCLUSIVE
+        message = (
+            f"the weights of {_listed(zeros.missing)} were not found in the exported file, so whether their zeros are "
+            "kept there is not known; those of all others are"
+        )
+    else:
+        of_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
+        status, message = GateStatus.PASS, f"every pruned weight is still zero{of_file}"
     return Gate(
         name="mask_kept",
-        status=GateStatus.FAIL if faults else GateStatus.PASS,
-        measured=num_regrown + num_dense_groups,
+        status=status,
+        measured=max(zeros.num_regrown, num_in_file) + num_dense_groups,
         limit=0,
         direction=AT_MOST,
         unit="",
         source="edgerecover",
-        message=(f"{' and '.join(faults)}: {blame}" if faults else f"every pruned weight is still zero{in_file}"),
+        message=message,
     )
+
+
+def _blame(zeros: KeptZeros, is_from_elsewhere: bool) -> str:
+    if zeros.in_file and set(zeros.computed) == set(zeros.in_file) and not zeros.num_regrown:
+        return (
+            "the network computes them from the stored weights, which are zero (weight standardisation does, by "
+            "w - mean(w)); prune what the layers multiply by, or apply the mask last in their forward"
+        )
+    return "recover it under its mask" if is_from_elsewhere else "a fault of edgerecover, please report it"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _what_changed(measured: Measured) -> str:

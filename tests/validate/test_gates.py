@@ -11,6 +11,7 @@ from edgerecover.artifacts import (
     Fidelity,
     GateStatus,
     Host,
+    KeptZeros,
     Latency,
     Parity,
     PrecisionLoss,
@@ -40,10 +41,11 @@ LATENCY = Latency(
     memory_before_bytes=50_000_000,
     memory_peak_bytes=60_000_000,
 )
+ALL_KEPT = KeptZeros(num_regrown=0, in_file={}, missing=(), computed=())
 MEASURED = Measured(
     fidelity=Fidelity(Proportion(300, 1000), Proportion(950, 1000), Proportion(950, 1000)),
     parity=Parity(1000, 1e-5, 1e-6, 2.0, 1.0),
-    num_mask_violations=0,
+    zeros=ALL_KEPT,
     exported=Exported("model.onnx", "0" * 64, 1_000_000, 18, "dynamo", 1, 250_000, 62_500),
     latency=LATENCY,
 )
@@ -135,9 +137,26 @@ def test_dreams_cannot_hide_a_loss_on_real_images(exported, status):
 
 
 def test_one_weight_back_from_zero_fails():
-    gate = gates(num_mask_violations=1)["mask_kept"]
+    gate = gates(zeros=dataclasses.replace(ALL_KEPT, num_regrown=1))["mask_kept"]
     assert gate.status is GateStatus.FAIL
     assert gate.message.startswith("1 pruned weights are no longer zero")
+
+
+def test_weights_that_are_not_zero_in_the_file_fail_with_the_layers_and_the_cause():
+    in_file = dataclasses.replace(ALL_KEPT, in_file={"conv.weight": 1000, "fc.weight": 2})
+    gate = gates(zeros=in_file)["mask_kept"]
+    assert (gate.status, gate.measured) == (GateStatus.FAIL, 1002)
+    assert gate.message.startswith("1,002 pruned weights of conv.weight, fc.weight are not zero in the exported file")
+    assert "a fault of edgerecover" in gate.message
+    assert "recover it under its mask" in gates(zeros=in_file, is_from_elsewhere=True)["mask_kept"].message
+    computed = dataclasses.replace(in_file, computed=("conv.weight", "fc.weight"))
+    assert "weight standardisation" in gates(zeros=computed, is_from_elsewhere=True)["mask_kept"].message
+
+
+def test_weights_that_are_not_in_the_file_settle_nothing():
+    gate = gates(zeros=dataclasses.replace(ALL_KEPT, missing=("a", "b", "c", "d")))["mask_kept"]
+    assert gate.status is GateStatus.INCONCLUSIVE
+    assert gate.message.startswith("the weights of a, b, c and 1 more were not found in the exported file")
 
 
 def test_parity_is_judged_on_decisions_and_on_logits():
@@ -218,7 +237,9 @@ def test_two_four_in_the_file_is_judged_with_the_mask():
     kept = gates(two_four=TwoFour(num_layers=7, num_dense_groups=0))["mask_kept"]
     assert kept.status is GateStatus.PASS
     assert "all 7 layers" in kept.message
-    broken = gates(num_mask_violations=2, two_four=TwoFour(num_layers=7, num_dense_groups=3))["mask_kept"]
+    broken = gates(
+        zeros=dataclasses.replace(ALL_KEPT, num_regrown=2), two_four=TwoFour(num_layers=7, num_dense_groups=3)
+    )["mask_kept"]
     assert broken.status is GateStatus.FAIL
     assert broken.measured == 5
     assert "3 groups of four" in broken.message
@@ -226,7 +247,7 @@ def test_two_four_in_the_file_is_judged_with_the_mask():
 
 def test_a_file_from_elsewhere_is_judged_by_what_there_is_to_compare_with():
     alone = Fidelity(None, None, Proportion(950, 1000))
-    found = gates(fidelity=alone, parity=None, num_mask_violations=None, is_from_elsewhere=True)
+    found = gates(fidelity=alone, parity=None, zeros=None, is_from_elsewhere=True)
     assert list(found) == ["agreement", "latency_p99", "memory", "file_size"]
     worse = Fidelity(Proportion(990, 1000), None, Proportion(900, 1000))
     gate = gates(fidelity=worse, is_from_elsewhere=True)["not_worse_than_input"]
