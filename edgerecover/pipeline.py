@@ -52,7 +52,6 @@ from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.outputs import Outputs, declared_outputs
 from edgerecover.models.sparsity import measure
 from edgerecover.models.spec import stated
-from edgerecover.models.uses import uses_of, warning_of
 from edgerecover.packing import (
     GOLDEN_IMAGES,
     Provenance,
@@ -173,6 +172,8 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
 
     with stage("load", times, progress):
         models, record = _opened(request)
+        for warning in models.warnings:
+            progress.note(warning)
         eval_set = _eval_set(request, models, progress)
 
     if request.pruning is not None:
@@ -459,7 +460,6 @@ def _pruned(models: Models, pruning: Pruning) -> Models:
     )
     # What came as zero and is no weight that magnitude ranks stays zero too.
     masks = {} if narrower else {**models.masks, **pruned.masks}
-    lost = warning_of(uses_of(pruned.network, masks, models.input.shape))
     return replace(
         models,
         student=pruned.network,
@@ -468,7 +468,7 @@ def _pruned(models: Models, pruning: Pruning) -> Models:
         if narrower and models.same_architecture
         else models.channels,
         student_facts=student_facts,
-        warnings=(*models.warnings, *pruned.notes, *([lost] if lost else [])),
+        warnings=(*models.warnings, *pruned.notes),
     )
 
 

@@ -80,6 +80,21 @@ def test_the_optimiser_never_moves_a_pruned_weight(changes, student_and_masks, t
     assert moved == [False] * 6
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_zero_channels_of_batch_norm_stay_zero(optimizer, student_and_masks, teacher, sets, recovery, cpu):
+    student = student_and_masks[0]
+    norm = next(name for name, module in student.named_modules() if isinstance(module, torch.nn.BatchNorm2d))
+    kept = torch.arange(len(student.get_parameter(f"{norm}.weight"))) > 2
+    masks = {f"{norm}.weight": kept, f"{norm}.bias": kept}
+    apply_masks(student, masks)
+    settings = recovery.model_copy(update={"optimizer": optimizer, "weight_decay": 1e-2, "num_steps": 5})
+    before = student.get_parameter(f"{norm}.weight").clone()
+    distill(student, teacher, masks, sets.train, settings, seed=0, compute=cpu)
+    for name in masks:
+        assert not bool(student.get_parameter(name)[~kept].any())
+    assert bool((student.get_parameter(f"{norm}.weight") != before)[kept].all())
+
+
 @pytest.mark.parametrize("bn", ["adapt", "frozen"])
 @pytest.mark.parametrize("feature_weight", [0.0, 1.0])
 def test_distillation_brings_the_student_near_the_teacher(
