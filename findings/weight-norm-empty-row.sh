@@ -6,7 +6,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.10.0 numpy==2.2.6
+"$folder/venv/bin/pip" install -q torch==2.14.1
 "$folder/venv/bin/python" - <<'P'
 import sys
 import warnings
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
-warnings.simplefilter("ignore")
+warnings.simplefilter("ignore")  # numpy is not there, and the old weight_norm is deprecated
 print("torch", torch.__version__)
 new = parametrizations.weight_norm(nn.Linear(4, 3))
 prune.ln_structured(new.parametrizations.weight, "original1", amount=1, n=2, dim=0)

@@ -73,5 +73,9 @@ def as_narrower(facts: ModelFacts, network: nn.Module, teacher: nn.Module) -> Mo
 
 
 def macs_kept(network: nn.Module, dense: nn.Module, input: InputSpec | None) -> float | None:
-    """Fraction of the dense network's MACs that a narrower one needs; None when the input's shape is not known."""
-    return count_macs(network, input.shape) / count_macs(dense, input.shape) if input else None
+    """Fraction of the dense network's MACs that a narrower one needs.
+
+    None when the input's shape is not known, or none of its work is convolutions and linear layers.
+    """
+    dense_macs = count_macs(dense, input.shape) if input else 0
+    return count_macs(network, input.shape) / dense_macs if input and dense_macs else None

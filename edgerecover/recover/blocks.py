@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.sparsity import prunable_weights
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
@@ -22,7 +24,7 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
 
     A block is an outermost module, not a plain container, whose class occurs more than once: BasicBlock of a ResNet,
     InvertedResidual of a MobileNet, EncoderBlock of a ViT. A network without any (VGG, LeNet) is matched at its
-    normalisation layers, and failing those at its convolutions and linear layers but the last.
+    normalisation layers, and failing those at the modules that hold its weights, but the last.
     """
     classes = Counter(type(m) for m in network.modules() if _is_compound(m))
     if blocks := tuple(_outermost(network, "", classes)):
@@ -30,8 +32,13 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     carrying = batch_norms_of(network)
     if norms := tuple(name for name, m in network.named_modules() if name in carrying or isinstance(m, _NORMS)):
         return norms
-    weighted = [n for n, m in network.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
-    return tuple(weighted[:-1])
+    weighted = dict.fromkeys(_holder(weight) for weight in prunable_weights(network))
+    return tuple(name for name in list(weighted)[:-1] if name)
+
+
+def _holder(weight: str) -> str:
+    """The module whose output a weight has a part in; that of a parametrised one is its layer."""
+    return re.sub(r"(^|\.)(parametrizations\..+|[^.]+)$", "", weight)
 
 
 def stage_ends(student: nn.Module, teacher: nn.Module, images_NCHW: Tensor) -> dict[str, str]:

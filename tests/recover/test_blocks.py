@@ -38,6 +38,17 @@ def test_a_plain_network_is_matched_at_its_norms_or_at_its_weights(teacher, teac
     assert block_names(nn.SyncBatchNorm.convert_sync_batchnorm(teacher)) == ("1", "4", "7")
 
 
+def test_weights_of_ones_own_are_matched_where_they_are_used():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = nn.Parameter(torch.ones(4, 3, 3, 3))
+
+    normalised = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
+    network = nn.Sequential(Own(), normalised, nn.ConvTranspose2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    assert block_names(network) == ("0", "1", "2")
+
+
 def test_stages_of_two_architectures_are_paired_at_their_ends():
     shallow, deep, other = (on_meta(name).eval() for name in ("resnet18", "resnet34", "squeezenet1_1"))
     images = torch.zeros(1, 3, 64, 64, device="meta")
