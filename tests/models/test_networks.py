@@ -173,7 +173,7 @@ def test_the_statistics_that_are_used_are_counted_and_the_others_named(folder, n
     torch.save(space["net"]().state_dict(), folder / "m.pt")
     found = opened(folder / "m.pt", will_prune=True)
     assert found.teacher_facts.num_batch_norms == num_batch_norms
-    assert [("3 (Scaled) hold" in warning) for warning in found.warnings] == [True] * warned
+    assert [("eval mode: 3 (Scaled)." in warning) for warning in found.warnings] == [True] * warned
 
 
 def test_the_demo_opens_without_trust():
