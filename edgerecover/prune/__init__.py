@@ -112,8 +112,8 @@ def _check_zeros_are_used(network: nn.Module, masks: Mapping[str, Tensor], input
     if lost:
         more = f" and {len(lost) - _MAX_NAMED} more" if len(lost) > _MAX_NAMED else ""
         raise BadInputError(
-            f"{', '.join(lost[:_MAX_NAMED])}{more} cannot be pruned: the network computes what it multiplies by from "
-            "them, and where they are zero that is not",
-            hint="store what is multiplied by (torch.nn.utils.parametrize.remove_parametrizations does it), or, with "
-            "weight_norm, ask for less: none of its rows may lose all weights",
+            f"{', '.join(lost[:_MAX_NAMED])}{more} cannot be pruned: the forward multiplies by weights that it "
+            f"computes from {'it' if len(lost) == 1 else 'them'}, and those do not keep the zeros",
+            hint="store the weights that are multiplied by (torch.nn.utils.parametrize.remove_parametrizations does "
+            "it), or, with weight_norm, ask for less: none of its rows may lose all weights",
         )

@@ -23,7 +23,7 @@ from edgerecover.models.linear_calls import ForwardMode, LinearCall, tensors_in
 from edgerecover.recover.patches import is_reproduced
 
 COMPUTED = "its weight is computed in the forward"
-NO_LINEAR_MAP = "it is no convolution or linear layer's"
+NO_LINEAR_MAP = "no convolution or linear layer uses it"
 
 
 @dataclass(frozen=True)
