@@ -234,6 +234,7 @@ def peft(folder: Path) -> list[Made]:
     expected = weights_of(module.merge_and_unload())
     before.save_pretrained(folder / "adapter")
     return [
+        Made(save(before, folder / "module.pt"), expected),
         Made(save(before.state_dict(), folder / "unmerged.pt"), refused="low-rank adapters"),
         Made(folder / "adapter" / "adapter_model.safetensors", refused="low-rank adapters"),
         Made(save(expected, folder / "merged.pt"), expected),

@@ -64,6 +64,32 @@ def mask_attributes(module: Any) -> dict[str, Any]:
     return found
 
 
+def adapter_scales(module: Any) -> dict[tuple[str, str], float]:
+    """Scales of PEFT's adapters, by path of a layer and name of an adapter; empty when any is no plain LoRA."""
+    scales: dict[tuple[str, str], float] = {}
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        scaling = attributes.get("scaling")
+        if not isinstance(scaling, dict) or "lora_A" not in attributes["_modules"]:
+            continue
+        variants = attributes.get("use_dora")
+        has_variants = isinstance(variants, dict) and any(variants.values())
+        # Merged adapters are in the weight already; swapped ones compute something else.
+        if has_variants or attributes.get("merged_adapters") or attributes.get("_disable_adapters"):
+            return {}
+        for name, scale in scaling.items():
+            if isinstance(scale, int | float) and isinstance(name, str) and name in _active_adapters(attributes):
+                scales[prefix.removesuffix("."), name] = float(scale)
+    return scales
+
+
+def _active_adapters(attributes: dict[Any, Any]) -> tuple[str, ...]:
+    """Names of the adapters that a layer applies."""
+    active = attributes.get("_active_adapter")
+    names = active if isinstance(active, list) else [active]
+    return tuple(name for name in names if isinstance(name, str))
+
+
 def classes_of(module: Any) -> tuple[str, ...]:
     """Names of the classes of a module and those inside it, outermost first, each once."""
     makers = (inner.maker or inner.by for _, inner in children_of(module, _submodules))

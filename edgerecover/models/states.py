@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
+from edgerecover.models.adapters import merge_adapters
 from edgerecover.models.file_masks import Doubt, Sibling, find_masks, is_binary
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT
 from edgerecover.models.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
@@ -70,10 +71,14 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     if form := foreign_form(weights.state):
         raise _unusable(path, form.key, UnusableTensorError(form.fault, form.hint))
     budget = _Budget(path, size_of(path))
+    raw = {key: budget.read(reader, key, record) for key, record in weights.state.items()}
+    merged = merge_adapters(raw, weights.scales) if weights.scales else None
     found = find_masks(
-        {key: budget.read(reader, key, record) for key, record in weights.state.items()},
+        raw if merged is None else merged,
         tuple(_sibling(budget, reader, entry) for entry in beside),
     )
+    if merged is not None:
+        found.words.append(f"{len(weights.scales)} low-rank adapters merged")
     found.tensors.pop(COUNTER, None)
     _check_not_masks(path, found.tensors)
     _check_not_empty(path, found.tensors)

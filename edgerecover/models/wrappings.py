@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgerecover.models.modules import MAX_NAME, MAX_PARTS, classes_of, is_module, mask_attributes, state_of
+from edgerecover.models.modules import (
+    MAX_NAME,
+    MAX_PARTS,
+    adapter_scales,
+    classes_of,
+    is_module,
+    mask_attributes,
+    state_of,
+)
 from edgerecover.models.records import Made, printable
 from edgerecover.models.tensors import is_tensor
 from edgerecover.models.torch_files import NoWeightsError
@@ -63,6 +71,8 @@ class Weights:
     """Of a whole module, the classes of it and of its parts, none of them imported."""
     kind: str = ""
     """For people, where the wrapping says more than the file: "Lightning checkpoint"."""
+    scales: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Of low-rank adapters; see `modules.adapter_scales`."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,7 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
         classes = classes_of(content)
         if int8 := next((name for name in classes if _QUANTIZED_CLASSES.fullmatch(name)), None):
             raise NoWeightsError(f"a network of int8 layers ({int8}), whose float weights are gone", FLOAT_HINT)
-        return _cleaned(Weights(state_of(content), under, classes, kind or "pickled module"))
+        return _cleaned(Weights(state_of(content), under, classes, kind or "pickled module", adapter_scales(content)))
     if packed := next((key for key in entries_of(content) or {} if str(key).endswith("_packed_params")), None):
         shown = printable(packed)
         raise NoWeightsError(

@@ -156,3 +156,13 @@ def test_a_tied_weight_may_be_saved_once():
     load_into(network, state, what="model.pt")
     assert network.second.weight is network.first.weight
     assert bool((network.second.weight == 1).all())
+
+
+def test_parametrizations_that_hide_their_masks_can_be_loaded():
+    from torch.ao.pruning import WeightNormSparsifier
+
+    network = nn.Sequential(nn.Linear(8, 4))
+    WeightNormSparsifier(sparsity_level=0.5).prepare(network, None)
+    weight = torch.rand(4, 8)
+    load_into(network, {"0.parametrizations.weight.original": weight, "0.bias": torch.ones(4)}, what="model.pt")
+    assert torch.equal(network[0].weight, weight)
