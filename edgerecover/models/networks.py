@@ -350,7 +350,7 @@ def _unused_statistics(teacher: nn.Module) -> Iterator[str]:
         first = ", ".join(name or "the network itself" for name in names[:_MOST_NAMED])
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         yield (
-            "running statistics are left out where a layer was not seen to normalise by them as batch norm does in eval "
-            f"mode: {first}{more} ({type(teacher.get_submodule(names[0])).__name__}). Dreams do not follow them, and "
-            "they are not repaired"
+            "running statistics are left out where a layer was not seen to normalise by them as batch norm does in "
+            f"eval mode: {first}{more} ({type(teacher.get_submodule(names[0])).__name__}). Dreams do not follow these, "
+            "and they are not repaired"
         )
