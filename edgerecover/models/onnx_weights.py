@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _KEEP_ZEROS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "QuantizeLinear",
                "DequantizeLinear", "Split", "Slice")  # fmt: skip
 _HIDE_AXES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice")
+_MIX = (*_KEEP_ZEROS, "Add", "Concat", "Einsum", "Expand", "Gather", "Gemm", "MatMul", "Mul", "ReduceMean", "ReduceSum",
+        "Sum")  # fmt: skip
+"""Operators by which stored kernels become one that depends on the input."""
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _NO_LAYERS = (
     "BiasAdd", "BiasGelu", "BiasSplitGelu", "EmbedLayerNormalization", "GatedRelativePositionBias",
@@ -105,11 +108,11 @@ def layers_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[On
             if all(tensors.is_constant(name) for name in node.input if name):
                 continue  # no layer, but a part of what computes a weight
             for place in _places(node, tensors):
-                found = _traced(tensors, node, place)
-                key = found.name if isinstance(found, OnnxWeight) else found.layer if found else ""
-                if found is not None and key not in seen:
-                    seen.add(key)
-                    yield found
+                for found in _traced(tensors, node, place):
+                    key = found.name if isinstance(found, OnnxWeight) else found.layer
+                    if key not in seen:
+                        seen.add(key)
+                        yield found
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -195,17 +198,22 @@ def _is_matrix(tensors: Tensors, name: str) -> bool:
 # --- back to what is stored ---------------------------------------------------------------------------------
 
 
-def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> OnnxWeight | UnknownWeight | None:
-    """None where the input is no weight: it is left out, too small, or depends on the model's input."""
+def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[OnnxWeight | UnknownWeight]:
+    """Nothing where the input is no weight: it is left out, too small, or depends on the model's input.
+
+    Several where the input decides how they are mixed (CondConv, dynamic convolution).
+    """
     name = node.input[place.input] if place.input < len(node.input) else ""
     if not name:
-        return None
+        return
     layer = f"{node.op_type} {node.name or (node.output[0] if node.output else '')}".strip()
     zero_name = node.input[place.zero_index] if 0 <= place.zero_index < len(node.input) else ""
     if node.domain not in _STANDARD_DOMAINS and place.axis is None:
-        return UnknownWeight(layer, f"{node.domain}.{node.op_type} is not an operator whose weights are known here")
+        yield UnknownWeight(layer, f"{node.domain}.{node.op_type} is not an operator whose weights are known here")
+        return
     if node.op_type == "MatMulNBits":
-        return _of_few_bits(tensors, node, layer)
+        yield _of_few_bits(tensors, node, layer)
+        return
     input_axis, zero_axis, passed = place.axis, 0, 0
     while not tensors.is_stored(name):
         maker = tensors.makers.get(name)
@@ -225,13 +233,31 @@ def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> OnnxWeight
     try:
         stored, label = _content(tensors, name)
         zero = _content(tensors, zero_name)[0] if zero_name else None
+        mixed = list(_mixed(tensors, name)) if stored is None and place.is_certain else []
     except NotComputedError as error:
-        return UnknownWeight(layer, str(error))
-    if stored is None:
-        return UnknownWeight(layer, "its weight is computed from the input") if place.is_certain else None
-    if stored.ndim < 2:
-        return None
-    return OnnxWeight(label, stored, zero, zero_axis, _counted_from_front(input_axis, stored.ndim))
+        yield UnknownWeight(layer, str(error))
+        return
+    if stored is not None and stored.ndim >= 2:
+        yield OnnxWeight(label, stored, zero, zero_axis, _counted_from_front(input_axis, stored.ndim))
+    elif stored is None and place.is_certain and not mixed:
+        yield UnknownWeight(layer, "its weight is computed from the input")
+    yield from mixed
+
+
+def _mixed(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
+    """What a kernel is mixed of, entry by entry, in shares that depend on the input: zeros of all are zeros of it."""
+    left, seen = [name], {""}
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if tensors.is_constant(name):
+            content, label = _content(tensors, name)
+            if content is not None and sum(side > 1 for side in content.shape) >= 2:
+                yield OnnxWeight(label, content, None, 0, None)
+        elif (maker := tensors.makers.get(name)) is not None and maker.op_type in _MIX:
+            left += maker.input
 
 
 def _content(tensors: Tensors, name: str) -> tuple[NDArray[Any] | None, str]:
@@ -246,7 +272,7 @@ def _content(tensors: Tensors, name: str) -> tuple[NDArray[Any] | None, str]:
     return computed, next((source for source in alike if "mask" not in source.lower()), name)
 
 
-def _of_few_bits(tensors: Tensors, node: onnx.NodeProto, layer: str) -> OnnxWeight | UnknownWeight | None:
+def _of_few_bits(tensors: Tensors, node: onnx.NodeProto, layer: str) -> OnnxWeight | UnknownWeight:
     """The weight (N, K) of a MatMulNBits, which keeps it in blocks along K: (N, blocks, bytes)."""
     import numpy as np
 

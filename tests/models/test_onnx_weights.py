@@ -210,9 +210,23 @@ def test_a_layer_whose_weight_cannot_be_told_is_named():
     assert "own.Mixture is not an operator" in reason
     drawn = [make_node("Multinomial", ["w"], ["t"]), make_node("MatMul", ["x", "t"], ["y"])]
     assert unknown(drawn, {"w": WEIGHT}) == [("MatMul y", "Multinomial is not followed")]
-    mixed = [make_node("MatMul", ["x", "w"], ["t"]), make_node("Conv", ["x", "t"], ["y"])]
-    kernels = [layer for layer in layers_of(model_of(mixed, {"w": WEIGHT})) if isinstance(layer, UnknownWeight)]
-    assert kernels == [UnknownWeight("Conv y", "its weight is computed from the input")]
+    hidden = [make_node("Sigmoid", ["x"], ["t"]), make_node("Conv", ["x", "t"], ["y"])]
+    assert unknown(hidden, {}) == [("Conv y", "its weight is computed from the input")]
+
+
+def test_kernels_that_the_input_mixes_are_weights():
+    """CondConv: shares by image, then one kernel; the shares' own layer counts as always."""
+    nodes = [
+        make_node("MatMul", ["x", "fc"], ["scores"]),
+        make_node("Sigmoid", ["scores"], ["shares"]),
+        make_node("Mul", ["shares", "experts"], ["weighted"]),
+        make_node("ReduceSum", ["weighted"], ["t"], keepdims=0),
+        make_node("Conv", ["x", "t"], ["y"]),
+    ]
+    assert found(nodes, {"fc": WEIGHT, "experts": WEIGHT.T}) == [
+        ("fc", ZEROS, 0),
+        ("experts", np.transpose(ZEROS).tolist(), None),
+    ]
 
 
 def test_a_small_file_cannot_make_a_large_tensor():
