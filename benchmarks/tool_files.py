@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import tool_folders
 import torch
+from tool_folders import MadeNetwork, judge_network
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError
@@ -241,7 +243,7 @@ def peft(folder: Path) -> list[Made]:
     ]
 
 
-TOOLS: dict[str, tuple[str, Callable[[Path], list[Made]]]] = {
+TOOLS: dict[str, tuple[str, Callable[[Path], list[Made] | list[MadeNetwork]]]] = {
     "torch.nn.utils.prune": ("torch", torch_prune),
     "torch.ao.pruning": ("torch", torch_ao_pruning),
     "torch.nn.DataParallel": ("torch", torch_parallel),
@@ -252,6 +254,7 @@ TOOLS: dict[str, tuple[str, Callable[[Path], list[Made]]]] = {
     "torch_pruning": ("torch-pruning", torch_pruning),
     "thop": ("thop", thop),
     "peft": ("peft", peft),
+    **tool_folders.TOOLS,
 }
 """By name: the distribution that it is of, and what makes its files in a folder."""
 
@@ -283,8 +286,10 @@ def main() -> int:
     return 1 if num_wrong else 0
 
 
-def judge(made: Made) -> tuple[str, str]:
+def judge(made: Made | MadeNetwork) -> tuple[str, str]:
     """`same`, `refused` or `WRONG`, and how edgerecover describes it."""
+    if isinstance(made, MadeNetwork):
+        return judge_network(made)
     try:
         checkpoint = read_checkpoint(made.path)
         if made.refused:

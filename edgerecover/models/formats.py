@@ -21,6 +21,19 @@ _FOREIGN_MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
+    (b"GGUF", "a GGUF file, of weights quantised for llama.cpp"),
+    (b"ptrt", "a TensorRT engine"),
+    (b"ftrt", "a TensorRT engine"),
+)
+_FOREIGN_SUFFIXES = {
+    ".h5": "a file of Keras", ".hdf5": "a file of Keras", ".keras": "a file of Keras", ".pb": "a graph of TensorFlow",
+    ".tflite": "a file of TensorFlow Lite", ".mlmodel": "a file of Core ML", ".xml": "a graph of OpenVINO",
+    ".msgpack": "a file of Flax", ".npz": "an archive of NumPy arrays", ".pdparams": "a file of Paddle",
+}  # fmt: skip
+_TFLITE_MAGIC = b"TFL3"
+FOREIGN_HINT = (
+    "recovery trains the network and needs its PyTorch weights: the file that it was converted from; "
+    "`edgerecover validate` judges ONNX files"
 )
 
 
@@ -70,6 +83,10 @@ def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     head = file.read(32)
     if not head:
         raise BadInputError(f"{path}: is empty", hint=COPY_HINT)
+    if kind := _FOREIGN_SUFFIXES.get(path.suffix.lower()):
+        raise BadInputError(f"{path}: is {kind}, not a PyTorch checkpoint", hint=FOREIGN_HINT)
+    if head[4:8] == _TFLITE_MAGIC:
+        raise BadInputError(f"{path}: is a file of TensorFlow Lite, not a PyTorch checkpoint", hint=FOREIGN_HINT)
     if _is_safetensors(head, size_bytes):
         return Container.SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
