@@ -214,6 +214,22 @@ def test_foreign_bytes_are_named(tmp_path, content, part):
     assert part in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("net.h5", b"\x89HDF\r\n\x1a\n", "a file of Keras"),
+        ("net.keras", b"PK\x03\x04", "a file of Keras"),
+        ("frozen.pb", b"\x0a\x2b\x0a\x05", "a graph of TensorFlow"),
+        ("net.mlmodel", b"\x08\x04\x12\x07", "a file of Core ML"),
+        ("net.bin", b"\x1c\x00\x00\x00TFL3", "a file of TensorFlow Lite"),
+        ("net.engine", b"ptrt", "a TensorRT engine"),
+    ],
+)
+def test_files_of_other_frameworks_are_named(tmp_path, name, content, part):
+    (tmp_path / name).write_bytes(content + bytes(60))
+    assert f"is {part}" in refused(tmp_path / name)
+
+
 def test_a_real_onnx_file_is_named(tmp_path):
     import onnx
 
