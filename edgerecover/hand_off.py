@@ -17,11 +17,11 @@ from typing import Any
 from edgerecover import __version__
 from edgerecover.artifacts import InputSpec, SyntheticFacts, sha256_of, to_json
 from edgerecover.config import Profile
-from edgerecover.device import choose_compute, fit_compute
+from edgerecover.device import choose_compute
 from edgerecover.errors import BadInputError
-from edgerecover.models.examples import example_images
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.onnx_file import is_onnx
+from edgerecover.probe import TEACHER, probe_networks
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import SHEET_NAME, contact_sheet
 from edgerecover.run_folder import held
@@ -88,7 +88,7 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     teacher = open_classifier(
         request.teacher, arch=request.arch, input_flags=request.input, trust_code=request.trust_code
     )
-    compute = fit_compute(wished, {"the teacher": teacher.network}, example_images(teacher.input, 2), progress)
+    compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
     settled = settle(request.profile, teacher.network, teacher.input, teacher.num_classes, compute, record, progress)
     request, settings = replace(request, profile=settled.profile), settled.profile.synthesis

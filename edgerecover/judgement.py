@@ -100,17 +100,18 @@ class Judged:
     """What was left out of the real images, or converted."""
 
 
-def scorer_of(network: nn.Module, compute: Compute = PLAIN) -> Scorer:
+def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool = False) -> Scorer:
     """A network as a scorer, with the outputs that it has by itself: float32, on the CPU, in eval mode.
 
-    It is moved there, in `compute`'s memory format.
+    It is moved there, in `compute`'s memory format. `one_by_one` is for networks that decide by the batch.
     """
     cpu = compute.on_cpu()
     network = cpu.place(as_it_is(network)).eval()
 
     @torch.no_grad()
     def score(images_NCHW: Scores) -> Scores:
-        scores_NK: Scores = network(cpu.images(images_NCHW)).float().numpy()
+        parts = torch.split(cpu.images(images_NCHW), 1 if one_by_one else len(images_NCHW))
+        scores_NK: Scores = torch.cat([network(part).float() for part in parts]).numpy()
         return scores_NK
 
     return score

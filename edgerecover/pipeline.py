@@ -38,14 +38,13 @@ from edgerecover.artifacts import (
 from edgerecover.building import Engines, build_engines, require_builder
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target, in_batches_of
-from edgerecover.device import Compute, choose_compute, fit_compute, is_out_of_memory, release_memory
+from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import check_size, export
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, int8_sums_for, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
 from edgerecover.models.digest import weights_sha256
-from edgerecover.models.examples import example_images
 from edgerecover.models.facts import macs_kept
 from edgerecover.models.networks import Models, open_classifier, open_models, open_network
 from edgerecover.models.norms import batch_norms_of
@@ -67,6 +66,7 @@ from edgerecover.packing import (
     tool_versions,
     without_folder,
 )
+from edgerecover.probe import STUDENT, TEACHER, Probed, probe_networks
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, prune
 from edgerecover.racing import hold_race, open_runner
@@ -83,7 +83,7 @@ from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.settle import Settled, settle
 from edgerecover.synthesize.stage import synthesis_key, synthesize
-from edgerecover.twins import export_twins
+from edgerecover.twins import TwinFile, Write, export_dense, export_twins
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_over, doubts
 from edgerecover.validate.gates import Measured, judge
@@ -136,8 +136,11 @@ def run(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> 
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
-    with held(request.work, request.out, progress):
-        return _run(request, progress, ranks)
+    with (
+        held(request.work, request.out, progress),
+        tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch,
+    ):
+        return _run(request, Path(scratch), progress, ranks)
 
 
 def assist(request: Request, ranks: Ranks) -> None:
@@ -149,11 +152,10 @@ def assist(request: Request, ranks: Ranks) -> None:
     times: list[StageTime] = []
     with stage("load", times):
         models, record = _opened(request)
+        compute = ranks.from_first(lambda: _probed(request, models)).compute
         if request.pruning is not None:
             models = _pruned(models, request.pruning)
-        check_size(models.student)
         _check_same(models, ranks)
-        compute = _fitting_compute(request, models, ranks)
     with stage("synthesize", times):
         settled = ranks.from_first(lambda: _settled(request, models, record, compute))
         request = replace(request, profile=settled.profile)
@@ -163,25 +165,35 @@ def assist(request: Request, ranks: Ranks) -> None:
     leave(ranks)
 
 
-def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
+def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Report:
     check_writable(request.out)
     require_builder(request.target)
     _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
     times: list[StageTime] = []
+    write = partial(
+        export,
+        opset=request.target.opset.value,
+        batch=request.batch,
+        ir_version=request.target.ir_version.value if request.target.ir_version else None,
+    )
 
     with stage("load", times, progress):
         models, record = _opened(request)
         for warning in models.warnings:
             progress.note(warning)
         eval_set = _eval_set(request, models, progress)
+        probed = ranks.from_first(partial(_probed, request, models, progress))
+        compute = replace(probed.compute, num_processes=ranks.size)
+        probed = replace(probed, compute=compute)
+        for warning in probed.warnings:
+            progress.note(warning)
+        dense = _exported_on_trial(models, folder, write)
 
     if request.pruning is not None:
         with stage("prune", times, progress):
             models = _pruned(models, request.pruning)
-    check_size(models.student)
     _check_same(models, ranks)
-    compute = _fitting_compute(request, models, ranks, progress)
 
     with stage("synthesize", times, progress) as clock:
         settled = ranks.from_first(partial(_settled, request, models, record, compute, progress))
@@ -198,95 +210,94 @@ def _run(request: Request, progress: Progress, ranks: Ranks) -> Report:
         request, recovered, clock.reused = _recovered(request, models, record, sets, key, compute, progress, ranks)
     leave(ranks)
 
-    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch:
-        folder = Path(scratch)
-        with stage("export", times, progress):
-            write = partial(
-                export,
-                opset=request.target.opset.value,
-                batch=request.batch,
-                ir_version=request.target.ir_version.value if request.target.ir_version else None,
-            )
-            exported = write(recovered.student, models.input, folder / "fp32.onnx")
-            twins = export_twins(models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
+    with stage("export", times, progress):
+        exported = write(recovered.student, models.input, folder / "fp32.onnx")
+        twins = export_twins(dense, models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
 
-        with stage("precision", times, progress):
-            variants = make_all(
-                precisions, exported, recovered, models, sets, request.target,
-                request.profile, folder, seed=request.seed, compute=compute,
-                checkpoints=Checkpoints(None if request.fresh else request.work, request.checkpoint_every_s, progress),
-                progress=progress,
-            )  # fmt: skip
+    with stage("precision", times, progress):
+        variants = make_all(
+            precisions, exported, recovered, models, sets, request.target,
+            request.profile, folder, seed=request.seed, compute=compute,
+            checkpoints=Checkpoints(None if request.fresh else request.work, request.checkpoint_every_s, progress),
+            progress=progress,
+        )  # fmt: skip
 
-        with stage("engine", times, progress):
-            engines = build_engines(
-                variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
-            )
+    with stage("engine", times, progress):
+        engines = build_engines(
+            variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
+        )
 
-        golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
-        with stage("race", times, progress):
-            teacher = scorer_of(models.teacher, compute)
-            race = hold_race(
-                variants,
-                twins,
+    golden_NCHW = sets.held_back.images_of(range(min(GOLDEN_IMAGES, len(sets.held_back))))
+    with stage("race", times, progress):
+        alone = bool(probed.by_batch)
+        teacher = scorer_of(models.teacher, compute, one_by_one=alone)
+        race = hold_race(
+            variants,
+            twins,
+            teacher,
+            sets.held_back,
+            golden_NCHW,
+            request.target,
+            request.profile,
+            engines.unfit,
+            progress,
+        )
+        shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
+
+    with stage("validate", times, progress):
+        float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
+        is_float32 = shipped.precision is Precision.FP32
+        sums = int8_sums_for(request.target)
+        on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, sums)
+        zeros = kept_zeros(recovered.student, models.masks, models.input.shape, Path(shipped.file.path))
+        judged = judge_file(
+            open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
+            Beside(
                 teacher,
-                sets.held_back,
-                golden_NCHW,
-                request.target,
-                request.profile,
-                engines.unfit,
-                progress,
-            )
-            shipped = next(variant for variant in variants.made if variant.precision is race.shipped.precision)
+                scorer_of(models.student, compute, one_by_one=alone),
+                scorer_of(recovered.student, compute, one_by_one=alone),
+                float32.run,
+            ),
+            sets.held_back,
+            eval_set,
+            race.latency,
+            is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+            # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that
+            # others have trained far too little is predicted (docs/adr/0009).
+            is_predictable=models.same_architecture
+            and bool(batch_norms_of(models.teacher))
+            and declared_outputs(models.teacher) is not Outputs.SIGMOIDS
+            and not alone
+            and not recovered.handed_back,
+            is_float32=is_float32,
+            progress=progress,
+        )
 
-        with stage("validate", times, progress):
-            float32 = open_on_cpu(Path(exported.path), models.input.shape, models.num_classes)
-            is_float32 = shipped.precision is Precision.FP32
-            sums = int8_sums_for(request.target)
-            on_cpu = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, sums)
-            zeros = kept_zeros(recovered.student, models.masks, models.input.shape, Path(shipped.file.path))
-            judged = judge_file(
-                open_runner(race.shipped, shipped, request.target, models.input.shape, models.num_classes),
-                Beside(teacher, scorer_of(models.student, compute), scorer_of(recovered.student, compute), float32.run),
-                sets.held_back,
-                eval_set,
-                race.latency,
-                is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
-                # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that
-                # others have trained far too little is predicted (docs/adr/0009).
-                is_predictable=models.same_architecture
-                and bool(batch_norms_of(models.teacher))
-                and declared_outputs(models.teacher) is not Outputs.SIGMOIDS
-                and not recovered.handed_back,
-                is_float32=is_float32,
-                progress=progress,
-            )
-
-        sheet_png, sheet = contact_sheet(sets.train)
-        made = _Made(exported, variants, engines, race, judged, zeros, sheet)
-        report = _report(request, compute, models, record, synthetic, decisions, recovered, made, times)
-        with stage("bundle", times, progress):
-            weights = weights_of(recovered.student)
-            content: dict[str, Path | bytes | str] = {
-                **model_files(variants.made, race, engines),
-                "recovered.safetensors": weights,
-                **golden_files(on_cpu.run, teacher, golden_NCHW),
-                sheet.path: sheet_png,
-            }
-            lineage = {
-                **_origins(request, models, report, sets, weights),
-                **export_origins(variants.made, content, race),
-            }
-            pack(
-                report,
-                request.out,
-                content,
-                _resolved_configuration(request, models),
-                request.target,
-                request.profile,
-                shipped.precision,
-                Provenance(lineage, stated(request.model_path), models.input, models.num_classes),
-            )
+    sheet_png, sheet = contact_sheet(sets.train)
+    made = _Made(exported, variants, engines, race, judged, zeros, sheet)
+    report = _report(request, probed, models, record, synthetic, decisions, recovered, made, times)
+    with stage("bundle", times, progress):
+        weights = weights_of(recovered.student)
+        content: dict[str, Path | bytes | str] = {
+            **model_files(variants.made, race, engines),
+            "recovered.safetensors": weights,
+            **golden_files(on_cpu.run, teacher, golden_NCHW),
+            sheet.path: sheet_png,
+        }
+        lineage = {
+            **_origins(request, models, report, sets, weights),
+            **export_origins(variants.made, content, race),
+        }
+        pack(
+            report,
+            request.out,
+            content,
+            _resolved_configuration(request, models),
+            request.target,
+            request.profile,
+            shipped.precision,
+            Provenance(lineage, stated(request.model_path), models.input, models.num_classes),
+        )
     return report
 
 
@@ -385,17 +396,28 @@ def _check_same(models: Models, ranks: Ranks) -> None:
             check_same(ranks, what, weights_sha256(network))
 
 
-def _fitting_compute(request: Request, models: Models, ranks: Ranks, progress: Progress = SILENT) -> Compute:
-    """The same in every process: what the first one's trials say."""
-    networks = {"the teacher": models.teacher, "the student": models.student}
-    compute = choose_compute(request.device)
-    fitting = ranks.from_first(lambda: fit_compute(compute, networks, example_images(models.input, 2), progress))
-    return replace(
-        compute,
-        memory_format=fitting.memory_format,
-        amp_dtype=fitting.amp_dtype,
-        num_processes=ranks.size,
-    )
+def _probed(request: Request, models: Models, progress: Progress = SILENT) -> Probed:
+    """What a trial of the networks shows; refuses those that no file of this request can stand for."""
+    networks = {TEACHER: models.teacher, STUDENT: models.student}
+    probed = probe_networks(networks, models.input, choose_compute(request.device), progress)
+    if probed.by_batch and request.batch != 1:
+        size = "leaves the batch size open" if request.batch is None else f"takes {request.batch} images at once"
+        raise BadInputError(
+            f"{probed.by_batch}; of a file that {size}, nobody could say how it decides",
+            hint="export with --batch 1: it is judged one image at a time then; or give the network running statistics",
+        )
+    return probed
+
+
+def _exported_on_trial(models: Models, folder: Path, write: Write) -> TwinFile:
+    """The dense network as a file: an operator that cannot be exported is found before anything is made."""
+    for network in (models.teacher, models.student):
+        check_size(network)
+    if models.student_facts.macs_kept is not None or not models.same_architecture:
+        trial = folder / "trial.onnx"
+        write(models.student, models.input, trial)
+        trial.unlink()
+    return export_dense(models.teacher, models.input, folder, write)
 
 
 def _settled(
@@ -550,7 +572,7 @@ class _Made:
 
 def _report(
     request: Request,
-    compute: Compute,
+    probed: Probed,
     models: Models,
     record: Record | None,
     synthetic: SyntheticFacts,
@@ -570,7 +592,7 @@ def _report(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=request.seed,
-        device=str(compute),
+        device=str(probed.compute),
         data_used=data_used(record is not None, judged.accuracy is not None),
         target=request.target.name,
         target_description=request.target.description,
@@ -612,6 +634,7 @@ def _report(
         stages=tuple(times),
         warnings=(
             *models.warnings,
+            *probed.warnings,
             *synthetic.warnings,
             *recovered.warnings,
             *judged.notes,

@@ -32,7 +32,7 @@ from edgerecover.artifacts import (
 from edgerecover.bundle.manifest import check_paths
 from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target
-from edgerecover.device import Compute, choose_compute, fit_compute
+from edgerecover.device import Compute, choose_compute
 from edgerecover.errors import BadInputError
 from edgerecover.judgement import (
     Beside,
@@ -45,7 +45,6 @@ from edgerecover.judgement import (
     open_on_cpu,
     scorer_of,
 )
-from edgerecover.models.examples import example_images
 from edgerecover.models.networks import Classifier, open_classifier
 from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.onnx_file import OnnxFile, is_onnx, own_operators, read_onnx
@@ -63,6 +62,7 @@ from edgerecover.packing import (
     tool_versions,
     without_folder,
 )
+from edgerecover.probe import TEACHER, Probed, probe_networks
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
 from edgerecover.run_folder import held
@@ -125,8 +125,8 @@ class _Teacher:
     num_classes: int
     classes: tuple[str, ...] | None
     facts: ModelFacts
-    compute: Compute
-    """As it can be computed, where it is a network."""
+    probed: Probed
+    """What a trial of it showed, where it is a network."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,12 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
             _check_names(file)
         teacher = _open_teacher(request, compute, progress)
         session = _open_file(file, teacher.input, teacher.num_classes, request.target)
+        if teacher.probed.by_batch and session.layout.batch != 1:
+            raise BadInputError(
+                f"{teacher.probed.by_batch}; how a file decides that takes more than one image at once, "
+                "nobody could say",
+                hint="export the file for a batch of one: it is judged one image at a time then",
+            )
         student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
         eval_set = _eval_set(request, teacher, progress)
         record = _record(request, teacher)
@@ -170,7 +176,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         evidence = _evidence(request, teacher, record, eval_set, progress)
         clock.reused = evidence.facts.reused
 
-    origin = student or pruned
+    origin, alone = student or pruned, bool(teacher.probed.by_batch)
     with stage("validate", times, progress):
         golden_NCHW = evidence.golden.images_of(range(min(GOLDEN_IMAGES, len(evidence.golden))))
         zeros = kept_zeros(origin.network, origin.masks, teacher.input.shape, file.path) if origin else None
@@ -178,8 +184,8 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
             session,
             Beside(
                 teacher.score,
-                pruned=scorer_of(pruned.network) if pruned else None,
-                recovered=scorer_of(student.network) if student else None,
+                pruned=scorer_of(pruned.network, one_by_one=alone) if pruned else None,
+                recovered=scorer_of(student.network, one_by_one=alone) if student else None,
             ),
             evidence.images,
             eval_set,
@@ -191,7 +197,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         )
         decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
 
-    device = str(teacher.compute)
+    device = str(teacher.probed.compute)
     report = _report(request, device, file, teacher, record, session, evidence, decisions, judged, origin, zeros, times)
     if request.out is not None:
         sheet_png, sheet = contact_sheet(evidence.golden)
@@ -250,9 +256,9 @@ def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) ->
         belongs_to=request.model_path,
         is_teacher=True,
     )
-    compute = fit_compute(compute, {"the teacher": opened.network}, example_images(opened.input, 2), progress)
-    score = scorer_of(opened.network, compute)
-    return _Teacher(score, opened, opened.input, opened.num_classes, opened.classes, opened.facts, compute)
+    probed = probe_networks({TEACHER: opened.network}, opened.input, compute, progress)
+    score = scorer_of(opened.network, probed.compute, one_by_one=bool(probed.by_batch))
+    return _Teacher(score, opened, opened.input, opened.num_classes, opened.classes, opened.facts, probed)
 
 
 def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _Teacher:
@@ -277,7 +283,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _T
             f"teacher {path}: {num_classes} classes come out, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
-    return _Teacher(session.run, None, input, num_classes, classes, file.facts, compute)
+    return _Teacher(session.run, None, input, num_classes, classes, file.facts, Probed(compute))
 
 
 def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None, target: Target) -> Session:
@@ -365,7 +371,7 @@ def _evidence(
 ) -> _Evidence:
     """Held-back dreams; of an ONNX teacher, real images where there are some, else fractals."""
     if teacher.network is not None:
-        compute, network = teacher.compute, teacher.network.network
+        compute, network = teacher.probed.compute, teacher.network.network
         settled = settle(request.profile, network, teacher.input, teacher.num_classes, compute, record, progress)
         settings = settled.profile.synthesis
         key = synthesis_key(
@@ -452,6 +458,7 @@ def _report(
         ),
         stages=tuple(times),
         warnings=(
+            *teacher.probed.warnings,
             *_remarks(file, teacher, session, evidence, judged),
             *judged.notes,
             *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),

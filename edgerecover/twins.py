@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,17 @@ class TwinFile:
     """With its path in full."""
 
 
+def export_dense(network: nn.Module, input: InputSpec, folder: Path, write: Write) -> TwinFile:
+    """The dense network itself, left as it is.
+
+    Raises:
+        BadInputError: it cannot be exported; nor, then, can what is recovered after it.
+    """
+    return TwinFile(DENSE, 1.0, write(network, input, folder / "dense.onnx"))
+
+
 def export_twins(
-    dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, write: Write
+    dense: TwinFile, network: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, write: Write
 ) -> tuple[TwinFile, ...]:
     """The dense network and, where the recovered one only has zeros in it, the dense one with half of its work gone.
 
@@ -41,24 +50,20 @@ def export_twins(
     installed or cannot narrow the network.
 
     Args:
-        dense: the teacher, on the CPU; left as it is.
+        dense: the file of the teacher.
+        network: the teacher; left as it is.
         pattern: of the recovered network.
         input: of both.
         folder: where the files go.
         write: exports a network as the recovered one was.
     """
-    return tuple(_exported(dense, pattern, input, folder, write))
-
-
-def _exported(dense: nn.Module, pattern: Pattern, input: InputSpec, folder: Path, write: Write) -> Iterator[TwinFile]:
-    yield TwinFile(DENSE, 1.0, write(dense, input, folder / "dense.onnx"))
     if pattern not in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
-        return
-    network = copy.deepcopy(dense).cpu().float().eval()
+        return (dense,)
+    network = copy.deepcopy(network).cpu().float().eval()
     try:
         narrow = prune_channels(network, input, _MACS_REMOVED, roughly=True)
         exported = write(narrow, input, folder / "narrow.onnx")
     except (BadInputError, MissingError, StageError):
-        return
+        return (dense,)
     kept = count_macs(narrow, input.shape) / count_macs(network, input.shape)
-    yield TwinFile(ALTERNATIVE, kept, exported)
+    return dense, TwinFile(ALTERNATIVE, kept, exported)

@@ -3,7 +3,7 @@ import torch
 
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.export.onnx import export
-from edgerecover.twins import ALTERNATIVE, DENSE, export_twins
+from edgerecover.twins import ALTERNATIVE, DENSE, export_dense, export_twins
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -14,7 +14,7 @@ def write(network, input, path):
 
 def twins(network, pattern, tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = export_twins(network, pattern, INPUT, tmp_path, write)
+    found = export_twins(export_dense(network, INPUT, tmp_path, write), network, pattern, INPUT, tmp_path, write)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     return found
 

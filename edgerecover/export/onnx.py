@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,19 @@ def _convert(
         failures.append(f"{name} failed: wrote opset {_opset_of(model)}, {opset} was asked")
     raise BadInputError(
         f"the network cannot be exported to ONNX opset {opset}: {'; '.join(failures)}",
-        hint="another opset in the target (18 is native to the exporter), or other operators in the network",
+        hint=_other_opset(failures)
+        or "write that part of the network with operators that ONNX has: the reasons name it",
     )
+
+
+def _other_opset(failures: list[str]) -> str:
+    """What to do, where the exporters say that it lies with the opset; empty where another one would not help."""
+    told = " ".join(failures)
+    if (since := re.search(r"added in version (\d+)", told)) is not None:
+        return f"opset {since[1]} or later in the target has what the network needs"
+    if "wrote opset" in told:
+        return "another opset in the target: 18 is native to the exporter"
+    return ""
 
 
 def _by_dynamo(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
@@ -161,7 +173,8 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    # Of what follows nothing is about the network: links, and requests for support.
+    return f"{type(error).__name__}: {lines[0].partition('. Please')[0][:200]}" if lines else type(error).__name__
 
 
 # --- the file -----------------------------------------------------------------------------------------------

@@ -86,11 +86,21 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
 
 
 def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
-    return (
+    import torch
+
+    network = (
         load_module(spec.module)
         if spec.module
         else build(architecture, spec.base_dir, num_classes, spec.input, spec.options)
     )
+    scripted = [name for name, part in network.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        what = f"its part {scripted[0]!r}" if scripted[0] else "what it makes"
+        raise BadInputError(
+            f"{architecture}: {what} is a ScriptModule, whose layers can be neither observed nor trained",
+            hint="let the factory return the nn.Module itself, without torch.jit.script or torch.jit.trace",
+        )
+    return network
 
 
 def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
@@ -164,6 +174,22 @@ def _with_module_names(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     )
 
 
+def _hint_of_output(output: object) -> str:
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return "a classifier gives one row of logits for each image: name a factory whose network ends so in eval mode"
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    where = next((i for i, part in enumerate(parts) if isinstance(part, torch.Tensor) and part.dim() == 2), None)
+    if where is None:
+        return "name a factory whose network returns the logits alone in eval mode"
+    key = repr(list(output)[where]) if isinstance(output, dict) else where
+    return (
+        f"name a factory whose network returns the logits alone in eval mode: a module that wraps yours and returns "
+        f"output[{key}], which has the shape of logits"
+    )
+
+
 def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
     """K, from the logits of two images.
 
@@ -186,7 +212,7 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
         found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)
         raise BadInputError(
             f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
-            hint="name a factory whose network returns the logits alone in eval mode",
+            hint=_hint_of_output(logits_NK),
         )
     if not bool(logits_NK.isfinite().all()):
         raise BadInputError(

@@ -172,8 +172,19 @@ def test_nothing_is_printed_when_the_networks_forward_prints(tmp_path, capfd):
 def test_a_network_neither_exporter_can_express(tmp_path):
     with pytest.raises(BadInputError, match=r"dynamo failed: .*linalg.*torchscript failed: .*linalg") as caught:
         export(Eigenvalues(), INPUT, tmp_path / "model.onnx", opset=18)
-    assert "opset" in caught.value.hint
+    assert "opset" not in caught.value.hint
+    assert "operators that ONNX has" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_another_opset_is_proposed_where_it_would_help(tmp_path):
+    class Upsampled(nn.Module):
+        def forward(self, x):
+            return F.grid_sample(x, torch.zeros(1, 1, 1, 2), align_corners=False).flatten(1)
+
+    with pytest.raises(BadInputError, match="cannot be exported to ONNX opset 13") as caught:
+        export(Upsampled(), INPUT, tmp_path / "model.onnx", opset=13)
+    assert caught.value.hint == "opset 16 or later in the target has what the network needs"
 
 
 def test_what_dynamo_cannot_follow_is_traced_and_says_why(tmp_path):
