@@ -64,12 +64,12 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
     that went into them. Names of parameters and layers stay.
 
     Raises:
-        BadInputError: the network has a way of its own to be copied, in which this would be lost.
+        BadInputError: the network has a way of its own to run or to be copied, in which this would be lost.
     """
     if outputs is Outputs.LOGITS:
         return
     own = type(network)
-    if hasattr(own, "__deepcopy__"):  # torch.fx.GraphModule, ScriptModule
+    if hasattr(own, "__deepcopy__") or "forward" in vars(network):  # torch.fx.GraphModule; a forward put in its place
         raise BadInputError(
             f"the network puts out {outputs.value}, and logits cannot be had from a {own.__name__} instead",
             hint="let its factory leave the last softmax or sigmoid out: decisions stay the same",

@@ -271,6 +271,60 @@ def test_a_network_that_is_no_classifier(dense_path):
     assert "shape (2, K) were expected for 2 images, found tuple" in refused(dense_path, will_prune=True)
 
 
+ODD = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        logits = super().forward(x)
+        return {returned}
+
+def net():
+    network = Net(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)
+    )
+    return {made}
+"""
+
+
+def odd(dense_path, returned="logits", made="network"):
+    dense_path.with_name("odd.py").write_text(ODD.format(returned=returned, made=made))
+    dense_path.with_name("model.toml").write_text(TOML.replace("nets.py:tiny", "odd.py:net"))
+    return dense_path
+
+
+@pytest.mark.parametrize(
+    ("returned", "advice"),
+    [
+        ("(logits.softmax(1), logits)", "returns output[0]"),
+        ("{'features': x, 'logits': logits}", "returns output['logits']"),
+        ("logits[:, 0]", "one row of logits for each image"),
+        ("'cat'", "returns the logits alone"),
+    ],
+)
+def test_what_is_returned_beside_the_logits_is_named(dense_path, returned, advice):
+    assert advice in refused(odd(dense_path, returned), will_prune=True)
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit")  # it is deprecated, and people's factories still use it
+@pytest.mark.parametrize(("made", "where"), [("network", ""), ("nn.Sequential(network)", "its part '0'")])
+def test_a_scripted_network_is_refused(dense_path, made, where):
+    scripted = "torch.jit.script(nn.Sequential(*network))"
+    message = refused(odd(dense_path, made=made.replace("network", scripted)), will_prune=True)
+    assert f"{where or 'what it makes'} is a ScriptModule" in message
+    assert "without torch.jit.script" in message
+
+
+def test_a_network_that_ends_in_softmax_gives_logits(dense_path, network):
+    odd(dense_path, "logits.softmax(1)")
+    images_NCHW = torch.rand(4, 1, 6, 6)
+    found = opened(dense_path, will_prune=True)
+    expected_NK = network.eval()(images_NCHW).log_softmax(1)
+    for each in (found.teacher, found.student):
+        assert torch.allclose(each(images_NCHW), expected_NK, atol=1e-5)
+
+
 def test_class_names_that_do_not_match(dense_path):
     dense_path.with_name("model.toml").write_text('classes = ["a", "b"]\n' + TOML)
     assert "3 classes come out, but model.toml names 2" in refused(dense_path, will_prune=True)
