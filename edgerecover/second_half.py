@@ -179,7 +179,9 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
     origin, alone = student or pruned, bool(teacher.probed.by_batch)
     with stage("validate", times, progress):
         golden_NCHW = evidence.golden.images_of(range(min(GOLDEN_IMAGES, len(evidence.golden))))
-        zeros = kept_zeros(origin.network, origin.masks, teacher.input.shape, file.path) if origin else None
+        zeros = None
+        if origin:
+            zeros = kept_zeros(origin.network, origin.masks, teacher.input.shape, file.path, is_from_elsewhere=True)
         judged = judge_file(
             session,
             Beside(

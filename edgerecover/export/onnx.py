@@ -112,14 +112,33 @@ def _convert(
         except Exception as error:  # exporters let through whatever their many layers raise
             failures.append(f"{name} failed: {_reason(error)}")
             continue
-        if _opset_of(model) == opset:
+        if _opset_of(model) != opset:
+            failures.append(f"{name} failed: wrote opset {_opset_of(model)}, {opset} was asked")
+        elif newer := _newer_operator(model, opset):
+            failures.append(f"{name} failed: {newer}")
+        else:
             return model, f"{name} ({failures[0]})" if failures else name
-        failures.append(f"{name} failed: wrote opset {_opset_of(model)}, {opset} was asked")
     raise BadInputError(
         f"the network cannot be exported to ONNX opset {opset}: {'; '.join(failures)}",
         hint=_other_opset(failures)
         or "write that part of the network with operators that ONNX has: the reasons name it",
     )
+
+
+def _newer_operator(model: onnx.ModelProto, opset: int) -> str:
+    """What the exporter wrote although `opset` does not have it yet, in words; empty where all is there."""
+    import onnx
+
+    nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    names = dict.fromkeys(node.op_type for node in nodes if node.domain in ("", "ai.onnx"))
+    first_versions: dict[str, int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and schema.name in names:
+            known = first_versions.get(schema.name, schema.since_version)
+            first_versions[schema.name] = min(known, schema.since_version)
+    newer = next((name for name in names if first_versions.get(name, 0) > opset), None)
+    return f"{newer} was added in version {first_versions[newer]}" if newer else ""
 
 
 def _other_opset(failures: list[str]) -> str:

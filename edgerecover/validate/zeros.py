@@ -33,7 +33,12 @@ _RECURRENT = ("weight_ih_l", "weight_hh_l")
 
 
 def kept_zeros(
-    network: nn.Module, masks: Mapping[str, Tensor], shape_CHW: tuple[int, int, int], path: Path
+    network: nn.Module,
+    masks: Mapping[str, Tensor],
+    shape_CHW: tuple[int, int, int],
+    path: Path,
+    *,
+    is_from_elsewhere: bool = False,
 ) -> KeptZeros:
     """Look for every pruned weight in a file.
 
@@ -45,6 +50,7 @@ def kept_zeros(
         masks: of the network, bool by parameter name, True where kept.
         shape_CHW: of its input.
         path: of the file, read and found sound before; weights that lie outside are beside it.
+        is_from_elsewhere: others wrote the file, and may have trained it; an export of ours rewrites no zero.
     """
     import onnx
 
@@ -56,6 +62,12 @@ def kept_zeros(
     used = {name: mask.cpu() for name, mask in masks.items() if uses[name].is_used}
     stored = list(weights_of(model, path.parent))
     found = find_weights({name: mask for name, mask in used.items() if name in weights}, stored)
+    if not is_from_elsewhere:
+        # What the network multiplies by is zero, so a tensor that fits by its size alone and is not is another one.
+        names = {weight.name for weight in stored}
+        found |= {
+            name: None for name, count in found.items() if count and name not in names and not uses[name].num_lost
+        }
     found |= find_gains({name: mask for name, mask in used.items() if name in gains}, stored, model, path.parent)
     parameters = dict(network.named_parameters())
     return KeptZeros(

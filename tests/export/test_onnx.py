@@ -187,6 +187,20 @@ def test_another_opset_is_proposed_where_it_would_help(tmp_path):
     assert caught.value.hint == "opset 16 or later in the target has what the network needs"
 
 
+def test_an_operator_that_the_opset_does_not_have_yet_is_named(tmp_path):
+    class Deformed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torchvision.ops.DeformConv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.layer(x, torch.zeros(len(x), 18, 6, 6)).mean((2, 3))
+
+    with pytest.raises(BadInputError, match=r"DeformConv was added in version 19") as caught:
+        export(Deformed(), INPUT, tmp_path / "model.onnx", opset=18)
+    assert caught.value.hint == "opset 19 or later in the target has what the network needs"
+
+
 def test_what_dynamo_cannot_follow_is_traced_and_says_why(tmp_path):
     exported = export(DataDependent(), INPUT, tmp_path / "model.onnx", opset=18)
     assert exported.exporter.startswith("torchscript (dynamo failed: ")

@@ -155,3 +155,21 @@ def test_zeros_that_the_network_itself_lost_are_counted(tmp_path):
     masks = {"1.weight": torch.zeros(2, 4, dtype=torch.bool)}
     found = kept_zeros(network, masks, (1, 2, 2), tmp_path / "model.onnx")
     assert (found.num_regrown, found.in_file) == (8, {"1.weight": 8})
+
+
+class Rotating(nn.Module):
+    """Reads a parameter as complex numbers, which no ONNX file holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.fc = nn.Parameter(torch.randn(4, 4, 2)), nn.Linear(4, 4)
+
+    def forward(self, x):
+        rotated = x.mean(2).to(torch.complex64) @ torch.view_as_complex(self.kernel)
+        return self.fc(rotated.abs().mean(1))
+
+
+def test_a_weight_that_the_exporter_lays_out_in_an_unknown_way_is_missing(tmp_path):
+    found = kept(Rotating(), tmp_path, shape=(3, 5, 4))
+    assert (found.num_regrown, found.in_file) == (0, {})
+    assert found.missing == ("kernel",)
