@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,7 +36,7 @@ class KeptZeros:
 
     num_regrown: int
     """Of those in the recovered network, that are no longer zero there."""
-    in_file: Mapping[str, int]
+    in_file: dict[str, int]
     """By the parameters' names, how many are not zero in the file; those that are all zero are left out."""
     missing: tuple[str, ...]
     """Parameters that were not found in the file."""

@@ -11,7 +11,9 @@ SAMPLE = [
     pytest.param("timm:test_coatnet", 32, marks=pytest.mark.slow),  # attention behind convolutions
     pytest.param("timm:test_efficientnet_gn", 32, marks=pytest.mark.slow),  # group norm
     pytest.param("timm:tf_mobilenetv3_small_minimal_100", 32, marks=pytest.mark.slow),  # pads as TensorFlow does
-    pytest.param("timm:mobilevitv2_050", 32, marks=pytest.mark.slow),  # attention over pixels, group norm of one group
+    pytest.param(
+        "timm:mobilevitv2_050", 32, marks=[pytest.mark.slow, pytest.mark.large]
+    ),  # attention over pixels, group norm of one group
     pytest.param("timm:gmlp_ti16_224", 32, marks=[pytest.mark.slow, pytest.mark.large]),  # mixes patches, no attention
     pytest.param("timm:levit_128s", 32, marks=[pytest.mark.slow, pytest.mark.large]),  # batch norm of tokens, two heads
     pytest.param("torchvision:squeezenet1_1", 32, marks=pytest.mark.slow),  # no norm; a convolution decides

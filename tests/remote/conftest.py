@@ -69,8 +69,9 @@ class Device:
     def kill_sessions(self):
         """As when the network breaks: the daemon's processes for connections are gone at once, without a word."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if child.name().startswith("sshd"):
-                child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end by themselves meanwhile
+                if child.name().startswith("sshd"):
+                    child.kill()
 
 
 def make_key(path):
