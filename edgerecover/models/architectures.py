@@ -94,6 +94,14 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, fl
             f"{what}: the checkpoint does not fit the architecture\n{differences}",
             hint=f"name the architecture that the checkpoint was trained with ({flag} or model.toml)",
         )
+    load_state(module, tensors)
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors of a `state_dict()` of the same network back into it, in place.
+
+    `load_state_dict` alone refuses a plain dictionary where a layer asks for its version (torchvision's MNASNet does).
+    """
     # The network's own state fills what may be missing, and carries the layers' version numbers.
     state = module.state_dict()
     state.update(tensors)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
 from edgerecover.errors import BadInputError, StageError
+from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.norms import adapts, batch_norms_of
 from edgerecover.progress import SILENT, Progress
@@ -302,7 +303,7 @@ class _Training:
             elif kind == "optimizer":
                 number, _, name = name.partition("/")
                 values.setdefault(int(number), {})[name] = tensor.clone()
-        self._student.load_state_dict(weights)
+        load_state(self._student, weights)
         self._optimizer.load_state_dict({"state": values, "param_groups": self._optimizer.state_dict()["param_groups"]})
         self._order_N = state.tensors["order"].numpy()
         self.generator.set_state(state.tensors["generator"])

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.device import Compute
+from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.linear_calls import LinearCall
 from edgerecover.models.norms import batch_norms_of
@@ -96,7 +97,7 @@ def fit_layers(
     random = torch.Generator().manual_seed(0)
     checkpoint, num_done = checkpoints.of("fitted-layers"), 0
     if state := checkpoint.read():
-        student.load_state_dict(part_of(state, "student").tensors)
+        load_state(student, part_of(state, "student").tensors)
         random.set_state(state.tensors["generator"])
         num_done = state.facts["num_done"]
         progress.note(f"least squares go on after {num_done} of {len(maps)} layers")

@@ -28,6 +28,7 @@ from edgerecover.config import Recovery
 from edgerecover.device import Compute
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
+from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.linear_calls import arguments_of, is_linear, is_transposed
 from edgerecover.progress import SILENT, Progress
@@ -117,7 +118,7 @@ def distil_for_int8(
     short = settings.model_copy(update={"num_steps": min(MAX_STEPS, settings.num_steps), **changes})
     finished = checkpoints.of("learner")
     if done := finished.read():
-        learner.load_state_dict(done.tensors)
+        load_state(learner, done.tensors)
         seconds = float(done.facts["seconds"])
     else:
         checkpoint = checkpoints.of("distillation")

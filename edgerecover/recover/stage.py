@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute
+from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
@@ -128,7 +129,7 @@ def recover(
                 fit_layers(
                     current, teacher, masks, sets.train, settings.batch_size, compute, channels, checkpoints, progress
                 )
-            current.load_state_dict(ranks.from_first(lambda: _on_cpu(current)))
+            load_state(current, ranks.from_first(lambda: _on_cpu(current)))
     if settings.num_steps:
         checkpoint = checkpoints.of("distillation")
         curve = Curve(current, ladder.agreement, settings.num_steps) if ranks.is_first else None
@@ -143,7 +144,7 @@ def recover(
         warnings = distilled.warnings
         ladder.judge(name, current, checkpoint.seconds, curve.points if curve else ())
     best = copy.deepcopy(student).cpu()
-    best.load_state_dict(ladder.best_state)
+    load_state(best, ladder.best_state)
     apply_masks(best, masks)
     return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, warnings)
 
@@ -162,7 +163,7 @@ def _rung(
     checkpoint = checkpoints.of(name.replace(" ", "-"))
     done = ranks.from_first(checkpoint.read)
     if done is not None:
-        student.load_state_dict(done.tensors)
+        load_state(student, done.tensors)
     yield _RungUnderWay(done is not None)
     seconds = done.facts["seconds"] if done else checkpoint.seconds
     if done is None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Lineage, Rung, from_json, sha256_of, to_json
 from edgerecover.config import Recovery
 from edgerecover.files import replace_file
+from edgerecover.models.architectures import load_state
 from edgerecover.recover.stage import Recovered
 
 _WEIGHTS = "recovered.safetensors"
@@ -67,5 +68,5 @@ def read_recovered(folder: Path, student: nn.Module) -> Recovered | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     network = copy.deepcopy(student)
-    network.load_state_dict(load_file(folder / _WEIGHTS))
+    load_state(network, load_file(folder / _WEIGHTS))
     return Recovered(network.eval().requires_grad_(False), rungs, lineage, warnings)

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.architectures import build, load_into
+from edgerecover.models.architectures import build, load_into, load_state
 
 
 def refused(architecture, base_dir, num_classes=None):
@@ -166,3 +166,23 @@ def test_parametrizations_that_hide_their_masks_can_be_loaded():
     weight = torch.rand(4, 8)
     load_into(network, {"0.parametrizations.weight.original": weight, "0.bias": torch.ones(4)}, what="model.pt")
     assert torch.equal(network[0].weight, weight)
+
+
+class Versioned(nn.Module):
+    """Asks for the version number that PyTorch keeps beside a state, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_a_plain_dictionary_is_loaded_where_a_layer_asks_for_its_version():
+    network, other = Versioned(), Versioned()
+    load_state(network, {name: tensor.clone() for name, tensor in other.state_dict().items()})
+    assert torch.equal(network.layer.weight, other.layer.weight)
