@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgerecover.artifacts import (
+    GateStatus,
     Int8Sums,
     Outcome,
     Precision,
@@ -37,6 +38,7 @@ from edgerecover.runtime.race import Entrant, Raced, race
 from edgerecover.runtime.session import CPU
 from edgerecover.twins import TwinFile
 from edgerecover.validate.fidelity import agreement
+from edgerecover.validate.gates import precision_status
 from edgerecover.validate.parity import precision_loss
 from edgerecover.variants import Variants
 
@@ -253,7 +255,8 @@ def placed(
         unfit: variants that the target's runtime does not take, and why.
     """
     ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
-    passing = [runner for runner in ran if runner.precision not in unfit and _passes(runner, profile, target)]
+    verdicts = {id(runner): _verdict(runner, profile, target) for runner in ran}
+    passing = [r for r in ran if r.precision not in unfit and verdicts[id(r)] is GateStatus.PASS]
     shipped = _fastest([runner for runner in runners if runner in passing]) or next(
         runner for runner in ran if runner.precision is Precision.FP32
     )
@@ -262,16 +265,30 @@ def placed(
             yield replace(runner, outcome=Outcome.SHIPPED)
         elif runner.precision in unfit:
             yield replace(runner, outcome=Outcome.REFUSED, note=unfit[runner.precision])
+        elif verdicts[id(runner)] is GateStatus.INCONCLUSIVE:
+            yield replace(runner, outcome=Outcome.UNDECIDED, note=_with_what_can_tell(runner, profile))
         else:
             yield replace(runner, outcome=Outcome.SLOWER if runner in passing else Outcome.LOSES)
     yield from (runner for runner in runners if not runner.latency)
 
 
-def _passes(runner: Runner, profile: Profile, target: Target) -> bool:
+def _verdict(runner: Runner, profile: Profile, target: Target) -> GateStatus:
     """What can be told apart between variants: what precision costs, and the size of the file."""
-    too_large = target.max_file_mb is not None and (runner.size_bytes or 0) / 1e6 > target.max_file_mb.value
-    lost = runner.loss.points if runner.loss else 0.0
-    return lost <= profile.gates.max_precision_loss_points and not too_large
+    if target.max_file_mb is not None and (runner.size_bytes or 0) / 1e6 > target.max_file_mb.value:
+        return GateStatus.FAIL
+    if runner.loss is None:
+        return GateStatus.PASS
+    return precision_status(runner.loss, profile.gates.max_precision_loss_points)
+
+
+def _with_what_can_tell(runner: Runner, profile: Profile) -> str:
+    assert runner.loss is not None, "nothing else is undecided"
+    low, high = runner.loss.interval_points()
+    return (f"{runner.note}; " if runner.note else "") + (
+        f"it lost {runner.loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement on {runner.loss.num_images} "
+        f"images, which may be chance; {profile.gates.max_precision_loss_points:g} are allowed. More images can tell: "
+        f"raise synthesis.num_held_back in a profile of your own"
+    )
 
 
 def _fastest(passing: Sequence[Runner]) -> Runner | None:

@@ -41,9 +41,17 @@ def test_the_fastest_is_shipped_and_the_rest_stands_in_order():
 
 
 def test_what_loses_more_than_the_profile_allows_is_not_shipped():
-    found = outcomes(runner(FP32, 3.0), runner(INT8, 1.0, lost=3))
+    found = outcomes(runner(FP32, 3.0), runner(INT8, 1.0, lost=10))
     assert found == [("int8, onnxruntime", Outcome.LOSES), ("fp32, onnxruntime", Outcome.SHIPPED)]
     assert outcomes(runner(FP32, 3.0), runner(INT8, 1.0, lost=2))[0] == ("int8, onnxruntime", Outcome.SHIPPED)
+
+
+def test_what_lost_more_than_it_may_by_chance_is_not_shipped_and_not_refused():
+    ran = (runner(FP32, 3.0), dataclasses.replace(runner(INT8, 1.0, lost=3), note="two layers kept"))
+    int8, _ = placed(ran, PROFILE, TARGET, {})
+    assert int8.outcome is Outcome.UNDECIDED
+    assert int8.note.startswith("two layers kept; it lost 1.2 points (")
+    assert "on 256 images, which may be chance; 1 are allowed" in int8.note
 
 
 def test_lower_precision_must_be_surely_faster():

@@ -304,11 +304,10 @@ def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
 
 
 def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
-    """By the measured value: few images make any interval straddle a limit of a point, so it is stated beside it."""
     source = limits.source_of("max_precision_loss_points")
     low, high = loss.interval_points()
     limit = limits.max_precision_loss_points
-    status = GateStatus.PASS if loss.points <= limit else GateStatus.FAIL
+    status = precision_status(loss, limit)
     return Gate(
         name="precision_loss",
         status=status,
@@ -321,9 +320,26 @@ def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
             f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
             f"against float32, {WORDS_AT_MOST[status]} the {limit:g} points of {source}; "
             f"{loss.changed} of {loss.num_images} decisions changed"
-            + advice(status, fail="calibrate it on more images, or leave sensitive layers in a higher precision")
+            + advice(
+                status,
+                fail="calibrate it on more images, or leave sensitive layers in a higher precision",
+                inconclusive=f"on {loss.num_images} images that may be chance, more of them can tell "
+                "(synthesis.num_held_back)",
+            )
         ),
     )
+
+
+def precision_status(loss: PrecisionLoss, limit_points: float) -> GateStatus:
+    """A loss above the limit fails where its interval is above it too; else it may be chance.
+
+    One within the limit passes by what was measured: with no decision changed on 256 images the interval still reaches
+    1.1 points.
+    """
+    if loss.points <= limit_points:
+        return GateStatus.PASS
+    low, _ = loss.interval_points()
+    return GateStatus.FAIL if low > limit_points else GateStatus.INCONCLUSIVE
 
 
 def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:

@@ -257,7 +257,14 @@ def test_a_file_from_elsewhere_is_judged_by_what_there_is_to_compare_with():
 
 @pytest.mark.parametrize(
     ("lost", "won", "status"),
-    [(10, 0, GateStatus.PASS), (11, 0, GateStatus.FAIL), (30, 25, GateStatus.PASS), (0, 5, GateStatus.PASS)],
+    [
+        (10, 0, GateStatus.PASS),
+        (11, 0, GateStatus.INCONCLUSIVE),
+        (30, 0, GateStatus.FAIL),
+        (30, 25, GateStatus.PASS),
+        (70, 55, GateStatus.INCONCLUSIVE),
+        (0, 5, GateStatus.PASS),
+    ],
 )
 def test_lower_precision_may_cost_a_point_of_agreement(lost, won, status):
     gate = gates(precision_loss=PrecisionLoss(1000, lost, won, lost + won + 3))["precision_loss"]
