@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,8 @@ from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
 
 _EVALUATION_BATCH = 128
+Watch = Callable[[str, nn.Module], None]
+"""Is told each rung's name and its student."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def recover(
     checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
     ranks: Ranks = ALONE,
+    watch: Watch = lambda _name, _student: None,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
 
@@ -98,6 +101,7 @@ def recover(
         checkpoints: where to go on from, with the same end as without an interruption; of these very arguments.
         progress: where to report.
         ranks: that share the work; the first one's answer counts, and it alone judges, writes and reports.
+        watch: gets each rung's name and its student, which it must leave as it is.
     """
     checkpoints = checkpoints if ranks.is_first else NO_CHECKPOINTS
     teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -105,7 +109,7 @@ def recover(
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
     judge = _Ladder if ranks.is_first else _Onlooker
-    ladder = judge(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress)
+    ladder = judge(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress, watch=watch)
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and ranks.from_first(
         lambda: is_protected(lineage, current, teacher, sets, compute)
@@ -175,9 +179,16 @@ class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
     def __init__(
-        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+        self,
+        teacher: nn.Module,
+        images: ImageSet,
+        compute: Compute,
+        *,
+        is_guided: bool,
+        progress: Progress = SILENT,
+        watch: Watch = lambda _name, _student: None,
     ) -> None:
-        self._images, self._compute, self._progress = images, compute, progress
+        self._images, self._compute, self._progress, self._watch = images, compute, progress, watch
         self._teacher_logits_NK = logits_on(teacher, images, compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
@@ -217,6 +228,7 @@ class _Ladder:
         if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
             self._best = len(self._rungs) - 1
             self.best_state = _on_cpu(candidate)
+        self._watch(name, candidate)
 
     def _is_more_than_chance(self, agrees_N: Tensor, kl_N: Tensor) -> bool:
         """Whether images were won from the student as it came by more than the standard error of their number.
@@ -250,7 +262,14 @@ class _Onlooker(_Ladder):
     """In every process but the first, which alone judges."""
 
     def __init__(
-        self, teacher: nn.Module, images: ImageSet, compute: Compute, *, is_guided: bool, progress: Progress = SILENT
+        self,
+        teacher: nn.Module,
+        images: ImageSet,
+        compute: Compute,
+        *,
+        is_guided: bool,
+        progress: Progress = SILENT,
+        watch: Watch = lambda _name, _student: None,
     ) -> None:
         self.best_state = {}
 

@@ -16,10 +16,10 @@ def agreement(network, teacher, images, cpu):
 
 @pytest.fixture
 def climb(student_and_masks, teacher, sets, recovery, cpu):
-    def climb(student=None, **changes):
+    def climb(student=None, watch=lambda _name, _student: None, **changes):
         given, masks = student_and_masks
         settings = recovery.model_copy(update=changes)
-        return recover(student or given, teacher, masks, sets, settings, seed=0, compute=cpu)
+        return recover(student or given, teacher, masks, sets, settings, seed=0, compute=cpu, watch=watch)
 
     return climb
 
@@ -41,6 +41,14 @@ def test_each_rung_is_measured_and_the_best_is_handed_back(climb, student_and_ma
     assert best.agreement > recovered.rungs[0].agreement + 0.2
     assert best.agreement == pytest.approx(agreement(recovered.student, teacher, sets.calibration, cpu))
     assert [rung.seconds > 0 for rung in recovered.rungs] == [False, True, True]
+
+
+def test_who_watches_gets_the_student_of_every_rung(climb, teacher, sets, cpu):
+    watched = []
+    recovered = climb(
+        watch=lambda name, student: watched.append((name, agreement(student, teacher, sets.calibration, cpu)))
+    )
+    assert watched == [(rung.name, pytest.approx(rung.agreement)) for rung in recovered.rungs]
 
 
 def test_least_squares_is_a_rung_of_its_own(climb):
