@@ -321,7 +321,7 @@ def prune_file(
     trust_code: bool,
     trust_pickle: bool = False,
 ) -> PrunedFile:
-    """Prune a dense checkpoint by magnitude and write it as safetensors; masks are its zeros, channels its shapes.
+    """Prune a dense checkpoint by magnitude and write its weights; masks are its zeros, channels its shapes.
 
     Raises:
         BadInputError: the checkpoint cannot be opened or pruned so, or `out` cannot be written.
@@ -333,7 +333,7 @@ def prune_file(
     dense = copy.deepcopy(network)
     pruned = prune(network, pruning, known_input)
     try:
-        replace_file(out, weights_of(pruned.network))
+        replace_file(out, weights_of(pruned.network, out.suffix.lower()))
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
     narrower = pruning.pattern == "channel"

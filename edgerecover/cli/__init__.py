@@ -21,7 +21,7 @@ from edgerecover import __version__
 from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
-from edgerecover.cli.console import internal_error, show_error, write_nearest
+from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
 from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
@@ -59,6 +59,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
+    if type(sys.stdout) is io.TextIOWrapper and type(sys.stderr) is io.TextIOWrapper:  # not in a program that calls us
+        sys.stdout, sys.stderr = outlive_pipe(sys.stdout), outlive_pipe(sys.stderr)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     if threading.current_thread() is threading.main_thread():
@@ -76,9 +78,6 @@ def main() -> None:
         if debug:
             raise
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_INTERNAL)
     except Exception as error:
         if debug:
             raise

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.options import JsonOption
+from edgerecover.cli.options import ForceOption, JsonOption
+from edgerecover.cli.outputs import require_free, require_new_folder
 from edgerecover.cli.reports import drawing, page_of, write_page
 from edgerecover.errors import BadInputError
 
@@ -76,12 +77,15 @@ def bundle_show(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the report there as one HTML file instead of showing it.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Verify BUNDLE and show the report inside it."""
     from edgerecover.artifacts import to_json
     from edgerecover.bundle.verify import read_report, verify_bundle
 
+    if html is not None:
+        require_free("--html", html, force=force)
     verified = verify_bundle(bundle)
     report = read_report(verified)
     if html is not None:
@@ -99,12 +103,15 @@ def bundle_show(
 def bundle_pack(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Archive to write. [BUNDLE.tar]")] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write BUNDLE as one archive: the same files give the same bytes."""
     from edgerecover.bundle.carry import archive_path, pack_bundle
 
-    _show_verified(pack_bundle(bundle, out or archive_path(bundle)), as_json)
+    path = out or archive_path(bundle)
+    require_free("--out", path, force=force)
+    _show_verified(pack_bundle(bundle, path), as_json)
 
 
 @app.command("unpack")
@@ -117,6 +124,7 @@ def bundle_unpack(
     issuer: IssuerOption = None,
     trust_config: TrustConfigOption = None,
     staging: StagingOption = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the folder of ARCHIVE, once all of it is verified."""
@@ -125,6 +133,7 @@ def bundle_unpack(
     folder = out or archive.with_name(archive_stem(archive))
     if folder == archive:
         raise BadInputError(f"{archive} does not end in .tar", hint="name the folder to write with --out")
+    require_new_folder("--out", folder, force=force)
     trusted = trusted_by(public_key, certificates, identity, issuer, trust_config, staging)
     _show_verified(unpack_bundle(archive, folder, trusted), as_json)
 

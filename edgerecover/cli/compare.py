@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.options import JsonOption
+from edgerecover.cli.options import ForceOption, JsonOption
+from edgerecover.cli.outputs import require_free
 from edgerecover.cli.reports import drawing, write_page
 
 
@@ -18,12 +19,15 @@ def compare(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write it there as one HTML file instead of showing it.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Verify bundles A and B and show what changed from A to B, and whether it is more than chance."""
     from edgerecover.artifacts import to_json
     from edgerecover.comparing import compare as put_side_by_side
 
+    if html is not None:
+        require_free("--html", html, force=force)
     with drawing(f"{a}, {b}"):
         both = put_side_by_side(a, b)
     if html is not None:

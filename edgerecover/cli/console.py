@@ -32,6 +32,28 @@ def write_nearest(stream: io.TextIOWrapper) -> None:
     stream.reconfigure(errors="edgerecover.nearest")
 
 
+class _OutlivingPipe(io.FileIO):
+    """A descriptor that goes on taking what is written when whoever read it has gone: `run … | head`."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def outlive_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream, for which a closed pipe is no error: a run is not ended by its reader, nor is its exit code."""
+    stream.flush()
+    raw = _OutlivingPipe(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering or stream is sys.stderr,
+    )
+
+
 def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

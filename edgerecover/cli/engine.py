@@ -9,7 +9,8 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.options import EventsOption, JsonOption, TargetOption
+from edgerecover.cli.options import EventsOption, ForceOption, JsonOption, TargetOption
+from edgerecover.cli.outputs import beside_bundle, require_free
 from edgerecover.errors import EXIT_GATE_FAILED, BadInputError, MissingError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def engine_build(
     timing_cache: Annotated[
         Path | None, typer.Option("--timing-cache", help="File in which TensorRT keeps what it has timed.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -55,7 +57,8 @@ def engine_build(
     recipe = recipe_for(device, _precision(onnx), batch=_batch(batch), sparse_weights=sparse)
     recipe = replace(recipe, workspace_mb=workspace_mb or recipe.workspace_mb, tf32=tf32, dla_core=dla_core)
     _check_machine(device, recipe)
-    path = out or onnx.with_name(f"{onnx.stem}.{device.name}.engine")
+    path = out or beside_bundle(onnx.parent) / f"{onnx.stem}.{device.name}.engine"
+    require_free("--out", path, force=force)
     with following("engine build", events=events) as progress, progress.task("build engine", 1, "engine") as task:
         facts = build_engine(onnx, recipe, path, timing_cache=timing_cache)
         task.advance()

@@ -24,6 +24,7 @@ from edgerecover.cli.console import as_json_text, print_json, stdout
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import whole_numbers
 from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
+from edgerecover.cli.outputs import require_outside
 from edgerecover.errors import EXIT_PASS, BadInputError, EdgeRecoverError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def gate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to judge; it is verified first.")],
     baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--baseline", help="The release before: a bundle, or a .json of its numbers. The first run writes it."
-        ),
+        typer.Option("--baseline", help="The release before: a bundle, or a .json of its numbers."),
     ] = None,
     profile: Annotated[
         str | None,
@@ -68,6 +67,9 @@ def gate(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Run nothing here; take latencies from the bundle's report.")
     ] = False,
+    init_baseline: Annotated[
+        bool, typer.Option("--init-baseline", help="Where there is no baseline yet, make this release it.")
+    ] = False,
     update_baseline: Annotated[
         bool, typer.Option("--update-baseline", help="Put this release in the baseline's place when no gate fails.")
     ] = False,
@@ -91,6 +93,11 @@ def gate(
     events: EventsOption = None,
 ) -> None:
     """Judge BUNDLE by its limits and beside the release before: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
+    for flag, path in (("--junit", junit), ("--summary", summary), ("--result", result)):
+        if path is not None:
+            require_outside(flag, path)
+            if baseline is not None and path.absolute() == baseline.absolute():
+                raise BadInputError(f"{flag} {path}: is the baseline", hint=f"name another file with {flag}")
     outputs = _Outputs(bundle, junit, summary, result, github)
     with following("gate", events=events) as progress:
         try:
@@ -108,6 +115,7 @@ def gate(
                 seconds=seconds,
                 max_races=races,
                 cores=whole_numbers("--cores", cores, least=0),
+                init=init_baseline,
                 update=update_baseline,
                 seed=seed,
                 trusted=trusted_by(public_key, certificates, identity, issuer, trust_config, staging),

@@ -15,6 +15,7 @@ from edgerecover.cli.options import (
     DeviceOption,
     EvalDataOption,
     EventsOption,
+    ForceOption,
     JsonOption,
     MeanOption,
     RangeOption,
@@ -26,6 +27,7 @@ from edgerecover.cli.options import (
     TeacherArchOption,
     TrustOption,
 )
+from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
 
 
 def validate(
@@ -60,6 +62,7 @@ def validate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -69,13 +72,17 @@ def validate(
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     input = input_spec(input_shape, mean, std, pixel_range)
     require_file(model)
+    if out is not None:
+        require_same_release(out, model, loaded_target.name, force=force)
+    if work is not None:
+        require_outside("--work", work)
     from edgerecover.second_half import FileRequest, validate_file
 
     request = FileRequest(
         model_path=model,
         target=loaded_target,
         profile=loaded_profile,
-        work=work or model.absolute().parent / ".edgerecover",
+        work=work or beside_bundle(model.absolute().parent) / ".edgerecover",
         out=out,
         teacher=teacher,
         student=student,

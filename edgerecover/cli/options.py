@@ -47,6 +47,7 @@ TeacherArchOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 EventsOption = Annotated[
     str | None,

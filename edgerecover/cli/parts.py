@@ -15,6 +15,7 @@ from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
     EventsOption,
+    ForceOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -28,6 +29,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.cli.outputs import beside_bundle, require_free, require_outside, require_suffix
 
 
 class ImageSetName(str, Enum):
@@ -69,7 +71,7 @@ def inspect(
 
 def prune(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the pruned checkpoint (.safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it: .safetensors, or .pt or .pth.")],
     sparsity: SparsityOption = None,
     pattern: Annotated[
         PruningPattern,
@@ -79,9 +81,12 @@ def prune(
     input_shape: ShapeOption = None,
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
     require_checkpoint(model)
+    require_suffix("--out", out, (".safetensors", ".pt", ".pth"))
+    require_free("--out", out, force=force)
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)
@@ -136,6 +141,7 @@ def synthesize(
     from edgerecover.hand_off import DreamRequest, synthesize_images
     from edgerecover.synthesize.stage import SPLITS
 
+    require_outside("--out", out)
     asked = [name.value.replace("-", "_") for name in sets or ()]
     request = DreamRequest(
         teacher=teacher,
@@ -178,6 +184,7 @@ def record_command(
     std: StdOption = None,
     pixel_range: RangeOption = None,
     trust_code: TrustOption = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -187,7 +194,9 @@ def record_command(
     from edgerecover.pipeline import make_record
     from edgerecover.synthesize.record.make import Recording
 
-    path = out or model.with_name(f"{model.stem}.record.safetensors")
+    path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
+    require_suffix("--out", path, (".safetensors",))
+    require_free("--out", path, force=force)
     input = input_spec(input_shape, mean, std, pixel_range)
     with following("record", events=events) as progress:
         facts = make_record(

@@ -20,6 +20,7 @@ from edgerecover.cli.options import (
     DevicePythonOption,
     EvalDataOption,
     EventsOption,
+    ForceOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -37,6 +38,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
@@ -102,6 +104,7 @@ def run_command(
     archive: Annotated[
         bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
     ] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -114,7 +117,10 @@ def run_command(
     from edgerecover.prune import asked_pruning
 
     pruning = asked_pruning(pattern, sparsity)
-    bundle = out or model.parent / f"{model.stem}.{loaded_target.name}.bundle"
+    bundle = out or beside_bundle(model.parent) / f"{model.stem}.{loaded_target.name}.bundle"
+    require_same_release(bundle, model, loaded_target.name, force=force)
+    if work is not None:
+        require_outside("--work", work)
     from edgerecover.pipeline import Request
 
     request = Request(

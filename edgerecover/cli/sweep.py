@@ -30,6 +30,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.cli.outputs import beside_bundle, require_outside
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def sweep_command(
     for path in (teacher, eval_data, record):
         if path is not None:
             require_file(path)
-    folder = out or model.parent / f"{model.stem}.{loaded_target.name}.sweep"
+    folder = out or beside_bundle(model.parent) / f"{model.stem}.{loaded_target.name}.sweep"
+    require_outside("--out", folder)
     if ray:
         from edgerecover.sweep.jobs import require_ray
 

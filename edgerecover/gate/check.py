@@ -44,7 +44,7 @@ class GateRequest:
 
     bundle: Path
     baseline: Path | None = None
-    """Another bundle, or a .json file; NAME.bundle and NAME.json are written where they are not there yet."""
+    """Another bundle, or a .json file of its numbers."""
     profile: Profile | None = None
     """Whose limits take the place of the bundle's."""
     limits: tuple[LimitsFile, str] | None = None
@@ -59,6 +59,8 @@ class GateRequest:
     """and answers at least so many."""
     max_races: int = MAX_RACES
     cores: tuple[int, ...] = ()
+    init: bool = False
+    """There may be no baseline yet: this release becomes it, if no gate fails."""
     update: bool = False
     """Put this release in the baseline's place, if no gate fails."""
     seed: int = 0
@@ -148,10 +150,16 @@ def _verified(path: Path, request: GateRequest, ends: ExitStack, progress: Progr
 def _before(request: GateRequest, ends: ExitStack, progress: Progress) -> _Before:
     place = request.baseline
     if place is None:
-        if request.update:
-            raise BadInputError("--update-baseline needs --baseline", hint="name the bundle or .json file to write")
+        if request.update or request.init:
+            flag = "--update-baseline" if request.update else "--init-baseline"
+            raise BadInputError(f"{flag} needs --baseline", hint="name the bundle or .json file to write")
         return _Before()
     is_there = place.exists() or place.is_symlink()
+    if not is_there and not request.init:
+        raise BadInputError(
+            f"--baseline {place}: does not exist",
+            hint="is its name right? Where there is no release before, --init-baseline makes this one the baseline",
+        )
     if place.is_dir() or (is_there and place.suffix == ARCHIVE_SUFFIX):
         if request.update and not place.is_dir():
             raise BadInputError(
@@ -164,7 +172,7 @@ def _before(request: GateRequest, ends: ExitStack, progress: Progress) -> _Befor
     if is_there or place.suffix != ".bundle":
         raise BadInputError(
             f"{place} {'is no bundle' if is_there else 'does not exist'}",
-            hint="a baseline is a bundle or a .json file; the first run writes NAME.bundle or NAME.json",
+            hint="a baseline is a bundle, or a .json file of its numbers: NAME.bundle or NAME.json",
         )
     return _Before(place)
 

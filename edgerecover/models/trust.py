@@ -29,7 +29,7 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class TrustRecord:
-    """What was trusted: the sha256 of each TOML and importable file under a folder, by POSIX relative path."""
+    """What was trusted: the sha256 of each model.toml and importable file under a folder, by POSIX relative path."""
 
     folder: Path
     files: dict[str, str]
@@ -46,7 +46,7 @@ def trust(folder: Path) -> TrustRecord:
         raise BadInputError(f"{folder}: is not a folder", hint="name the folder that holds model.toml")
     record = TrustRecord(folder, _hashes(folder))
     if not record.files:
-        raise BadInputError(f"{folder}: holds neither TOML nor Python files, so there is nothing to trust")
+        raise BadInputError(f"{folder}: holds neither model.toml nor Python files, so there is nothing to trust")
     records = _read_records()
     records[str(folder)] = record.files
     _write_records(records)
@@ -70,6 +70,7 @@ def require_trust(folder: Path, needed: Path) -> None:
         raise BadInputError(
             f"{needed}: would run Python code from {folder}, a folder that you have not trusted", hint=hint
         )
+    recorded = {name: sha256 for name, sha256 in recorded.items() if _is_code(name)}
     if differences := _differences(recorded, _hashes(folder)):
         raise BadInputError(
             f"{needed}: the code in {folder} is not what you trusted:\n  " + "\n  ".join(differences), hint=hint
@@ -110,8 +111,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _code_files(folder: Path) -> Iterator[Path]:
-    """TOML files and all that Python can import; links are followed, because imports follow them."""
-    suffixes = (".toml", *importlib.machinery.all_suffixes())
+    """Each model.toml, which names what is run, and all that Python can import; links are followed, as imports do."""
     visited: set[Path] = set()
     num_entries = 0
     for parent, subfolders, names in os.walk(folder, followlinks=True):
@@ -124,7 +124,12 @@ def _code_files(folder: Path) -> Iterator[Path]:
         num_entries += len(names) + len(subfolders)
         if num_entries > MAX_ENTRIES:
             raise _too_large(folder, f"{MAX_ENTRIES:,} files")
-        yield from (here / name for name in sorted(names) if name.endswith(suffixes) and (here / name).is_file())
+        yield from (here / name for name in sorted(names) if _is_code(name) and (here / name).is_file())
+
+
+def _is_code(name: str) -> bool:
+    """A profile or a note beside the model runs nothing, and may change."""
+    return name.rpartition("/")[2] == "model.toml" or name.endswith(tuple(importlib.machinery.all_suffixes()))
 
 
 def _may_hold_code(folder: Path) -> bool:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Lineage, Rung, from_json, sha256_of, to_json
@@ -34,11 +36,16 @@ def recovery_key(
     return digest.hexdigest()[:16]
 
 
-def weights_of(network: nn.Module) -> bytes:
-    """The network's state as a safetensors file."""
+def weights_of(network: nn.Module, suffix: str = ".safetensors") -> bytes:
+    """The network's state as the content of a file with that suffix: safetensors, or else what torch.save writes."""
     from safetensors.torch import save
 
-    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()})
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    if suffix == ".safetensors":
+        return save(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def write_recovered(folder: Path, recovered: Recovered) -> None:

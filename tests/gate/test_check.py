@@ -28,7 +28,8 @@ def statuses(result):
 
 
 def judged(bundle, **request):
-    """Without measuring, which most of the gate needs not."""
+    """Without measuring, which most of the gate needs not; a first baseline is wanted."""
+    request.setdefault("init", "baseline" in request)
     return gate(GateRequest(bundle, measure=False, **request))
 
 
@@ -171,6 +172,13 @@ def test_a_baseline_that_is_none_is_refused(make_release, tmp_path, name):
     with pytest.raises(BadInputError) as caught:
         judged(make_release("a.bundle"), baseline=tmp_path / name)
     assert caught.value.hint
+
+
+def test_a_baseline_that_is_not_there_is_refused_unless_it_is_the_first(make_release, tmp_path):
+    with pytest.raises(BadInputError, match="does not exist") as caught:
+        judged(make_release("a.bundle"), baseline=tmp_path / "mistyped.json", init=False)
+    assert "--init-baseline" in caught.value.hint
+    assert not (tmp_path / "mistyped.json").exists()
 
 
 def test_a_baseline_for_another_target_is_refused(make_release, tmp_path):

@@ -119,7 +119,8 @@ NO_MEASURE = {"arguments": "--no-measure\n"}
 def test_the_action_gates_a_bundle_and_tells_the_job(shell, bundle):
     bundle("new.bundle")
     job = Job(shell)
-    done, outputs = job.run_action({"bundle": "new.bundle", "baseline": "last.bundle", **NO_MEASURE})
+    asked = {"bundle": "new.bundle", "baseline": "last.bundle", "init-baseline": "true", **NO_MEASURE}
+    done, outputs = job.run_action(asked)
     assert (done.returncode, outputs) == (0, {"verdict": "pass", "exit-code": "0"}), done.stderr
     assert shell.asked.read_text().split()[-1] == str(ROOT)
     assert job.summary.read_text().startswith("## ✅ PASS: new.bundle for toy")

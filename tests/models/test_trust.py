@@ -52,7 +52,7 @@ def test_changed_new_and_deleted_files_are_named(project):
     require_trust(project, project / "nets.py")
 
 
-@pytest.mark.parametrize("name", ["nets.so", "parts/hidden.pyc", "other.toml"])
+@pytest.mark.parametrize("name", ["nets.so", "parts/hidden.pyc", "parts/model.toml"])
 def test_anything_that_could_be_imported_counts(project, name):
     trust(project)
     (project / name).write_bytes(b"\x00")
@@ -84,7 +84,7 @@ def test_linked_folders_are_followed_and_may_be_circular(project, tmp_path):
 
 
 def test_nothing_to_trust(tmp_path):
-    with pytest.raises(BadInputError, match="neither TOML nor Python"):
+    with pytest.raises(BadInputError, match="neither model.toml nor Python"):
         trust(tmp_path)
     with pytest.raises(BadInputError, match="is not a folder"):
         trust(tmp_path / "absent")
@@ -132,3 +132,10 @@ def test_two_folders_are_kept_apart(project, tmp_path, trust_file):
     trust(other)
     require_trust(project, project / "nets.py")
     assert set(json.loads(trust_file.read_text())["folders"]) == {str(project.resolve()), str(other.resolve())}
+
+
+def test_a_profile_or_a_note_beside_the_model_revokes_nothing(project):
+    trust(project)
+    (project / "profile.toml").write_text('name = "mine"\n')
+    (project / "notes.md").write_text("what was tried\n")
+    require_trust(project, project / "model.toml")
