@@ -84,7 +84,7 @@ def test_linked_folders_are_followed_and_may_be_circular(project, tmp_path):
 
 
 def test_nothing_to_trust(tmp_path):
-    with pytest.raises(BadInputError, match="neither model.toml nor Python"):
+    with pytest.raises(BadInputError, match=r"neither model\.toml nor Python"):
         trust(tmp_path)
     with pytest.raises(BadInputError, match="is not a folder"):
         trust(tmp_path / "absent")
