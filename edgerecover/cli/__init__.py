@@ -67,7 +67,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         _refuse_several(arguments)
-        app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
+        try:
+            app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
+        finally:
+            sys.stdout.flush()  # a full device is told here, not by the interpreter at its end
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EdgeRecoverError as error:

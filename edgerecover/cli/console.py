@@ -32,20 +32,30 @@ def write_nearest(stream: io.TextIOWrapper) -> None:
     stream.reconfigure(errors="edgerecover.nearest")
 
 
-class _OutlivingPipe(io.FileIO):
-    """A descriptor that goes on taking what is written when whoever read it has gone: `run … | head`."""
+class _LastingPipe(io.FileIO):
+    """A descriptor that goes on taking what is written when whoever read it has gone: `run … | head`.
+
+    Where the device is full, that is raised once: what is written after it is lost, and says so no second time.
+    """
+
+    _is_lost = False
 
     def write(self, data: Any) -> int:
+        if self._is_lost:
+            return len(data)
         try:
             return super().write(data) or 0
         except BrokenPipeError:
             return len(data)
+        except OSError:
+            self._is_lost = True
+            raise
 
 
 def outlive_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     """The same stream, for which a closed pipe is no error: a run is not ended by its reader, nor is its exit code."""
     stream.flush()
-    raw = _OutlivingPipe(stream.fileno(), "w", closefd=False)
+    raw = _LastingPipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
