@@ -369,7 +369,8 @@ def test_no_trace_when_stdout_is_full(digits: Path) -> None:
             [sys.executable, "-m", "edgerecover", "targets", "list", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=digits,
         )  # fmt: skip
-    assert done.returncode != 0
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgerecover.errors import EdgeRecoverError
+from edgerecover.errors import BadInputError, EdgeRecoverError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +83,10 @@ def show_error(error: EdgeRecoverError) -> None:
 
 
 def internal_error(error: Exception) -> EdgeRecoverError:
-    """What nobody foresaw, as an error of ours."""
+    """What nobody foresaw, as an error of ours; a full device is nobody's fault."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename else ""
+        return BadInputError(f"{where}{error.strerror}", hint="free some space there, or write to another place")
     return EdgeRecoverError(
         f"internal error: {type(error).__name__}: {error}",
         hint="this is a fault of edgerecover; run again with --debug and report the trace",
