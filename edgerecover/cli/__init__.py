@@ -22,7 +22,7 @@ from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, 
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
-from edgerecover.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
+from edgerecover.errors import EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
     name="edgerecover",
@@ -84,8 +84,9 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        show_error(internal_error(error))
-        sys.exit(EXIT_INTERNAL)
+        internal = internal_error(error)
+        show_error(internal)
+        sys.exit(internal.exit_code)
 
 
 def _refuse_several(arguments: Sequence[str]) -> None:
