@@ -1,24 +1,22 @@
 """Channel pruning: the layers become narrower, in shape and in work, by the magnitudes of whole channels.
 
-Torch-Pruning (Fang et al. 2023, DepGraph, arXiv 2301.12900) finds which layers must shrink together. What it returns is
-not taken on trust: the pruned network must compute what the dense one computes with the removed channels at zero.
+What hangs together is found in Torch-Pruning's graph (`edgerecover.prune.coupled`) and not taken on trust: the pruned
+network must compute what the dense one computes with the removed channels at zero.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import warnings
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.channels import match_channels
-from edgerecover.models.macs import count_macs
+from edgerecover.models.macs import count_macs, macs_by_weight
 from edgerecover.models.sparsity import prunable_weights
+from edgerecover.prune.coupled import CannotFollowError, Cut, Group, cut, find_groups
+from edgerecover.prune.widths import Work, choose_widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,21 +26,29 @@ MACS_TOLERANCE = 0.03
 
 ROUGH_TOLERANCE = 0.2
 """Of a network that is there for its latency alone."""
-_CLOSE_ENOUGH = 0.005
-_MAX_TRIALS = 10
+
+WIDTH_MULTIPLE = 8
+"""Channels that kernels take at a time on most machines; a target may ask for another number."""
+
+_HINT = "--pattern unstructured or 2:4 leaves the shapes as they are"
 
 
-def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float, *, roughly: bool = False) -> nn.Module:
+def prune_channels(
+    network: nn.Module, input: InputSpec, macs_removed: float, *, multiple: int = WIDTH_MULTIPLE, roughly: bool = False
+) -> nn.Module:
     """A copy of `network` with the weakest channels of each layer taken out, by the L2 norm of their weights.
 
-    All layers lose the same fraction of their channels; the classifier keeps its outputs. Where layers cannot lose
-    channels without breaking the network (a shortcut that pads with zeros, a shuffle), those stay as wide as they are.
+    All layers lose about the same fraction of their channels, such that their widths are multiples of `multiple`; the
+    classifier keeps its outputs. Where layers cannot lose channels without breaking the network (a shortcut that pads
+    with zeros, a shuffle), those stay as wide as they are.
 
     Args:
         network: on the CPU, in eval mode; not changed.
         input: shape of the images.
         macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1;
             met within MACS_TOLERANCE.
+        multiple: of channels, a power of two; where the layers are too few or too narrow to meet the MACs with it, its
+            half, and so on. See `ragged_layers`.
         roughly: be quick: within ROUGH_TOLERANCE is near enough, and a network with layers that cannot lose channels is
             refused instead of searched for them.
 
@@ -58,74 +64,52 @@ def prune_channels(network: nn.Module, input: InputSpec, macs_removed: float, *,
     if name := _foreign(network):
         raise BadInputError(
             f"{name} of this network holds weights that are no Conv, Linear or batch norm: no channels can be removed",
-            hint="--pattern unstructured or 2:4 leaves the shapes as they are",
+            hint=_HINT,
         )
     images_NCHW = _images(input)
-    # Half of the channels everywhere: where that works, other fractions do.
-    fixed: tuple[str, ...] = ()
-    if not _can_lose_half(network, images_NCHW, fixed):
-        fixed = () if roughly else _unprunable(network, images_NCHW)
-        if not fixed or not _can_lose_half(network, images_NCHW, fixed):
-            raise BadInputError(
-                "no layer of this network can lose channels without breaking it",
-                hint="--pattern unstructured or 2:4 leaves the shapes as they are",
-            )
-    return _closest(
-        network,
-        lambda ratio: _narrowed(network, images_NCHW, ratio, fixed),
-        input,
-        macs_removed,
-        *((ROUGH_TOLERANCE, ROUGH_TOLERANCE) if roughly else (MACS_TOLERANCE, _CLOSE_ENOUGH)),
-    )
-
-
-# --- the fraction asked for -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Trial:
-    network: nn.Module
-    removed: float
-
-
-def _closest(
-    network: nn.Module,
-    attempt: Callable[[float], nn.Module | None],
-    input: InputSpec,
-    macs_removed: float,
-    tolerance: float,
-    close_enough: float,
-) -> nn.Module:
-    """Bisect the fraction of channels; the first guess is that MACs fall with its square."""
-    dense_macs = count_macs(network, input.shape)
-    low, high, ratio = 0.0, 1.0, 1 - math.sqrt(1 - macs_removed)
-    best: _Trial | None = None
-    for _ in range(_MAX_TRIALS):
-        narrower = attempt(ratio)
-        if narrower is None:  # a layer ran out of channels
-            high, ratio = ratio, (low + ratio) / 2
-            continue
-        trial = _Trial(narrower, 1 - count_macs(narrower, input.shape) / dense_macs)
-        if best is None or abs(trial.removed - macs_removed) < abs(best.removed - macs_removed):
-            best = trial
-        if abs(trial.removed - macs_removed) <= close_enough:
-            break
-        low, high = (ratio, high) if trial.removed < macs_removed else (low, ratio)
-        ratio = (low + high) / 2
-    if best is None or abs(best.removed - macs_removed) > tolerance:
-        found = f"; the nearest that channels allow is {best.removed:.2f}" if best else ""
+    groups = _free_groups(network, images_NCHW, roughly)
+    work = Work(groups, macs_by_weight(network, input.shape))
+    tolerance = ROUGH_TOLERANCE if roughly else MACS_TOLERANCE
+    units = _nearest(groups, work, macs_removed, multiple, tolerance)
+    narrower = _narrowed(network, groups, [group.num_units - kept for group, kept in zip(groups, units, strict=True)])
+    if narrower is None or not _is_subnetwork(narrower, network, images_NCHW):
+        raise BadInputError(f"this network cannot lose {macs_removed:g} of its MACs without breaking", hint=_HINT)
+    removed = 1 - count_macs(narrower.network, input.shape) / count_macs(network, input.shape)
+    if abs(removed - macs_removed) > tolerance:
         raise BadInputError(
-            f"sparsity {macs_removed:g} of the MACs cannot be reached within {tolerance:g}{found}",
+            f"sparsity {macs_removed:g} of the MACs cannot be reached within {tolerance:g}; "
+            f"the nearest that channels allow is {removed:.2f}",
             hint="ask for that, or for less",
         )
-    return best.network
+    return narrower.network
+
+
+def ragged_layers(dense: nn.Module, narrower: nn.Module, multiple: int = WIDTH_MULTIPLE) -> dict[str, int]:
+    """Output channels of layers that lost some and are left with no multiple, by name."""
+    before, after = prunable_weights(dense), prunable_weights(narrower)
+    return {
+        key: len(weight)
+        for key, weight in after.items()
+        if key in before and len(weight) < len(before[key]) and len(weight) % multiple
+    }
+
+
+def _nearest(
+    groups: Sequence[Group], work: Work, macs_removed: float, multiple: int, tolerance: float
+) -> tuple[int, ...]:
+    """Units to keep: in the largest multiple that meets the MACs, or the nearest to them."""
+    nearest = choose_widths(groups, work, macs_removed, multiple)
+    while multiple > 1 and abs(1 - work.kept(nearest) - macs_removed) > tolerance:
+        multiple //= 2
+        other = choose_widths(groups, work, macs_removed, multiple)
+        nearest = min(nearest, other, key=lambda units: abs(1 - work.kept(units) - macs_removed))
+    return nearest
 
 
 def _foreign(network: nn.Module) -> str | None:
     """The first module with parameters of a kind that channels are not followed through; None when there is none.
 
-    Torch-Pruning takes 24 GB and more to follow the shifted windows of a Swin transformer, and gives up on others with
-    whatever exception comes; what it is known to handle is asked first.
+    Torch-Pruning gives up on others with whatever exception comes; what it is known to handle is asked first.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -142,74 +126,78 @@ def _foreign(network: nn.Module) -> str | None:
     )
 
 
-# --- one attempt ----------------------------------------------------------------------------------------
+# --- groups that may lose channels -----------------------------------------------------------------------
 
 
-def _narrowed(network: nn.Module, images_NCHW: Tensor, ratio: float, fixed: Collection[str]) -> nn.Module | None:
-    """A copy without `ratio` of the channels of every layer but those `fixed`; None when it does not work any more."""
-    torch_pruning = _torch_pruning()
-    narrower = copy.deepcopy(network).requires_grad_(True)
-    classifier = _layers(network)[-1]
+def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tuple[Group, ...]:
+    """Groups that can all lose half of their channels; where that works, other fractions do."""
+    refused = BadInputError("no layer of this network can lose channels without breaking it", hint=_HINT)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch_pruning.pruner.MagnitudePruner(
-                narrower,
-                images_NCHW,
-                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-                pruning_ratio=ratio,
-                ignored_layers=[narrower.get_submodule(name) for name in (classifier, *fixed)],
-            ).step()
-        fits = narrower(images_NCHW).shape == network(images_NCHW).shape
-    except Exception:  # a library that rewrites networks raises anything on one that it does not understand
+        groups = find_groups(network, images_NCHW, {_layers(network)[-1]})
+    except CannotFollowError as error:
+        raise BadInputError(f"the channels of this network cannot be followed: {error}", hint=_HINT) from error
+    except MissingError:
+        raise
+    except Exception as error:  # a library that takes networks apart raises anything on one it does not understand
+        raise refused from error
+
+    def can_lose_half(some: Sequence[Group]) -> bool:
+        narrower = _narrowed(network, some, [group.num_units // 2 for group in some])
+        return (
+            narrower is not None
+            and _is_subnetwork(narrower, network, images_NCHW)
+            and (roughly or _is_recognised(narrower.network, network, images_NCHW))
+        )
+
+    if can_lose_half(groups):
+        return groups
+    free = () if roughly else tuple(group for group in groups if can_lose_half([group]))
+    if not can_lose_half(free):
+        raise refused
+    return free
+
+
+def _narrowed(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[int]) -> Cut | None:
+    """Without the weakest units of each group; None where nothing goes or the network does not survive it."""
+    try:
+        found = cut(network, groups, [group.weakest(gone) for group, gone in zip(groups, num_removed, strict=True)])
+    except Exception:  # see `_free_groups`
         return None
-    return narrower.eval() if fits else None
+    return found if found.kept else None
 
 
-def _is_subnetwork(narrower: nn.Module, network: nn.Module, images_NCHW: Tensor) -> bool:
-    """Whether it has fewer channels and computes what the network does with the others at zero."""
+def _is_subnetwork(narrower: Cut, network: nn.Module, images_NCHW: Tensor) -> bool:
+    """Whether it computes what the network does with the other channels at zero."""
     import torch
+    from torch import nn
 
-    channels = match_channels(network, narrower, tuple(images_NCHW.shape[1:]))  # type: ignore[arg-type]  # C, H, W
-    # Layers with weights of their own: an activation that is called in several places has no channels of its own.
-    weighted = {name: module for name, module in network.named_modules() if list(module.parameters(recurse=False))}
-    kept_by_name = {name: channels.kept[name] for name in weighted if name in channels.kept}
-    known = {name: kept_C for name, kept_C in kept_by_name.items() if kept_C is not None}
-    if not known or len(known) < len(kept_by_name):
-        return False
+    def keep_only(kept: Tensor, layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        return torch.zeros_like(output).index_copy_(dim, kept, output.index_select(dim, kept))
 
-    def keep_only(kept_C: Tensor, _layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        silenced = torch.zeros_like(output)
-        silenced[:, kept_C] = output[:, kept_C]
-        return silenced
-
-    handles = [weighted[name].register_forward_hook(partial(keep_only, kept_C)) for name, kept_C in known.items()]
+    handles = [
+        network.get_submodule(name).register_forward_hook(partial(keep_only, torch.tensor(kept, dtype=torch.long)))
+        for name, kept in narrower.kept.items()
+    ]
     try:
         with torch.no_grad():
-            expected_NK, found_NK = network(images_NCHW), narrower(images_NCHW)
+            expected_NK, found_NK = network(images_NCHW), narrower.network(images_NCHW)
+    except Exception:  # channels that were followed wrongly: shapes that do not fit each other, in anyone's forward
+        return False
     finally:
         for handle in handles:
             handle.remove()
-    difference = float((found_NK - expected_NK).abs().max())
-    return expected_NK.shape == found_NK.shape and difference <= 1e-3 * float(expected_NK.abs().max())
-
-
-def _can_lose_half(network: nn.Module, images_NCHW: Tensor, fixed: Collection[str]) -> bool:
-    narrower = _narrowed(network, images_NCHW, 0.5, fixed)
-    try:
-        return narrower is not None and _is_subnetwork(narrower, network, images_NCHW)
-    except RuntimeError:  # channels that were followed wrongly: shapes that do not fit each other
-        return False
-
-
-def _unprunable(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
-    """Layers whose outputs, pruned alone, break the network; found by trying each."""
-    layers = _layers(network)[:-1]
-    return tuple(
-        name
-        for name in layers
-        if not _can_lose_half(network, images_NCHW, [other for other in layers if other != name])
+    return expected_NK.shape == found_NK.shape and bool(
+        (found_NK - expected_NK).abs().max() <= 1e-3 * expected_NK.abs().max()
     )
+
+
+def _is_recognised(narrower: nn.Module, network: nn.Module, images_NCHW: Tensor) -> bool:
+    """Whether recovery will know which channels are left, from the file alone."""
+    channels = match_channels(network, narrower, tuple(images_NCHW.shape[1:]))  # type: ignore[arg-type]  # C, H, W
+    # Layers with weights of their own: an activation that is called in several places has no channels of its own.
+    weighted = {name for name, module in network.named_modules() if list(module.parameters(recurse=False))}
+    return all(kept is not None for name, kept in channels.kept.items() if name in weighted)
 
 
 def _layers(network: nn.Module) -> list[str]:
@@ -222,14 +210,3 @@ def _images(input: InputSpec) -> Tensor:
     import torch
 
     return torch.rand(2, *input.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def _torch_pruning() -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise MissingError(
-            "--pattern channel needs Torch-Pruning, which is not installed",
-            hint="pip install 'edgerecover[channels]'",
-        ) from error
-    return torch_pruning
