@@ -151,11 +151,13 @@ def _run_process(cells: list[Cell], options: Options) -> int:
 def settings_of(method: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Profile of the images and settings of the recovery, resolved, with the method's and --set's changes."""
     chosen = METHODS[method]
-    images, recipe = (_changed(name, options.changes | chosen.changes) for name in (chosen.images, chosen.recovery))
+    images, recipe = (
+        changed_profile(name, options.changes | chosen.changes) for name in (chosen.images, chosen.recovery)
+    )
     return images, recipe["recovery"]
 
 
-def _changed(profile: str, changes: dict[str, Any]) -> dict[str, Any]:
+def changed_profile(profile: str, changes: dict[str, Any]) -> dict[str, Any]:
     settings = load_profile(profile).model_dump(mode="json")
     for key, value in changes.items():
         table, _, name = key.partition(".")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from edgerecover.models.norms import batch_norms_of
 from edgerecover.models.sparsity import measure
 from edgerecover.recover.stage import Recovered, logits_on, recover
 from edgerecover.runtime.host import this_host
+from edgerecover.runtime.memory import peak_bytes
 from edgerecover.runtime.session import open_session
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.settle import settle
@@ -90,7 +90,7 @@ def main() -> None:
     images = _images(task, recipe, dense, compute)
     for pattern in task.patterns:
         _run_cell(task, recipe, pattern, images, compute)
-    replace_file(results / "process.json", _json(_process(task, images, compute)))
+    replace_file(results / "process.json", json_bytes(_process(task, images, compute)))
 
 
 _AS_THE_FOLDER_SAYS: dict[str, Any] = {
@@ -130,13 +130,13 @@ def _real_sets(task: Task, models: Models, held_back: ImageSet) -> SyntheticSets
     num_calibration = min(_NUM_REAL_CALIBRATION, len(pixels_NCHW) // 4)
     scale = PixelScale(*models.input.bounds())
     return SyntheticSets(
-        train=_on_disk(folder, "train", pixels_NCHW[num_calibration:], scale),
-        calibration=_on_disk(folder, "calibration", pixels_NCHW[:num_calibration], scale),
+        train=on_disk(folder, "train", pixels_NCHW[num_calibration:], scale),
+        calibration=on_disk(folder, "calibration", pixels_NCHW[:num_calibration], scale),
         held_back=held_back,
     )
 
 
-def _on_disk(folder: Path, name: str, pixels_NCHW: np.ndarray, scale: PixelScale) -> ImageSet:
+def on_disk(folder: Path, name: str, pixels_NCHW: np.ndarray, scale: PixelScale) -> ImageSet:
     starts = range(0, len(pixels_NCHW), _SHARD)
     shards = (
         write_shard(folder, f"{name}-{start:05d}", pixels_NCHW[start : start + _SHARD], (), 0, 0.0) for start in starts
@@ -177,11 +177,11 @@ def _run_cell(task: Task, recipe: Profile, pattern: str, images: Images, compute
         "tries": tries if shorter else [],
         "images": task.images,
         "recovery": task.recovery,
-        **_machine(task, compute),
+        **machine(task.num_threads, compute),
     }
     stem = Path(task.results) / pattern.replace(":", "-")
     replace_file(stem.with_suffix(".npz"), _npz(logits))
-    replace_file(stem.with_suffix(".json"), _json(cell))
+    replace_file(stem.with_suffix(".json"), json_bytes(cell))
 
 
 def _recovered(
@@ -191,7 +191,7 @@ def _recovered(
     if kind == "as is":
         return Recovered(models.student, ())
     if kind == "plain bn":
-        return Recovered(_with_plain_bn(models.student, sets.train, settings.batch_size, compute), ())
+        return Recovered(with_plain_bn(models.student, sets.train, settings.batch_size, compute), ())
     return recover(
         models.student, models.teacher, models.masks, sets, settings,
         seed=task.seed, compute=compute, channels=models.channels,
@@ -200,7 +200,7 @@ def _recovered(
 
 
 @torch.no_grad()
-def _with_plain_bn(student: nn.Module, images: ImageSet, batch_size: int, compute: Compute) -> nn.Module:
+def with_plain_bn(student: nn.Module, images: ImageSet, batch_size: int, compute: Compute) -> nn.Module:
     """What is usually done: reset BN, one pass in training mode, a plain average over batches."""
     network = compute.place(copy.deepcopy(student)).eval()
     for layer in batch_norms_of(network).values():
@@ -266,9 +266,9 @@ def _process(task: Task, images: Images, compute: Compute) -> dict[str, Any]:
         "synthesis_s": _synthesis_s(facts),
         "images_per_s": facts.images_per_s,
         "num_synthesized": facts.num_train + facts.num_calibration + facts.num_held_back,
-        "peak_memory_bytes": _peak_memory_bytes(),
+        "peak_memory_bytes": peak_bytes(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if compute.device.type == "cuda" else None,
-        **_machine(task, compute),
+        **machine(task.num_threads, compute),
     }
 
 
@@ -278,15 +278,10 @@ def _synthesis_s(facts: SyntheticFacts) -> float:
     return num_images / facts.images_per_s if facts.images_per_s else 0.0
 
 
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
-
-
-def _machine(task: Task, compute: Compute) -> dict[str, Any]:
+def machine(num_threads: int, compute: Compute) -> dict[str, Any]:
     return {
         "device": str(compute),
-        "num_threads": task.num_threads,
+        "num_threads": num_threads,
         "host": to_json(this_host()),
         "versions": {
             "python": platform.python_version(),
@@ -301,7 +296,7 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode()
 
 
