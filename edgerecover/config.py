@@ -468,13 +468,21 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML") from error
+        raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML", hint="save it as UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
-        raise BadInputError(f"{path}: is not valid TOML: {error}") from error
+        raise BadInputError(
+            f"{path}: is not valid TOML: {error}", hint="correct that line; https://toml.io describes the format"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: nests too deeply, or holds a number too long, to be read") from error
+        raise BadInputError(
+            f"{path}: nests too deeply, or holds a number too long, to be read",
+            hint="simplify it; no file of edgerecover needs that",
+        ) from error
 
 
 def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
@@ -607,14 +615,20 @@ def _extended(
     join: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     if path in seen:
-        raise BadInputError(f"{path}: {kind} extend each other in a circle: {' → '.join(p.stem for p in seen)}")
+        raise BadInputError(
+            f"{path}: {kind} extend each other in a circle: {' → '.join(p.stem for p in seen)}",
+            hint="remove one of the `extends` lines",
+        )
     data = read_toml(path)
     parent = data.pop("extends", None)
     if parent is None:
         return data
     if not isinstance(parent, str):
         word = kind.removesuffix("s")
-        raise BadInputError(f"{path}:{_line_of(path, ['extends'])}: extends: a {word}'s name was expected")
+        raise BadInputError(
+            f"{path}:{_line_of(path, ['extends'])}: extends: a {word}'s name was expected",
+            hint='for example extends = "balanced"',
+        )
     return join(_extended(kind, _find(kind, parent, beside=path.parent), (*seen, path), join=join), data)
 
 
@@ -631,7 +645,7 @@ def _find(kind: Literal["targets", "profiles"], name_or_path: str, beside: Path 
     if name_or_path.endswith(".toml"):
         path = (beside or Path()) / name_or_path
         if not path.is_file():
-            raise BadInputError(f"{word} file {path} does not exist")
+            raise BadInputError(f"{word} file {path} does not exist", hint="check the path")
         return path
     names = shipped_names(kind)
     if name_or_path in names:

@@ -22,7 +22,7 @@ class EdgeRecoverError(Exception):
 
     exit_code = EXIT_INTERNAL
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

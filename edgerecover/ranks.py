@@ -37,6 +37,7 @@ _LAST_WORDS_S = 3.0
 """How long the first process waits for what another one has to say about its end."""
 _STUCK_S = 8.0
 """How long a process may take to hear that it is to stop; torchrun kills it after 30 seconds."""
+_AGAIN = "the same command goes on from what is finished"
 _NOTE = "rank-{rank}.failed.json"
 
 
@@ -114,7 +115,7 @@ class Ranks:
         try:
             exchange()
         except RuntimeError as error:  # of gloo and NCCL alike
-            raise LostError(f"process {self.rank} of {self.size} lost the others: {error}") from error
+            raise LostError(f"process {self.rank} of {self.size} lost the others: {error}", hint=_AGAIN) from error
 
 
 ALONE = Ranks()
@@ -174,7 +175,14 @@ def joined(device: str, work: Path, say: Callable[[EdgeRecoverError], None] = la
     except Exception as error:
         if ranks.is_first:
             raise
-        known = error if isinstance(error, EdgeRecoverError) else StageError(f"{type(error).__name__}: {error}")
+        known = (
+            error
+            if isinstance(error, EdgeRecoverError)
+            else StageError(
+                f"{type(error).__name__}: {error}",
+                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+            )
+        )
         _leave_note(note, known)
         told = LostError(known.message, hint=known.hint)
         told.exit_code = known.exit_code
@@ -265,7 +273,7 @@ def _why(ranks: Ranks, work: Path, lost: LostError) -> EdgeRecoverError:
 def _stop(_number: int, _frame: object) -> None:
     """SIGTERM, by which torchrun and schedulers stop a process, becomes an error; another one adds nothing."""
     _ignore_stops()
-    raise LostError("it was asked to stop (SIGTERM)")
+    raise LostError("it was asked to stop (SIGTERM)", hint=_AGAIN)
 
 
 @contextmanager
@@ -282,9 +290,9 @@ def _heard_when_stuck(ranks: Ranks, work: Path, say: Callable[[EdgeRecoverError]
     def listen() -> None:
         while signals := listening.recv(64):
             if signal.SIGTERM in signals and not reached.wait(_STUCK_S):
-                error: EdgeRecoverError = LostError("it waits for another one")
+                error: EdgeRecoverError = LostError("it waits for another one", hint=_AGAIN)
                 if ranks.is_first:
-                    error = _why(ranks, work, LostError(error.message))
+                    error = _why(ranks, work, LostError(error.message, hint=_AGAIN))
                     say(error)
                 os._exit(error.exit_code)
 

@@ -159,7 +159,10 @@ def _put_signature(folder: Path, signature: bytes) -> None:
         replace_file(folder / SIGNATURE_NAME, signature)
         replace_file(folder / SIGNATURE_DIGEST_NAME, signature_digest(signature))
     except OSError as error:
-        raise BadInputError(f"{folder}: the signature cannot be written: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{folder}: the signature cannot be written: {error.strerror or error}",
+            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+        ) from error
 
 
 def _extract(verified: Verified, folder: Path) -> None:
@@ -189,7 +192,7 @@ def check_free(out: Path) -> None:
         return
     try:
         if out.is_symlink() or not out.is_file():
-            raise BadInputError(f"{out} is no file")
+            raise BadInputError(f"{out} is no file", hint="name a file")
         with open_source(out) as source:
             is_bundle = MANIFEST_NAME in source.names()
     except EdgeRecoverError:

@@ -82,7 +82,10 @@ class Manifest:
             )
         if version == 1:
             if _SEAL in document:
-                raise VerificationError(f"{MANIFEST_NAME}: it says schema version 1, which has no {_SEAL}")
+                raise VerificationError(
+                    f"{MANIFEST_NAME}: it says schema version 1, which has no {_SEAL}",
+                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                )
             return cls(_files(document, MANIFEST_NAME, own=(MANIFEST_NAME,)), document, version)
         _require_seal(document, version, content, MANIFEST_NAME)
         return cls(_files(document, MANIFEST_NAME, own=OWN_NAMES), document)
@@ -125,7 +128,10 @@ class Measurements:
         _require_seal(document, version, content, MEASUREMENTS_NAME)
         manifest_sha256 = document.pop("manifest_sha256", None)
         if not isinstance(manifest_sha256, str) or not _SHA256.fullmatch(manifest_sha256):
-            raise VerificationError(f"{MEASUREMENTS_NAME}: its manifest_sha256 is no digest: {manifest_sha256!r:.100}")
+            raise VerificationError(
+                f"{MEASUREMENTS_NAME}: its manifest_sha256 is no digest: {manifest_sha256!r:.100}",
+                hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            )
         return cls(manifest_sha256, _files(document, MEASUREMENTS_NAME, own=OWN_NAMES), document)
 
 
@@ -226,7 +232,10 @@ def _read_json(content: bytes, name: str) -> Any:
     try:
         return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise VerificationError(f"{name} is not valid JSON: {error}") from error
+        raise VerificationError(
+            f"{name} is not valid JSON: {error}",
+            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+        ) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -245,7 +254,10 @@ def _refuse_constant(name: str) -> Any:
 
 def _object(value: Any, name: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise VerificationError(f"{name}: {what} should be an object, found {type(value).__name__}")
+        raise VerificationError(
+            f"{name}: {what} should be an object, found {type(value).__name__}",
+            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+        )
     return value
 
 
@@ -255,7 +267,10 @@ def _files(document: dict[str, Any], name: str, own: Iterable[str]) -> dict[str,
     try:
         check_paths(listed, own)
     except ValueError as error:
-        raise VerificationError(f"{name}: {error}") from error
+        raise VerificationError(
+            f"{name}: {error}",
+            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+        ) from error
     return {path: _entry(path, entry, name) for path, entry in listed.items()}
 
 
@@ -270,5 +285,8 @@ def _entry(path: str, value: Any, name: str) -> FileEntry:
         and size_bytes >= 0
     )
     if not sound:
-        raise VerificationError(f"{name}: {path!r} should have a sha256 and a size_bytes, found {entry!r:.200}")
+        raise VerificationError(
+            f"{name}: {path!r} should have a sha256 and a size_bytes, found {entry!r:.200}",
+            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+        )
     return FileEntry(str(sha256), int(size_bytes or 0))

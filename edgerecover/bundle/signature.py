@@ -230,7 +230,10 @@ def _with_key(use: Callable[[], None], key: Path) -> None:
     try:
         use()
     except OSError as error:
-        raise BadInputError(f"{error.filename or key} cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{error.filename or key} cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(
             f"{key} cannot be used to sign: {_short(error)}",
@@ -266,7 +269,10 @@ def _trust(config: Any, trusted: Trusted) -> None:
         else:
             config.use_certificate_verifier(certificate_chain=list(trusted.paths))
     except OSError as error:
-        raise BadInputError(f"{error.filename or paths[0]} cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{error.filename or paths[0]} cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(
             f"{', '.join(map(str, paths))} cannot be used to verify: {_short(error)}",

@@ -95,7 +95,10 @@ def _hashed(path: str, pieces: Iterator[bytes]) -> tuple[FileEntry, bytes]:
         if path in OWN_NAMES:
             kept += piece
             if size_bytes > MAX_OWN_BYTES:
-                raise VerificationError(f"{path}: larger than the {MAX_OWN_BYTES >> 20} MiB that it may take")
+                raise VerificationError(
+                    f"{path}: larger than the {MAX_OWN_BYTES >> 20} MiB that it may take",
+                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                )
     return FileEntry(digest.hexdigest(), size_bytes), kept
 
 
@@ -122,7 +125,10 @@ class _Folder:
                 else:
                     found[entry.relative_to(self.root).as_posix()] = _kind(mode)
             if len(found) > MAX_FILES + len(OWN_NAMES):
-                raise VerificationError(f"{self.root}: there are more than the {MAX_FILES:,} files of a bundle")
+                raise VerificationError(
+                    f"{self.root}: there are more than the {MAX_FILES:,} files of a bundle",
+                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                )
         return found
 
     def pieces(self, path: str) -> Iterator[bytes]:
@@ -132,7 +138,10 @@ class _Folder:
             descriptor = os.open(file, flags)
             with open(descriptor, "rb") as opened:  # noqa: PTH123 - a link put there meanwhile must not be followed
                 if kind := _kind(os.fstat(descriptor).st_mode):
-                    raise VerificationError(f"{file} became {kind} while it was read")
+                    raise VerificationError(
+                        f"{file} became {kind} while it was read",
+                        hint="nothing may write to a bundle while it is read; try again",
+                    )
                 while piece := opened.read(_PIECE_BYTES):
                     yield piece
         except OSError as error:
@@ -162,4 +171,7 @@ class _Archive:
 
 
 def _unreadable(path: Path, error: OSError) -> BadInputError:
-    return BadInputError(f"{path} cannot be read: {error.strerror or error}")
+    return BadInputError(
+        f"{path} cannot be read: {error.strerror or error}",
+        hint="check that it is there, that you may read it, and that it is what its name says",
+    )

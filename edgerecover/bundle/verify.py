@@ -118,7 +118,10 @@ class Verified:
             raise BadInputError(f"{self.path}: it holds no {path}", hint="was it packed by another version?")
         entry = self.files[path]
         if entry.size_bytes > MAX_READ_BYTES:
-            raise BadInputError(f"{self.path}: {path} is larger than {MAX_READ_BYTES >> 20} MiB")
+            raise BadInputError(
+                f"{self.path}: {path} is larger than {MAX_READ_BYTES >> 20} MiB",
+                hint="it is not one of the files that edgerecover reads; look at it with a tool of its own",
+            )
         with open_source(self.path) as source:
             content = b"".join(source.pieces(path))
         if hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -176,7 +179,10 @@ def read_manifest(bundle: Path) -> Manifest:
         for piece in source.pieces(MANIFEST_NAME):
             content += piece
             if len(content) > MAX_OWN_BYTES:
-                raise VerificationError(f"{bundle}: its manifest is larger than the {MAX_OWN_BYTES >> 20} MiB of one")
+                raise VerificationError(
+                    f"{bundle}: its manifest is larger than the {MAX_OWN_BYTES >> 20} MiB of one",
+                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                )
     return Manifest.parse(content)
 
 
@@ -236,7 +242,10 @@ def signed_digests(entries: Mapping[str, FileEntry]) -> dict[str, str]:
 
 def _compared(bundle: Path, found: Snapshot, signed: Signed, signer: str) -> Verified:
     if MANIFEST_NAME not in found.own:
-        raise VerificationError(f"{bundle}: there is no {MANIFEST_NAME} in it")
+        raise VerificationError(
+            f"{bundle}: there is no {MANIFEST_NAME} in it",
+            hint="name the folder or archive that `edgerecover run` wrote",
+        )
     manifest = Manifest.parse(found.own[MANIFEST_NAME])
     measurements = None
     needed = {MANIFEST_NAME}
@@ -244,7 +253,10 @@ def _compared(bundle: Path, found: Snapshot, signed: Signed, signer: str) -> Ver
         needed.add(MEASUREMENTS_NAME)
         measurements = _measurements(bundle, found)
     if both := sorted(manifest.files.keys() & (measurements.files.keys() if measurements else set())):
-        raise VerificationError(f"{bundle}: manifest and measurements both list {both[0]!r}")
+        raise VerificationError(
+            f"{bundle}: manifest and measurements both list {both[0]!r}",
+            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+        )
     optional = {SIGNATURE_NAME, SIGNATURE_DIGEST_NAME} if manifest.schema_version > 1 else set()
     own = {path: found.entries[path] for path in OWN_NAMES if path in found.entries and path in needed | optional}
     verified = Verified(bundle, manifest, measurements, own, signed, signer)

@@ -199,7 +199,10 @@ def trusted_by(
             "whom to trust is not clear", hint="give one of --public-key, --certificates, and --identity with --issuer"
         )
     if (identity is None) != (issuer is None):
-        raise BadInputError("--identity and --issuer belong together: a name counts only with who vouches for it")
+        raise BadInputError(
+            "--identity and --issuer belong together: a name counts only with who vouches for it",
+            hint="give both, or neither",
+        )
     if public_key is not None:
         return PublicKey(public_key)
     if certificates:

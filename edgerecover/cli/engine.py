@@ -100,7 +100,7 @@ def engine_show(
     from edgerecover.runtime.engine import facts_path, read_facts
 
     if not engine.is_file():
-        raise BadInputError(f"{engine}: no such file")
+        raise BadInputError(f"{engine}: no such file", hint="check the path")
     facts = read_facts(engine)
     if facts is None:
         raise BadInputError(
@@ -136,7 +136,9 @@ def _batch(text: str | None) -> BatchRange | None:
         sizes = [int(part) for part in text.split(",")]
         least, usual, most = sizes * 3 if len(sizes) == 1 else sizes
     except ValueError as error:
-        raise BadInputError(f"--batch {text}: three sizes were expected, such as 1,1,8") from error
+        raise BadInputError(
+            f"--batch {text}: three sizes were expected, such as 1,1,8", hint="for example --batch 1,1,8"
+        ) from error
     return BatchRange(least, usual, most)
 
 

@@ -172,7 +172,10 @@ def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None) 
     from edgerecover.sweep.make import make_point
 
     if number >= len(planned):
-        raise BadInputError(f"--step {number}: there are {len(planned)} points, counted from 0")
+        raise BadInputError(
+            f"--step {number}: there are {len(planned)} points, counted from 0",
+            hint="the sweep's script numbers them; let it start the points",
+        )
     with following("sweep", work=planned[number].request.work, events=events) as progress:
         make_point(planned, number, progress)
 

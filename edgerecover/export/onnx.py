@@ -246,7 +246,10 @@ def _checked(model: onnx.ModelProto) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise StageError(f"onnx.checker refuses the exported file: {_reason(error)}") from error
+        raise StageError(
+            f"onnx.checker refuses the exported file: {_reason(error)}",
+            hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+        ) from error
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
@@ -255,7 +258,10 @@ def _write(content: bytes, path: Path) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise StageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StageError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+        ) from error
 
 
 # --- weights ------------------------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     try:
         replace_file(path, (_joined(text) + "\n").encode())
     except OSError as error:
-        raise BadInputError(f"{path}: the baseline cannot be written: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: the baseline cannot be written: {error.strerror or error}",
+            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+        ) from error
 
 
 def _slim(latency: Latency) -> Latency:

@@ -146,5 +146,8 @@ def _mapped(path: Path) -> NDArray[numpy.float32]:
     try:
         mapped: NDArray[numpy.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInputError(f"{path} cannot be read: {error}") from error
+        raise BadInputError(
+            f"{path} cannot be read: {error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     return mapped

@@ -62,7 +62,7 @@ def build(
         near = nearest(architecture, torchvision_names())
         raise BadInputError(
             f"architecture {architecture!r} is not understood; it is written {SPELLINGS}",
-            hint=f"did you mean torchvision:{near}?" if near else "",
+            hint=f"did you mean torchvision:{near}?" if near else "for example torchvision:resnet18, or model.py:make",
         )
     if folder := transformers_folder(architecture, base_dir):
         return build_from_folder(folder)
@@ -180,12 +180,14 @@ def _reported(architecture: str) -> Iterator[None]:
 def _load_file(path: Path) -> Any:
     if not path.is_file():
         near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
-        raise BadInputError(f"architecture file {path} does not exist", hint=f"did you mean {near}?" if near else "")
+        raise BadInputError(
+            f"architecture file {path} does not exist", hint=f"did you mean {near}?" if near else "check the path"
+        )
     # A name of its own: "models.py" must not hide behind, or replace, another module called models.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"edgerecover_user_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
-        raise BadInputError(f"architecture file {path} cannot be loaded as Python")
+        raise BadInputError(f"architecture file {path} cannot be loaded as Python", hint="name a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -219,7 +221,8 @@ def _checked_network(network: Any, architecture: str) -> nn.Module:
 
     if not isinstance(network, nn.Module):
         raise BadInputError(
-            f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module"
+            f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module",
+            hint="name a function without arguments that returns the network",
         )
     return network.cpu().float()
 

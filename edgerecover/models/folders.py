@@ -44,7 +44,10 @@ def weights_in(path: Path) -> Path:
     try:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     _refuse_deepspeed(path, entries)
     files = [file for file in entries if file.suffix.lower() in _SUFFIXES and file.name not in _NOT_WEIGHTS]
     files = [file for file in files if file.is_file()]

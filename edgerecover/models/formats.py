@@ -67,7 +67,10 @@ def detect(path: Path) -> Container:
         with path.open("rb") as file:
             return _detect(path, file, path.stat().st_size)
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
 
 
 def _check_is_file(path: Path) -> None:
@@ -76,7 +79,7 @@ def _check_is_file(path: Path) -> None:
     if path.is_dir():
         raise BadInputError(f"{path}: is a folder", hint="name the checkpoint file in it")
     if not path.is_file():
-        raise BadInputError(f"{path}: is not a regular file")
+        raise BadInputError(f"{path}: is not a regular file", hint="name a file, or the folder of a checkpoint")
 
 
 def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:

@@ -154,7 +154,9 @@ def _build_timm(name: str, num_classes: int | None, input: InputSpec | None, sai
     except Exception as error:  # 1,300 constructors, each with its own demands on sizes
         raise BadInputError(
             f"timm:{name}: building the network failed with {type(error).__name__}: {error}",
-            hint="check the input's shape [C, H, W] (--input-shape or model.toml)" if options else "",
+            hint="check the input's shape [C, H, W] (--input-shape or model.toml)"
+            if options
+            else "another version of timm may build it",
         ) from error
     return network
 

@@ -143,7 +143,10 @@ def _parsed(path: Path) -> onnx.ModelProto:
         # By content alone: onnx.load would take model.json for text.
         model: onnx.ModelProto = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     except Exception as error:  # protobuf's own errors share no base with the others it lets through
         raise BadInputError(
             f"{path}: is not an ONNX file, or a damaged one: {str(error)[:200]}", hint="name an .onnx file"

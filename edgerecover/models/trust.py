@@ -46,7 +46,10 @@ def trust(folder: Path) -> TrustRecord:
         raise BadInputError(f"{folder}: is not a folder", hint="name the folder that holds model.toml")
     record = TrustRecord(folder, _hashes(folder))
     if not record.files:
-        raise BadInputError(f"{folder}: holds neither model.toml nor Python files, so there is nothing to trust")
+        raise BadInputError(
+            f"{folder}: holds neither model.toml nor Python files, so there is nothing to trust",
+            hint="name the folder that holds model.toml",
+        )
     records = _read_records()
     records[str(folder)] = record.files
     _write_records(records)
@@ -106,7 +109,10 @@ def _hashes(folder: Path) -> dict[str, str]:
         try:
             hashes[path.relative_to(folder).as_posix()] = sha256_of(path)
         except OSError as error:
-            raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise BadInputError(
+                f"{path}: cannot be read: {error.strerror or error}",
+                hint="check that it is there, that you may read it, and that it is what its name says",
+            ) from error
     return hashes
 
 

@@ -52,7 +52,10 @@ def load_module(whole: WholeModule) -> nn.Module:
             hint="put the Python files that its classes come from beside it, under the names they had",
         ) from error
     if not isinstance(content, nn.Module):
-        raise BadInputError(f"{what} made an object of type {type(content).__name__}, not a torch.nn.Module")
+        raise BadInputError(
+            f"{what} made an object of type {type(content).__name__}, not a torch.nn.Module",
+            hint="save the network, or its state_dict()",
+        )
     module = _unwrapped(content).cpu().float()
     _make_masks_permanent(module)
     return module

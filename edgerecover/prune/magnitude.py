@@ -112,7 +112,10 @@ def _checked_count(weights: Mapping[str, Tensor], sparsity: float) -> int:
             hint="0.75 makes three of four weights zero",
         )
     if not num_weights:
-        raise BadInputError("the network has no Conv or Linear weights to prune")
+        raise BadInputError(
+            "the network has no Conv or Linear weights to prune",
+            hint="a network with convolutions or linear layers can be pruned",
+        )
     num_pruned = round(sparsity * num_weights)
     if num_pruned == 0:
         raise BadInputError(f"sparsity {sparsity:g} of {num_weights:,} weights prunes none", hint="ask for more")

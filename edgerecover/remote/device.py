@@ -161,7 +161,10 @@ def _result(done: Mapping[str, Any], said: Sequence[str], access: Access, digest
     try:
         result = from_json(DeviceResult, json.loads(text, parse_constant=_refuse_constant))
     except (ValueError, RecursionError) as error:
-        raise StageError(f"{access.destination} answered with no result: {printable(str(error))[:300]}") from error
+        raise StageError(
+            f"{access.destination} answered with no result: {printable(str(error))[:300]}",
+            hint="run again with --debug; if it happens again, report it with the log",
+        ) from error
     if result.manifest_sha256 != digest:
         raise VerificationError(
             f"{access.destination} answered for another bundle: manifest {printable(result.manifest_sha256)[:64]}, "
@@ -176,7 +179,7 @@ def _runner_failed(access: Access, status: Any, said: Sequence[str]) -> EdgeReco
     message = next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), "")
     hint = next((line.removeprefix("next:  ") for line in said if line.startswith("next:  ")), "")
     if isinstance(status, int) and status in _FAMILY and message:
-        return _FAMILY[status](f"on {access.destination}: {message}", hint=f"there: {hint}" if hint else "")
+        return _FAMILY[status](f"on {access.destination}: {message}", hint=f"there: {hint}" if hint else "run it there")
     last = message or (said[-1] if said else "it said nothing")
     ended = f"by signal {-status}" if isinstance(status, int) and status < 0 else f"with status {status}"
     return StageError(f"on {access.destination} the runner ended {ended}: {last}", hint=hint)
@@ -187,7 +190,10 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _odd(access: Access, event: Mapping[str, Any]) -> StageError:
-    return StageError(f"{access.destination} answered something else: {printable(str(event))[:200]}")
+    return StageError(
+        f"{access.destination} answered something else: {printable(str(event))[:200]}",
+        hint="run again with --debug; if it happens again, report it with the log",
+    )
 
 
 def _places(event: Mapping[str, Any]) -> str:

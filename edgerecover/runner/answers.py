@@ -80,7 +80,10 @@ def _raise_for(model: Path, child: subprocess.CompletedProcess[str]) -> None:
         raise family(said["message"], hint=said["hint"])
     last_line = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
     if child.returncode > 0:
-        raise StageError(f"the golden check of {model.name} failed: {last_line[:300]}")
+        raise StageError(
+            f"the golden check of {model.name} failed: {last_line[:300]}",
+            hint="the runtime may lack an operator of the file; `edgerecover doctor` checks the runtime itself",
+        )
     raise BadInputError(
         f"{model.name}: the runtime crashes on it (signal {-child.returncode})",
         hint="it may need more memory than there is, or another version of the runtime",

@@ -107,7 +107,7 @@ def check_accepted(onnx: Path, runtime: str = TENSORRT, *, timeout_s: float = AC
         MissingError: there is no parser to ask.
     """
     if not onnx.is_file():
-        raise BadInputError(f"{onnx}: no such file")
+        raise BadInputError(f"{onnx}: no such file", hint="check the path")
     asked = available_parser(runtime)
     arguments = ["--runtime", asked, "--question", runtime]
     try:
@@ -138,11 +138,14 @@ def ready_engine(
         BadInputError, MissingError, StageError: as `build_engine`.
     """
     if not onnx.is_file():
-        raise BadInputError(f"{onnx}: no such file")
+        raise BadInputError(f"{onnx}: no such file", hint="check the path")
     try:
         cache_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInputError(f"{cache_folder} cannot be made: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{cache_folder} cannot be made: {error.strerror or error}",
+            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+        ) from error
     recipe = recipe_here(recipe)
     engine = cache_folder / f"{onnx.stem}.{recipe.runtime}.engine"
     here = key_here(onnx, recipe)
@@ -213,7 +216,10 @@ def _asked(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeo
     try:
         return from_json(kind, said)
     except ValueError as error:
-        raise StageError(f"{what} answered something else: {error}") from error
+        raise StageError(
+            f"{what} answered something else: {error}",
+            hint="run again with --debug; if it happens again, report it with the log",
+        ) from error
 
 
 def _read_answer(path: Path) -> dict[str, Any]:
@@ -232,7 +238,10 @@ def _raise_for(child: subprocess.CompletedProcess[str], said: dict[str, Any], on
         raise family.get(child.returncode, StageError)(said["message"], hint=said.get("hint", ""))
     if child.returncode == 1:  # a Python exception that nobody expected
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-        raise StageError(f"{onnx}: {what} failed: {last[:300]}")
+        raise StageError(
+            f"{onnx}: {what} failed: {last[:300]}",
+            hint="the message above is TensorRT's own; `edgerecover engine check` asks whether it takes the file",
+        )
     raise BadInputError(
         f"{onnx}: TensorRT crashes on it (status {child.returncode})",
         hint="the file is damaged or hostile, or needs more memory than there is",

@@ -82,7 +82,10 @@ def _built(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> b
     try:
         plan = network.builder.build_serialized_network(network.definition, config)
     except Exception as error:  # pybind11 turns what C++ throws into RuntimeError, MemoryError and others
-        raise StageError(f"{onnx}: {describe(recipe)} failed to build it: {str(error)[:300]}") from error
+        raise StageError(
+            f"{onnx}: {describe(recipe)} failed to build it: {str(error)[:300]}",
+            hint="the message above is TensorRT's own; `edgerecover engine check` asks whether it takes the file",
+        ) from error
     if plan is None:
         reason = first_of(network.log.errors[seen:] or network.log.errors, "it gives no reason")
         raise BadInputError(

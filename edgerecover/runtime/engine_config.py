@@ -165,7 +165,8 @@ def _add_profile(config: Any, network: Network, batch: BatchRange | None, onnx: 
         )
     if not 1 <= batch.min <= batch.opt <= batch.max:
         raise BadInputError(
-            f"batch {batch.min},{batch.opt},{batch.max}: smallest, usual and largest were expected, each at least 1"
+            f"batch {batch.min},{batch.opt},{batch.max}: smallest, usual and largest were expected, each at least 1",
+            hint="for example --batch 1,1,8",
         )
     profile = network.builder.create_optimization_profile()
     for name, shape in open_inputs.items():

@@ -58,7 +58,7 @@ def parse_onnx(onnx: Path, recipe: EngineRecipe, log: Log) -> Network:
     if recipe.runtime == TENSORRT:  # even its builder needs a GPU; TensorRT-RTX builds without one
         check_driver()
     if not onnx.is_file():
-        raise BadInputError(f"{onnx}: no such file")
+        raise BadInputError(f"{onnx}: no such file", hint="check the path")
     logger = logger_into(module, log)
     builder = _builder(module, logger, log)
     strongly = _strongly_typed(module, recipe)

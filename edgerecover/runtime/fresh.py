@@ -50,7 +50,10 @@ def run_fresh(
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise StageError(f"{what} did not end within {timeout_s:.0f} s") from error
+            raise StageError(
+                f"{what} did not end within {timeout_s:.0f} s",
+                hint="the machine may be busy; try again when it is quiet",
+            ) from error
         except OSError as error:
             raise _not_started(what, error) from error
 
@@ -70,7 +73,10 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _not_started(what: str, error: OSError) -> StageError:
-    return StageError(f"{what} could not start {sys.executable}: {error.strerror or error}")
+    return StageError(
+        f"{what} could not start {sys.executable}: {error.strerror or error}",
+        hint="run again with --debug; if it happens again, report it with the log",
+    )
 
 
 class Conversation:
@@ -132,7 +138,10 @@ class Conversation:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty as error:
             self.close()
-            raise StageError(f"{self._what} did not {do} within {timeout_s:.0f} s") from error
+            raise StageError(
+                f"{self._what} did not {do} within {timeout_s:.0f} s",
+                hint="the machine may be busy; try again when it is quiet",
+            ) from error
         if not line:
             raise self._died(do)
         return self._understood(line)
@@ -146,7 +155,10 @@ class Conversation:
             family: type[EdgeRecoverError] = _FAMILIES.get(failure["exit_code"], StageError)
             raised = family(str(failure["message"]), hint=str(failure["hint"]))
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise StageError(f"{self._what} answered something else: {line[:_MAX_TOLD_CHARACTERS]!r}") from error
+            raise StageError(
+                f"{self._what} answered something else: {line[:_MAX_TOLD_CHARACTERS]!r}",
+                hint="run again with --debug; if it happens again, report it with the log",
+            ) from error
         raise raised
 
     def _died(self, do: str) -> StageError:
@@ -154,13 +166,19 @@ class Conversation:
             status = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.close()
-            return StageError(f"{self._what} closed its pipe when asked to {do}")
+            return StageError(
+                f"{self._what} closed its pipe when asked to {do}",
+                hint="run again with --debug; if it happens again, report it with the log",
+            )
         self._messages.seek(0, os.SEEK_END)
         self._messages.seek(max(0, self._messages.tell() - 4096))
         lines = self._messages.read().decode(errors="replace").strip().splitlines()
         said = f": {lines[-1][:_MAX_TOLD_CHARACTERS]}" if lines else ""
         ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return StageError(f"{self._what} {ended} when asked to {do}{said}")
+        return StageError(
+            f"{self._what} {ended} when asked to {do}{said}",
+            hint="run again with --debug; if it happens again, report it with the log",
+        )
 
     def close(self) -> None:
         """End it now."""

@@ -226,7 +226,8 @@ class Classifier(abc.ABC):
         if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != self.shape_CHW or not len(images_NCHW):
             raise BadInputError(
                 f"{self.path} takes images of shape (N, {', '.join(map(str, self.shape_CHW))}), "
-                f"found {images_NCHW.shape}"
+                f"found {images_NCHW.shape}",
+                hint="give images of that shape, as float32 arrays (N, C, H, W)",
             )
         pieces, start = [], 0
         while start < len(images_NCHW):
@@ -251,7 +252,10 @@ class Classifier(abc.ABC):
         output = self.run_batch(self.feed(images_NCHW))[index]
         scores = _as_scores(output, len(images_NCHW))
         if scores is None:
-            raise BadInputError(f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images")
+            raise BadInputError(
+                f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images",
+                hint="a classifier puts out one row of scores for each image",
+            )
         return scores.astype(np.float32)
 
 

@@ -233,7 +233,7 @@ def _first_present(asked: Sequence[str], present: Iterable[str]) -> tuple[str, t
 
 def _read(core: Any, path: Path) -> Any:
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file", hint="check the path")
     try:
         with silence():
             return core.read_model(str(path))

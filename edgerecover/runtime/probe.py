@@ -66,7 +66,10 @@ def _raise_for(model: Path, child: subprocess.CompletedProcess[str]) -> None:
         said = json.loads(child.stdout)
         raise family(said["message"], hint=said["hint"])
     if 0 < child.returncode < 256:
-        raise StageError(f"a first run of {model.name} failed: {(lines or ['no message'])[-1][:300]}")
+        raise StageError(
+            f"a first run of {model.name} failed: {(lines or ['no message'])[-1][:300]}",
+            hint="the runtime may lack an operator of the file; `edgerecover doctor` checks the runtime itself",
+        )
     raise BadInputError(
         f"{model}: onnxruntime crashes on it (status {child.returncode})",
         hint="the file is damaged or hostile, or needs more memory than there is",

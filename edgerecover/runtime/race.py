@@ -111,7 +111,10 @@ def race(
     """
     names = [entrant.name for entrant in entrants]
     if not names or len(set(names)) != len(names):
-        raise BadInputError(f"a race needs entrants with names of their own, found {', '.join(names) or 'none'}")
+        raise BadInputError(
+            f"a race needs entrants with names of their own, found {', '.join(names) or 'none'}",
+            hint="give each file a name of its own",
+        )
     num_rounds = max(1, min(num_rounds, timing.min_queries))
     with ExitStack() as ends:
         runners = [_Runner(entrant) for entrant in entrants]

@@ -81,7 +81,9 @@ class Session(Classifier):
         """
         ran = self.nodes_by_provider
         if not ran:
-            raise BadInputError(f"{self.path}: it computes nothing: no node of it runs")
+            raise BadInputError(
+                f"{self.path}: it computes nothing: no node of it runs", hint="export the network again"
+            )
         first = self.asked[0]
         if not ran.get(first):
             raise MissingError(
@@ -210,7 +212,7 @@ def _start(
         except Exception as error:  # its error classes share no base but Exception
             failure = error
             if not path.is_file():
-                raise BadInputError(f"{path}: no such file") from error
+                raise BadInputError(f"{path}: no such file", hint="check the path") from error
     raise BadInputError(
         f"{path}: onnxruntime cannot open it: {first_line(failure)}", hint=_advice(failure)
     ) from failure

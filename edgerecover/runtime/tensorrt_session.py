@@ -183,7 +183,8 @@ class TensorRTSession(Classifier):
         least, most = self._batches
         if feed.ndim != 4 or str(feed.dtype) != self._input.dtype or feed.shape[1:] != self._input.shape[1:]:
             raise BadInputError(
-                f"{self.path} takes {self._input.dtype} {self._input.shape}, found {feed.dtype} {feed.shape}"
+                f"{self.path} takes {self._input.dtype} {self._input.shape}, found {feed.dtype} {feed.shape}",
+                hint="give images of that shape, as float32 arrays (N, C, H, W)",
             )
         if not least <= len(feed) <= most:
             raise BadInputError(
@@ -197,11 +198,17 @@ class TensorRTSession(Classifier):
             return
         self._input.now = (batch, *self._input.shape[1:])
         if not self._context.set_input_shape(self._input.name, self._input.now):
-            raise StageError(f"{self.path}: {self._said(f'images of shape {self._input.now} were not taken')}")
+            raise StageError(
+                f"{self.path}: {self._said(f'images of shape {self._input.now} were not taken')}",
+                hint="build the engine on this machine again with `edgerecover engine build`",
+            )
         for one in self._found:
             one.now = tuple(self._context.get_tensor_shape(one.name))
             if any(side < 0 for side in one.now):
-                raise BadInputError(f"{self.path}: the shape of {one.name} depends on what the images show")
+                raise BadInputError(
+                    f"{self.path}: the shape of {one.name} depends on what the images show",
+                    hint="export the network so that its outputs have a fixed shape",
+                )
         self._bound_batch = batch
 
     def _allocate(self) -> None:
@@ -210,7 +217,10 @@ class TensorRTSession(Classifier):
             one.device = self._cuda.allocate(one.num_bytes)
             one.host = self._cuda.allocate_host(one.num_bytes)
             if not self._context.set_tensor_address(one.name, one.device):
-                raise StageError(f"{self.path}: {self._said(f'no memory could be bound to {one.name}')}")
+                raise StageError(
+                    f"{self.path}: {self._said(f'no memory could be bound to {one.name}')}",
+                    hint="build the engine on this machine again with `edgerecover engine build`",
+                )
 
     def _copy_in(self, num_bytes: int) -> None:
         self._cuda.copy_in(self._input.device, ctypes.addressof(self._input.host), num_bytes)
@@ -232,7 +242,10 @@ class TensorRTSession(Classifier):
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._cuda.stream):
-            raise StageError(f"{self.path}: {self._said('the engine did not run')}")
+            raise StageError(
+                f"{self.path}: {self._said('the engine did not run')}",
+                hint="build the engine on this machine again with `edgerecover engine build`",
+            )
 
     def _said(self, otherwise: str) -> str:
         return f"{WORDS[self.runtime]} {self.version}: {first_of(self._log.errors, otherwise)}"
@@ -266,7 +279,7 @@ def open_engine(
         StageError: TensorRT fails on a good engine.
     """
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file")
+        raise BadInputError(f"{path}: no such file", hint="check the path")
     import_tensorrt(runtime)
     check_driver()
     facts = read_facts(path)
@@ -277,7 +290,10 @@ def open_engine(
 
 def _check_facts(path: Path, facts: EngineFacts, runtime: str, host_code_allowed: bool) -> None:
     if facts.key.runtime != runtime:
-        raise BadInputError(f"{path}: is an engine of {facts.key.runtime}, and {runtime} was asked for")
+        raise BadInputError(
+            f"{path}: is an engine of {facts.key.runtime}, and {runtime} was asked for",
+            hint="build it again for that runtime with `edgerecover engine build`",
+        )
     check_runs_here(path, facts)
     if facts.recipe.version_compatible and not host_code_allowed:
         raise BadInputError(
@@ -290,10 +306,16 @@ def _deserialized(module: ModuleType, path: Path, runtime: str, log: Log, host_c
     try:
         size_bytes = path.stat().st_size
         if not 0 < size_bytes <= MAX_ENGINE_BYTES:
-            raise BadInputError(f"{path}: is {size_bytes} bytes, which is no engine")
+            raise BadInputError(
+                f"{path}: is {size_bytes} bytes, which is no engine",
+                hint="build it again with `edgerecover engine build`",
+            )
         plan = path.read_bytes()
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     reader = module.Runtime(logger_into(module, log))
     if host_code_allowed and hasattr(reader, "engine_host_code_allowed"):
         reader.engine_host_code_allowed = True

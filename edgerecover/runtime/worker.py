@@ -192,9 +192,15 @@ def _read_images(path: Path) -> NDArray[numpy.float32]:
         # Mapped, not read: images that are not queried must not count as the runtime's memory.
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInputError(f"{path}: cannot be read as .npy: {error}") from error
+        raise BadInputError(
+            f"{path}: cannot be read as .npy: {error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4 or not len(images):
-        raise BadInputError(f"{path}: one float32 array (N, C, H, W) was expected")
+        raise BadInputError(
+            f"{path}: one float32 array (N, C, H, W) was expected",
+            hint="give images of that shape, as float32 arrays (N, C, H, W)",
+        )
     return images
 
 

@@ -95,7 +95,10 @@ def read_eval_data(
     elif path.exists():
         images = _open_npz(path, input, num_classes)
     else:
-        raise BadInputError(f"images {path}: no such file or folder")
+        raise BadInputError(
+            f"images {path}: no such file or folder",
+            hint="check the path; a folder with one folder per class, or an .npz file, is expected",
+        )
     for note in images.notes:
         progress.note(note)
     return images
@@ -197,7 +200,10 @@ def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[Any]
 
     channels, height, width = input.shape
     if not len(images.shape) or not len(images):
-        raise BadInputError(f"images {path}: there are no images in it")
+        raise BadInputError(
+            f"images {path}: there are no images in it",
+            hint="a folder with one folder per class, or an .npz file with images and labels, is expected",
+        )
     if images.shape[1:] == (height, width, channels):
         return images
     if images.shape[1:] == (channels, height, width):
@@ -217,10 +223,13 @@ def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: i
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise BadInputError(
-            f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}"
+            f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}",
+            hint="give one class number, from 0, for each image",
         )
     if len(labels) != num_images:
-        raise BadInputError(f"images {path}: {num_images} images but {len(labels)} labels")
+        raise BadInputError(
+            f"images {path}: {num_images} images but {len(labels)} labels", hint="give one label for each image"
+        )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= num_classes:
         raise BadInputError(

@@ -159,11 +159,17 @@ def write(model: onnx.ModelProto, path: Path, float32: Exported) -> Exported:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and shape inference's errors share no base
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise StageError(f"{path.name}: onnx.checker refuses the variant: {first_line[:200]}") from error
+        raise StageError(
+            f"{path.name}: onnx.checker refuses the variant: {first_line[:200]}",
+            hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+        ) from error
     try:
         replace_file(path, model.SerializeToString(deterministic=True))
     except OSError as error:
-        raise StageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StageError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+        ) from error
     weights = list(weights_of(model))
     num_weights = sum(weight.is_zero.size for weight in weights)
     return replace(

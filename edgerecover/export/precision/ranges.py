@@ -194,7 +194,10 @@ class _Runner:
         try:
             self._session = runtime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
         except Exception as error:  # its error classes share no base but Exception
-            raise BadInputError(f"onnxruntime cannot open the prepared network: {str(error)[:200]}") from error
+            raise BadInputError(
+                f"onnxruntime cannot open the prepared network: {str(error)[:200]}",
+                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+            ) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run_all(self, images: Images, max_images: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
@@ -223,7 +226,10 @@ class _Runner:
         try:
             outputs = self._session.run(None, {self._input: fed_NCHW})
         except Exception as error:  # its error classes share no base but Exception
-            raise BadInputError(f"onnxruntime cannot run the prepared network: {str(error)[:200]}") from error
+            raise BadInputError(
+                f"onnxruntime cannot run the prepared network: {str(error)[:200]}",
+                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+            ) from error
         found = {self._input: fed_NCHW, **dict(zip(self._names, outputs, strict=True))}
         return {
             name: values

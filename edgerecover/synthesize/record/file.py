@@ -112,7 +112,8 @@ def check_teacher(record: Record, path: Path, teacher: nn.Module, shape_CHW: tup
         whole = there.get(layer.name)
         if whole is None or whole.channels != layer.channels or whole.channels_last != layer.channels_last:
             raise BadInputError(
-                f"record {path}: speaks of {layer.channels} channels of {layer.name!r}, which the teacher does not have"
+                f"record {path}: speaks of {layer.channels} channels of {layer.name!r}, which the teacher lacks",
+                hint="name the record that was made from this teacher",
             )
 
 
@@ -122,7 +123,8 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInputError(
-                f"record {path}: {path.stat().st_size:,} bytes, and at most {MAX_FILE_BYTES:,} are read"
+                f"record {path}: {path.stat().st_size:,} bytes, and at most {MAX_FILE_BYTES:,} are read",
+                hint="name a file that `edgerecover record` wrote",
             )
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
@@ -135,7 +137,10 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
     except BadInputError:
         raise
     except OSError as error:
-        raise BadInputError(f"record {path}: cannot be read: {error.strerror or error}") from error
+        raise BadInputError(
+            f"record {path}: cannot be read: {error.strerror or error}",
+            hint="check that it is there, that you may read it, and that it is what its name says",
+        ) from error
     except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
             f"record {path}: is no activation record, or is damaged ({type(error).__name__}: {str(error)[:100]})",
