@@ -24,7 +24,7 @@ from edgerecover.gate.drift import against_runs
 from edgerecover.gate.opening import Opened, open_bundle
 from edgerecover.report.plain import plainly
 from edgerecover.report.samples import milliseconds, ratio_words
-from edgerecover.report.side_by_side import BETTER, SAME, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
+from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
 from edgerecover.report.words import percent, proportion, size, status_word
 from edgerecover.validate.regressions import MEMORY_NOISE_BYTES
 
@@ -177,6 +177,10 @@ def _latencies(a: Latency, b: Latency) -> Iterator[Measure]:
     yield Measure("peak memory", "bytes", memory_a, memory_b, size(memory_a), size(memory_b), verdict, words)
 
 
+_TOLD_APART = 1.5
+"""An interval that holds such a ratio, or its inverse, says little: it is not called the same."""
+
+
 def _percentile(percentile: int, a: Latency, b: Latency, why_not: str) -> Measure:
     values = [latency.percentile_ms(percentile) for latency in (a, b)]
     words = [f"{milliseconds(value)} ms" for value in values]
@@ -185,6 +189,12 @@ def _percentile(percentile: int, a: Latency, b: Latency, why_not: str) -> Measur
         compared = against_runs(b, (a,))
         slower = compared.slower
         verdict = BETTER if slower.high < 1 else WORSE if slower.low > 1 else SAME
+        if (
+            verdict == SAME
+            and a.samples_ms != b.samples_ms
+            and not 1 / _TOLD_APART < slower.low <= slower.high < _TOLD_APART
+        ):
+            verdict = UNCERTAIN
         difference = f"{' '.join(ratio_words(slower))}; {compared.how}"
     elif not why_not:
         difference = f"{_interval(b, percentile)}, was {_interval(a, percentile)} ms; `bench --against` can tell"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "same", "not compared"
+BETTER, WORSE, SAME, UNCERTAIN, UNCLEAR = "better", "worse", "same", "not certain", "not compared"
 
 
 @dataclass(frozen=True)

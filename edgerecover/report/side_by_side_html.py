@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from edgerecover.report.blocks import Block, Cell, Chip, Page, Section, Table, Text
 from edgerecover.report.page import MAX_BYTES, draw
-from edgerecover.report.side_by_side import BETTER, SAME, UNCLEAR, WORSE, SideBySide
+from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, SideBySide
 from edgerecover.report.words import count
 
-_TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCLEAR: "unsure"}
+_TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCERTAIN: "unsure", UNCLEAR: "unsure"}
 _MOST_ROWS = 400
 
 
@@ -51,7 +51,9 @@ def side_by_side_page(both: SideBySide) -> Page:
             blocks.append(Text(f"And {count(len(c.layers) - _MOST_ROWS, 'more layer')}."))
         sections.append(Section("layers", "Zeros, layer by layer", tuple(blocks)))
     verdicts = [one.verdict for one in c.measures]
-    told = ", ".join(f"{verdicts.count(word)} {word}" for word in (BETTER, WORSE, SAME, UNCLEAR) if word in verdicts)
+    told = ", ".join(
+        f"{verdicts.count(word)} {word}" for word in (BETTER, WORSE, SAME, UNCERTAIN, UNCLEAR) if word in verdicts
+    )
     return Page(
         title="Two bundles side by side",
         badge=None,

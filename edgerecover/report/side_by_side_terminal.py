@@ -10,10 +10,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from edgerecover.report.layout import grid, section, show
-from edgerecover.report.side_by_side import BETTER, SAME, UNCLEAR, WORSE, Measure, SideBySide
+from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Measure, SideBySide
 from edgerecover.report.words import count
 
-_STYLES = {BETTER: "green", WORSE: "red", SAME: "dim", UNCLEAR: "yellow"}
+_STYLES = {BETTER: "green", WORSE: "red", SAME: "dim", UNCERTAIN: "yellow", UNCLEAR: "yellow"}
 _MOST_LAYERS = 20
 
 
