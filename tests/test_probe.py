@@ -68,6 +68,21 @@ def test_random_results_in_eval_mode_are_refused_and_placed():
     assert "first in the forward of Net itself" in error.message
 
 
+def test_stochastic_depth_at_a_low_rate_is_seen():
+    class DroppingPaths(Net):
+        def forward(self, x):
+            x = self.conv(x)
+            return self.fc((x + F.relu(x) * (torch.rand(len(x), 1, 1, 1) < 0.9)).mean((2, 3)))
+
+    for seed in range(8):
+        torch.manual_seed(seed)
+        assert "another result each time in eval mode, first in the forward of" in str(refused(DroppingPaths()))
+
+
+def test_random_numbers_that_change_nothing_are_fine():
+    assert not probe(Net(last=lambda logits: logits + 0 * torch.rand(1)))[0].warnings
+
+
 def test_batch_norm_without_running_statistics_decides_by_the_batch():
     probed, _ = probe(Net(lambda: nn.BatchNorm2d(6, track_running_stats=False)))
     assert probed.by_batch == "the teacher decides by the other images of a batch, first in norm (BatchNorm2d)"

@@ -21,6 +21,7 @@ from edgerecover.models.libraries import (
     torchvision_names,
     transformers_folder,
 )
+from edgerecover.models.misfits import hint_of_misfit
 from edgerecover.models.transformers_folders import build_from_folder
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, fl
     if differences := mismatch(module, tensors):
         raise BadInputError(
             f"{what}: the checkpoint does not fit the architecture\n{differences}",
-            hint=f"name the architecture that the checkpoint was trained with ({flag} or model.toml)",
+            hint=hint_of_misfit(module.state_dict(), tensors, flag),
         )
     load_state(module, tensors)
 

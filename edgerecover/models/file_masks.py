@@ -1,16 +1,18 @@
 """Pruning masks as the field's tools keep them: which tensors are masks, of which weights, and both put together.
 
-A mask has the shape of its weight and holds only 0 and 1; 1 keeps. Tools differ in how they spell its key, and in
-whether the weight beside it is masked already: it may hold the dense values still.
+A mask holds only 0 and 1; 1 keeps (`mask_shapes` says which weight it fits). Tools differ in how they spell its key,
+and in whether the weight beside it is masked already: it may hold the dense values still.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgerecover.models.mask_shapes import fit, is_binary, is_inverted, keep_the_smallest, places_of
 from edgerecover.models.records import printable
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _SPELLINGS = (
     ("", r"(?P<path>.*\.)?(?P<name>)mask", "{path}weight"),
     ("", r"(?P<path>)(?P<name>.+)\.mask", "{name}"),
     ("", r"(?P<path>)masks?\.(?P<name>.+)", "{name}"),
+    ("", r"(?P<path>.*\.)?mask_(?P<name>[^.]+)", "{path}{name}"),
 )
 """Tool ("" for anybody's), the whole key of a mask, and the key of its weight; the first that fits is taken."""
 
@@ -41,12 +44,17 @@ _KEPT = re.compile(r"(?P<path>.*\.)?(?P<name>[^.]+)_orig")
 """Keys of weights that a module computes another from, as its parametrization or its pruning hook says."""
 
 _OUTER = re.compile(r"^(?:state|module|model)\.")
-_CALLED_MASK = re.compile(r"(?:^|[._])(?:masks?(?:_scores?)?|popup_scores)$", re.IGNORECASE)
+_CALLED_MASK = re.compile(r"(?:^|[._])(?:masks?(?:_scores?)?|popup_scores|weight_scores)$", re.IGNORECASE)
 _AMONG_MASKS = re.compile(r"(?:^|[._])masks?\.", re.IGNORECASE)
 _IN_NNCF = re.compile(r"(?:.*\.)?(?:__nncf_hooks|_nncf|pre_ops\.\d+\.op)\..*mask")
 
 
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+"""Names of what stands in lists."""
+
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
+_ARRAYS = "NumPy arrays are not read: save tensors (torch.from_numpy)"
+_IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order, or in several"
 _WITHOUT_MASKS = (
     "weights are computed from '{}' and the like by a parametrization of which the file has nothing else; "
     "torch.ao.pruning keeps its masks in the sparsifier's state_dict, not in the network's"
@@ -115,6 +123,7 @@ def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()
     _take_spelled(found)
     for sibling in siblings:
         _take_sibling(found, sibling)
+    _invert(found)
     _doubt_others(found)
     return found
 
@@ -122,14 +131,16 @@ def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()
 def _take_spelled(found: Masked) -> None:
     used: set[str] = set()
     idle: set[str] = set()
+    underscored = _underscored(found.tensors)
     for key, mask in list(found.tensors.items()):
-        for tool, weight_key in _readings(key):
+        for tool, weight_key in _readings(key, underscored):
             weight = found.tensors.get(weight_key)
-            if weight is None or not _fits(mask, weight) or not _is_all_that_computes(found.tensors, weight_key, key):
+            fitted = fit(mask, weight) if weight is not None else None
+            if weight is None or fitted is None or not _is_all_that_computes(found.tensors, weight_key, key):
                 continue
             found.aside[key] = found.tensors.pop(key)
             found.mask_keys.add(key)
-            prunes = not _is_inverted(mask, weight) and _take(found, weight_key, mask)
+            prunes = not is_inverted(fitted, weight) and _take(found, weight_key, fitted)
             (used if prunes else idle).add(tool)
             break
     for tool in sorted(used):
@@ -138,14 +149,29 @@ def _take_spelled(found: Masked) -> None:
         found.words.append(f"masks{f' of {tool}' if tool else ''} that prune nothing")
 
 
-def _readings(key: str) -> Iterator[tuple[str, str]]:
+def _readings(key: str, underscored: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, str]]:
     """Tools that may have called a mask so, and the key of its weight."""
     if "mask" not in key:
         return
     for tool, pattern, weight in _COMPILED:
         if match := pattern.fullmatch(key):
             name = match["name"].replace(":", ".") if tool == "NNCF" else match["name"]
-            yield tool, weight.format(path=match["path"] or "", name=name)
+            weight_key = weight.format(path=match["path"] or "", name=name)
+            yield tool, weight_key
+            for spelled in (weight_key, f"{weight_key}.weight"):
+                if not tool and (dotted := underscored.get(spelled.replace(".", "_"))):
+                    yield tool, dotted
+
+
+def _underscored(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by their spelling with underscores for dots, as names of buffers must have; less those that become one."""
+    spelled: dict[str, str] = {}
+    num_keys: dict[str, int] = {}
+    for key in keys:
+        name = key.replace(".", "_")
+        spelled[name] = key
+        num_keys[name] = num_keys.get(name, 0) + 1
+    return {name: key for name, key in spelled.items() if num_keys[name] == 1}
 
 
 def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_key: str) -> bool:
@@ -154,15 +180,6 @@ def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_k
         return True
     prefix = weight_key.removesuffix("original")
     return not any(key.startswith(prefix) and key not in (weight_key, mask_key) for key in tensors)
-
-
-def _fits(mask: Tensor, weight: Tensor) -> bool:
-    return mask.dim() >= 1 and mask.shape == weight.shape and weight.is_floating_point() and is_binary(mask)
-
-
-def is_binary(mask: Tensor) -> bool:
-    """Whether it holds only 0 and 1."""
-    return bool(((mask == 0) | (mask == 1)).all())
 
 
 def _take(found: Masked, weight_key: str, mask: Tensor) -> bool:
@@ -186,26 +203,59 @@ def _plain_name(key: str) -> str:
 
 
 def _take_sibling(found: Masked, sibling: Sibling) -> None:
-    by_name = {_bare(_plain_name(key)): key for key in found.tensors}
-    num_used, num_pruning, num_unused = 0, 0, sibling.num_others
-    for name, mask in sibling.tensors.items():
-        weight_key = next((by_name[n] for n in _names_of_weight(name) if n in by_name), None)
-        if weight_key is None or not _fits(mask, found.tensors[weight_key]):
-            num_unused += 1
-            continue
-        num_used += 1
-        num_pruning += not _is_inverted(mask, found.tensors[weight_key]) and _take(found, weight_key, mask)
+    said = {name: mask for name, mask in sibling.tensors.items() if mask.dim() >= 2 or not bool((mask == 1).all())}
+    sibling = replace(sibling, tensors=said)
+    pairs = _pairs(found, sibling)
+    num_pruning = 0
+    for weight_key, mask in pairs:
+        num_pruning += not is_inverted(mask, found.tensors[weight_key]) and _take(found, weight_key, mask)
     label = printable(sibling.name)
-    if num_used and not sibling.is_certain:
+    if pairs and not sibling.is_certain:
         found.words += [f"with masks that are {label}"] if num_pruning else []
-    elif num_used:
+    elif pairs:
         found.words.append(
             f"with masks under '{label}'" if num_pruning else f"masks under '{label}' that prune nothing"
         )
+    num_unused = len(sibling.tensors) - len(pairs) + sibling.num_others
     if num_unused and sibling.is_certain:
-        what = f"{num_unused} entries of '{label}'" if num_used else f"'{label}'"
-        verb = "look" if num_used else "looks"
-        found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {_NO_SUCH_WEIGHT}", ()))
+        entries = "1 entry" if num_unused == 1 else f"{num_unused} entries"
+        what = f"{entries} of '{label}'" if pairs else f"'{label}'"
+        verb = "look" if pairs and num_unused > 1 else "looks"
+        why = _ARRAYS if sibling.num_others == num_unused else _NO_SUCH_WEIGHT
+        why = _IN_NO_ORDER if all(map(_NUMBERS.fullmatch, sibling.tensors)) and sibling.tensors else why
+        found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {why}", ()))
+
+
+def _pairs(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
+    """Keys of weights, and their masks in the weights' shapes."""
+    if sibling.tensors and all(map(_NUMBERS.fullmatch, sibling.tensors)):
+        return _pairs_in_order(found.tensors, [mask for mask in sibling.tensors.values() if mask.dim() >= 2])
+    by_name = {_bare(_plain_name(key)): key for key in found.tensors}
+    by_name = {name: by_name[dotted] for name, dotted in _underscored(by_name).items()} | by_name
+    pairs = []
+    for name, mask in sibling.tensors.items():
+        weight_key = next((by_name[n] for n in _names_of_weight(name) if n in by_name), None)
+        if weight_key is not None:
+            fitted = fit(mask, found.tensors[weight_key], whole_channels=sibling.is_certain)
+            pairs += [(weight_key, fitted)] if fitted is not None else []
+    return pairs
+
+
+def _pairs_in_order(tensors: Mapping[str, Tensor], masks: list[Tensor]) -> list[tuple[str, Tensor]]:
+    """The same of a list in the order of the weights."""
+    weights = {key: tuple(tensor.shape) for key, tensor in tensors.items() if tensor.dim() >= 2}
+    places = places_of([tuple(mask.shape) for mask in masks], list(weights.values()))
+    keys = list(weights)
+    pairs = [(keys[place], masks[index]) for index, place in enumerate(places or ())]
+    return pairs if all(fit(mask, tensors[key]) is not None for key, mask in pairs) else []
+
+
+def _invert(found: Masked) -> None:
+    """Turn masks round that would drop the largest weights and keep the rest: their 1 means pruned."""
+    if not keep_the_smallest((kept, found.tensors[key]) for key, kept in found.masks.items()):
+        return
+    found.masks = {key: ~kept for key, kept in found.masks.items() if bool(kept.any())}
+    found.words.append("in which 1 marks what was pruned, for it is on the smallest weights")
 
 
 def _names_of_weight(name: str) -> Iterator[str]:
@@ -220,12 +270,6 @@ def _bare(name: str) -> str:
     while (shorter := _OUTER.sub("", name)) != name:
         name = shorter
     return name
-
-
-def _is_inverted(mask: Tensor, weight: Tensor) -> bool:
-    """It marks what was pruned: whatever it would keep is zero, and the rest is not."""
-    kept = mask != 0
-    return bool((weight[kept] == 0).all()) and bool((weight[~kept] != 0).any())
 
 
 # --- what else looks like masks -------------------------------------------------------------------------

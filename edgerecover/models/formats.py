@@ -13,18 +13,28 @@ from edgerecover.models.zips import Archive, ZipBombError, ZipError
 SAVE_HINT = 'save the weights alone: torch.save(model.state_dict(), "model.pt")'
 COPY_HINT = "was it copied or downloaded completely?"
 
+UNPACK_HINT = "unpack it, and give the checkpoint inside"
 _FOREIGN_MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"\x93NUMPY", "a NumPy array"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
     (b"GGUF", "a GGUF file, of weights quantised for llama.cpp"),
     (b"ptrt", "a TensorRT engine"),
     (b"ftrt", "a TensorRT engine"),
 )
+_PACKED_MAGIC = (
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"Rar!", "a RAR archive"),
+)
+_NOT_FETCHED = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file: git lfs pull"),
+    (b"<!doctype", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
+    (b"<html", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
+)
+"""By the first bytes in lower case; the file's kind; what to do."""
 _FOREIGN_SUFFIXES = {
     ".h5": "a file of Keras", ".hdf5": "a file of Keras", ".keras": "a file of Keras", ".pb": "a graph of TensorFlow",
     ".tflite": "a file of TensorFlow Lite", ".mlmodel": "a file of Core ML", ".xml": "a graph of OpenVINO",
@@ -112,6 +122,12 @@ def _foreign(path: Path, head: bytes) -> BadInputError:
     for magic, kind in _FOREIGN_MAGIC:
         if head.startswith(magic):
             return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=SAVE_HINT)
+    for magic, kind in _PACKED_MAGIC:
+        if head.startswith(magic):
+            return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=UNPACK_HINT)
+    for magic, kind, hint in _NOT_FETCHED:
+        if head.lstrip().lower().startswith(magic):
+            return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=hint)
     if head[8:9] == b"{":
         return BadInputError(f"{path}: a safetensors file that is cut short", hint=COPY_HINT)
     return BadInputError(
@@ -145,8 +161,23 @@ def _kind_of_zip(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     if is_exported(names):
         return Container.EXPORTED
     if "data.pkl" not in names:
-        raise BadInputError(f"{path}: is a zip archive without a checkpoint inside", hint=SAVE_HINT)
+        raise BadInputError(f"{path}: is {_words_of_zip(names)}", hint=_hint_of_zip(names))
     return Container.ZIP
+
+
+def _words_of_zip(names: tuple[str, ...]) -> str:
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays, not a PyTorch checkpoint"
+    if any(name.startswith(".data/") for name in names):
+        return "an archive of torch.package, whose own code would have to be run"
+    return "a zip archive without a checkpoint inside"
+
+
+def _hint_of_zip(names: tuple[str, ...]) -> str:
+    if any(name.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl")) for name in names):
+        is_package = any(name.startswith(".data/") for name in names)
+        return SAVE_HINT if is_package else UNPACK_HINT
+    return SAVE_HINT
 
 
 def is_torchscript(names: tuple[str, ...]) -> bool:

@@ -122,6 +122,21 @@ class Checkpoint:
             doubts=tuple(doubt.with_prefix(prefix) for doubt in self.doubts),
         )
 
+    def without_prefix(self, prefix: str) -> Checkpoint:
+        """The same less a prefix of all its weights."""
+        dense = self.dense_tensors
+        return replace(
+            self,
+            wording=f"{self.wording}, prefix '{printable(prefix)}'",
+            tensors=_bare(self.tensors, prefix),
+            masks=_bare(self.masks, prefix),
+            dense_tensors=_bare(dense, prefix) if dense is not None else None,
+            own_keys={key.removeprefix(prefix): own.removeprefix(prefix) for key, own in self.own_keys.items()},
+            aside=_bare(self.aside, prefix),
+            mask_keys=frozenset(key.removeprefix(prefix) for key in self.mask_keys),
+            doubts=tuple(doubt.without_prefix(prefix) for doubt in self.doubts),
+        )
+
     def without(self, names: Collection[str]) -> Checkpoint:
         """The same, less these tensors."""
         if not names:
@@ -271,6 +286,10 @@ def _first_line(error: Exception) -> str:
 
 def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def _bare(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
 def _chosen(own: State | None, average: State | None) -> tuple[State, list[str]]:

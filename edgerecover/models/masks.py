@@ -1,7 +1,7 @@
 """Which parameters of a student are pruned: every zero is held, whatever the class of its module.
 
-What a checkpoint's explicit masks say goes first. Where there is none, a zero is pruned when it is one of a weight
-that multiplies (`sparsity`). A zero of anything else with two dimensions (an embedding, a table of positions), and of
+What a checkpoint's explicit masks drop is pruned, and so is every zero, under them too, of a weight that multiplies
+(`sparsity`). A zero of anything else with two dimensions (an embedding, a table of positions), and of
 the gain γ of a normalisation with its shift β (network slimming, soft filter pruning), is pruned where the dense
 teacher has none: some networks start with such zeros, and keep a few.
 """
@@ -34,8 +34,8 @@ def masks_of(network: nn.Module, explicit: Mapping[str, Tensor], teacher: nn.Mod
     parameters = dict(network.named_parameters())
     _apply(parameters, masks)
     for name, kept in _zeros(network, parameters, teacher):
-        if name not in masks and not bool(kept.all()):
-            masks[name] = kept
+        if not bool(kept.all()):
+            masks[name] = masks[name] & kept if name in masks else kept
     return masks
 
 

@@ -16,6 +16,7 @@ from edgerecover.models.completion import no_architecture
 from edgerecover.models.examples import example_images
 from edgerecover.models.libraries import classifier_key, transformers_folder
 from edgerecover.models.load import Checkpoint
+from edgerecover.models.misfits import fitting_prefixes, shared_prefix
 from edgerecover.models.recognise import num_torchvision_classes, without_auxiliary_heads
 from edgerecover.models.spec import ModelSpec
 from edgerecover.models.transformers_folders import with_module_names
@@ -151,10 +152,21 @@ def fitted_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> 
         prefix = "".join(checkpoint.prefixes[start:])
         if keys and all(key.startswith(prefix) for key in keys):
             return checkpoint.with_prefix(prefix).as_spelled(keys)
-    checkpoint = checkpoint.as_spelled(keys)
+    checkpoint = _under_its_prefix(checkpoint, network).as_spelled(keys)
     if spec.architecture not in _WITH_AUXILIARY_HEADS:
         return checkpoint
     return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
+
+
+def _under_its_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
+    """Less a prefix that all keys share ("backbone."), or with the network's own, where every tensor then fits."""
+    wanted, shared = network.state_dict(), shared_prefix(checkpoint.tensors)
+    if shared and shared in fitting_prefixes(wanted, checkpoint.tensors):
+        return checkpoint.without_prefix(shared)
+    own = shared_prefix(wanted)
+    if own and not mismatch(network, {own + key: tensor for key, tensor in checkpoint.tensors.items()}):
+        return checkpoint.with_prefix(own)
+    return checkpoint
 
 
 def _with_module_names(checkpoint: Checkpoint, folder: Path) -> Checkpoint:

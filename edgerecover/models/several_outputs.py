@@ -1,4 +1,4 @@
-"""Networks that return more than logits in eval mode: the logits among what they return.
+"""Networks that return more than (N, K) logits in eval mode: the logits among what they return.
 
 Shapes: N images, K classes.
 """
@@ -8,25 +8,30 @@ Shapes: N images, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_LAST_AXES = object()
+"""Stands for the key of logits that only have axes of size 1 behind them."""
 
 
 @torch.no_grad()
 def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
     """Let a network that returns several things return its logits alone, in place, where it is clear which they are.
 
-    So it is with one (N, K) tensor among them, with an entry called `logits`, and with two of which one is the softmax
-    of the other (as ultralytics' classifiers return). Names of parameters and layers stay. In training mode such
-    networks may return a tensor; that is left as it is.
+    So it is with one (N, K) tensor among them, with an entry or field called `logits`, and with two of which one is the
+    softmax of the other (as ultralytics' classifiers return). A single tensor (N, K, 1, 1), as fully convolutional
+    networks give, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
+    something else; an (N, K) tensor is left as it is.
     """
     try:
         returned = network(images_NCHW.clone())
     except Exception:  # what fails is said by whoever checks the forward pass
         return
-    key = None if isinstance(returned, Tensor) else _key_of_logits(returned, len(images_NCHW))
+    key = _key_of_logits(returned, len(images_NCHW))
     own = type(network)
     if key is None or hasattr(own, "__deepcopy__"):
         return
@@ -34,7 +39,8 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
     class LogitsAlone(own):  # type: ignore[valid-type, misc]
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             outputs = super().forward(*args, **kwargs)
-            return outputs if isinstance(outputs, Tensor) else outputs[key]
+            logits = outputs if isinstance(outputs, Tensor) else _entries_of(outputs)[key]
+            return logits.flatten(1) if key is _LAST_AXES else logits
 
     LogitsAlone.__name__, LogitsAlone.__qualname__, LogitsAlone.__module__ = (
         own.__name__, own.__qualname__, own.__module__
@@ -43,14 +49,12 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
 
 
 def _key_of_logits(returned: Any, num_images: int) -> Any:
-    entries: dict[Any, Any] = {}
-    if isinstance(returned, Mapping):
-        entries = dict(returned)
-    elif isinstance(returned, Sequence):
-        entries = dict(enumerate(returned))
+    if isinstance(returned, Tensor):
+        has_last_axes = returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
+        return _LAST_AXES if has_last_axes else None
     scores = {
         key: value
-        for key, value in entries.items()
+        for key, value in _entries_of(returned).items()
         if isinstance(value, Tensor) and value.dim() == 2 and len(value) == num_images and value.is_floating_point()
     }
     if "logits" in scores:
@@ -62,3 +66,16 @@ def _key_of_logits(returned: Any, num_images: int) -> Any:
         if a.shape == b.shape and torch.allclose(b, a.softmax(1), atol=1e-5):
             return key_a
     return next(iter(scores)) if len(scores) == 1 else None
+
+
+def _entries_of(returned: Any) -> Mapping[Any, Any]:
+    """What several things are called: keys, names of fields, or places."""
+    if isinstance(returned, Mapping):
+        return returned
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return dict(zip(returned._fields, returned, strict=True))
+    if isinstance(returned, Sequence):
+        return dict(enumerate(returned))
+    if is_dataclass(returned) and not isinstance(returned, type):
+        return {field.name: getattr(returned, field.name) for field in fields(returned)}
+    return {}

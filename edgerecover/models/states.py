@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.adapters import merge_adapters
-from edgerecover.models.file_masks import Doubt, Sibling, find_masks, is_binary
+from edgerecover.models.file_masks import Doubt, Sibling, find_masks
 from edgerecover.models.formats import COPY_HINT, SAVE_HINT
 from edgerecover.models.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
+from edgerecover.models.mask_shapes import is_binary
 from edgerecover.models.parts import size_of
 from edgerecover.models.records import UnusableTensorError, printable
 from edgerecover.models.sound import check_values, plain
@@ -23,8 +24,10 @@ from edgerecover.models.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_SPARSE_EXPANSION = 256
+"""Sparse tensors expand as far as they are sparse: with 99.8 % zeros, CSR does so by 170 times."""
 MAX_SPARSE_FREE_BYTES = 48 << 20
-"""Sparse tensors expand as far as they are sparse; below this size of all, that is no danger."""
+"""Below this size of all of them, that is no danger."""
 
 
 _MIN_MASK_VALUES = 100
@@ -137,12 +140,15 @@ def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
 
 
 def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
-    """Tensors that cannot be read count among the others: they may be no masks at all."""
+    """Tensors that cannot be read count among the others: they may be no masks at all. Single numbers are none."""
     tensors: dict[str, Tensor] = {}
     for name, record in entry.tensors.items():
         with contextlib.suppress(UnusableTensorError):
-            tensors[name] = budget.claim(name, reader.tensor(record, budget.num_left))
-    return Sibling(entry.name, tensors, entry.num_others + len(entry.tensors) - len(tensors), entry.is_certain)
+            tensor = reader.tensor(record, budget.num_left)
+            tensors[name] = budget.claim(name, tensor, is_sparse=compact_kind(record) == "sparse")
+    num_others = entry.num_others + len(entry.tensors) - len(tensors)
+    masks = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1}
+    return Sibling(entry.name, masks, num_others, entry.is_certain)
 
 
 class _Budget:
@@ -151,13 +157,14 @@ class _Budget:
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
         self._size_bytes = size_bytes
-        self._claimed_bytes = 0
+        self._dense_bytes = 0
+        self._sparse_bytes = 0
         self._num_by_kind: dict[str, int] = {}
 
     @property
     def num_left(self) -> int:
         """Values that sparse tensors may still be turned into."""
-        return (MAX_EXPANSION * self._size_bytes + MAX_SPARSE_FREE_BYTES - self._claimed_bytes) // 4
+        return (MAX_SPARSE_EXPANSION * self._size_bytes + MAX_SPARSE_FREE_BYTES - self._sparse_bytes) // 4
 
     @property
     def words(self) -> list[str]:
@@ -177,18 +184,22 @@ class _Budget:
             raise _unusable(self._path, key, error) from error
         if kind:
             self._num_by_kind[kind] = self._num_by_kind.get(kind, 0) + 1
-        return self.claim(key, tensor, MAX_SPARSE_FREE_BYTES if kind == "sparse" else MAX_EXPANSION_FREE_BYTES)
+        return self.claim(key, tensor, is_sparse=kind == "sparse")
 
-    def claim(self, key: str, tensor: Tensor, free_bytes: int = MAX_EXPANSION_FREE_BYTES) -> Tensor:
-        """Count a tensor.
+    def claim(self, key: str, tensor: Tensor, *, is_sparse: bool = False) -> Tensor:
+        """Count a tensor; one that was sparse has been kept to `num_left`.
 
         Raises:
             BadInputError: no file of this size can hold that much.
         """
-        self._claimed_bytes += tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
-        if self._claimed_bytes > MAX_EXPANSION * self._size_bytes + free_bytes:
+        num_bytes = tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
+        if is_sparse:
+            self._sparse_bytes += num_bytes
+            return tensor
+        self._dense_bytes += num_bytes
+        if self._dense_bytes > MAX_EXPANSION * self._size_bytes + MAX_EXPANSION_FREE_BYTES:
             raise BadInputError(
-                f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._claimed_bytes:,} bytes "
+                f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._dense_bytes:,} bytes "
                 f"and more; {printable(key)!r} has shape {list(tensor.shape)}",
                 hint="save tensors whole: .contiguous() makes one out of values that are repeated (.expand())",
             )

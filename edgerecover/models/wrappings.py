@@ -127,8 +127,7 @@ def find_weights(root: Any) -> Found:
     elif COUNTER in found.state and average is None:
         plain, average = None, found
     if plain is None and average is None:
-        hint = ZERO_HINT if "optimizer_state_dict" in (entries_of(root) or {}) else ""
-        raise NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
+        raise _no_weights(root)
     if plain is not None and average is None:
         plain, average = _split(plain)
     if average is not None and _is_of_mmengine(root):
@@ -222,7 +221,7 @@ def _masks_beside(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
         entries = entries_of(content) or {}
         way = under[level] if level < len(under) else None
         for key, value in entries.items():
-            if isinstance(key, str) and key != way and _MASKS.search(key) and not is_tensor(value):
+            if isinstance(key, str) and key != way and _MASKS.search(key) and (way is not None or not is_tensor(value)):
                 tensors, num_others = _leaves(value)
                 if tensors or num_others:
                     found.append(Beside(key, tensors, num_others))
@@ -242,10 +241,12 @@ def _leaves(root: Any) -> tuple[dict[str, Any], int]:
                 tensors[path.removesuffix(".")] = value
             continue
         entries = entries_of(value)
-        children = entries.items() if entries is not None else enumerate(value) if isinstance(value, list) else ()
+        children = (
+            entries.items() if entries is not None else enumerate(value) if isinstance(value, list | tuple) else ()
+        )
         num_others += isinstance(value, Made) and "numpy" in value.maker
         for key, child in reversed(list(children)):
-            if is_tensor(child) or (isinstance(child, Made | dict | list) and id(child) not in seen):
+            if is_tensor(child) or (isinstance(child, Made | dict | list | tuple) and id(child) not in seen):
                 seen.add(id(child))
                 waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
     return tensors, num_others
@@ -278,7 +279,11 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
         return None
     if len(holding) > 1:
         shown = ", ".join(repr(printable(key, 40)) for key in sorted(holding)[:6])
-        raise NoWeightsError(f"several sets of weights inside ({shown}), and none is called state_dict or model")
+        one = printable(sorted(holding)[0], 40)
+        raise NoWeightsError(
+            f"several sets of weights inside ({shown}), and none is called state_dict or model",
+            f'save the one that is meant on its own: torch.save(checkpoint["{one}"], "model.pt")',
+        )
     return holding[0]
 
 
@@ -314,6 +319,21 @@ def _torch_pruning_module(content: Any) -> Made | None:
     root = Made(None, ())
     root.state = dicts.get("")
     return root if is_module(root) else None
+
+
+def _no_weights(root: Any) -> NoWeightsError:
+    entries = entries_of(root) or {}
+    hint = ZERO_HINT if "optimizer_state_dict" in entries else ""
+    values = [value for value in entries.values() if isinstance(value, Made)]
+    if {"state", "param_groups"} <= entries.keys():
+        return NoWeightsError("the state of an optimiser, and no weights", hint)
+    if values and all("numpy" in str(value.maker) for value in values):
+        return NoWeightsError(
+            "its weights are NumPy arrays, which are not read",
+            "save them as tensors: "
+            'torch.save({key: torch.from_numpy(array) for key, array in weights.items()}, "model.pt")',
+        )
+    return NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
 
 
 def _kind_of(content: Any) -> str:

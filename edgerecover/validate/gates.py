@@ -226,8 +226,8 @@ def _mask_kept(zeros: KeptZeros, two_four: TwoFour | None, is_from_elsewhere: bo
     elif zeros.missing:
         status = GateStatus.INCONCLUSIVE
         message = (
-            f"the weights of {_listed(zeros.missing)} were not found in the exported file, so whether their zeros are "
-            "kept there is not known; those of all others are"
+            f"the weights of {_listed(zeros.missing)} were not found in the exported file, so their zeros could not be "
+            "counted; all other pruned weights are zero in it"
         )
     else:
         of_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""

@@ -94,11 +94,68 @@ def test_masks_in_a_dictionary_beside_the_weights(tmp_path, masks, name, prefix)
     assert f"with masks under '{name}'" in checkpoint.format
 
 
-@pytest.mark.parametrize("masks", [[MASK], {"conv.weight": MASK[:1]}, {"conv.weight": MASK.bool().numpy()}])
-def test_dictionaries_of_masks_that_fit_no_weight_are_named(tmp_path, masks):
-    checkpoint = read(tmp_path, {"conv.weight": WEIGHT, "masks": masks})
+@pytest.mark.parametrize(
+    ("masks", "why"),
+    [
+        ([MASK[0]], "they have no names"),
+        ({"conv.weight": MASK[..., 0]}, "no weight has their name and shape"),
+        ({"conv.weight": MASK.bool().numpy()}, "NumPy arrays are not read"),
+        (torch.tensor([1.0, 0.0, 1.0]), "no weight has their name and shape"),
+    ],
+)
+def test_masks_that_fit_no_weight_are_named_with_the_reason(tmp_path, masks, why):
+    checkpoint = read(
+        tmp_path, {"state_dict": {"conv.weight": WEIGHT}, "masks": masks, "mask_ratio": torch.tensor(0.5)}
+    )
     assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT)
-    assert "'masks' beside them looks like masks, not used" in checkpoint.format
+    assert f"'masks' beside them looks like masks, not used: {why}" in checkpoint.format
+    assert "mask_ratio" not in checkpoint.format
+
+
+@pytest.mark.parametrize("masks", [[MASK, torch.ones(2)], (MASK,), {"0": MASK}])
+def test_masks_without_names_are_used_in_the_only_order_that_fits(tmp_path, masks):
+    other = torch.ones(3, 5)
+    checkpoint = read(tmp_path, {"model": {"fc.weight": other, "conv.weight": WEIGHT}, "masks": masks})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    assert torch.equal(checkpoint.tensors["fc.weight"], other)
+    assert "not used" not in checkpoint.format
+    twice = read(tmp_path, {"model": {"a.weight": WEIGHT, "b.weight": WEIGHT}, "masks": masks})
+    assert torch.equal(twice.tensors["a.weight"], WEIGHT)
+    assert "their shapes fit the weights in no order, or in several" in twice.format
+
+
+@pytest.mark.parametrize("key", ["conv_weight_mask", "mask_conv_weight", "conv_mask", "masks.conv_weight"])
+def test_buffers_that_spell_a_weight_with_underscores(tmp_path, key):
+    checkpoint = read(tmp_path, {"conv.weight": WEIGHT, key: MASK})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    in_doubt = read(tmp_path, {"a_b.weight": WEIGHT, "a.b_weight": WEIGHT, "a_b_weight_mask": MASK})
+    assert torch.equal(in_doubt.tensors["a_b.weight"], WEIGHT)
+    assert "not used" in in_doubt.format
+
+
+def test_masks_of_channels_are_spread_over_the_weight(tmp_path):
+    weight = torch.ones(4, 2, 3, 3)
+    kept = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    for state in ({"a.weight": weight, "a.mask": kept}, {"state_dict": {"a.weight": weight}, "masks": {"a": kept}}):
+        checkpoint = read(tmp_path, state)
+        assert checkpoint.tensors["a.weight"].sum((1, 2, 3)).tolist() == [18.0, 0.0, 18.0, 0.0]
+        assert torch.equal(checkpoint.dense_tensors["a.weight"], weight)
+
+
+def test_a_mask_whose_1_is_on_the_smallest_weights_marks_what_was_pruned(tmp_path):
+    weight = torch.linspace(-1, 1, 101)[:100].view(10, 10)
+    kept = weight.abs() > 0.5
+    checkpoint = read(tmp_path, {"state_dict": {"a.weight": weight, "b.weight": weight + 2}, "masks": {
+        "a.weight": ~kept, "b.weight": torch.zeros(10, 10)}})  # fmt: skip
+    assert torch.equal(checkpoint.tensors["a.weight"], weight * kept)
+    assert checkpoint.masks.keys() == {"a.weight"}
+    assert "in which 1 marks what was pruned" in checkpoint.format
+
+
+def test_scores_of_masks_are_named(tmp_path):
+    checkpoint = read(tmp_path, {"features.module.0.weight": WEIGHT, "features.module.0.weight_scores": WEIGHT / 16})
+    assert checkpoint.tensors.keys() == {"features.0.weight"}
+    assert "'features.module.0.weight_scores' looks like masks, not used" in checkpoint.format
 
 
 def test_the_sparsifiers_masks_name_weights_that_are_computed(tmp_path):

@@ -203,10 +203,11 @@ def test_missing_folder_and_empty(tmp_path):
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
         (b"\x1f\x8b\x08" + bytes(40), "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
         (struct.pack("<Q", 5000) + b'{"weight": {}}', "cut short"),
         (struct.pack("<Q", 14) + b'{"weight": 7 }', "safetensors file is damaged"),
     ],
-    ids=["random", "onnx", "hdf5", "gzip", "lfs", "short-safetensors", "bad-safetensors"],
+    ids=["random", "onnx", "hdf5", "gzip", "lfs", "html", "short-safetensors", "bad-safetensors"],
 )
 def test_foreign_bytes_are_named(tmp_path, content, part):
     path = tmp_path / "model.pt"
@@ -350,6 +351,43 @@ def test_no_weights_inside(tmp_path, content, part):
     message = refused(saved(tmp_path, content))
     assert "no weights inside" in message
     assert part in message
+
+
+def test_what_is_there_instead_of_weights_is_named(tmp_path):
+    assert "the state of an optimiser, and no weights" in refused(saved(tmp_path, {"state": {}, "param_groups": []}))
+    assert "torch.from_numpy" in refused(saved(tmp_path, {"weight": np.ones(3), "bias": np.ones(2)}))
+
+
+def test_very_sparse_weights_are_read_and_dense_ones_behind_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgerecover.models.states.MAX_SPARSE_FREE_BYTES", 0)
+    monkeypatch.setattr("edgerecover.models.states.MAX_EXPANSION_FREE_BYTES", 0)
+    weight = torch.zeros(1000, 400)
+    weight[::10, ::25] = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = saved(tmp_path, {"weight": weight.to_sparse_csr(), "bias": torch.ones(1000)})
+    assert path.stat().st_size * 16 < weight.numel() * 4
+    read = read_checkpoint(path)
+    assert torch.equal(read.tensors["weight"], weight)
+    assert torch.equal(read.tensors["bias"], torch.ones(1000))
+    monkeypatch.setattr("edgerecover.models.states.MAX_SPARSE_EXPANSION", 2)
+    assert "is sparse and would take 400,000 values" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("members", "part"),
+    [
+        (["model.pt"], "unpack it"),
+        (["a.npy", "b.npy"], "an archive of NumPy arrays"),
+        (["m/.data/version", "m/model/model.pkl"], "an archive of torch.package"),
+        (["a.txt"], "without a checkpoint inside"),
+    ],
+)
+def test_archives_of_something_else_are_named(tmp_path, members, part):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        for name in members:
+            archive.writestr(name, b"content")
+    assert part in refused(tmp_path / "model.pt")
 
 
 def test_several_sets_of_weights_are_named(tmp_path):

@@ -1,5 +1,8 @@
 """Networks that return several things in eval mode give their logits where it is clear which these are."""
 
+from collections import namedtuple
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,15 @@ from torch import nn
 from edgerecover.models.several_outputs import return_logits
 
 IMAGES_NCHW = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+Outputs = namedtuple("Outputs", "aux logits")
+
+
+@dataclass
+class Returned:
+    features: torch.Tensor
+    logits: torch.Tensor
 
 
 class Returning(nn.Module):
@@ -32,6 +44,9 @@ class Returning(nn.Module):
         lambda logits, images: (logits.softmax(1), logits),
         lambda logits, images: (logits, logits.softmax(1)),
         lambda logits, images: {"features": images.mean(3).mean(2), "logits": logits},
+        lambda logits, images: Outputs(logits + 1, logits),
+        lambda logits, images: Returned(logits + 1, logits),
+        lambda logits, images: logits[:, :, None, None],
         lambda logits, images: logits,
     ],
 )
@@ -52,6 +67,7 @@ def test_the_logits_are_found(pack):
         lambda logits, images: (images, images),
         lambda logits, images: {"a": logits, "b": logits},
         lambda logits, images: 3,
+        lambda logits, images: Returned,
     ],
 )
 def test_what_is_not_clear_stays(pack):

@@ -1,0 +1,91 @@
+"""Whether a tensor may be the mask of a weight: by its shape, by its values, by its place in a list.
+
+A mask that is not of its weight's shape is taken where it can mean one thing only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MIN_VALUES = 64
+"""Fewer weights may lie on the wrong side of each other by chance."""
+
+
+def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor | None:
+    """The mask in its weight's shape; None where it is none of this weight, or could be read in two ways.
+
+    Args:
+        mask: of 0 and 1, of any type.
+        weight: of any shape.
+        whole_channels: the mask may also be flat, or of channels: one value for each output or input channel, or sides
+            of 1 where it repeats. Channels are told by their number, unless the weight has as many of both.
+    """
+    if mask.dim() == 0 or not weight.is_floating_point() or not is_binary(mask):
+        return None
+    if mask.shape == weight.shape:
+        return mask
+    if not whole_channels or weight.dim() < 2:
+        return None
+    if mask.dim() == 1 and mask.numel() == weight.numel():
+        return mask.reshape(weight.shape)
+    same_dims = mask.dim() == weight.dim()
+    sides = [side for side in mask.shape if side > 1]
+    if len(sides) != 1:
+        fits = same_dims and all(side in (1, full) for side, full in zip(mask.shape, weight.shape, strict=True))
+        return mask.expand(weight.shape) if fits and sides else None
+    (side,) = sides
+    dims = [dim for dim in (0, 1) if weight.shape[dim] == side]
+    if same_dims and mask.shape[0] == side:
+        dims = dims[:1]  # (N, 1, 1, 1) are outputs; (1, N, 1, 1) may also mask the images that come out
+    if len(dims) != 1:
+        return None
+    shape = [side if dim == dims[0] else 1 for dim in range(weight.dim())]
+    return mask.reshape(shape).expand(weight.shape)
+
+
+def is_binary(mask: Tensor) -> bool:
+    """Whether it holds only 0 and 1."""
+    return bool(((mask == 0) | (mask == 1)).all())
+
+
+def is_inverted(mask: Tensor, weight: Tensor) -> bool:
+    """It marks what was pruned: whatever it would keep is zero, and the rest is not."""
+    kept = mask != 0
+    return bool((weight[kept] == 0).all()) and bool((weight[~kept] != 0).any())
+
+
+def keep_the_smallest(masks_and_weights: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Whether masks together would keep small weights and drop all larger ones, so that 1 must mean pruned.
+
+    Args:
+        masks_and_weights: each mask, bool, True where it would keep, and its weight before it was masked.
+    """
+    num_values = 0
+    for kept, weight in masks_and_weights:
+        if not bool(kept.any()):  # of a layer that was not pruned
+            continue
+        if bool(kept.all()) or float(weight[kept].abs().max()) >= float(weight[~kept].abs().min()):
+            return False
+        num_values += weight.numel()
+    return num_values >= _MIN_VALUES
+
+
+def places_of(shapes: Sequence[tuple[int, ...]], among: Sequence[tuple[int, ...]]) -> list[int] | None:
+    """Where a list of masks without names belongs: indices in `among`, in order; None unless there is one way only."""
+    ways = [1] + [0] * len(shapes)
+    """Of placing as many of the first shapes."""
+    for other in among:
+        for index in range(len(shapes) - 1, -1, -1):
+            if shapes[index] == other:
+                ways[index + 1] += ways[index]
+    if not shapes or ways[-1] != 1:
+        return None
+    places: list[int] = []
+    for place, other in enumerate(among):
+        if len(places) < len(shapes) and shapes[len(places)] == other:
+            places.append(place)
+    return places
