@@ -140,6 +140,8 @@ class Target(Settings):
     """How int8 files are quantised; there is one where `precisions` names int8."""
     sparse: Fact[Literal["none", "2:4"]]
     """The zero pattern that the device's kernels can skip."""
+    channel_multiple: Fact[Literal[4, 8, 16, 32]] | None = None
+    """Of channels that its kernels take at a time, which `--pattern channel` keeps widths to; None: 8."""
 
     # What it has.
     memory_gib: Fact[Positive] | None = None

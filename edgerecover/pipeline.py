@@ -68,7 +68,7 @@ from edgerecover.packing import (
 )
 from edgerecover.probe import STUDENT, TEACHER, Probed, probe_networks
 from edgerecover.progress import SILENT, Progress
-from edgerecover.prune import Pruning, prune
+from edgerecover.prune import Pruning, multiple_for, prune
 from edgerecover.racing import hold_race, open_runner
 from edgerecover.ranks import ALONE, Ranks, check_same, leave
 from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
@@ -154,7 +154,7 @@ def assist(request: Request, ranks: Ranks) -> None:
         models, record = _opened(request)
         compute = ranks.from_first(lambda: _probed(request, models)).compute
         if request.pruning is not None:
-            models = _pruned(models, request.pruning)
+            models = _pruned(models, request.pruning, request.target)
         _check_same(models, ranks)
     with stage("synthesize", times):
         settled = ranks.from_first(lambda: _settled(request, models, record, compute))
@@ -192,7 +192,7 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
 
     if request.pruning is not None:
         with stage("prune", times, progress):
-            models = _pruned(models, request.pruning)
+            models = _pruned(models, request.pruning, request.target)
     _check_same(models, ranks)
 
     with stage("synthesize", times, progress) as clock:
@@ -212,7 +212,10 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
 
     with stage("export", times, progress):
         exported = write(recovered.student, models.input, folder / "fp32.onnx")
-        twins = export_twins(dense, models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write)
+        twins = export_twins(
+            dense, models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write,
+            multiple=multiple_for(request.target), progress=progress,
+        )  # fmt: skip
 
     with stage("precision", times, progress):
         variants = make_all(
@@ -469,11 +472,11 @@ def _eval_set(request: Request, models: Models, progress: Progress) -> EvalSet |
     return read_eval_data(request.eval_data, models.input, models.num_classes, models.classes, progress)
 
 
-def _pruned(models: Models, pruning: Pruning) -> Models:
+def _pruned(models: Models, pruning: Pruning, target: Target) -> Models:
     """The student as magnitude pruning leaves it; the dense network stays the teacher."""
     narrower = pruning.pattern == "channel"
     dense = copy.deepcopy(models.student) if narrower else None
-    pruned = prune(models.student, pruning, models.input)
+    pruned = prune(models.student, pruning, models.input, multiple_for(target))
     student_facts = replace(
         models.student_facts,
         num_parameters=sum(parameter.numel() for parameter in pruned.network.parameters()),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.uses import uses_of
-from edgerecover.prune.channels import prune_channels
+from edgerecover.prune.channels import WIDTH_MULTIPLE, multiple_for, prune_channels, ragged_layers
 from edgerecover.prune.magnitude import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
 from edgerecover.prune.two_four import two_four_masks
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "WIDTH_MULTIPLE",
     "Pruned",
     "Pruning",
     "PruningPattern",
@@ -24,6 +25,7 @@ __all__ = [
     "asked_pruning",
     "global_magnitude_masks",
     "layerwise_magnitude_masks",
+    "multiple_for",
     "prune",
     "prune_channels",
     "two_four_masks",
@@ -73,13 +75,16 @@ def asked_pruning(pattern: PruningPattern | None, sparsity: float | None) -> Pru
     return Pruning(pattern or "unstructured", sparsity)
 
 
-def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Pruned:
+def prune(
+    network: nn.Module, pruning: Pruning, input: InputSpec | None, channel_multiple: int = WIDTH_MULTIPLE
+) -> Pruned:
     """Prune a dense network by magnitude; nothing is trained.
 
     Args:
         network: on the CPU, in eval mode; becomes part of the result, its zeros set in place.
         pruning: pattern and fraction.
         input: of the network; only channels need it, to see which layers hang together and count MACs.
+        channel_multiple: what widths are kept to where channels go.
 
     Raises:
         BadInputError: the network cannot be pruned so, or computes what it multiplies by in a way that loses the
@@ -91,7 +96,9 @@ def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Prun
             raise BadInputError(
                 "--pattern channel needs the shape of the input", hint="for example --input-shape 3,224,224"
             )
-        return Pruned(prune_channels(network, input, pruning.sparsity), {})
+        narrower = prune_channels(network, input, pruning.sparsity, multiple=channel_multiple)
+        ragged = ragged_layers(network, narrower, channel_multiple)
+        return Pruned(narrower, {}, (_ragged_note(ragged, channel_multiple),) if ragged else ())
     notes: tuple[str, ...] = ()
     if pruning.pattern == "2:4":
         masks, left_dense = two_four_masks(network)
@@ -105,6 +112,12 @@ def prune(network: nn.Module, pruning: Pruning, input: InputSpec | None) -> Prun
     if input is not None:
         _check_zeros_are_used(network, masks, input)
     return Pruned(network, masks, notes)
+
+
+def _ragged_note(ragged: Mapping[str, int], multiple: int) -> str:
+    named = ", ".join(f"{name} ({width})" for name, width in list(ragged.items())[:_MAX_NAMED])
+    more = f" and {len(ragged) - _MAX_NAMED} more" if len(ragged) > _MAX_NAMED else ""
+    return f"channels: {named}{more} kept no multiple of {multiple}, as the MACs asked for need it: they may be slow"
 
 
 def _check_zeros_are_used(network: nn.Module, masks: Mapping[str, Tensor], input: InputSpec) -> None:

@@ -21,6 +21,8 @@ from edgerecover.prune.widths import Work, choose_widths
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgerecover.config import Target
+
 MACS_TOLERANCE = 0.03
 """How far the fraction of MACs removed may be from the one asked for: channels come whole."""
 
@@ -82,6 +84,11 @@ def prune_channels(
             hint="ask for that, or for less",
         )
     return narrower.network
+
+
+def multiple_for(target: Target) -> int:
+    """Of channels, that widths are kept to for a target."""
+    return target.channel_multiple.value if target.channel_multiple else WIDTH_MULTIPLE
 
 
 def ragged_layers(dense: nn.Module, narrower: nn.Module, multiple: int = WIDTH_MULTIPLE) -> dict[str, int]:

@@ -10,10 +10,11 @@ import torchvision
 from torch import nn
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.config import load_target
 from edgerecover.demo.network import digits_net
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.macs import count_macs
-from edgerecover.prune import Pruning, asked_pruning, prune, prune_channels
+from edgerecover.prune import Pruning, asked_pruning, multiple_for, prune, prune_channels
 from edgerecover.prune.channels import MACS_TOLERANCE
 
 INPUT = InputSpec((1, 8, 8), (0.0,), (1.0,))
@@ -63,6 +64,22 @@ def test_the_fraction_of_macs_asked_for(macs_removed):
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
+def test_widths_are_multiples_and_what_is_not_is_named():
+    network = nn.Sequential(
+        nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 5)
+    ).eval()
+    eights = prune(network, Pruning("channel", 0.5), INPUT)
+    assert [eights.network[0].out_channels % 8, eights.network[2].out_channels % 8] == [0, 0]
+    assert eights.notes == ()
+    ragged = prune(built(digits_net), Pruning("channel", 0.5), INPUT, 32)
+    assert "no multiple of 32" in ragged.notes[0]
+
+
+@pytest.mark.parametrize(("target", "multiple"), [("onnx-generic", 8), ("x86-avx512-vnni", 16), ("jetson-nano", 8)])
+def test_a_target_says_how_many_channels_its_kernels_take(target, multiple):
+    assert multiple_for(load_target(target)) == multiple
+
+
 def test_behind_a_padded_shortcut_only_inner_widths_shrink():
     network = built(PaddedShortcut)
     narrower = prune_channels(network, INPUT, 0.5)
@@ -85,7 +102,7 @@ def test_a_network_that_cannot_lose_channels_is_refused():
 )
 def test_a_network_whose_channels_cannot_be_followed_is_refused_at_once(network, culprit, monkeypatch):
     """Following the windows of a Swin transformer took 24 GB."""
-    monkeypatch.setattr("edgerecover.prune.channels._narrowed", lambda *_: pytest.fail("it was tried"))
+    monkeypatch.setattr("edgerecover.prune.channels.find_groups", lambda *_: pytest.fail("it was tried"))
     with pytest.raises(BadInputError, match=culprit):
         prune_channels(network, INPUT, 0.5, roughly=True)
 
