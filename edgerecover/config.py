@@ -289,7 +289,8 @@ class Recovery(Settings):
     feature_weight: NonNegative
     """Weight of the block outputs' squared error relative to the teacher's mean square."""
     bn: Literal["adapt", "frozen"]
-    """`adapt`: BN normalises with batch statistics while distilling; `frozen`: with the stored ones."""
+    """`adapt`: BN normalises with batch statistics while distilling, to the mean and variance that the teacher makes of
+    the batch; `frozen`: with the stored ones."""
     flip: bool | Literal["auto"]
     """Mirror half of the images horizontally; `auto` as in the synthesis."""
     crop_fraction: Fraction

@@ -14,7 +14,6 @@ from edgerecover.artifacts.engines import (
     HardwareCompatibility,
     SparseLayers,
 )
-from edgerecover.artifacts.estimate import Estimate, StageEstimate
 from edgerecover.artifacts.exported import Exported, Int8Sums, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
@@ -65,7 +64,6 @@ __all__ = [
     "EngineFacts",
     "EngineKey",
     "EngineRecipe",
-    "Estimate",
     "Exported",
     "Fidelity",
     "Fingerprint",
@@ -104,7 +102,6 @@ __all__ = [
     "Sheet",
     "SparseLayers",
     "Sparsity",
-    "StageEstimate",
     "StageTime",
     "Stated",
     "Sweep",

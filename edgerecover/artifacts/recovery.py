@@ -71,9 +71,9 @@ class Rung:
 
     name: str
     agreement: float
-    """Top-1 agreement with the teacher on the calibration set, 0 to 1: the number that selects."""
+    """Top-1 agreement with the teacher on the calibration set, 0 to 1."""
     kl: float
-    """Mean KL(teacher || student) in nats on the same images: breaks ties."""
+    """Mean KL(teacher || student) in nats on the same images. Both select, in pairs: `recover`."""
     seconds: float
     chosen: bool = False
     curve: tuple[CurvePoint, ...] = ()

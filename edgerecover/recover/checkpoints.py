@@ -30,7 +30,7 @@ EVERY_S = 60.0
 _LARGEST_SHARE = 0.01
 """Of a loop's time that may go into writing checkpoints."""
 _KEPT = 2
-_FORMAT = 2
+_FORMAT = 3
 """Raise when a loop that reads its old checkpoint would no longer end as it did."""
 
 

@@ -35,8 +35,8 @@ from edgerecover.prune import apply_masks
 from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.checkpoints import Checkpoint, Resumable, State, gathered, part_of, restore
+from edgerecover.recover.matched_norms import matched_norms
 from edgerecover.recover.refresh import FreshDreams
-from edgerecover.recover.shared_norms import shared_norms
 from edgerecover.recover.views import augment, draw_views
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.values import Record
@@ -135,7 +135,7 @@ def distill(
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint, ranks) as fresh,
         _batch_norms(student, settings.bn),
-        shared_norms(student, ranks),
+        matched_norms(student, teacher, ranks, channels),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
     ):

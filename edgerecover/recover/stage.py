@@ -79,10 +79,11 @@ def recover(
     ranks: Ranks = ALONE,
     watch: Watch = lambda _name, _student: None,
 ) -> Recovered:
-    """Repair statistics, fit layers, distil, and keep the best of all rungs by agreement on the calibration set.
+    """Repair statistics, fit layers, distil, and keep the best of all rungs on the calibration set.
 
-    The student as it came is one of the candidates, and is left for another only where that agrees on more images than
-    chance would explain; so what comes back is never worse than it by that measure. Of a
+    The student as it came is one of the candidates. A rung is left for a later one only where that agrees on more
+    images, or comes nearer to the teacher's logits, than chance would explain; where the two cannot be told apart, the
+    earlier one is kept, and a warning says so. So what comes back is never worse by that measure. Of a
     student that others have trained that measure says little: it is handed back as it came, unless it knows no class
     or `settings.fine_tuned` is "recover" (docs/adr/0016).
 
@@ -150,7 +151,7 @@ def recover(
     best = copy.deepcopy(student).cpu()
     load_state(best, ladder.best_state)
     apply_masks(best, masks)
-    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, warnings)
+    return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, (*warnings, *ladder.doubts()))
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,10 @@ class _Ladder:
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
         self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
         self._as_it_came_on_formulas_N = torch.zeros(0, dtype=torch.bool)
-        self._as_it_came_N = torch.zeros(0, dtype=torch.bool)
-        self._as_it_came_kl_N = torch.zeros(0)
+        self._kept_N = torch.zeros(0, dtype=torch.bool)
+        self._kept_kl_N = torch.zeros(0)
+        self._not_told_apart: list[str] = []
+        """Since the best rung."""
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
@@ -221,23 +224,26 @@ class _Ladder:
             agreement=agreement,
         )
         if len(self._rungs) == 1:
-            self._as_it_came_N, self._as_it_came_kl_N = agrees_N, kl_N
             self._as_it_came_on_formulas_N = self._agrees_on_formulas(candidate)
-        best = self._rungs[self._best]
-        is_better = (agreement, -kl) > (best.agreement, -best.kl) and self._is_more_than_chance(agrees_N, kl_N)
-        if len(self._rungs) == 1 or (is_better and not self._falls_on_formulas(candidate)):
+            step = 1
+        else:
+            step = _step_up(self._kept_N, agrees_N, self._kept_kl_N, kl_N)
+        if step > 0 and not self._falls_on_formulas(candidate):
             self._best = len(self._rungs) - 1
+            self._kept_N, self._kept_kl_N = agrees_N, kl_N
+            self._not_told_apart = []
             self.best_state = _on_cpu(candidate)
+        elif step == 0:
+            self._not_told_apart.append(name)
         self._watch(name, candidate)
 
-    def _is_more_than_chance(self, agrees_N: Tensor, kl_N: Tensor) -> bool:
-        """Whether images were won from the student as it came by more than the standard error of their number.
-
-        Or, where it agrees on nearly all already and there are few to win, whether the logits came surely nearer.
-        """
+    def doubts(self) -> tuple[str, ...]:
+        """Which later rungs may be as good as the best or better, in a sentence."""
+        if not self._not_told_apart:
+            return ()
         return (
-            _standard_errors_won(self._as_it_came_N, agrees_N) > 1
-            or _standard_errors_below(self._as_it_came_kl_N, kl_N) > 2
+            f"{self._rungs[self._best].name} is kept: {len(self._kept_N)} calibration images cannot tell it from "
+            f"{' and '.join(self._not_told_apart)}; more can (synthesis.num_calibration)",
         )
 
     def _falls_on_formulas(self, candidate: nn.Module) -> bool:
@@ -279,9 +285,23 @@ class _Onlooker(_Ladder):
     def rungs(self) -> tuple[Rung, ...]:
         return ()
 
+    def doubts(self) -> tuple[str, ...]:
+        return ()
+
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+
+def _step_up(before_N: Tensor, after_N: Tensor, before_kl_N: Tensor, after_kl_N: Tensor) -> int:
+    """1 where a rung is surely above the one before, -1 where it is surely not, 0 where the images cannot tell.
+
+    By the decisions won and lost, and by how much nearer each image's logits came, both in pairs: the distance tells
+    of few images what their decisions do not. Where the two contradict each other, nothing is sure.
+    """
+    won, nearer = _standard_errors_won(before_N, after_N), _standard_errors_below(before_kl_N, after_kl_N)
+    rises, falls = max(won, nearer) >= _SURE, min(won, nearer) <= -_SURE or torch.equal(before_kl_N, after_kl_N)
+    return int(rises) - int(falls)
 
 
 def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
@@ -313,6 +333,8 @@ def _formula_images(like: ImageSet) -> Tensor:
     return torch.cat([torch.from_numpy(images_NCHW) for images_NCHW in made])
 
 
+_SURE = 2.0
+"""Standard errors."""
 _MAX_FORMULA_IMAGES = 256
 """Of each kind."""
 _LARGEST_KL = 1e9

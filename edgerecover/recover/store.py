@@ -22,6 +22,8 @@ from edgerecover.recover.stage import Recovered
 
 _WEIGHTS = "recovered.safetensors"
 _FACTS = "recovery.json"
+_FORMAT = 1
+"""Raise when the same settings no longer give the same student: it is part of a recovery's key."""
 
 
 def recovery_key(
@@ -32,7 +34,7 @@ def recovery_key(
     for name, tensor in sorted({**student.state_dict(), **{f"mask {n}": m for n, m in masks.items()}}.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(json.dumps([settings.model_dump(mode="json"), seed], sort_keys=True).encode())
+    digest.update(json.dumps([_FORMAT, settings.model_dump(mode="json"), seed], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

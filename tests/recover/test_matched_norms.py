@@ -1,4 +1,4 @@
-"""Batch norm over a batch that processes share is that of one process with the whole batch."""
+"""Batch norm gives a batch the moments that the teacher's does, and over processes those of the whole batch."""
 
 import copy
 
@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgerecover.models.channels import UNRELATED, ChannelMap
 from edgerecover.ranks import ALONE, Ranks
-from edgerecover.recover.shared_norms import shared_norms
+from edgerecover.recover.matched_norms import matched_norms
 from tests.processes import in_processes
 
 
@@ -29,7 +30,7 @@ def learn(ranks):
     net, batch = network(), images()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     rows = ranks.rows(len(batch))
-    with shared_norms(net, ranks):
+    with matched_norms(net, net, ranks, UNRELATED):
         for _ in range(2):
             optimizer.zero_grad()
             out = net(batch[rows.start : rows.stop])
@@ -84,7 +85,7 @@ def test_each_process_computes_its_part_of_what_one_would(network):
     rows = torch.randn((5, 4, 3, 3))
     ours, theirs = rows.clone().requires_grad_(), torch.cat([rows, rows]).requires_grad_()
     wanted = torch.randn((5, 4, 3, 3))
-    with shared_norms(network, Twins()):
+    with matched_norms(network, network, Twins(), UNRELATED):
         made = network(ours)
         (made * wanted).sum().backward()
     expected = alone(theirs)
@@ -102,22 +103,100 @@ def test_each_process_computes_its_part_of_what_one_would(network):
 def test_synchronised_layers_work_without_a_gpu():
     torch.manual_seed(0)
     rows = torch.randn(6, 4, 3, 3)
-    with shared_norms(network := nn.Sequential(nn.SyncBatchNorm(4)).train(), Twins()):
+    network = nn.Sequential(nn.SyncBatchNorm(4)).train()
+    with matched_norms(network, network, Twins(), UNRELATED):
         made = network(rows)
     torch.testing.assert_close(made, nn.BatchNorm2d(4).train()(torch.cat([rows, rows]))[:6], rtol=1e-4, atol=1e-5)
 
 
 def test_one_process_keeps_pytorchs_layers():
     net = network()
-    with shared_norms(net, ALONE):
+    with matched_norms(net, net, ALONE, UNRELATED):
         assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 def test_layers_in_eval_mode_use_what_they_stored():
     net = network().eval()
     expected = net(images())
-    with shared_norms(net, Ranks(0, 2)):  # nothing is said to the other process, which does not exist
+    with matched_norms(net, net, Ranks(0, 2), UNRELATED):  # nothing is said to the other process, which does not exist
         torch.testing.assert_close(net(images()), expected, rtol=0, atol=0)
+
+
+def settled():
+    """A network that has stored statistics, in eval mode."""
+    net = network()
+    for layer in (net[1], net[4], net[7]):
+        layer.momentum = None
+    for number in range(3):
+        net(torch.randn((50, 3, 10, 10), generator=torch.Generator().manual_seed(number)))
+    return net.eval()
+
+
+def foreign_images():
+    """Brighter and of more contrast than those that `settled` has seen."""
+    return 0.5 + 1.3 * torch.randn((7, 3, 10, 10), generator=torch.Generator().manual_seed(9))
+
+
+def test_a_copy_of_the_teacher_sees_what_the_teacher_sees():
+    """Images unlike those of its statistics change nothing: neither what it puts out nor what it has stored."""
+    teacher = settled()
+    student, batch = copy.deepcopy(teacher).train(), foreign_images()
+    with matched_norms(student, teacher, ALONE):
+        expected = teacher(batch)
+        torch.testing.assert_close(student(batch), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(student(batch), expected, rtol=0.1, atol=0.1), "batch norm's own way is another"
+    student = copy.deepcopy(teacher).train()
+    with matched_norms(student, teacher, ALONE):
+        teacher(batch)
+        student(batch)
+    for name, value in teacher.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(student.state_dict()[name], value, rtol=1e-4, atol=1e-4)
+    assert not any(module._forward_pre_hooks for net in (teacher, student) for module in net.modules())
+
+
+def test_statistics_follow_those_of_a_repair():
+    """What the layer stores makes of the batch what the layer made of it while it normalised by the batch."""
+    teacher = settled()
+    student, batch = copy.deepcopy(teacher), foreign_images()
+    with torch.no_grad():
+        student[0].weight.mul_(0.3)
+    student[1].momentum = 1.0
+    student[1].train()
+    with matched_norms(student, teacher, ALONE):
+        teacher(batch)
+        by_batch = student[:2](batch)
+    torch.testing.assert_close(student.eval()[:2](batch), by_batch, rtol=1e-4, atol=1e-4)
+
+
+def test_a_narrower_student_is_given_the_moments_of_its_channels():
+    teacher = nn.Sequential(nn.BatchNorm2d(4)).eval()
+    teacher[0].running_mean.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    student = nn.Sequential(nn.BatchNorm2d(2)).train()
+    kept = torch.tensor([1, 3])
+    batch = foreign_images()[:, :1].expand(-1, 4, -1, -1)
+    with matched_norms(student, teacher, ALONE, ChannelMap({"0": kept})):
+        expected = teacher(batch)[:, kept]
+        found = student(5 * batch[:, kept])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_processes_match_the_moments_of_the_whole_batch():
+    teacher = settled()
+    batch, wanted = foreign_images(), torch.randn((7, 5), generator=torch.Generator().manual_seed(3))
+    outcomes = []
+    for ranks, images, weights in ((Twins(), batch, wanted), (ALONE, batch.repeat(2, 1, 1, 1), wanted.repeat(2, 1))):
+        student = copy.deepcopy(teacher)
+        with torch.no_grad():
+            student[0].weight.mul_(0.3)
+        student.train()
+        with matched_norms(student, teacher, ranks):
+            teacher(images)
+            (student(images) * weights).sum().backward()
+        gradients = [(2 if ranks.size == 2 else 1) * parameter.grad for parameter in student.parameters()]
+        outcomes.append([*gradients, *student.buffers()])
+    for own, whole in zip(*outcomes, strict=True):
+        torch.testing.assert_close(own, whole, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
