@@ -40,7 +40,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target, in_batches_of
 from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
-from edgerecover.export.onnx import check_size, export
+from edgerecover.export.onnx import check_size, export, frozen_values
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, int8_sums_for, judge_file, open_on_cpu, scorer_of
 from edgerecover.models.channels import match_channels
@@ -640,6 +640,7 @@ def _report(
             *probed.warnings,
             *synthetic.warnings,
             *recovered.warnings,
+            *frozen_values(made.exported),
             *judged.notes,
             *made.engines.notes,
             *doubts(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +125,7 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
     inputs_NCHW = images_NCHW.clone().requires_grad_()
     with torch.enable_grad():
         logits_NK = network(inputs_NCHW.clone())
+        _check_weights(name, network, logits_NK, inputs_NCHW)
         weights_NK = torch.linspace(-1, 1, logits_NK.numel()).view(logits_NK.shape)
         gradient = None
         if logits_NK.requires_grad:
@@ -146,6 +148,33 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
             hint="images are dreamt along it: round, sign, floor and comparisons have none; let them pass it through "
             "(x + (round(x) - x).detach())",
         )
+
+
+def _check_weights(name: str, network: nn.Module, logits_NK: Tensor, inputs_NCHW: Tensor) -> None:
+    """Refuse layers in a plain list: they are in no state_dict, so each build has other weights."""
+    known = {id(inputs_NCHW), *(id(parameter) for parameter in network.parameters())}
+    strange = [leaf for leaf in _leaves(logits_NK) if id(leaf) not in known]
+    if strange:
+        raise BadInputError(
+            f"{name}: {len(strange)} tensors that it computes with are none of its parameters (one has shape "
+            f"{list(strange[0].shape)}): they are in no checkpoint, and random whenever the network is built",
+            hint="layers in a plain list or dictionary are not registered: put them into nn.ModuleList or "
+            "nn.ModuleDict, and single tensors into nn.ParameterList or attributes of their own",
+        )
+
+
+def _leaves(output: Tensor) -> list[Tensor]:
+    """The tensors that require gradients and that an output was computed from."""
+    waiting, seen = [output.grad_fn], set[Any]()
+    found: list[Tensor] = []
+    for node in waiting:
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting.extend(following for following, _ in node.next_functions)
+    return found
 
 
 def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list[str]:

@@ -79,6 +79,20 @@ def test_stochastic_depth_at_a_low_rate_is_seen():
         assert "another result each time in eval mode, first in the forward of" in str(refused(DroppingPaths()))
 
 
+def test_layers_that_are_not_registered_are_refused():
+    class Listed(Net):
+        def __init__(self):
+            super().__init__()
+            self.extra = [nn.Conv2d(6, 6, 1)]
+
+        def forward(self, x):
+            return self.fc(self.extra[0](self.conv(x)).mean((2, 3)))
+
+    error = refused(Listed(), STUDENT)
+    assert "2 tensors that it computes with are none of its parameters" in str(error)
+    assert "nn.ModuleList" in error.hint
+
+
 def test_random_numbers_that_change_nothing_are_fine():
     assert not probe(Net(last=lambda logits: logits + 0 * torch.rand(1)))[0].warnings
 

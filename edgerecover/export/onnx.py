@@ -44,7 +44,7 @@ def export(
     Raises:
         BadInputError: neither exporter can express the network at this opset, it does not turn one image
             tensor into one logits tensor, or the file would pass 2 GB.
-        StageError: onnx.checker refuses what the exporter made, or the file cannot be written.
+        StageError: the file cannot be written.
     """
     from edgerecover.models.outputs import as_it_is
 
@@ -68,6 +68,17 @@ def export(
         num_weights=num_weights,
         num_nonzero=num_nonzero,
         compressed_bytes=compressed_bytes(path),
+    )
+
+
+def frozen_values(exported: Exported) -> tuple[str, ...]:
+    """What to warn of: values that the forward takes out of tensors, which a file by tracing holds as constants."""
+    if "data-dependent" not in exported.exporter:
+        return ()
+    return (
+        "the forward takes values out of tensors (`if` on a tensor, float(), .item()), and the exported file holds "
+        "what they were for one black image: where another image gives others, the file decides otherwise than the "
+        "network. torch.where and torch.cond can be exported",
     )
 
 
@@ -116,6 +127,8 @@ def _convert(
             failures.append(f"{name} failed: wrote opset {_opset_of(model)}, {opset} was asked")
         elif newer := _newer_operator(model, opset):
             failures.append(f"{name} failed: {newer}")
+        elif fault := _fault_of(model):
+            failures.append(f"{name} failed: {fault}")
         else:
             return model, f"{name} ({failures[0]})" if failures else name
     raise BadInputError(
@@ -123,6 +136,19 @@ def _convert(
         hint=_other_opset(failures)
         or "write that part of the network with operators that ONNX has: the reasons name it",
     )
+
+
+def _fault_of(model: onnx.ModelProto) -> str:
+    """What onnx.checker refuses, as a bfloat16 convolution before opset 22; empty where it accepts the file."""
+    import onnx
+
+    if model.ByteSize() > MAX_FILE_BYTES:  # said where the file is written
+        return ""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return f"onnx.checker refuses the file: {_reason(error)}"
+    return ""
 
 
 def _newer_operator(model: onnx.ModelProto, opset: int) -> str:
@@ -146,6 +172,8 @@ def _other_opset(failures: list[str]) -> str:
     told = " ".join(failures)
     if (since := re.search(r"added in version (\d+)", told)) is not None:
         return f"opset {since[1]} or later in the target has what the network needs"
+    if "bfloat16" in told:
+        return "let the forward compute in float32: torch.autocast is for whoever calls a network"
     if "wrote opset" in told:
         return "another opset in the target: 18 is native to the exporter"
     return ""
@@ -232,8 +260,6 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _checked(model: onnx.ModelProto) -> bytes:
-    import onnx
-
     size_bytes = model.ByteSize()
     if size_bytes > MAX_FILE_BYTES:
         raise _too_large(f"the exported file would take {size_bytes / 1e9:.1f} GB")
@@ -243,13 +269,6 @@ def _checked(model: onnx.ModelProto) -> bytes:
             f"the exported graph takes {len(inputs)} inputs and gives {len(outputs)} outputs",
             hint="a classifier takes one image tensor and returns one tensor of logits in eval mode",
         )
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise StageError(
-            f"onnx.checker refuses the exported file: {_reason(error)}",
-            hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
-        ) from error
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

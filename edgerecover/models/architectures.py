@@ -223,9 +223,23 @@ def _checked_network(network: Any, architecture: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise BadInputError(
             f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module",
-            hint="name a function without arguments that returns the network",
+            hint=_hint_of_return(network),
         )
-    return network.cpu().float()
+    from edgerecover.models.train_modes import let_eval_return
+
+    return let_eval_return(network.cpu().float())
+
+
+def _hint_of_return(returned: Any) -> str:
+    from torch import nn
+
+    if isinstance(returned, tuple | list):
+        where = next((place for place, one in enumerate(returned) if isinstance(one, nn.Module)), None)
+        if where is not None:
+            return f"name a function that returns the network alone, what is now its element [{where}]"
+    if isinstance(returned, type) and issubclass(returned, nn.Module):
+        return f"it is a class: name {returned.__name__} itself, or return {returned.__name__}(...)"
+    return "name a function without arguments that returns the network"
 
 
 def _initialise_lazy_layers(network: nn.Module, input: InputSpec | None, architecture: str) -> None:

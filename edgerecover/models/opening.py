@@ -6,6 +6,7 @@ Shapes: N images, C channels, H×W pixels, K classes.
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -202,6 +203,15 @@ def _hint_of_output(output: object) -> str:
     )
 
 
+def _hint_of_failure(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, TypeError) and "required positional argument" in text:
+        return "a network is given images alone: give what else its forward takes a default, or wrap it in a module"
+    if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
+        return "networks are opened on the CPU: let the forward use x.device where it names a device"
+    return "check the input's shape [C, H, W] (--input-shape or model.toml)"
+
+
 def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
     """K, from the logits of two images.
 
@@ -218,7 +228,7 @@ def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, r
     except Exception as error:  # the user's network raises anything
         raise BadInputError(
             f"{what}: the forward pass failed with {type(error).__name__}: {error}",
-            hint="check the input's shape [C, H, W] (--input-shape or model.toml)",
+            hint=_hint_of_failure(error),
         ) from error
     if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
         found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)

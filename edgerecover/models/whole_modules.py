@@ -56,7 +56,9 @@ def load_module(whole: WholeModule) -> nn.Module:
             f"{what} made an object of type {type(content).__name__}, not a torch.nn.Module",
             hint="save the network, or its state_dict()",
         )
-    module = _unwrapped(content).cpu().float()
+    from edgerecover.models.train_modes import let_eval_return
+
+    module = let_eval_return(_unwrapped(content).cpu().float())
     _make_masks_permanent(module)
     return module
 

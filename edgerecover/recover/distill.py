@@ -123,7 +123,8 @@ def distill(
             update={"crop_border": ranks.from_first(lambda: border_of(teacher, images, settings, compute))}
         )
     pairs = _paired_blocks(student, teacher, images, compute, channels) if settings.feature_weight else {}
-    student.requires_grad_(True)
+    for parameter in student.parameters():  # some hold indices
+        parameter.requires_grad_(parameter.is_floating_point())
     training = _Training(student, settings, len(images), seed)
     parts: dict[str, Resumable] = {"training": training, **(carried or {})}
     warnings: list[str] = []

@@ -128,6 +128,8 @@ def lineage_of(
     taught = dict(teacher.named_parameters())
     differing, total, own = 0.0, 0.0, []
     for name, parameter in student.named_parameters():
+        if not parameter.is_floating_point():  # indices, which nothing trains
+            continue
         pair = _pair(name, parameter.detach(), taught.get(name), masks.get(name), channels)
         if pair is None:
             return Lineage(Descent.UNRELATED, 1.0, ())

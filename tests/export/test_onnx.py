@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export
+from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export, frozen_values
 from edgerecover.runtime.session import CPU, open_session
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -205,6 +206,19 @@ def test_what_dynamo_cannot_follow_is_traced_and_says_why(tmp_path):
     exported = export(DataDependent(), INPUT, tmp_path / "model.onnx", opset=18)
     assert exported.exporter.startswith("torchscript (dynamo failed: ")
     assert "data-dependent" in exported.exporter
+    assert "holds what they were for one black image" in frozen_values(exported)[0]
+    assert not frozen_values(replace(exported, exporter="dynamo"))
+
+
+def test_a_file_that_the_checker_refuses_is_no_file(tmp_path):
+    class Autocast(PaddedResidual):
+        def forward(self, x):
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                return super().forward(x).float()
+
+    with pytest.raises(BadInputError, match=r"onnx\.checker refuses the file") as caught:
+        export(Autocast(), INPUT, tmp_path / "model.onnx", opset=18)
+    assert "let the forward compute in float32" in caught.value.hint
 
 
 def test_two_outputs_are_refused(tmp_path):

@@ -96,6 +96,19 @@ def test_what_cannot_be_built_is_explained(folder, architecture, part):
     assert part in refused(architecture, folder)
 
 
+@pytest.mark.parametrize(
+    ("returned", "part"),
+    [
+        ("nn.Linear(2, 3), None", "the network alone, what is now its element [0]"),
+        ("nn.Linear", "it is a class: name Linear itself, or return Linear(...)"),
+        ("{}", "name a function without arguments"),
+    ],
+)
+def test_a_factory_that_returns_something_else(tmp_path, returned, part):
+    (tmp_path / "nets.py").write_text(f"from torch import nn\ndef net(): return {returned}\n")
+    assert part in refused("nets.py:net", tmp_path)
+
+
 def test_code_that_exits_or_does_not_parse_is_reported(folder):
     (folder / "exits.py").write_text("import sys\nsys.exit(7)\n")
     (folder / "odd.py").write_text("def net(:\n")

@@ -266,6 +266,20 @@ def test_an_input_that_does_not_fit(dense_path):
     assert "on images of shape [3, 6, 6] (from --input-shape): the forward pass failed with RuntimeError" in message
 
 
+@pytest.mark.parametrize(
+    ("returned", "advice"),
+    [
+        ("super().forward(x, 3)", "check the input's shape"),
+        ("(lambda images, age: images)(x)", "a network is given images alone"),
+        ('logits.to("cuda:99")', "let the forward use x.device"),
+    ],
+)
+def test_the_hint_fits_why_a_forward_fails(dense_path, returned, advice):
+    with pytest.raises(BadInputError) as caught:
+        opened(odd(dense_path, returned), will_prune=True)
+    assert advice in caught.value.hint
+
+
 def test_a_network_that_is_no_classifier(dense_path):
     dense_path.with_name("model.toml").write_text(TOML.replace("tiny", "pair"))
     assert "shape (2, K) were expected for 2 images, found tuple" in refused(dense_path, will_prune=True)

@@ -106,6 +106,13 @@ def test_statistics_of_its_own_are_told_from_trained_weights(lineage):
     assert found.own == ("1.running_mean",)
 
 
+def test_parameters_of_whole_numbers_say_nothing(teacher):
+    student = copy.deepcopy(teacher)
+    for number, network in enumerate((teacher, student)):
+        network.index = torch.nn.Parameter(torch.tensor([number]), requires_grad=False)
+    assert lineage_of(student, teacher, {}).descent is Descent.COPIED
+
+
 def test_another_networks_weights_are_trained(teacher, student_and_masks):
     torch.manual_seed(3)
     student = copy.deepcopy(teacher)
