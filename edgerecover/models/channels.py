@@ -277,8 +277,10 @@ def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) 
     num_inputs = teacher.weight.shape[1] * teacher.groups
     if not teacher.is_transposed and teacher.groups == num_inputs == teacher.num_outputs > 1:
         return sources_I if bool((sources_I != _UNKNOWN).all()) else None
-    if teacher.is_transposed or teacher.groups != 1:
+    if teacher.is_transposed:
         return None
+    if teacher.groups != 1:
+        return _matching_rows_of_groups(teacher, student, sources_I)
     known = (sources_I != _UNKNOWN).nonzero().flatten()
     if not len(known):
         return None
@@ -286,6 +288,25 @@ def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) 
     weight_t, weight_s = teacher.weight.detach(), student.weight.detach()
     rows_t, rows_s = weight_t[:, sources_I[known]].flatten(1), weight_s[:, known].flatten(1)
     return _assigned(_row_distances(rows_s, rows_t))
+
+
+def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
+    """The same where each group of channels has weights of its own: a group of the student's is one of the teacher's."""
+    import torch
+
+    if student.groups != teacher.groups or bool((sources_I == _UNKNOWN).any()):
+        return None
+    weight_t, weight_s = (call.weight.detach().unflatten(0, (call.groups, -1)) for call in (teacher, student))
+    found = []
+    for group, sources in enumerate(sources_I.view(teacher.groups, -1)):
+        inside = sources - group * weight_t.shape[2]
+        if bool(((inside < 0) | (inside >= weight_t.shape[2])).any()):
+            return None
+        rows = _assigned(_row_distances(weight_s[group].flatten(1), weight_t[group][:, inside].flatten(1)))
+        if rows is None:
+            return None
+        found.append(rows + group * weight_t.shape[1])
+    return torch.cat(found)
 
 
 def _row_distances(student: Tensor, teacher: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.channels import match_channels
 from edgerecover.models.macs import count_macs
 from edgerecover.prune import coupled, prune_channels
 from edgerecover.prune.channels import MACS_TOLERANCE, ragged_layers
@@ -103,7 +104,11 @@ class Depthwise(nn.Module):
 
 def built(kind):
     torch.manual_seed(0)
-    return kind().eval()
+    network = kind().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+    return network
 
 
 @pytest.mark.parametrize("kind", [Bottleneck, Gated, PartialAdd, Dense, Depthwise])
@@ -119,7 +124,16 @@ def test_each_group_of_a_convolution_loses_as_much():
     narrower = prune_channels(built(Bottleneck), INPUT, 0.5)
     assert narrower.grouped[0].groups == 4
     assert narrower.grouped[0].in_channels % 32 == narrower.grouped[0].out_channels % 32 == 0
+    assert narrower.grouped[0].out_channels < 128
     assert narrower.stem[0].out_channels == 8  # narrower than two multiples
+
+
+def test_which_channels_of_a_group_are_left_is_told_from_the_weights():
+    network = built(Bottleneck)
+    narrower = prune_channels(network, INPUT, 0.5)
+    kept = match_channels(network, narrower, INPUT.shape).kept["grouped.0"]
+    assert torch.equal(narrower.grouped[1].running_mean, network.grouped[1].running_mean[kept])
+    assert all((kept // 32 == group).sum() == len(kept) // 4 for group in range(4))
 
 
 def test_channels_are_followed_in_one_visit_each():
