@@ -291,7 +291,7 @@ def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) 
 
 
 def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
-    """The same where each group of channels has weights of its own: a group of the student's is one of the teacher's."""
+    """The same where each group of channels has weights of its own; as many groups as the teacher has."""
     import torch
 
     if student.groups != teacher.groups or bool((sources_I == _UNKNOWN).any()):
