@@ -72,11 +72,11 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="networks and seeds side by side, cores shared out evenly")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--teacher-steps", type=int, default=6000, help="where DATA has no checkpoint")
-    parser.add_argument("--set", nargs="+", type=_change, default=[], metavar="KEY=VALUE", help=SETTINGS_HELP)
+    parser.add_argument("--set", nargs="+", type=settings_change, default=[], metavar="KEY=VALUE", help=SETTINGS_HELP)
     parser.add_argument("--results", type=Path, default=Path("benchmark-results"))
 
 
-def _change(text: str) -> tuple[str, Any]:
+def settings_change(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
     return key, json.loads(value)
 

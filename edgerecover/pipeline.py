@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any
 
 from edgerecover import __version__
 from edgerecover.artifacts import (
+    Estimate,
     Exported,
     InputSpec,
     KeptZeros,
@@ -40,6 +42,16 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import Profile, Target, in_batches_of
 from edgerecover.device import Compute, choose_compute, is_out_of_memory, release_memory
 from edgerecover.errors import BadInputError
+from edgerecover.estimating import (
+    Clock,
+    as_numbers,
+    asks_for_mirroring,
+    estimate,
+    few_images_for_classes,
+    in_words,
+    is_worth_a_trial,
+    mirrored_later,
+)
 from edgerecover.export.onnx import check_size, export, frozen_values
 from edgerecover.files import replace_file
 from edgerecover.judgement import Beside, Judged, int8_sums_for, judge_file, open_on_cpu, scorer_of
@@ -69,7 +81,7 @@ from edgerecover.packing import (
 from edgerecover.probe import STUDENT, TEACHER, Probed, probe_networks
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, multiple_for, prune
-from edgerecover.racing import hold_race, open_runner
+from edgerecover.racing import hold_race, open_runner, surfaces_of
 from edgerecover.ranks import ALONE, Ranks, check_same, leave
 from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
 from edgerecover.recover.stage import Recovered, numpy_logits, recover
@@ -171,24 +183,11 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
     _check_batch(request)
     precisions = precisions_of(request.target, request.precisions)
     times: list[StageTime] = []
-    write = partial(
-        export,
-        opset=request.target.opset.value,
-        batch=request.batch,
-        ir_version=request.target.ir_version.value if request.target.ir_version else None,
-    )
+    write = _exporter(request)
 
     with stage("load", times, progress):
-        models, record = _opened(request)
-        for warning in models.warnings:
-            progress.note(warning)
-        eval_set = _eval_set(request, models, progress)
-        probed = ranks.from_first(partial(_probed, request, models, progress))
-        compute = replace(probed.compute, num_processes=ranks.size)
-        probed = replace(probed, compute=compute)
-        for warning in probed.warnings:
-            progress.note(warning)
-        dense = _exported_on_trial(models, folder, write)
+        models, record, eval_set, probed, dense = _loaded(request, folder, write, progress, ranks)
+    compute = probed.compute
 
     if request.pruning is not None:
         with stage("prune", times, progress):
@@ -201,6 +200,8 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
         key = _key_of(request, models, record, compute)
         if request.fresh:
             discard(request.work / f"dreams-{key}")
+        if ranks.size == 1 and not (request.work / f"dreams-{key}").exists():
+            _tell_estimate(request, models, record, compute, progress)
         sets, synthetic = _synthesized(request, key, models, record, compute, ranks, progress)
         synthetic = replace(synthetic, mirror_correlation=settled.mirror_correlation)
         clock.reused = synthetic.reused
@@ -370,6 +371,55 @@ def make_record(
     return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)
 
 
+def dry_run(request: Request, progress: Progress = SILENT, clock: Clock = time.perf_counter) -> Estimate:
+    """What `run` would take; everything that it would refuse before the first image is refused here too.
+
+    Nothing is written but in a temporary folder, which is gone afterwards.
+
+    Raises:
+        EdgeRecoverError: as `run` does.
+    """
+    check_writable(request.out)
+    require_builder(request.target)
+    _check_batch(request)
+    times: list[StageTime] = []
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX) as folder:
+        with stage("load", times, progress):
+            models, record, _, probed, _ = _loaded(request, Path(folder), _exporter(request), progress, ALONE)
+        if request.pruning is not None:
+            with stage("prune", times, progress):
+                models = _pruned(models, request.pruning, request.target)
+        with stage("estimate", times, progress):
+            asked = request.profile
+            request = replace(request, profile=mirrored_later(asked))
+            settled = _settled(request, models, record, probed.compute, progress)
+            if said := few_images_for_classes(settled.profile.synthesis, models.num_classes):
+                progress.note(said)
+            return estimate(
+                models, settled.profile, request.seed, probed.compute, record,
+                num_variants=_num_variants(request), is_mirroring_open=asks_for_mirroring(asked), clock=clock,
+            )  # fmt: skip
+
+
+def _tell_estimate(
+    request: Request, models: Models, record: Record | None, compute: Compute, progress: Progress
+) -> None:
+    """Say what the run will take, where that is long enough to be worth a trial."""
+    if said := few_images_for_classes(request.profile.synthesis, models.num_classes):
+        progress.note(said)
+    if is_worth_a_trial(request.profile):
+        told = estimate(models, request.profile, request.seed, compute, record, num_variants=_num_variants(request))
+        *lines, total = in_words(told)
+        for line in lines:
+            progress.note(line)
+        progress.note(total, **as_numbers(told))
+
+
+def _num_variants(request: Request) -> int:
+    """That the race runs: every precision on every runtime."""
+    return len(precisions_of(request.target, request.precisions)) * len(surfaces_of(request.target))
+
+
 def _check_batch(request: Request) -> None:
     static = request.target.static_batch
     if request.batch is None and static is not None and static.value:
@@ -377,6 +427,30 @@ def _check_batch(request: Request) -> None:
             f"--batch 0: target {request.target.name} takes no file that leaves the batch size open ({static.source})",
             hint="name the batch size that it will run, e.g. --batch 1",
         )
+
+
+def _exporter(request: Request) -> Write:
+    return partial(
+        export,
+        opset=request.target.opset.value,
+        batch=request.batch,
+        ir_version=request.target.ir_version.value if request.target.ir_version else None,
+    )
+
+
+def _loaded(
+    request: Request, folder: Path, write: Write, progress: Progress, ranks: Ranks
+) -> tuple[Models, Record | None, EvalSet | None, Probed, TwinFile]:
+    """All that can be known of a request before anything is made."""
+    models, record = _opened(request)
+    for warning in models.warnings:
+        progress.note(warning)
+    eval_set = _eval_set(request, models, progress)
+    probed = ranks.from_first(partial(_probed, request, models, progress))
+    probed = replace(probed, compute=replace(probed.compute, num_processes=ranks.size))
+    for warning in probed.warnings:
+        progress.note(warning)
+    return models, record, eval_set, probed, _exported_on_trial(models, folder, write)
 
 
 def _opened(request: Request) -> tuple[Models, Record | None]:

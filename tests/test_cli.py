@@ -98,6 +98,23 @@ def test_the_users_own_line_after_trust(digits: Path) -> None:
     assert "nets.py" in changed.stderr
 
 
+def test_a_dry_run_says_how_long_it_takes_and_writes_nothing(digits: Path) -> None:
+    before = names_in(digits)
+    done = edgerecover(
+        "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING,
+        "-p", "smoke", "--dry-run", "--json", cwd=digits,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [stage["name"] for stage in told["stages"]] == [
+        "synthesize", "statistics repair", "least squares", "distill", "export and race"
+    ]  # fmt: skip
+    assert all(stage["seconds"] > 0 for stage in told["stages"])
+    assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
+    assert 1e8 < told["memory_bytes"] < 1e11
+    assert names_in(digits) == before
+
+
 def test_terminal_report_fits_80_columns_and_needs_no_colour(digits: Path) -> None:
     done = edgerecover(
         "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING,

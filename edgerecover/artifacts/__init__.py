@@ -14,6 +14,7 @@ from edgerecover.artifacts.engines import (
     HardwareCompatibility,
     SparseLayers,
 )
+from edgerecover.artifacts.estimate import Estimate, StageEstimate
 from edgerecover.artifacts.exported import Exported, Int8Sums, Precision, PrecisionTry, RefusedVariant, TwoFour, Variant
 from edgerecover.artifacts.gating import BASELINE_SCHEMA, Baseline, Comparison, GateResult, Release
 from edgerecover.artifacts.judged import (
@@ -64,6 +65,7 @@ __all__ = [
     "EngineFacts",
     "EngineKey",
     "EngineRecipe",
+    "Estimate",
     "Exported",
     "Fidelity",
     "Fingerprint",
@@ -102,6 +104,7 @@ __all__ = [
     "Sheet",
     "SparseLayers",
     "Sparsity",
+    "StageEstimate",
     "StageTime",
     "Stated",
     "Sweep",

@@ -105,6 +105,10 @@ def run_command(
         bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
     ] = False,
     force: ForceOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Load, try a few images, say how long it will take, and write nothing."),
+    ] = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
@@ -150,7 +154,28 @@ def run_command(
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    _run_and_show("run", request, as_json, events, access, _finishing(sign_key, archive, bundle))
+    finish = _finishing(sign_key, archive, bundle)
+    if dry_run:
+        _estimate_and_show(request, as_json, events)
+    else:
+        _run_and_show("run", request, as_json, events, access, finish)
+
+
+def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> None:
+    from edgerecover.artifacts import to_json
+    from edgerecover.estimating import FACTOR, as_numbers, in_words
+    from edgerecover.pipeline import dry_run
+    from edgerecover.ranks import is_first
+
+    if not is_first():
+        return
+    with following("run", events=events) as progress:
+        found = dry_run(request, progress)
+        progress.note("nothing was written", **as_numbers(found))
+    if as_json:
+        typer.echo(json.dumps({**to_json(found), "seconds": found.seconds, "factor": FACTOR}, indent=1))
+    else:
+        typer.echo("\n".join(in_words(found)))
 
 
 def demo(

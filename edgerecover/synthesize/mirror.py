@@ -42,6 +42,8 @@ _CLASS_WEIGHT = 5.0
 _NUM_IMAGES = 128
 _BATCH_SIZE = 64
 _NUM_STEPS = 40
+IMAGE_STEPS = _NUM_IMAGES * _NUM_STEPS
+"""What the answer costs."""
 _SEED = 0
 """Not the run's: what a teacher was trained on does not change with it."""
 
