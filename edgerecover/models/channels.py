@@ -296,7 +296,9 @@ def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I
 
     if student.groups != teacher.groups or bool((sources_I == _UNKNOWN).any()):
         return None
-    weight_t, weight_s = (call.weight.detach().unflatten(0, (call.groups, -1)) for call in (teacher, student))
+    weight_t, weight_s = (
+        call.weight.detach().reshape(call.groups, -1, *call.weight.shape[1:]) for call in (teacher, student)
+    )
     found = []
     for group, sources in enumerate(sources_I.view(teacher.groups, -1)):
         inside = sources - group * weight_t.shape[2]
