@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]
     """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
 
-NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"))
+NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"), ("test_images", "test_labels"))
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Names of folders that hold class folders, and are none."""
 MAX_NPZ_BYTES = 4 << 30
 """Unpacked: an .npz is read into memory whole, and a small file can claim to be any size."""
 
@@ -79,8 +81,9 @@ def read_eval_data(
     """Open labelled images: an .npz, or a folder with one subfolder of images per class.
 
     An .npz holds images of the network's own size, (N, H, W, C), (N, C, H, W), or (N, H, W) for one channel, and
-    integer labels (N,); named images and labels, x_test and y_test, or x and y. Pixels are uint8, uint16, or numbers
-    whose range is plain: 0 to 1 in floats, 0 to 255 in integers.
+    labels (N,): class numbers, one-hot rows, or names where `classes` are given; named images and labels, x_test and
+    y_test, x and y, or test_images and test_labels. Pixels are uint8, uint16, or numbers whose range is plain: 0 to 1
+    in floats, 0 to 255 in integers.
     A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs;
     its subfolders are the classes in sorted order or, when `classes` are given, by name. All are decoded once here.
 
@@ -93,7 +96,7 @@ def read_eval_data(
     if path.is_dir():
         images = _open_folder(path, input, num_classes, classes, progress)
     elif path.exists():
-        images = _open_npz(path, input, num_classes)
+        images = _open_npz(path, input, num_classes, classes)
     else:
         raise BadInputError(
             f"images {path}: no such file or folder",
@@ -117,10 +120,10 @@ def _normalised(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]
 # --- npz ----------------------------------------------------------------------------------------------------
 
 
-def _open_npz(path: Path, input: InputSpec, num_classes: int) -> EvalSet:
+def _open_npz(path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None) -> EvalSet:
     images, labels = _read_npz(path)
     images_NHWC = _as_NHWC(path, images, input)
-    labels_N = _as_labels(path, labels, len(images_NHWC), num_classes)
+    labels_N = _as_labels(path, _as_numbers(labels, num_classes, classes), len(images_NHWC), num_classes)
     white, notes = _white_of(path, images_NHWC)
 
     def read(part: slice) -> Pixels:
@@ -216,15 +219,30 @@ def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[Any]
     )
 
 
-def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: int) -> NDArray[numpy.int64]:
+def _as_numbers(labels: NDArray[Any], num_classes: int, classes: Sequence[str] | None) -> NDArray[Any]:
+    """Class numbers of what says as much: one column, one-hot rows, whole floats, names of the model's classes."""
     import numpy as np
 
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras stores CIFAR
         labels = labels[:, 0]
+    is_number = np.issubdtype(labels.dtype, np.number) or labels.dtype == np.bool_
+    if is_number and labels.ndim == 2 and labels.shape[1] == num_classes:
+        is_one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
+        return labels.argmax(axis=1) if is_one_hot else labels
+    if np.issubdtype(labels.dtype, np.floating) and bool((labels == np.floor(labels)).all()):
+        return labels.astype(np.int64)
+    if labels.dtype.kind == "U" and classes and set(labels.ravel().tolist()) <= set(classes):
+        return np.array([classes.index(name) for name in labels.ravel().tolist()]).reshape(labels.shape)
+    return labels
+
+
+def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: int) -> NDArray[numpy.int64]:
+    import numpy as np
+
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise BadInputError(
             f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}",
-            hint="give one class number, from 0, for each image",
+            hint="give one class number, from 0, for each image; names are read where model.toml lists `classes`",
         )
     if len(labels) != num_images:
         raise BadInputError(
@@ -259,6 +277,7 @@ def _open_folder(
             f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
         )
     notes = check_images(found.files, path.name, channels, height, width, progress)
+    notes = (*_note_of_order(path), *notes) if classes is None else notes
 
     def read(part: slice) -> Pixels:
         return np.stack([read_pixels(file, channels, height, width) for file in found.files[part]])
@@ -266,9 +285,25 @@ def _open_folder(
     return EvalSet(path.name, np.array(found.labels, np.int64), input, read, (*found.notes, *notes))
 
 
+def _note_of_order(path: Path) -> tuple[str, ...]:
+    """Of folders called by numbers, where their order as text is another than that of the numbers."""
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
+    if not all(name.isdecimal() for name in names) or names == sorted(names, key=int):
+        return ()
+    return (
+        f"{path.name}: its class folders are taken in the order of text ({', '.join(names[:3])} …), as torchvision's "
+        "ImageFolder takes them; for another, list `classes` in model.toml",
+    )
+
+
 def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) -> list[str]:
     """Subfolders in the order of the model's classes."""
     names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
+    if len(names) >= 2 and _SPLITS.issuperset(name.lower() for name in names) and not set(names) & set(classes or ()):
+        raise BadInputError(
+            f"images {path}: its subfolders ({', '.join(names)}) are parts of a data set, not classes",
+            hint=f"give one of them: {path / names[0]}",
+        )
     if len(names) != num_classes:
         raise BadInputError(
             f"images {path}: {len(names)} class subfolders, but the model has {num_classes} classes",

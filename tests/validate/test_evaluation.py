@@ -32,7 +32,9 @@ def everything(data, batch_size=4):
 # --- npz
 
 
-@pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y"), ("x_test", "y_test")])
+@pytest.mark.parametrize(
+    "keys", [("images", "labels"), ("x", "y"), ("x_test", "y_test"), ("test_images", "test_labels")]
+)
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_pixels_are_normalised_as_torchvision_does(tmp_path, keys, channels_first):
     images = pixels(10, 8, 6, 3)
@@ -47,6 +49,29 @@ def test_pixels_are_normalised_as_torchvision_does(tmp_path, keys, channels_firs
     assert found.flags["C_CONTIGUOUS"]
     assert found_labels.tolist() == list(range(10))
     assert (len(data), data.source) == (10, "d.npz")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.eye(3)[[2, 0, 1]],
+        np.eye(3, dtype=bool)[[2, 0, 1]],
+        np.array([2.0, 0.0, 1.0]),
+        np.array(["eel", "ant", "cat"]),
+    ],
+)
+def test_labels_that_say_a_class_each(tmp_path, labels):
+    path = write_npz(tmp_path / "d.npz", images=pixels(3, 8, 8), labels=labels)
+    assert read_eval_data(path, GREY, 3, ["ant", "cat", "eel"]).labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "labels", [np.ones((3, 3)), np.array([2.5, 0.0, 1.0]), np.array(["eel", "ant", "dog"]), np.array([np.nan, 0, 1])]
+)
+def test_labels_that_do_not(tmp_path, labels):
+    path = write_npz(tmp_path / "d.npz", images=pixels(3, 8, 8), labels=labels)
+    with pytest.raises(BadInputError, match=r"integer labels of shape \(N,\) were expected"):
+        read_eval_data(path, GREY, 3, ["ant", "cat", "eel"])
 
 
 def test_one_channel_needs_no_channel_axis_and_raw_bytes_stay_raw(tmp_path):
@@ -95,7 +120,7 @@ def test_masks_are_black_and_white(tmp_path):
         ({"images": pixels(4, 8, 6, 3), "labels": np.full(4, 10)}, "labels from 10 to 10"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.array([0, 1, -1, 2])}, "labels from -1 to 2"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.zeros((4, 10), int)}, "integer labels"),
-        ({"images": pixels(4, 8, 6, 3), "labels": np.zeros(4)}, "integer labels"),
+        ({"images": pixels(4, 8, 6, 3), "labels": np.full(4, 0.5)}, "integer labels"),
         ({"images": pixels(0, 8, 6, 3), "labels": np.zeros(0, int)}, "no images"),
         ({"images": np.uint8(3), "labels": np.zeros(1, int)}, "no images"),
         ({"pictures": pixels(4, 8, 6, 3), "labels": np.zeros(4, int)}, "found pictures, labels"),
@@ -160,6 +185,23 @@ def test_subfolders_are_classes_in_sorted_order(tmp_path):
     assert images.shape == (4, 3, 8, 6)
     assert labels.tolist() == [0, 0, 1, 1]
     assert images[0, 0, 0, 0] == pytest.approx((60 / 255 - 0.4) / 0.2)  # the cat was written second
+
+
+def test_splits_are_no_classes(tmp_path):
+    for split in ("Test", "train", "val"):
+        write_folder(tmp_path / split, ["cat", "dog"])
+    with pytest.raises(BadInputError, match="are parts of a data set, not classes") as caught:
+        read_eval_data(tmp_path, RGB, 3)
+    assert caught.value.hint == f"give one of them: {tmp_path / 'Test'}"
+    assert len(read_eval_data(tmp_path, RGB, 3, ["Test", "train", "val"])) == 12
+
+
+def test_numbers_in_the_order_of_text_are_pointed_out(tmp_path):
+    write_folder(tmp_path / "few", ["0", "1", "2"])
+    assert not read_eval_data(tmp_path / "few", RGB, 3).notes
+    write_folder(tmp_path / "more", [str(number) for number in range(11)])
+    (note,) = read_eval_data(tmp_path / "more", RGB, 11).notes
+    assert "in the order of text (0, 1, 10 …)" in note
 
 
 def test_named_classes_decide_the_label_whatever_the_order(tmp_path):
