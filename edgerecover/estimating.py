@@ -38,14 +38,14 @@ FACTOR = 2.0
 """Within which the estimate of a run has been: docs/explanation/benchmarks.md has the runs."""
 _FEW, _LEAST = 2, 8
 """Images: what grows with their number is told from what does not."""
-_PIXELS = _LEAST * 224 * 224
+_PIXELS = 32 * 32 * 32
 """In a batch of the trial, or as many as a batch of the run has: of small images a few say little of many."""
 _NUM_DREAM_STEPS = 4
 _NUM_STEPS = 3
 _WORTH_IMAGE_STEPS = 10_000
 """Steps of dreams: below, the run is over before anybody wants to know."""
 _NUM_TWINS = 2
-_START_S = 4.0
+_START_S = 1.5
 """Of a fresh process with its imports, and of exporting a file."""
 Clock = Callable[[], float]
 _LOOKS = 16
@@ -140,7 +140,7 @@ def asks_for_mirroring(profile: Profile) -> bool:
 
 
 def is_worth_a_trial(profile: Profile) -> bool:
-    """Whether a trial is about a hundredth of the run, or less."""
+    """Whether a trial is a few hundredths of the run, or less."""
     synthesis = profile.synthesis
     num_images = synthesis.num_train + synthesis.num_calibration + synthesis.num_held_back
     return _steps_per_image(synthesis, synthesis.num_steps) * num_images >= _WORTH_IMAGE_STEPS
@@ -211,7 +211,7 @@ def _try(
             models.teacher, models.input, models.num_classes, settings,
             seed=seed, folder=folder / split, compute=compute, record=record, progress=watch, splits=(split,),
         )  # fmt: skip
-        return getattr(sets, split), watch.seconds("synthesize")
+        return getattr(sets, split), watch.per_step("synthesize") or watch.seconds("synthesize")
 
     def recovered(train: ImageSet, calibration: ImageSet, settings: Recovery) -> Stopwatch:
         watch = Stopwatch(clock)
@@ -240,7 +240,7 @@ def _try(
         fit_s = max(0.0, few_s - _FEW * fit_image_s)
         fit_image_s += statistics_s  # batch norm is repaired after it
     return _Trial(
-        dream_step_s=dream_s / _steps_per_image(profile.synthesis, _NUM_DREAM_STEPS) / more,
+        dream_step_s=dream_s / more,
         statistics_s=statistics_s,
         fit_s=fit_s,
         fit_image_s=fit_image_s,
