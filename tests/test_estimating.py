@@ -84,7 +84,7 @@ def test_what_the_profile_leaves_out_is_no_line(told, profile):
 
 
 def test_refreshes_are_counted(told, profile):
-    refresh = {"every_steps": 50, "num_images": 64, "num_steps": 20, "lr": 0.1, "weight": 10.0}
+    refresh = {"every_steps": 20, "num_images": 64, "num_steps": 20, "lr": 0.1, "weight": 10.0}
     recovery = type(profile.recovery).model_validate({**profile.recovery.model_dump(), "refresh": refresh})
     more = told(profile.model_copy(update={"recovery": recovery}))
     assert more.seconds > told().seconds + 2 * 64 * 20 * 0.01
