@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from prediction import open_network
+from prediction_networks import cnn, mobile, open_network
 from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
@@ -58,33 +58,6 @@ def lenet() -> nn.Module:
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
-
-
-def cnn(widths: tuple[int, ...] = (8, 16, 32, 32), strides: tuple[int, ...] = (2, 2, 1, 1)) -> nn.Module:
-    """Four convolutions with batch norm."""
-    layers: list[nn.Module] = []
-    for before, after, stride in zip((1, *widths), widths, strides, strict=False):
-        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
-
-
-class Separable(nn.Module):
-    """A depthwise and a pointwise convolution with a shortcut, as in MobileNets."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.bn2(self.pointwise(F.relu(self.bn1(self.depthwise(x))))))
-
-
-def mobile() -> nn.Module:
-    stem = [nn.Conv2d(1, 16, 5, 4, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    return nn.Sequential(*stem, *(Separable(16) for _ in range(3)), nn.Flatten(), nn.Linear(16 * 49, 10))
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
-r"""Does agreement on dreams predict what accuracy is kept? Students whose real accuracy is known, and the curve.
+r"""What is a prediction of the accuracy kept worth? Students whose real accuracy is known, the curve, its coverage.
 
-    python benchmarks/prediction.py DATA --networks demo resnet8 resnet20 resnet56      # measure, fit, print
-    python benchmarks/prediction.py --write                # fit what was measured, and ship it with edgerecover
+    python benchmarks/prediction.py DATA                                   # measure what is not recorded, fit, print
+    python benchmarks/prediction.py DATA --networks demo resnet20          # of these networks alone
+    python benchmarks/prediction.py DATA --folder FOLDER --images NPZ      # of one of your own
+    python benchmarks/prediction.py                                        # fit what was recorded, print
+    python benchmarks/prediction.py --write                                # and ship it with edgerecover
 
-DATA is the folder of benchmarks/recovery.py. Every student is judged on held-back dreams (its reading and its plain
-agreement) and on real images that no student learnt from (its accuracy as a share of the teacher's): those of the
-train set after the first 5,728, for the embedded demo its test images. Each is written to --results as soon as it is
-judged, and not made again. The curve is fitted for each network on the others; its errors are what reports state.
+DATA is the folder of benchmarks/recovery.py, with Fashion-MNIST. FOLDER is one as `edgerecover run` takes it, with
+dense.pt and model.toml; NPZ its real images, `images` and `labels`. Every student is judged on held-back dreams (its
+reading, and its plain agreement) and on real images that no student learnt from: its accuracy as a share of the
+teacher's. Each is written to --results as soon as it is judged, and not made again. For every student the table has
+the prediction and the interval that the *other* networks' students lead to.
 """
 
 from __future__ import annotations
@@ -14,312 +18,188 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
+from prediction_curve import FEWEST_NETWORKS, Student, calibrate, holds, interval, left_out
+from prediction_networks import SOURCES, Case, Images, open_case, own_folder
+from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec, to_json
+from edgerecover.artifacts import to_json
 from edgerecover.config import load_profile
-from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.device import choose_compute
 from edgerecover.files import replace_file
-from edgerecover.models.networks import open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.distill import distill
+from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate import prediction
-from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement
-from edgerecover.validate.prediction import LITTLE_LOST, Calibration, reading
+from edgerecover.validate.prediction import reading
 
-IMAGENET = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NETWORKS = {
-    "resnet20": ("akamaster_resnet20-12fca82f.th", IMAGENET),
-    "resnet56": ("akamaster_resnet56-4bfd9763.th", IMAGENET),
-    "resnet8": (
-        "mlperftiny_resnet8_state_dict.pt",
-        InputSpec((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 255.0)),
-    ),
-}
 SHIPPED = Path(prediction.__file__).with_name("prediction.json")
 RESULTS = Path(__file__).with_name("prediction-students.json")
-SPARSITIES = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-TRAINED_SPARSITIES = (0.75, 0.85, 0.9, 0.95)
-NUM_TRAIN_IMAGES = 5728
-FINE_TUNING_STEPS, DISTILLATION_STEPS = 300, (60, 200)
-KINDS = ("pruned", "fine-tuned", "repaired", "distilled")
-"""The first two as users bring them, the others brought back on dreams."""
-
-
-@dataclass(frozen=True)
-class Student:
-    """One judged student."""
-
-    network: str
-    name: str
-    kind: str
-    reading: float
-    agreement: float
-    kept: float
-    """Accuracy on real images / the teacher's on the same."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A teacher with its dreams and its real images, as tensors of network inputs."""
-
-    network: str
-    teacher: nn.Module
-    sets: SyntheticSets
-    train: tuple[torch.Tensor, torch.Tensor] | None
-    test: tuple[torch.Tensor, torch.Tensor]
-    flip: bool
+DISTILLATION_STEPS = 40
+KINDS = ("pruned", "repaired", "solved", "distilled")
+"""As they came; after statistics repair; then least squares; then a short distillation."""
+LITTLE_LOST = 0.8
+Masks = dict[str, Tensor]
+Recipe = tuple[str, str, Callable[[], nn.Module]]
+"""Name, kind and maker."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", help="left out: only fit and print")
-    parser.add_argument("--networks", nargs="+", default=["demo", "resnet8", "resnet20"])
+    parser.add_argument("--networks", nargs="*", default=list(SOURCES), choices=list(SOURCES))
+    parser.add_argument("--folder", type=Path, help="of one more network; needs --images")
+    parser.add_argument("--images", type=Path, help="real images of that network")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path("benchmark-results/prediction"))
-    parser.add_argument("--write", action="store_true", help="put the curves where edgerecover reads them")
+    parser.add_argument("--write", action="store_true", help="put the curve where edgerecover reads it")
     asked = parser.parse_args()
+    if (asked.folder is None) != (asked.images is None):
+        parser.error("--folder and --images go together")
     if asked.data:
-        for network in asked.networks:
-            measure(open_case(network, asked.data, asked.work), asked.results)
+        sources = {name: SOURCES[name] for name in asked.networks}
+        if asked.folder:
+            sources[asked.folder.resolve().name] = own_folder(asked.folder, asked.images)
+        for name, source in sources.items():
+            measure(open_case(name, source, asked.data, asked.work), asked.results)
     students = read(asked.results)
+    if len({s.network for s in students}) < FEWEST_NETWORKS:
+        parser.exit(0, f"{asked.results}: too few networks to judge one by the others\n")
     print(table(students))
     if asked.write:
-        replace_file(SHIPPED, (json.dumps(to_json(calibrate(students)), indent=1) + "\n").encode())
+        replace_file(SHIPPED, (json.dumps(to_json(shipped(students)), indent=1) + "\n").encode())
 
 
 # --- measuring ----------------------------------------------------------------------------------------------
-
-
-def open_case(network: str, data: Path, work: Path) -> Case:
-    teacher, input = open_demo() if network == "demo" else open_network(network, data)
-    compute = choose_compute("cpu")
-    profile = load_profile("demo" if network == "demo" else "balanced")
-    profile = settle(profile, teacher, input, 10, compute).profile
-    key = synthesis_key(teacher, input, 10, profile.synthesis, 0, compute.arithmetic)
-    sets, _ = synthesize(
-        teacher, input, 10, profile.synthesis, seed=0, folder=work / f"dreams-{key}", compute=compute
-    )  # fmt: skip
-    if network == "demo":
-        return Case(network, teacher, sets, None, real_images(demo_files().test_images, input), flip=False)
-    images_NCHW, labels_N = real_images(data / "cifar10_png_train7728.npz", input)
-    cut = NUM_TRAIN_IMAGES
-    return Case(
-        network, teacher, sets, (images_NCHW[:cut], labels_N[:cut]), (images_NCHW[cut:], labels_N[cut:]), flip=True
-    )
-
-
-def open_demo() -> tuple[nn.Module, InputSpec]:
-    models = open_models(
-        demo_files().dense, arch=ARCHITECTURE, teacher=None, input_flags=None, trust_code=True, will_prune=True
-    )
-    return models.teacher.requires_grad_(False), models.input
-
-
-def open_network(network: str, data: Path) -> tuple[nn.Module, InputSpec]:
-    weights, input = NETWORKS[network]
-    models = open_models(
-        data / "weights" / weights,
-        arch=f"{data / 'models.py'}:{network}",
-        teacher=None,
-        input_flags=input,
-        trust_code=True,
-        will_prune=True,
-    )
-    return models.teacher.requires_grad_(False), models.input
-
-
-def real_images(path: Path, input: InputSpec) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = zip(*read_eval_data(path, input, 10).batches(1000), strict=True)
-    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels))
 
 
 def measure(case: Case, results: Path) -> None:
     """Judge every student that is not in the results yet."""
     compute = choose_compute("cpu")
     done = {(s.network, s.name) for s in read(results)}
-    teacher_NK = logits_on(case.teacher, case.sets.held_back, compute).numpy()
-    teacher_accuracy = accuracy(case.teacher, *case.test)
+    teacher = case.teacher.network
+    teacher_NK = logits_on(teacher, case.sets.held_back, compute).numpy()
+    teacher_accuracy = accuracy(teacher, case.teacher.judged_on)
+    print(f"{case.name}: the teacher has {100 * teacher_accuracy:.1f} % right", flush=True)
     for name, kind, make in recipes(case):
-        if (case.network, name) in done:
+        if (case.name, name) in done:
             continue
         student = make()
         student_NK = logits_on(student, case.sets.held_back, compute).numpy()
+        found = reading(student_NK, teacher_NK)
         judged = Student(
-            network=case.network,
+            network=case.name,
             name=name,
             kind=kind,
-            reading=reading(student_NK, teacher_NK),
-            agreement=agreement(student_NK, teacher_NK).value,
-            kept=accuracy(student, *case.test) / teacher_accuracy,
+            num_classes=case.teacher.num_classes,
+            num_images=len(teacher_NK),
+            reading=round(found.value, 4),
+            standard_error=round(found.standard_error, 4),
+            agreement=round(agreement(student_NK, teacher_NK).value, 5),
+            kept=round(accuracy(student, case.teacher.judged_on) / teacher_accuracy, 5),
         )
         print(judged, flush=True)
         write(results, [*read(results), judged])
 
 
-def recipes(case: Case) -> Iterator[tuple[str, str, object]]:
-    """Name, kind and maker of every student of a network."""
-    for sparsity in SPARSITIES:
-        masks = global_magnitude_masks(case.teacher, sparsity)
+def recipes(case: Case) -> Iterator[Recipe]:
+    """Every student of a network; each makes those that it starts from anew."""
+    for sparsity in case.source.sparsities:
+        masks = global_magnitude_masks(case.teacher.network, sparsity)
         tag = f"{100 * sparsity:g}"
         yield f"pruned-{tag}", "pruned", lambda masks=masks: pruned(case, masks)
         yield f"repaired-{tag}", "repaired", lambda masks=masks: repaired(case, masks)
-        if sparsity not in TRAINED_SPARSITIES:
-            continue
-        for steps in DISTILLATION_STEPS:
-            yield f"distilled{steps}-{tag}", "distilled", lambda masks=masks, n=steps: distilled(case, masks, n)
-        if case.train:
-            yield f"fine-tuned-{tag}", "fine-tuned", lambda masks=masks: fine_tuned(case, masks)
+        if sparsity in case.source.recovered:
+            yield f"solved-{tag}", "solved", lambda masks=masks: solved(case, masks)
+            yield f"distilled-{tag}", "distilled", lambda masks=masks: distilled(case, masks)
 
 
-def pruned(case: Case, masks: dict[str, torch.Tensor]) -> nn.Module:
-    student = copy.deepcopy(case.teacher)
+def pruned(case: Case, masks: Masks) -> nn.Module:
+    student = copy.deepcopy(case.teacher.network)
     apply_masks(student, masks)
     return student
 
 
-def repaired(case: Case, masks: dict[str, torch.Tensor]) -> nn.Module:
+def repaired(case: Case, masks: Masks) -> nn.Module:
     student = pruned(case, masks)
-    repair_statistics(student, case.teacher, case.sets.train, 64, choose_compute("cpu"))
+    repair_statistics(student, case.teacher.network, case.sets.train, case.source.batch_size, choose_compute("cpu"))
     return student
 
 
-def distilled(case: Case, masks: dict[str, torch.Tensor], num_steps: int) -> nn.Module:
+def solved(case: Case, masks: Masks) -> nn.Module:
     student = repaired(case, masks)
-    settings = load_profile("balanced").recovery.model_copy(update={"num_steps": num_steps, "flip": case.flip})
-    train: ImageSet = case.sets.train
-    distill(student, case.teacher, masks, train, settings, seed=0, compute=choose_compute("cpu"))
+    fit_layers(student, case.teacher.network, masks, case.sets.train, case.source.batch_size, choose_compute("cpu"))
     return student
 
 
-def fine_tuned(case: Case, masks: dict[str, torch.Tensor]) -> nn.Module:
-    """As someone with labels does it after pruning: no teacher, no dreams."""
-    assert case.train is not None
-    images_NCHW, labels_N = case.train
-    student = pruned(case, masks).train().requires_grad_(True)
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=FINE_TUNING_STEPS, pct_start=0.1)
-    for _ in range(FINE_TUNING_STEPS):
-        chosen = torch.randint(len(images_NCHW), (64,), generator=generator)
-        batch_NCHW = images_NCHW[chosen]
-        flips = torch.rand(64, 1, 1, 1, generator=generator) < 0.5
-        loss = F.cross_entropy(student(torch.where(flips, batch_NCHW.flip(3), batch_NCHW)), labels_N[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        apply_masks(student, masks)
-        schedule.step()
-    return student.eval().requires_grad_(False)
+def distilled(case: Case, masks: Masks) -> nn.Module:
+    student = solved(case, masks)
+    changes = {"num_steps": DISTILLATION_STEPS, "flip": case.source.flip}
+    settings = load_profile("balanced").recovery.model_copy(update=changes)
+    distill(student, case.teacher.network, masks, case.sets.train, settings, seed=0, compute=choose_compute("cpu"))
+    return student
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, images_NCHW: torch.Tensor, labels_N: torch.Tensor) -> float:
-    hits = [(network(x).argmax(1) == y).sum() for x, y in zip(images_NCHW.split(500), labels_N.split(500), strict=True)]
-    return float(sum(hits)) / len(labels_N)
+def accuracy(network: nn.Module, images: Images) -> float:
+    batches = zip(*(part.split(50) for part in images), strict=True)
+    return sum(int((network(x).argmax(1) == y).sum()) for x, y in batches) / len(images[1])
 
 
 def read(results: Path) -> list[Student]:
     return [Student(**row) for row in json.loads(results.read_text())] if results.exists() else []
 
 
-def write(results: Path, students: list[Student]) -> None:
+def write(results: Path, students: Sequence[Student]) -> None:
     rows = ",\n".join(json.dumps(asdict(student)) for student in students)
     replace_file(results, f"[\n{rows}\n]\n".encode())
 
 
-# --- fitting ------------------------------------------------------------------------------------------------
+# --- telling ------------------------------------------------------------------------------------------------
 
 
-def fit(readings_N: np.ndarray, kept_N: np.ndarray, num_classes: int = 10) -> tuple[float, float]:
-    """Intercept and slope of least mean absolute error, by search over a grid: few numbers, and no local minimum."""
-    grid = np.meshgrid(np.linspace(-6, 2, 161), np.linspace(0.5, 6, 111))
-    intercepts, slopes = (part.ravel()[:, None] for part in grid)
-    chance = 1 / num_classes
-    predicted = chance + (1 - chance) / (1 + np.exp(-(intercepts + slopes * readings_N)))
-    best = int(np.abs(predicted - kept_N).mean(1).argmin())
-    return round(float(intercepts[best, 0]), 3), round(float(slopes[best, 0]), 3)
+def shipped(students: Sequence[Student]) -> prediction.Calibration:
+    """Curve and interval over all networks, with the coverage that they had without a network for its own students."""
+    held = [holds(*pair) for pair in zip(left_out(students), students, strict=True)]
+    return replace(calibrate(students), coverage=round(sum(held) / len(held), 3))
 
 
-def calibrate(students: list[Student]) -> Calibration:
-    """The curve over all networks, with the errors of predictions made without a network for its own students."""
-    predicted_N = left_out(students)
-    error_N = np.abs(predicted_N - [s.kept for s in students])
-    little = predicted_N >= LITTLE_LOST
-    intercept, slope = fit(np.array([s.reading for s in students]), np.array([s.kept for s in students]))
-    return Calibration(
-        made_by="python benchmarks/prediction.py --write",
-        intercept=intercept,
-        slope=slope,
-        error_little_lost=round(float(error_N[little].mean()), 4),
-        error_much_lost=round(float(error_N[~little].mean()), 4),
-        num_students=len(students),
-        networks=tuple(sorted({s.network for s in students})),
-    )
-
-
-def left_out(students: list[Student]) -> np.ndarray:
-    """What is predicted for each student by the curve of the other networks' students."""
-    network_N = np.array([s.network for s in students])
-    reading_N, kept_N = np.array([s.reading for s in students]), np.array([s.kept for s in students])
-    predicted_N = np.zeros(len(students))
-    for network in sorted(set(network_N)):
-        others = network_N != network
-        curve = Calibration("", *fit(reading_N[others], kept_N[others]), 0.0, 0.0, 0, ())
-        predicted_N[~others] = [curve.kept(value, 10) for value in reading_N[~others]]
-    return predicted_N
-
-
-def table(students: list[Student]) -> str:
-    """Rank correlation of reading and plain agreement with what is kept, and mean error in points, by kind."""
+def table(students: Sequence[Student]) -> str:
+    """Coverage, error and width in points, by what is predicted, kind and network; each network's from the others."""
+    curves = left_out(students)
+    ends_N2 = 100 * np.array([interval(*pair) for pair in zip(curves, students, strict=True)])
+    predicted_N = 100 * np.array([c.kept(s.reading, s.num_classes) for c, s in zip(curves, students, strict=True)])
+    kept_N = 100 * np.array([s.kept for s in students])
+    held_N = np.array([holds(*pair) for pair in zip(curves, students, strict=True)])
+    little_N = predicted_N >= 100 * LITTLE_LOST
+    rows = {"all": np.ones(len(students), bool)}
+    rows |= {"predicted 80 % and more": little_N, "predicted less": ~little_N}
+    rows |= {kind: np.array([s.kind == kind for s in students]) for kind in KINDS}
+    rows |= {name: np.array([s.network == name for s in students]) for name in sorted({s.network for s in students})}
     lines = [
-        "| students | number | Spearman, reading | Spearman, agreement | mean error, points "
-        "| of those predicted 80 % and more | mean error of agreement read as it is |",
+        "| students | number | truth in the interval | mean error, points | mean width, points "
+        "| median width | agreement read as it is errs by |",
         "|---|---|---|---|---|---|---|",
     ]
-    predicted_N = left_out(students)
-    rows = [("all", [True] * len(students))]
-    rows += [(kind, [s.kind == kind for s in students]) for kind in KINDS]
-    rows += [(network, [s.network == network for s in students]) for network in sorted({s.network for s in students})]
-    return "\n".join([*lines, *(_row(name, students, predicted_N, np.array(chosen)) for name, chosen in rows)])
-
-
-def _row(name: str, students: list[Student], predicted_N: np.ndarray, chosen_N: np.ndarray) -> str:
-    kept, agreed, read_ = (
-        np.array([getattr(s, field) for s in students])[chosen_N] for field in ("kept", "agreement", "reading")
-    )
-    error_points = 100 * np.abs(predicted_N[chosen_N] - kept)
-    little = predicted_N[chosen_N] >= LITTLE_LOST
-    high = f"{error_points[little].mean():.1f} ({little.sum()})" if little.any() else "–"
-    return (
-        f"| {name} | {len(kept)} | {spearman(read_, kept):.2f} | {spearman(agreed, kept):.2f} "
-        f"| {error_points.mean():.1f} | {high} | {100 * np.abs(agreed - kept).mean():.1f} |"
-    )
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; ties share their mean rank."""
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1]) if len(a) > 1 else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
+    for name, chosen in rows.items():
+        if not chosen.any():
+            continue
+        width = (ends_N2[:, 1] - ends_N2[:, 0])[chosen]
+        agreed = 100 * np.array([s.agreement for s in students])[chosen]
+        lines.append(
+            f"| {name} | {chosen.sum()} | {100 * held_N[chosen].mean():.0f} % "
+            f"| {np.abs(predicted_N - kept_N)[chosen].mean():.1f} | {width.mean():.0f} | {np.median(width):.0f} "
+            f"| {np.abs(agreed - kept_N[chosen]).mean():.1f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -117,11 +117,16 @@ class Predicted:
     """Student's accuracy / teacher's accuracy, 0 to 1."""
     low: float
     high: float
-    """`kept` less and plus the mean error of such predictions, within 0 to 1."""
+    """Ends of the interval, within 0 to 1."""
     num_students: int
-    """That error was measured over so many students"""
+    """The interval was measured over so many students"""
     num_networks: int
-    """of so many networks, none of which had a part in its own prediction."""
+    """of so many networks, none of which had a part in its own prediction,"""
+    coverage: float | None = None
+    """and held the truth of this share of them. None in reports that were written before there was an interval: there
+    `low` and `high` are `kept` less and plus the mean error of such predictions."""
+    doubt: str | None = None
+    """In what way this network is unlike those: the prediction then means nothing."""
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,11 @@ from edgerecover.report.plain import plainly
 from edgerecover.report.samples import PERCENTILES, conditions_words, histogram, milliseconds, round_medians
 from edgerecover.report.words import (
     before_words,
+    bounds,
     count,
     duration,
     gate_counts,
+    grounds,
     is_not_accuracy,
     mirroring,
     parity,
@@ -190,11 +192,12 @@ def _accuracy_tile(report: Report) -> Tile:
         )
     predicted = report.fidelity.predicted
     if predicted is not None:
-        error_points = 100 * max(predicted.kept - predicted.low, predicted.high - predicted.kept)
+        if predicted.doubt is not None:
+            return Tile("Expected on real images", "cannot be predicted", f"{grounds(predicted)}.")
         return Tile(
             "Expected on real images",
-            f"{100 * predicted.kept:.0f} % ± {error_points:.1f}",
-            "of the teacher's accuracy kept. Read from dreams, not measured.",
+            f"{100 * predicted.kept:.0f} %",
+            f"of the teacher's accuracy kept, {bounds(predicted)}. Read from dreams, not measured.",
         )
     return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
 

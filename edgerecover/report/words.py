@@ -40,12 +40,34 @@ def proportion(value: Proportion) -> str:
 
 
 def prediction(value: Predicted) -> str:
-    """What is expected, how wrong that tends to be, and where the error was measured."""
-    error_points = 100 * max(value.kept - value.low, value.high - value.kept)
+    """What is expected, between which bounds, and where that was measured."""
+    return f"{expected(value)}\n{grounds(value)}: docs/explanation/agreement-and-accuracy.md"
+
+
+def expected(value: Predicted) -> str:
+    """In one line: "95 % of the teacher's accuracy kept on real images, between 88 and 99 %"."""
+    if value.doubt is not None:
+        return "cannot be predicted"
+    return f"{100 * value.kept:.0f} % of the teacher's accuracy kept on real images, {bounds(value)}"
+
+
+def bounds(value: Predicted) -> str:
+    """As "between 88 and 99 %"; of a report from before there were intervals "± 2.7"."""
+    if value.coverage is None:
+        return f"± {100 * max(value.kept - value.low, value.high - value.kept):.1f}"
+    return f"between {100 * value.low:.0f} and {100 * value.high:.0f} %"
+
+
+def grounds(value: Predicted) -> str:
+    """What a prediction rests on, or why there is none."""
+    measured = f"{value.num_students} students of {value.num_networks} networks"
+    if value.doubt is not None:
+        return f"{value.doubt}; judge on real images with --eval-data"
+    if value.coverage is None:
+        return f"read from dreams, not measured; mean error over {measured}"
     return (
-        f"{100 * value.kept:.0f} % ± {error_points:.1f} of the teacher's accuracy kept on real images\n"
-        f"read from dreams, not measured; mean error over {value.num_students} students of {value.num_networks} "
-        "networks: docs/explanation/agreement-and-accuracy.md"
+        f"read from dreams, not measured; such bounds held the truth for {100 * value.coverage:.0f} % of {measured}, "
+        "each judged by what the other networks taught"
     )
 
 

@@ -1,14 +1,16 @@
 """What share of the teacher's accuracy a student keeps on real images, read from its logits on dreams.
 
 Plain agreement depends on how near the dreams lie to the teacher's decision boundaries, and dreams lie nearer than
-real images do. How faithfully a student repeats the teacher's margins, relative to their size, depends far less on the
-images. A margin is the logit of the class that the teacher decides for, minus that of another class:
+real images do. How large a disturbance pruning made, beside what the teacher's logits tell of an image, depends far
+less on the images. With t and s the logits of an image less their own mean, and t̄ the mean of t over the images:
 
-    ρ       = Σ m_s · m_t / √(Σ m_s² · Σ m_t²)     over all images and all other classes
-    reading = arctanh ρ
+    scale   = Σ (s - s̄)·(t - t̄) / Σ |t - t̄|²           what the student made of the teacher's differences
+    reading = 10 log₁₀( Σ |t - t̄|² / Σ |s / scale - t|² )   signal to disturbance, decibels
     kept    = 1/K + (1 - 1/K) · sigmoid(intercept + slope · reading)
 
-`prediction.json` holds the curve and its errors, from students whose accuracy is known: benchmarks/prediction.py.
+t̄ is in the disturbance and not in the signal: what is the same for every image tells none from another, and with many
+classes it is most of a logit. `prediction.json` holds the curve and its interval, from students whose accuracy is
+known: benchmarks/prediction.py. Why it is this one: docs/adr/0041.
 
 Shapes: N images, K classes.
 """
@@ -27,12 +29,31 @@ from edgerecover.validate.fidelity import require_same_shape
 from edgerecover.validate.scores import in_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-LARGEST_READING = 4.0
-"""arctanh of a perfect correlation is infinite; at this one nothing measurable is lost."""
-LITTLE_LOST = 0.8
-"""Predictions from here up err less than those below: their error is stated apart."""
+LARGEST_READING = 40.0
+"""Decibels. That of equal logits would be infinite; at this one nothing measurable is lost."""
+SMALLEST_READING = -20.0
+"""Of logits that have nothing in common, likewise: at this one nothing is kept."""
+CONFIDENCE = 0.95
+"""Share of the known networks' students whose truth the interval holds; of those of another one it may be less."""
+_DEVIATIONS = 1.96
+"""Standard errors to either side that hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Signal to disturbance of a student's logits."""
+
+    value: float
+    """Decibels, `SMALLEST_READING` to `LARGEST_READING`."""
+    standard_error: float
+    """From the images being a sample; decibels."""
+
+
+NOTHING_IN_COMMON = Reading(SMALLEST_READING, 0.0)
 
 
 @dataclass(frozen=True)
@@ -44,21 +65,46 @@ class Calibration:
     intercept: float
     slope: float
     """Above 0: a higher reading never predicts less."""
-    error_little_lost: float
-    """Mean absolute error of the predictions of at least `LITTLE_LOST`, 0 to 1;"""
-    error_much_lost: float
-    """and of those below."""
+    below: float
+    """The interval reaches down to the share kept at this much less than intercept + slope · reading,"""
+    above: float
+    """and up to that at this much more;"""
+    margin: float
+    """and by this share further on either side: the truth was itself counted on a sample of images."""
+    coverage: float
+    """Share of students whose truth the interval held, with curve and interval from the other networks alone."""
     num_students: int
     networks: tuple[str, ...]
+    most_classes: int
+    """Of those networks."""
+    fewest_images: int
+    """From which the interval held as often as from many."""
 
     def kept(self, reading: float, num_classes: int) -> float:
         """Predicted share of the teacher's accuracy, from chance (1 / num_classes) to 1."""
-        chance = 1 / num_classes
-        return chance + (1 - chance) / (1 + math.exp(-(self.intercept + self.slope * reading)))
+        return _share(self.intercept + self.slope * reading, num_classes)
 
-    def expected_error(self, kept: float) -> float:
-        """Mean absolute error of predictions like this one, 0 to 1."""
-        return self.error_little_lost if kept >= LITTLE_LOST else self.error_much_lost
+    def interval(self, reading: Reading, num_classes: int) -> tuple[float, float]:
+        """Lowest and highest share of the teacher's accuracy that is likely, each from 0 to 1."""
+        middle = self.intercept + self.slope * reading.value
+        sampling = _DEVIATIONS * self.slope * reading.standard_error
+        low = _share(middle - math.hypot(self.below, sampling), num_classes) - self.margin
+        high = _share(middle + math.hypot(self.above, sampling), num_classes) + self.margin
+        # The curve ends at chance; a model that decides for the wrong classes lies below.
+        return low if low > 1 / num_classes else 0.0, min(1.0, high)
+
+    def doubt(self, num_images: int, num_classes: int) -> str | None:
+        """In what way images or classes are unlike those that the interval was measured on."""
+        if num_classes > self.most_classes:
+            return f"{num_classes:,} classes, where those it was measured on have {self.most_classes:,} at most"
+        if num_images < self.fewest_images:
+            return f"read from {num_images:,} images, where {self.fewest_images:,} are needed"
+        return None
+
+
+def _share(log_odds: float, num_classes: int) -> float:
+    chance = 1 / num_classes
+    return chance + (1 - chance) / (1 + math.exp(-log_odds))
 
 
 @cache
@@ -69,7 +115,7 @@ def shipped_calibration() -> Calibration:
 
 
 def predict(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Predicted:
-    """The expected share of the teacher's accuracy on real images that a student keeps, and its expected error.
+    """The expected share of the teacher's accuracy on real images that a student keeps, with an interval.
 
     Args:
         student_NK: logits of the model under judgement on held-back dreams.
@@ -79,19 +125,22 @@ def predict(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Predicted:
         ValueError: the shapes differ or are not (N, K).
     """
     calibration = shipped_calibration()
-    kept = calibration.kept(reading(student_NK, teacher_NK), teacher_NK.shape[1])
-    error = calibration.expected_error(kept)
+    found = reading(student_NK, teacher_NK)
+    num_images, num_classes = teacher_NK.shape
+    low, high = calibration.interval(found, num_classes)
     return Predicted(
-        kept=kept,
-        low=max(0.0, kept - error),
-        high=min(1.0, kept + error),
+        kept=calibration.kept(found.value, num_classes),
+        low=low,
+        high=high,
         num_students=calibration.num_students,
         num_networks=len(calibration.networks),
+        coverage=calibration.coverage,
+        doubt=calibration.doubt(num_images, num_classes),
     )
 
 
-def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> float:
-    """arctanh of the correlation of two models' margins: 0 (nothing in common) to `LARGEST_READING`.
+def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Reading:
+    """Signal to disturbance of a student beside its teacher.
 
     An image for which the student's logits are not all finite counts as one on which it tells no class from another;
     one for which the teacher's are not says nothing about the student and is left out.
@@ -102,25 +151,41 @@ def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> float:
     import numpy as np
 
     require_same_shape(student_NK, teacher_NK)
-    both = student_squares = teacher_squares = 0.0
+    num_images = num_classes = 0
+    sums_2K: Any = 0.0
+    for pair_2nK in _centred(student_NK, teacher_NK):
+        num_images, num_classes = num_images + pair_2nK.shape[1], pair_2nK.shape[2]
+        sums_2K = sums_2K + pair_2nK.sum(axis=1)
+    if num_images < 2:
+        return NOTHING_IN_COMMON
+    student_mean_K, teacher_mean_K = sums_2K / num_images
+    both, signals = 0.0, []
+    for student_nK, teacher_nK in _centred(student_NK, teacher_NK):
+        told_nK = teacher_nK - teacher_mean_K
+        both += float(((student_nK - student_mean_K) * told_nK).sum())
+        signals.append((told_nK**2).sum(axis=1))
+    signal_N = np.concatenate(signals)
+    signal = float(signal_N.sum())
+    # Rounding leaves a trace of a difference where there is none.
+    if signal <= num_images * num_classes * 1e-12 or both <= 1e-6 * signal:
+        return NOTHING_IN_COMMON
+    disturbance_N = np.concatenate([
+        ((student_nK * (signal / both) - teacher_nK) ** 2).sum(axis=1)
+        for student_nK, teacher_nK in _centred(student_NK, teacher_NK)
+    ])  # fmt: skip
+    disturbance = max(float(disturbance_N.sum()), 1e-12 * signal)
+    decibels = 10 * math.log10(signal / disturbance)
+    relative_error = math.sqrt(float(((signal_N / signal - disturbance_N / disturbance) ** 2).sum()))
+    return Reading(min(max(decibels, SMALLEST_READING), LARGEST_READING), 10 / math.log(10) * relative_error)
+
+
+def _centred(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Both models' logits less each image's mean, (2, n, K), some usable images at a time."""
+    import numpy as np
+
     for student_nK, teacher_nK in in_blocks(student_NK, teacher_NK):
         usable_n = np.isfinite(teacher_nK).all(axis=1)
         student_nK, teacher_nK = student_nK[usable_n], teacher_nK[usable_n]
         finite_n = np.isfinite(student_nK).all(axis=1)
-        decided_n = teacher_nK.argmax(axis=1)
-        teacher_margins = _margins(teacher_nK, decided_n)
-        student_margins = _margins(np.where(finite_n[:, None], student_nK, 0.0), decided_n)
-        both += float((student_margins * teacher_margins).sum())
-        student_squares += float((student_margins**2).sum())
-        teacher_squares += float((teacher_margins**2).sum())
-    size = math.sqrt(student_squares) * math.sqrt(teacher_squares)
-    correlation = both / size if size else 0.0
-    return math.atanh(min(max(correlation, 0.0), math.tanh(LARGEST_READING)))
-
-
-def _margins(logits_NK: NDArray[Any], decided_N: NDArray[Any]) -> NDArray[Any]:
-    """Logit of the class decided for minus each class's; 0 for that class itself."""
-    import numpy as np
-
-    margins_NK: NDArray[Any] = np.take_along_axis(logits_NK, decided_N[:, None], axis=1) - logits_NK
-    return margins_NK
+        pair_2nK = np.stack([np.where(finite_n[:, None], student_nK, 0.0), teacher_nK])
+        yield pair_2nK - pair_2nK.mean(axis=2, keepdims=True)

@@ -64,7 +64,7 @@ STUDENT = ModelFacts(
     input_source="model.toml",
 )
 DREAMS = 256
-PREDICTED = Predicted(kept=0.973, low=0.952, high=0.994, num_students=59, num_networks=3)
+PREDICTED = Predicted(kept=0.973, low=0.952, high=0.994, num_students=59, num_networks=3, coverage=0.95)
 # A long-tailed but repeatable run: one call in fifty meets the scheduler.
 SAMPLES_MS = tuple(1.55 + 0.05 * (i * 37 % 100) / 100 + (0.9 if i % 50 == 7 else 0.0) for i in range(2000))
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from edgerecover.artifacts import Predicted, Proportion, SyntheticFacts
@@ -46,9 +48,26 @@ def test_fractions_are_percentages_with_their_interval():
     assert proportion(Proportion(81, 263)) == "30.8 % (25.5–36.6)"
 
 
-def test_a_prediction_says_that_it_is_one_and_how_wrong_such_are():
+PREDICTED = Predicted(kept=0.95, low=0.84, high=0.991, num_students=180, num_networks=7, coverage=0.956)
+
+
+def test_a_prediction_says_between_which_bounds_and_where_that_was_measured():
+    text = prediction(PREDICTED)
+    assert text.startswith("95 % of the teacher's accuracy kept on real images, between 84 and 99 %\n")
+    assert "not measured; such bounds held the truth for 96 % of 180 students of 7 networks" in text
+    assert "each judged by what the other networks taught" in text
+
+
+def test_a_prediction_that_means_nothing_is_not_stated():
+    text = prediction(replace(PREDICTED, doubt="2,000 classes, where those it was measured on have 1,000 at most"))
+    assert text.startswith("cannot be predicted\n2,000 classes, where")
+    assert "--eval-data" in text
+    assert "95 %" not in text
+
+
+def test_a_prediction_from_before_there_were_intervals_has_the_mean_error_of_such():
     text = prediction(Predicted(kept=0.99, low=0.963, high=1.0, num_students=86, num_networks=3))
-    assert text.startswith("99 % ± 2.7 of the teacher's accuracy kept on real images\n")
+    assert text.startswith("99 % of the teacher's accuracy kept on real images, ± 2.7\n")
     assert "read from dreams, not measured; mean error over 86 students of 3 networks" in text
 
 
