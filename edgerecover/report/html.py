@@ -196,8 +196,8 @@ def _accuracy_tile(report: Report) -> Tile:
             return Tile("Expected on real images", "cannot be predicted", f"{grounds(predicted)}.")
         return Tile(
             "Expected on real images",
-            f"{100 * predicted.kept:.0f} %",
-            f"of the teacher's accuracy kept, {bounds(predicted)}. Read from dreams, not measured.",
+            f"{100 * predicted.kept:.0f} % {bounds(predicted)}",
+            "of the teacher's accuracy kept. Read from dreams, not measured.",
         )
     return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
 

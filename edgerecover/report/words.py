@@ -45,17 +45,17 @@ def prediction(value: Predicted) -> str:
 
 
 def expected(value: Predicted) -> str:
-    """In one line: "95 % of the teacher's accuracy kept on real images, between 88 and 99 %"."""
+    """In one line: "95 % (88–99) of the teacher's accuracy kept on real images"."""
     if value.doubt is not None:
         return "cannot be predicted"
-    return f"{100 * value.kept:.0f} % of the teacher's accuracy kept on real images, {bounds(value)}"
+    return f"{100 * value.kept:.0f} % {bounds(value)} of the teacher's accuracy kept on real images"
 
 
 def bounds(value: Predicted) -> str:
-    """As "between 88 and 99 %"; of a report from before there were intervals "± 2.7"."""
+    """As "(88–99)"; of a report from before there were intervals "± 2.7"."""
     if value.coverage is None:
         return f"± {100 * max(value.kept - value.low, value.high - value.kept):.1f}"
-    return f"between {100 * value.low:.0f} and {100 * value.high:.0f} %"
+    return f"({100 * value.low:.0f}–{100 * value.high:.0f})"
 
 
 def grounds(value: Predicted) -> str:
@@ -66,7 +66,7 @@ def grounds(value: Predicted) -> str:
     if value.coverage is None:
         return f"read from dreams, not measured; mean error over {measured}"
     return (
-        f"read from dreams, not measured; such bounds held the truth for {100 * value.coverage:.0f} % of {measured}, "
+        f"read from dreams, not measured; such intervals held the truth of {100 * value.coverage:.0f} % of {measured}, "
         "each judged by what the other networks taught"
     )
 

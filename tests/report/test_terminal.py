@@ -39,7 +39,7 @@ def test_the_facts_of_a_run_are_there(report):
         "1,536 dreams, 8.61/s, 99.3 % seen as their class",
         "41.0 %",
         "91.0 % (86.9–93.9) with the teacher on 256 held-back dreams",
-        "expected   97 % of the teacher's accuracy kept on real images, between 95 and 99 %",
+        "expected   97 % (95–99) of the teacher's accuracy kept on real images",
         "67,084 of 268,336 are not zero (25.0 %)",
         "1.12 MB, opset 18, batch 1",
         "2,000 after 50 warm-ups",

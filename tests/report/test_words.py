@@ -53,8 +53,8 @@ PREDICTED = Predicted(kept=0.95, low=0.84, high=0.991, num_students=180, num_net
 
 def test_a_prediction_says_between_which_bounds_and_where_that_was_measured():
     text = prediction(PREDICTED)
-    assert text.startswith("95 % of the teacher's accuracy kept on real images, between 84 and 99 %\n")
-    assert "not measured; such bounds held the truth for 96 % of 180 students of 7 networks" in text
+    assert text.startswith("95 % (84–99) of the teacher's accuracy kept on real images\n")
+    assert "not measured; such intervals held the truth of 96 % of 180 students of 7 networks" in text
     assert "each judged by what the other networks taught" in text
 
 
@@ -67,7 +67,7 @@ def test_a_prediction_that_means_nothing_is_not_stated():
 
 def test_a_prediction_from_before_there_were_intervals_has_the_mean_error_of_such():
     text = prediction(Predicted(kept=0.99, low=0.963, high=1.0, num_students=86, num_networks=3))
-    assert text.startswith("99 % of the teacher's accuracy kept on real images, ± 2.7\n")
+    assert text.startswith("99 % ± 2.7 of the teacher's accuracy kept on real images\n")
     assert "read from dreams, not measured; mean error over 86 students of 3 networks" in text
 
 
