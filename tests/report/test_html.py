@@ -71,6 +71,15 @@ def test_the_facts_of_a_run_are_there(full_report):
         assert fact in text, fact
 
 
+def test_a_prediction_that_means_nothing_is_not_stated(report):
+    predicted = dataclasses.replace(report.fidelity.predicted, doubt="2,000 classes")
+    text = rendered(
+        dataclasses.replace(report, accuracy=None, fidelity=dataclasses.replace(report.fidelity, predicted=predicted))
+    ).text
+    assert "cannot be predicted 2,000 classes; judge on real images with --eval-data" in text
+    assert "97 %" not in text
+
+
 def test_agreement_is_not_called_accuracy(report):
     text = rendered(dataclasses.replace(report, fidelity=dataclasses.replace(report.fidelity, predicted=None))).text
     assert "not accuracy" in text
