@@ -225,9 +225,9 @@ def _checked_network(network: Any, architecture: str) -> nn.Module:
             f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module",
             hint=_hint_of_return(network),
         )
-    from edgerecover.models.train_modes import let_eval_return
+    from edgerecover.models.train_modes import let_eval_return, take_off_compilation
 
-    return let_eval_return(network.cpu().float())
+    return let_eval_return(take_off_compilation(network).cpu().float())
 
 
 def _hint_of_return(returned: Any) -> str:

@@ -1,8 +1,15 @@
-"""Networks whose own `train()` forgets to return them, as many do that freeze batch norm in it."""
+"""What factories leave on networks for training, and recovery can do without.
+
+A `train()` that forgets to return the network, as many do that freeze batch norm in it; torch.compile, which would
+compile every trial of a few images, and hides layers from whoever observes them.
+"""
 
 # ruff: noqa: TID253 - subclasses modules; what opens networks imports it when it has some
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 from torch import nn
 
@@ -27,4 +34,18 @@ def let_eval_return(network: nn.Module) -> nn.Module:
 
     Returning.__name__, Returning.__qualname__, Returning.__module__ = own.__name__, own.__qualname__, own.__module__
     network.__class__ = Returning
+    return network
+
+
+def take_off_compilation(network: nn.Module) -> nn.Module:
+    """The network without torch.compile's wrappers around it and around its parts, in place."""
+    compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is None:  # importing it takes a second, and nothing was compiled without it
+        return network
+    while isinstance(network, compiler.OptimizedModule):
+        network = network._orig_mod
+    for part in list(network.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, compiler.OptimizedModule):
+                setattr(part, name, take_off_compilation(child))
     return network

@@ -56,9 +56,9 @@ def load_module(whole: WholeModule) -> nn.Module:
             f"{what} made an object of type {type(content).__name__}, not a torch.nn.Module",
             hint="save the network, or its state_dict()",
         )
-    from edgerecover.models.train_modes import let_eval_return
+    from edgerecover.models.train_modes import let_eval_return, take_off_compilation
 
-    module = let_eval_return(_unwrapped(content).cpu().float())
+    module = let_eval_return(take_off_compilation(_unwrapped(content)).cpu().float())
     _make_masks_permanent(module)
     return module
 

@@ -1,10 +1,11 @@
-"""A `train()` that returns nothing does not cost the network."""
+"""What factories leave on networks for training does not cost the recovery."""
 
 import copy
 
+import torch
 from torch import nn
 
-from edgerecover.models.train_modes import let_eval_return
+from edgerecover.models.train_modes import let_eval_return, take_off_compilation
 
 
 class Frozen(nn.Sequential):
@@ -30,3 +31,15 @@ def test_an_ordinary_network_stays_as_it_is():
     assert let_eval_return(network) is network
     assert type(network) is nn.Sequential
     assert not network.training
+
+
+def test_compiled_parts_are_plain_again_under_their_plain_names():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Linear(2, 2)))
+    keys = list(network.state_dict())
+    network[1][1] = torch.compile(network[1][1])
+    network[1] = torch.compile(network[1])
+    whole = torch.compile(network)
+    assert list(whole.state_dict()) != keys
+    assert take_off_compilation(whole) is network
+    assert list(network.state_dict()) == keys
+    assert type(network[1][1]) is nn.Linear
