@@ -208,8 +208,14 @@ class Synthesis(Settings):
     source: Literal["dream", "shapes", "fractal", "noise"] = "dream"
     """`shapes`, `fractal` and `noise` are made from formulas, without the teacher; of what stands below they use
     `clamp`."""
+    images_at_once: Count | Literal["auto"] = "auto"
+    """Of a batch, how many go through the teacher at once; the statistics are of all of them. `auto`: as many as fit
+    into 600 MB or half of the free memory, whichever is less; on a GPU, into half of its free memory."""
     num_steps: Count
     """Adam steps per batch of images."""
+    coarse_fraction: Fraction = 0.0
+    """Share of the steps, the first ones, in which the teacher sees the images at half their size, for a quarter of the
+    time. Left out for images under 64 pixels, and where the teacher takes one size only or a record is matched."""
     lr: Positive
     schedule: Literal["cosine", "constant"]
     betas: tuple[Fraction, Fraction]
@@ -221,8 +227,8 @@ class Synthesis(Settings):
     images have wide ones."""
     bn_weight: NonNegative
     bn_distance: Literal["relative", "l2"]
-    """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: each norm divided by
-    that of the stored σ̂, or σ̂²: layers weigh alike, and the weight means the same for networks of any scale."""
+    """`l2`: the sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂ over channels, as published. `relative`: the mean over layers,
+    each norm divided by that of the stored σ̂, or σ̂²: the weight means the same for networks of any scale and depth."""
     patch_weight: NonNegative = 0.0
     """Of the entropy of patch similarities (Li et al. 2022, arXiv 2203.02250), for transformers without batch norm."""
     record_weight: NonNegative = 10.0

@@ -12,15 +12,16 @@ from __future__ import annotations
 import copy
 import gc
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError, MissingError
+from edgerecover.memory import keep_freed_memory
 from edgerecover.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,24 @@ class Compute:
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+    @contextmanager
+    def without_slow_kernels(self, *networks: nn.Module) -> Iterator[None]:
+        """Inside the block, layers whose kernel in mixed precision is the slow one compute in float32.
+
+        On a CPU: depthwise convolutions with strides, dilation or a kernel above 5. oneDNN has no bf16 kernel for the
+        backward pass of those but its reference: 5 to 10 times the time of float32, and two thirds of what all
+        convolutions of EfficientNet-Lite0 take.
+        """
+        slow = [layer for network in networks for layer in network.modules() if _is_slow_in_bf16(layer)]
+        handles = []
+        if self.device.type == "cpu" and self.amp_dtype is not None:
+            handles = [handle for layer in slow for handle in _in_float32(layer)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network here, in place.
@@ -78,6 +97,36 @@ class Compute:
         return f"cpu ({torch.get_num_threads()} threads, {precision}{several})"
 
 
+def _is_slow_in_bf16(layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or layer.groups != layer.in_channels:
+        return False
+    is_plain = layer.out_channels == layer.in_channels and {*layer.stride, *layer.dilation} == {1}
+    return not (is_plain and max(layer.kernel_size) <= 5)
+
+
+def _in_float32(layer: nn.Module) -> list[Any]:
+    """Hooks, to be removed, that switch autocast off around each forward."""
+    entered: list[torch.autocast] = []
+
+    def before(_layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        entered.append(torch.autocast("cpu", enabled=False))
+        entered[-1].__enter__()  # type: ignore[no-untyped-call]
+        return tuple(map(_widened, inputs)), {name: _widened(value) for name, value in named.items()}
+
+    def after(*_: object) -> None:
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    return [
+        layer.register_forward_pre_hook(before, with_kwargs=True),
+        layer.register_forward_hook(after, always_call=True),
+    ]
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 PLAIN = Compute(torch.device("cpu"), None, torch.contiguous_format)
 """In which every network can be computed."""
 
@@ -86,7 +135,8 @@ def choose_compute(device: str) -> Compute:
     """`auto` takes CUDA when it is there. What the hardware would like best: `fit_compute` says what networks allow.
 
     Channels-last everywhere (a tenth to a third faster on CPUs too). bf16 wherever the hardware multiplies in it: on
-    CUDA, and on CPUs with AVX-512 BF16, where a distillation step takes 0.6 of its time in float32.
+    CUDA, and on CPUs with AVX-512 BF16, where a distillation step takes 0.6 of its time in float32. On a CPU, the
+    process keeps from here on what memory it frees.
 
     Raises:
         MissingError: CUDA was asked for by name and there is none.
@@ -97,6 +147,7 @@ def choose_compute(device: str) -> Compute:
             hint="check `nvidia-smi`, or use --device cpu (slower, same result up to rounding)",
         )
     if device == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
         return Compute(torch.device("cpu"), torch.bfloat16 if _cpu_multiplies_bf16() else None, torch.channels_last)
     return Compute(torch.device("cuda"), torch.bfloat16, torch.channels_last)
 

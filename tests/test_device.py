@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -201,3 +203,22 @@ def test_gradients_that_are_not_finite_are_refused():
 
     with pytest.raises(BadInputError, match="their gradients, are NaN or infinite"):
         fit(Rooted())
+
+
+def test_a_depthwise_convolution_with_strides_computes_in_float32_where_bf16_is_slow(cpu):
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2, groups=4), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1))
+    images = torch.randn((2, 4, 16, 16), generator=torch.Generator().manual_seed(0))
+    in_bf16 = dataclasses.replace(cpu, amp_dtype=torch.bfloat16)
+    seen = []
+    handles = [layer.register_forward_hook(lambda _l, _i, output: seen.append(output.dtype)) for layer in network]
+    with in_bf16.without_slow_kernels(network), in_bf16.autocast():
+        network(images.bfloat16())
+    assert seen == [torch.float32, torch.bfloat16, torch.bfloat16]
+    seen.clear()
+    with in_bf16.without_slow_kernels(network), in_bf16.autocast():
+        with pytest.raises(RuntimeError):
+            network(images[:, :3])
+        assert torch.is_autocast_enabled("cpu")
+    for handle in handles:
+        handle.remove()
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in network)

@@ -458,21 +458,24 @@ def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute:
     if not batch_norms_of(teacher):
         return "edge"
     shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
-    # In one batch, which follows that of the distillation down where memory does not suffice.
+    # They follow the batch of the distillation down where memory does not suffice.
     num_images = min(_BORDER_IMAGES, 4 * settings.batch_size, len(images))
     sample_NCHW = torch.from_numpy(images.images_of(range(num_images)))
     distances = {}
     with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
-        tap.draw(len(sample_NCHW), None, torch.Generator())
         for border in ("edge", "zero"):
             shifting = settings.model_copy(update={**shifts_alone, "crop_border": border})
             shifted = augment(sample_NCHW, shifting, torch.Generator().manual_seed(0), np.random.default_rng(0))
-            teacher(compute.images(shifted))
-            distances[border] = float(tap.distance())
+            parts = torch.split(shifted, _BORDER_AT_ONCE)
+            tap.draw([len(part) for part in parts], None, torch.Generator())
+            for number, part in enumerate(parts):  # the last distance is over all
+                teacher(compute.images(part))
+                distances[border] = float(tap.distance(number))
     return "edge" if distances["edge"] < _CLEARLY_NEARER * distances["zero"] else "zero"
 
 
 _BORDER_IMAGES = 256
+_BORDER_AT_ONCE = 16
 _CLEARLY_NEARER = 0.8
 
 

@@ -46,7 +46,13 @@ class FreshDreams:
         """Keep them in `folder`, to go on with after an interruption; None takes a temporary one."""
         self._settings, self._record, self._images, self._compute = settings, record, images, compute
         self._synthesis = synthesis.model_copy(
-            update={"num_steps": settings.num_steps, "lr": settings.lr, "schedule": "cosine", "class_term": "target"}
+            update={
+                "num_steps": settings.num_steps,
+                "lr": settings.lr,
+                "schedule": "cosine",
+                "class_term": "target",
+                "coarse_fraction": 0.0,  # they start where the coarse steps would lead
+            }
         )
         self._generator = torch.Generator().manual_seed(seed)
         self._rng = np.random.default_rng(seed)

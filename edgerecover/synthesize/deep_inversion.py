@@ -77,35 +77,56 @@ def dream(
         (rival.start.to(compute.device) - middle) / unit if rival else _start(shape_NCHW, bounds_C, settings, generator)
     )
     z = start.to(compute.device, memory_format=compute.memory_format)
-    z.requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
-    tap.draw(shape_NCHW[0], targets_N, generator)
+    pieces = _pieces(shape_NCHW[0], settings)
+    tap.draw([piece.stop - piece.start for piece in pieces], targets_N, generator)
     # Shifted by a pixel, every patch is another token: a mean over shifts leaves such a network next to nothing.
     jitter_fraction = 0.0 if reads_patches_as_tokens(teacher) else settings.jitter_fraction
-    for step in range(settings.num_steps):
-        optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
-        view = z if tap.is_positional else _jitter_and_flip(z, jitter_fraction, settings.flip is True, generator)
+
+    def loss_of(number: int, piece: slice, z_NCHW: Tensor, is_coarse: bool) -> Tensor:
+        view = (
+            z_NCHW if tap.is_positional else _jitter_and_flip(z_NCHW, jitter_fraction, settings.flip is True, generator)
+        )
         tap.clear()
-        inputs = middle + unit * view
+        inputs = middle + unit * (F.avg_pool2d(view, 2) if is_coarse else view)
         with compute.autocast():
             logits_NK = teacher(inputs)
+        classes_N = None if targets_N is None else targets_N[piece]
         loss = (
-            settings.class_weight * _class_term(logits_NK.float(), targets_N, settings.class_temperature)
-            + tap.distance()
+            settings.class_weight * _class_term(logits_NK.float(), classes_N, settings.class_temperature)
+            + tap.distance(number)
             + settings.tv_weight * total_variation(view, settings.tv_reduction)
             + settings.l2_weight * view.square().mean()
         )
-        if rival is not None:
-            with compute.autocast():
-                rival_logits_NK = rival.student(inputs)
-            loss = loss - rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
-        (z.grad,) = torch.autograd.grad(loss, z)
-        optimizer.step()
-        with torch.no_grad():
-            z.copy_(torch.minimum(torch.maximum(z, -edge), edge))
-        on_step(float(loss.detach()))
+        if rival is None:
+            return loss
+        with compute.autocast():
+            rival_logits_NK = rival.student(inputs)
+        return loss - rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
+
+    with compute.without_slow_kernels(teacher, *([rival.student] if rival else [])):
+        for step in range(settings.num_steps):
+            optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
+            is_coarse = step < settings.coarse_fraction * settings.num_steps
+            z.grad, total = torch.empty_like(z), 0.0
+            for number, piece in enumerate(pieces):
+                z_NCHW = z[piece].requires_grad_()
+                loss, share = loss_of(number, piece, z_NCHW, is_coarse), len(z_NCHW) / len(z)
+                (gradient,) = torch.autograd.grad(loss, z_NCHW)
+                z.grad[piece] = share * gradient
+                total += share * float(loss.detach())
+            optimizer.step()
+            torch.minimum(torch.maximum(z, -edge, out=z), edge, out=z)
+            on_step(total)
     tap.clear()
-    return (middle + unit * z.detach()).cpu().float()
+    return (middle + unit * z).cpu().float()
+
+
+def _pieces(num_images: int, settings: Synthesis) -> list[slice]:
+    """Of nearly the same size, as few as go through the network at once."""
+    at_once = num_images if settings.images_at_once == "auto" else settings.images_at_once
+    size = -(-num_images // -(-num_images // at_once))
+    return [slice(start, min(start + size, num_images)) for start in range(0, num_images, size)]
 
 
 @dataclass(frozen=True)

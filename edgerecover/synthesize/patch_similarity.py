@@ -10,6 +10,8 @@ the similarities' density is to be large.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,9 +56,9 @@ class PatchSimilarityEntropy:
         """The attention layers' outputs."""
         return tuple(self._is_batch_first)
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
-        """The same for every batch."""
-        return self._distance
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
+        """The same for every piece."""
+        return [self._distance] * len(sizes)
 
     def _distance(self, seen: Seen) -> Tensor:
         terms = []

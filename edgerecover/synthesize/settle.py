@@ -10,12 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import Profile
+from edgerecover.device import is_out_of_memory
+from edgerecover.models.examples import example_images
 from edgerecover.models.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
+from edgerecover.synthesize.at_once import images_at_once
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
 
@@ -42,7 +47,8 @@ def settle(
     record: Record | None = None,
     progress: Progress = SILENT,
 ) -> Settled:
-    """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, mirroring.
+    """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, coarse steps,
+    how many images go through it at once, mirroring.
 
     Args:
         profile: as shipped or written.
@@ -52,6 +58,9 @@ def settle(
         compute: device and precision.
         record: of the teacher's activations, where one came with it.
         progress: where to say what was decided.
+
+    Raises:
+        MissingError: memory does not suffice for one image.
     """
     teacher = compute.place(teacher).eval().requires_grad_(False)
     synthesis, recovery = profile.synthesis, profile.recovery
@@ -62,6 +71,11 @@ def settle(
     if synthesis.start == "auto":
         is_guided = bool(batch_norms_of(teacher)) or record is not None
         synthesis = synthesis.model_copy(update={"start": "fractal" if is_guided else "shapes"})
+    if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, compute)):
+        synthesis = synthesis.model_copy(update={"coarse_fraction": 0.0})
+    if synthesis.images_at_once == "auto" and synthesis.source == "dream":
+        at_once = images_at_once(teacher, input, synthesis, compute, record, progress)
+        synthesis = synthesis.model_copy(update={"images_at_once": at_once})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
         correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record, progress)
@@ -76,6 +90,24 @@ def settle(
             recovery = recovery.model_copy(update={"flip": decided})
     settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_norms": None})
     return Settled(settled, correlation)
+
+
+@torch.no_grad()
+def takes_half_size(teacher: nn.Module, input: InputSpec, compute: Compute) -> bool:
+    """Whether images are large enough to be seen at half their size, and the teacher gives logits for such ones."""
+    if min(input.shape[1:]) < _LEAST_SIDE or not batch_norms_of(teacher):
+        return False
+    try:
+        logits = teacher(F.avg_pool2d(compute.images(example_images(input, 2)), 2))
+    except Exception as error:  # anyone's network, which takes one size only
+        if is_out_of_memory(error):
+            raise
+        return False
+    return isinstance(logits, Tensor) and logits.dim() == 2 and bool(logits.isfinite().all())
+
+
+_LEAST_SIDE = 64
+"""Below, half the size leaves too little of an image: the last layers would see single pixels."""
 
 
 def has_norms(network: nn.Module) -> bool:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
 _VISIBLE_AFTER_S = 60.0
-_FORMAT = 7
+_FORMAT = 8
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
@@ -298,7 +298,7 @@ def _made(
             hint="the teacher's statistics may be extreme (`edgerecover inspect` it); a lower synthesis.lr may help",
         )
     pixels = _without_flat_images(scale.encode(images_NCHW.numpy()), plan, input, scale)
-    num_on_target = _num_on_target(teacher, compute.images(scale.decode(pixels)), targets_N)
+    num_on_target = _num_on_target(teacher, pixels, scale, targets_N, settings, compute)
     tap.clear()
     return pixels, num_on_target
 
@@ -317,10 +317,21 @@ def _without_flat_images(pixels_NCHW: Bytes_NCHW, plan: _Plan, input: InputSpec,
 
 
 @torch.no_grad()
-def _num_on_target(teacher: nn.Module, images_NCHW: Tensor, targets_N: Tensor | None) -> int:
+def _num_on_target(
+    teacher: nn.Module,
+    pixels: Bytes_NCHW,
+    scale: PixelScale,
+    targets_N: Tensor | None,
+    settings: Synthesis,
+    compute: Compute,
+) -> int:
     if targets_N is None:
         return 0
-    return int((teacher(images_NCHW).argmax(1) == targets_N).sum())
+    size = len(pixels) if settings.images_at_once == "auto" else settings.images_at_once
+    decided = [
+        teacher(compute.images(scale.decode(pixels[i : i + size]))).argmax(1) for i in range(0, len(pixels), size)
+    ]
+    return int((torch.cat(decided) == targets_N).sum())
 
 
 def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reused: bool) -> SyntheticFacts:

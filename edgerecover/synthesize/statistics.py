@@ -48,13 +48,16 @@ class Statistics(Protocol):
     def is_positional(self) -> bool:
         """Whether it says where in the image something is, so that images must not be shifted or mirrored."""
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
         """Settle what the next batch of images is to show.
 
         Args:
-            num_images: N.
+            sizes: numbers of images of the pieces that the batch goes through the network in; they sum to N.
             targets_N: class of each image, where it has one.
             generator: all randomness; a CPU generator.
+
+        Returns:
+            A distance for each piece, to be called on them in turn.
         """
 
 
@@ -74,22 +77,20 @@ class Tap:
 
     def __init__(self, terms: Sequence[Weighted], seen: dict[Place, list[Tensor]]) -> None:
         self._terms, self._seen = terms, seen
-        self._distances: list[tuple[float, Distance]] = []
+        self._distances: list[tuple[float, Sequence[Distance]]] = []
 
     @property
     def is_positional(self) -> bool:
         """Whether images must stay where they are."""
         return any(term.statistics.is_positional for term in self._terms)
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> None:
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> None:
         """Settle what the next batch is to show; see `Statistics.draw`."""
-        self._distances = [
-            (term.weight, term.statistics.draw(num_images, targets_N, generator)) for term in self._terms
-        ]
+        self._distances = [(term.weight, term.statistics.draw(sizes, targets_N, generator)) for term in self._terms]
 
-    def distance(self) -> Tensor | float:
-        """Weighted sum over all that is known, for the last forward; 0 where nothing is known."""
-        return sum((weight * distance(self._seen) for weight, distance in self._distances), start=0.0)
+    def distance(self, piece: int = 0) -> Tensor | float:
+        """Weighted sum over all that is known, for the last forward, of that piece; 0 where nothing is known."""
+        return sum((weight * of_pieces[piece](self._seen) for weight, of_pieces in self._distances), start=0.0)
 
     def clear(self) -> None:
         """Forget the last forward."""
@@ -173,7 +174,8 @@ class BatchNormStatistics:
     """Mean and variance per channel at every BN layer's input, as the layers stored them in training.
 
     R_feature of DeepInversion (Yin et al. 2020, arXiv 1912.08795, equation 4): the sum over layers of
-    ‖μ - μ̂‖₂ + ‖σ² - σ̂²‖₂, or with `relative` each norm divided by that of the stored σ̂, or σ̂².
+    ‖μ - μ̂‖₂ + ‖σ² - σ̂²‖₂; or with `relative` each norm divided by that of the stored σ̂, or σ̂², and the mean over
+    layers, which weighs the same beside a class term at 5 layers and at 150.
     """
 
     is_positional = False
@@ -182,20 +184,53 @@ class BatchNormStatistics:
         self._layers = {
             Place(name, "input"): _Stored(layer, distance) for name, layer in batch_norms_of(teacher).items()
         }
+        self._is_mean = distance == "relative"
 
     @property
     def places(self) -> tuple[Place, ...]:
         """The BN layers' inputs."""
         return tuple(self._layers)
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
-        """The same for every batch."""
-        return self._distance
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
+        """Of the whole batch, whatever the pieces: see `_OfPiece`."""
+        latest: list[dict[Place, Moments]] = [{} for _ in sizes]
+        return [_OfPiece(self._layers, self._is_mean, latest, number) for number in range(len(sizes))]
 
-    def _distance(self, seen: Seen) -> Tensor:
+
+@dataclass(frozen=True)
+class _OfPiece:
+    """Distance of a batch's moments, of which one piece has just been seen, and the others at their last forward.
+
+    So a few images at a time are held to what the whole batch is to show: alone, each few would have to look like all
+    images there are. The others are less than a step old. The gradient is the piece's share of the batch's, counted as
+    if it were the whole, as a mean over its images is.
+    """
+
+    layers: Mapping[Place, _Stored]
+    is_mean: bool
+    latest: list[dict[Place, Moments]]
+    """Without gradients, of each piece."""
+    number: int
+
+    def __call__(self, seen: Seen) -> Tensor:
         # Inference does not reach every layer: auxiliary heads.
-        terms = [stored.distance(seen[place]) for place, stored in self._layers.items() if place in seen]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
+        terms = [self._gap(place, stored, seen[place]) for place, stored in self.layers.items() if place in seen]
+        if not terms:
+            return torch.zeros(())
+        distances = torch.stack(terms)
+        return distances.mean() if self.is_mean else distances.sum()
+
+    def _gap(self, place: Place, stored: _Stored, calls: Sequence[Tensor]) -> Tensor:
+        own = stored.moments(calls)
+        others = [of_piece[place] for of_piece in self.latest if of_piece is not self._own and place in of_piece]
+        self._own[place] = Moments(own.count, own.mean_C.detach(), own.var_C.detach())
+        found = sum(others, own)
+        gap = stored.distance(found)
+        return gap + (found.count / own.count - 1) * (gap - gap.detach()) if others else gap
+
+    @property
+    def _own(self) -> dict[Place, Moments]:
+        return self.latest[self.number]
 
 
 class _Stored:
@@ -208,10 +243,13 @@ class _Stored:
         is_l2 = distance == "l2"
         self._mean_unit, self._var_unit = (1.0, 1.0) if is_l2 else (float(var_C.sum().sqrt()), float(var_C.norm()))
 
-    def distance(self, calls: Sequence[Tensor]) -> Tensor:
-        """Of the moments of all calls together: what running statistics have seen of each batch in training."""
+    def moments(self, calls: Sequence[Tensor]) -> Moments:
+        """Of all calls together: what running statistics have seen of each batch in training."""
         first, *others = (moments_of(self._layer, x_NC) for x_NC in calls)
-        found = sum(others, first)
+        return sum(others, first)
+
+    def distance(self, found: Moments) -> Tensor:
+        """From what is stored."""
         mean_gap, var_gap = (found.mean_C - self._mean_C).norm(), (found.var_C - self._var_C).norm()
         distance: Tensor = mean_gap / self._mean_unit + var_gap / self._var_unit
         return distance
@@ -225,9 +263,9 @@ class PixelStatistics:
     is_positional = False
     places = (Place("", "input"),)
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> Distance:
-        """The same for every batch."""
-        return self._distance
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
+        """The same for every piece."""
+        return [self._distance] * len(sizes)
 
     def _distance(self, seen: Seen) -> Tensor:
         mean_C, var_C = batch_statistics(seen[self.places[0]][0])
@@ -236,17 +274,15 @@ class PixelStatistics:
 
 
 class _BatchStatistics(torch.autograd.Function):
-    """Mean and variance with a backward of one pass over the activation.
+    """Mean and variance with a backward of one pass over the activation, which stays in its own precision.
 
-    Autograd's own backward of `mean` and `square().mean` makes four; on a CPU that was a third of a whole step.
+    Autograd's own backward of `mean` and `square().mean` makes four; on a CPU that was a third of a whole step, and a
+    float32 copy of what is bf16 was half of the memory.
     """
 
     @staticmethod
     def forward(ctx: Any, x_NC: Tensor) -> tuple[Tensor, Tensor]:
-        dims = [0, *range(2, x_NC.dim())]
-        mean_C = x_NC.mean(dims)
-        # Clamped because rounding can make E[x²] - E[x]² negative.
-        var_C = (x_NC.square().mean(dims) - mean_C.square()).clamp_min(0)
+        mean_C, var_C = _measured(x_NC)
         ctx.save_for_backward(x_NC, mean_C)
         return mean_C, var_C
 
@@ -258,10 +294,29 @@ class _BatchStatistics(torch.autograd.Function):
         slope_C = 2 * grad_var_C / count
         offset_C = grad_mean_C / count - slope_C * mean_C
         per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
-        return torch.addcmul(offset_C.view(per_channel), x_NC, slope_C.view(per_channel))
+        offset, slope = (values_C.to(x_NC.dtype).view(per_channel) for values_C in (offset_C, slope_C))
+        return torch.addcmul(offset, x_NC, slope)
+
+
+def _measured(x_NC: Tensor) -> tuple[Tensor, Tensor]:
+    if x_NC.device.type == "cpu" and (x_NC.dtype == torch.bfloat16 or not x_NC.is_contiguous()):
+        # Batch norm's own kernel: a tenth of the time of sums there, and several times theirs on what is contiguous.
+        # The running statistics that it wants say what precision the result has; with 0.0 it leaves them alone.
+        like_C = torch.zeros(x_NC.shape[1], dtype=_float_of(x_NC))
+        mean_C, var_C = torch.batch_norm_update_stats(x_NC, like_C, like_C.clone(), 0.0)
+        return mean_C, var_C
+    x_NC = x_NC.to(_float_of(x_NC))
+    dims = [0, *range(2, x_NC.dim())]
+    mean_C = x_NC.mean(dims)
+    # Clamped because rounding can make E[x²] - E[x]² negative.
+    return mean_C, (x_NC.square().mean(dims) - mean_C.square()).clamp_min(0)
+
+
+def _float_of(x_NC: Tensor) -> torch.dtype:
+    return torch.float64 if x_NC.dtype == torch.float64 else torch.float32
 
 
 def batch_statistics(x_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel (dimension 1) over everything else, in float32."""
-    mean_C, var_C = _BatchStatistics.apply(x_NC.float())
+    """Mean and biased variance per channel (dimension 1) over everything else, in float32 (of float64, in that)."""
+    mean_C, var_C = _BatchStatistics.apply(x_NC)
     return mean_C, var_C

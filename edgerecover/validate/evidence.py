@@ -180,11 +180,13 @@ def _about_statistics(teacher: ModelFacts, has_record: bool) -> Iterator[str]:
 def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Accuracy | None) -> Iterator[str]:
     guess = 1 / len(decisions.counts)
     share = synthetic.teacher_agrees_with_target
-    if share is not None and _may_be_chance(_proportion(share, decisions.num_images), guess):
+    is_proven = accuracy is not None and not _may_be_chance(accuracy.teacher, guess)
+    if share is not None and not is_proven and _may_be_chance(_proportion(share, decisions.num_images), guess):
         yield (
             f"the teacher reads {share:.1%} of its own dreams as the class they were made for, which is chance "
-            f"({guess:.1%}): it may be untrained or damaged, or mean and std of its input may be wrong; "
-            "agreement with such a teacher is worth little"
+            f"({guess:.1%}): the dreams may have had too few steps (synthesis.num_steps), the teacher may be untrained "
+            "or damaged, or mean and std of its input may be wrong. A few labelled images (--eval-data) tell which; "
+            "until then agreement is worth little"
         )
     if accuracy is not None and _may_be_chance(accuracy.teacher, guess):
         yield (

@@ -30,7 +30,7 @@ def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None
 
 def bn_distance(teacher, images, settings):
     with tapped(teacher, evidence_of(teacher, settings)) as tap, torch.no_grad():
-        tap.draw(len(images), None, torch.Generator())
+        tap.draw([len(images)], None, torch.Generator())
         teacher(images)
         return float(tap.distance())
 
@@ -191,3 +191,26 @@ def test_a_teacher_that_attends_to_patches_dreams_without_jitter(synthesis, cpu)
             for part in (0.25, 0.0)
         )
         assert torch.equal(shifted, still) == is_same
+
+
+def test_the_first_steps_are_coarse(teacher, input_spec, synthesis, cpu):
+    sides = []
+    handle = teacher.register_forward_pre_hook(lambda _layer, inputs: sides.append(inputs[0].shape[-1]))
+    made = dreams(teacher, input_spec, synthesis.model_copy(update={"num_steps": 5, "coarse_fraction": 0.4}), cpu)
+    handle.remove()
+    assert sides == [4, 4, 8, 8, 8]
+    assert made.shape == SHAPE
+
+
+def test_a_batch_goes_through_the_teacher_in_pieces(teacher, input_spec, synthesis, cpu):
+    sizes, losses = [], []
+    handle = teacher.register_forward_pre_hook(lambda _layer, inputs: sizes.append(len(inputs[0])))
+    settings = synthesis.model_copy(update={"images_at_once": 7, "bn_distance": "relative", "bn_weight": 10.0})
+    made = dreams(teacher, input_spec, settings, cpu, losses=losses)
+    handle.remove()
+    assert sizes[:6] == [6, 6, 4, 6, 6, 4]
+    assert len(losses) == settings.num_steps
+    assert losses[-1] < 0.7 * losses[0]
+    assert float((teacher(made).argmax(1) == TARGETS).float().mean()) > 0.8
+    starts = dreams(teacher, input_spec, settings.model_copy(update={"num_steps": 1, "lr": 1e-6}), cpu)
+    assert bn_distance(teacher, made, settings) < 0.5 * bn_distance(teacher, starts, settings)

@@ -73,7 +73,7 @@ def test_both_layouts_of_attention_are_read_as_images_by_tokens():
     found = []
     for layer, tokens in ((first, x), (second, x.transpose(0, 1))):
         with tapped(nn.Sequential(layer), [Weighted(1.0, PatchSimilarityEntropy(nn.Sequential(layer)))]) as tap:
-            tap.draw(3, None, torch.Generator())
+            tap.draw([3], None, torch.Generator())
             layer(tokens, tokens, tokens, need_weights=False)
             found.append(float(tap.distance()))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
@@ -97,7 +97,7 @@ def test_dreams_under_the_prior_have_more_entropy(synthesis, cpu):
         with tapped(teacher, evidence_of(teacher, settings)) as tap:
             images = dream(teacher, tap, bounds, (8, 3, 16, 16), torch.arange(8) % 4, settings, random, cpu)
         with tapped(teacher, [Weighted(1.0, PatchSimilarityEntropy(teacher))]) as tap, torch.no_grad():
-            tap.draw(8, None, random)
+            tap.draw([8], None, random)
             teacher(images)
             return -float(tap.distance())
 

@@ -19,6 +19,7 @@ class Notes(Silent):
 @pytest.fixture
 def profile(synthesis, recovery):
     """Its recipe without statistics differs in one number of each table."""
+    synthesis = synthesis.model_copy(update={"images_at_once": 16})
     plain = load_profile("balanced").model_copy(update={"synthesis": synthesis, "recovery": recovery})
     other = WithoutNorms(
         synthesis=synthesis.model_copy(update={"num_steps": 7, "pixel_weight": 2.0}),
@@ -138,3 +139,23 @@ def test_a_plain_word_about_mirroring_stands(profile, teacher, input_spec, cpu, 
     found = settled(profile, teacher, input_spec, cpu).profile
     assert found.synthesis.flip is True
     assert found.recovery.flip is False
+
+
+class OfOneSize(nn.Module):
+    def __init__(self, side):
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm2d(3), nn.Linear(3 * side * side, 4)
+
+    def forward(self, images_NCHW):
+        return self.last(self.norm(images_NCHW).flatten(1))
+
+
+def test_steps_are_coarse_where_images_are_large_and_the_teacher_takes_half_of_them(profile, teacher, cpu):
+    coarse = profile.model_copy(
+        update={"synthesis": profile.synthesis.model_copy(update={"coarse_fraction": 0.5}), "without_norms": None}
+    )
+    large, small = (InputSpec((3, side, side), (0.4,) * 3, (0.2,) * 3) for side in (64, 32))
+    cases = ((teacher, large, 0.5), (teacher, small, 0.0), (OfOneSize(64), large, 0.0))
+    for network, spec, expected in cases:
+        assert settled(coarse, network, spec, cpu).profile.synthesis.coarse_fraction == expected
+    assert settle(coarse, teacher, large, 4, cpu, object()).profile.synthesis.coarse_fraction == 0.0

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from edgerecover.synthesize.statistics import (
 
 def bn_distance(teacher, images, kind):
     with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, kind))]) as tap, torch.no_grad():
-        tap.draw(len(images), None, torch.Generator())
+        tap.draw([len(images)], None, torch.Generator())
         teacher(images)
         return float(tap.distance())
 
@@ -64,7 +65,8 @@ def test_the_relative_bn_term_does_not_see_the_scale_of_the_pixels(teacher, real
     assert bn_distance(scaled, 50 * images, "relative") == pytest.approx(alone, rel=1e-2)
 
 
-def test_the_bn_term_adds_layers_up(teacher, real_images):
+@pytest.mark.parametrize(("distance", "over_layers"), [("relative", np.mean), ("l2", np.sum)])
+def test_the_bn_term_is_the_mean_over_layers_or_as_published_their_sum(teacher, real_images, distance, over_layers):
     names = BatchNormStatistics(teacher, "relative").places
     assert [place.side for place in names] == ["input"] * sum(isinstance(m, nn.BatchNorm2d) for m in teacher.modules())
     images = real_images[0][:32]
@@ -76,22 +78,22 @@ def test_the_bn_term_adds_layers_up(teacher, real_images):
                 one.get_submodule(place.layer).running_mean = None
                 one.get_submodule(place.layer).running_var = None
                 one.get_submodule(place.layer).forward = teacher.get_submodule(place.layer).forward
-        only.append(bn_distance(one, images, "relative"))
-    assert bn_distance(teacher, images, "relative") == pytest.approx(sum(only), rel=1e-3)
+        only.append(bn_distance(one, images, distance))
+    assert bn_distance(teacher, images, distance) == pytest.approx(over_layers(only), rel=1e-3)
 
 
 def test_weights_multiply_and_terms_add(teacher, real_images):
     term = BatchNormStatistics(teacher, "relative")
     images = real_images[0][:32]
     with tapped(teacher, [Weighted(2.0, term), Weighted(0.5, term)]) as tap, torch.no_grad():
-        tap.draw(32, None, torch.Generator())
+        tap.draw([32], None, torch.Generator())
         teacher(images)
         assert float(tap.distance()) == pytest.approx(2.5 * bn_distance(teacher, images, "relative"), rel=1e-4)
 
 
 def test_nothing_known_is_no_distance(teacher_without_bn, real_images):
     with tapped(teacher_without_bn, []) as tap:
-        tap.draw(4, None, torch.Generator())
+        tap.draw([4], None, torch.Generator())
         teacher_without_bn(real_images[0][:4])
         assert tap.distance() == 0
 
@@ -116,7 +118,7 @@ def test_the_pixel_term_is_the_gap_to_mean_0_and_variance_1():
     images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), correction=0, keepdim=True)
     network = nn.Conv2d(3, 2, 3)
     with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
-        tap.draw(16, None, torch.Generator())
+        tap.draw([16], None, torch.Generator())
 
         def distance(seen):
             network(seen)
@@ -131,7 +133,7 @@ def test_the_pixel_term_has_a_gradient_in_the_pixels():
     images = torch.full((2, 1, 4, 4), 3.0).requires_grad_()
     network = nn.Flatten()
     with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
-        tap.draw(2, None, torch.Generator())
+        tap.draw([2], None, torch.Generator())
         network(images)
         tap.distance().backward()
     assert (images.grad > 0).all()
@@ -203,3 +205,39 @@ def test_what_enters_a_layer_is_seen_although_it_computes_in_place():
     layer.running_mean.copy_(images.mean((0, 2, 3)))
     layer.running_var.copy_(images.var((0, 2, 3), unbiased=False))
     assert bn_distance(nn.Sequential(layer), images.clone(), "l2") == pytest.approx(0, abs=1e-3)
+
+
+def test_a_piece_is_held_to_the_moments_of_its_batch(teacher, real_images):
+    """Once all pieces were seen, distance and gradient of each are those of the whole batch at once."""
+    teacher, images = teacher.requires_grad_(False), real_images[0][:30].clone()
+    pieces = [slice(0, 10), slice(10, 20), slice(20, 30)]
+    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
+        whole = images.clone().requires_grad_()
+        tap.draw([30], None, torch.Generator())
+        teacher(whole)
+        expected = tap.distance()
+        (gradient,) = torch.autograd.grad(expected, whole)
+        tap.draw([10, 10, 10], None, torch.Generator())
+        for number in (0, 1, 2, 0, 1, 2):
+            piece = images[pieces[number]].clone().requires_grad_()
+            teacher(piece)
+            found = tap.distance(number)
+            (of_piece,) = torch.autograd.grad(found, piece)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(of_piece, 3 * gradient[pieces[2]], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_are_the_same_however_the_activation_lies(memory_format, dtype):
+    x = 2 * torch.randn((4, 3, 9, 9), generator=torch.Generator().manual_seed(0)) + 1
+    x = x.to(dtype).to(memory_format=memory_format).requires_grad_()
+    mean, var = batch_statistics(x)
+    assert mean.dtype == var.dtype == torch.float32
+    expected = x.detach().float().requires_grad_()
+    dims = (0, 2, 3)
+    torch.testing.assert_close(mean, expected.mean(dims), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(var, expected.var(dims, unbiased=False), rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad((mean * var).sum(), x)
+    (wanted,) = torch.autograd.grad((expected.mean(dims) * expected.var(dims, unbiased=False)).sum(), expected)
+    torch.testing.assert_close(gradient.float(), wanted, rtol=2e-2, atol=2e-4)

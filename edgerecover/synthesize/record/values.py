@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, get_args
 
 import torch
@@ -105,16 +107,23 @@ class RecordStatistics:
         """The outputs of the recorded layers."""
         return tuple(layer.place for layer in self._record.layers)
 
-    def draw(self, num_images: int, targets_N: Tensor | None, generator: torch.Generator) -> _Wanted:
+    def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[_Wanted]:
         """Activations for each image of the next batch, of random classes where they have none."""
         if targets_N is None:
-            classes_N = torch.randint(self._record.num_classes, (num_images,), generator=generator)
+            classes_N = torch.randint(self._record.num_classes, (sum(sizes),), generator=generator)
         else:
             classes_N = targets_N.cpu()
         # Drawn on the CPU, so that the same seed wants the same on every device.
-        return _Wanted(
-            tuple((here, block.draw(classes_N, generator).to(self._device), unit) for block, here, unit in self._blocks)
-        )
+        drawn = [(here, unit, block.draw(classes_N, generator)) for block, here, unit in self._blocks]
+        return [
+            _Wanted(tuple((here, wanted_NC[images].to(self._device), unit) for here, unit, wanted_NC in drawn))
+            for images in _slices(sizes)
+        ]
+
+
+def _slices(sizes: Sequence[int]) -> list[slice]:
+    ends = list(accumulate(sizes))
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
 @dataclass(frozen=True)

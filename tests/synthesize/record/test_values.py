@@ -27,7 +27,7 @@ def test_draws_have_the_classes_means_and_covariances(record):
 
 def distance(teacher, record, images, targets, seed=0):
     with tapped(teacher, [Weighted(1.0, RecordStatistics(record, CPU))]) as tap, torch.no_grad():
-        tap.draw(len(images), targets, torch.Generator().manual_seed(seed))
+        tap.draw([len(images)], targets, torch.Generator().manual_seed(seed))
         teacher(images)
         return float(tap.distance())
 

@@ -1,0 +1,100 @@
+"""How many images go through a teacher at once, forward and backward: as many as memory holds, and no more than pay."""
+
+# Shapes: N images, C channels, H height, W width.
+# ruff: noqa: TID253 - works on tensors throughout; only stages import it, never the CLI's help
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from edgerecover.errors import MissingError
+from edgerecover.memory import free_bytes
+from edgerecover.models.examples import example_images
+from edgerecover.progress import SILENT, Progress
+from edgerecover.synthesize.deep_inversion import evidence_of
+from edgerecover.synthesize.statistics import tapped
+
+if TYPE_CHECKING:
+    from edgerecover.artifacts import InputSpec
+    from edgerecover.config import Synthesis
+    from edgerecover.device import Compute
+    from edgerecover.synthesize.record.values import Record
+
+_ENOUGH_BYTES = 600_000_000
+"""On a CPU a step takes as long per image whatever their number, so that there more memory buys nothing."""
+_SHARE_OF_FREE = 0.5
+_BESIDE = 1.5
+"""Gradients on their way and copies, beside what is kept for the backward pass."""
+_TRIED = 2
+"""Images: of one alone, some networks take no statistics."""
+
+
+def images_at_once(
+    teacher: nn.Module,
+    input: InputSpec,
+    settings: Synthesis,
+    compute: Compute,
+    record: Record | None = None,
+    progress: Progress = SILENT,
+) -> int:
+    """Of a batch of dreams, how many go through the teacher at once.
+
+    Args:
+        teacher: in eval mode, parameters without gradients, on the device of `compute`.
+        input: its preprocessing.
+        settings: how to dream; at most its batch size is the answer.
+        compute: device and precision.
+        record: of the teacher's activations.
+        progress: where to say so where it is not the whole batch.
+
+    Raises:
+        MissingError: what is free does not suffice for one image.
+    """
+    each = bytes_per_image(teacher, input, settings, compute, record)
+    is_cpu = compute.device.type == "cpu"
+    free = free_bytes() if is_cpu else torch.cuda.mem_get_info(compute.device)[0]
+    if _BESIDE * each > free:
+        raise MissingError(
+            f"memory: a forward and backward pass of one {' × '.join(map(str, input.shape))} image through the teacher "
+            f"takes {_BESIDE * each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            hint="end what else uses it, raise the container's limit, or take a machine with more memory",
+        )
+    budget = _SHARE_OF_FREE * free / _BESIDE
+    at_once = max(1, int(min(budget, _ENOUGH_BYTES) if is_cpu else budget) // max(each, 1))
+    if at_once < settings.batch_size:
+        progress.note(
+            f"dreams: {at_once} of a batch of {settings.batch_size} images go through the teacher at once; one takes "
+            f"{each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free (synthesis.images_at_once of a profile)"
+        )
+    return min(at_once, settings.batch_size)
+
+
+def bytes_per_image(
+    teacher: nn.Module, input: InputSpec, settings: Synthesis, compute: Compute, record: Record | None = None
+) -> int:
+    """What a forward pass keeps of each image for the backward pass, as autograd is seen to keep it."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    images_NCHW = compute.images(example_images(input, _TRIED)).clone().requires_grad_()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*teacher.parameters(), *teacher.buffers())}
+    generator = torch.Generator().manual_seed(0)
+    with (
+        compute.without_slow_kernels(teacher),
+        tapped(teacher, evidence_of(teacher, settings, record)) as tap,
+        saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        tap.draw([_TRIED], None, generator)
+        with compute.autocast():
+            logits_NK = teacher(images_NCHW.clone())
+        tap.distance()
+        logits_NK.float().logsumexp(1)
+        total = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in own)
+    return total // _TRIED
