@@ -113,10 +113,14 @@ def _padding(value: Any, kernel: torch.Size, dilation: tuple[int, ...]) -> tuple
 
 
 class ForwardMode(TorchFunctionMode):
-    """While it is entered, every function that a forward calls passes through `linear` or `other`.
+    """While it is entered, every function that a forward calls passes through `call`, and `linear`, or `other`.
 
     PyTorch's fused attention, which would hide its projections, is not taken under such a mode.
     """
+
+    def call(self, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
+        """See a convolution or linear layer before it is computed; what is returned stands for its output."""
+        return self.linear(call, compute())
 
     def linear(self, call: LinearCall, output: Tensor) -> Tensor:
         """See a convolution or linear layer; what is returned stands for its output."""
@@ -133,10 +137,9 @@ class ForwardMode(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _ATTENTION(*args, **kwargs)
-        result = func(*args, **kwargs)
         if func in _AXES:
-            return self.linear(call_of(func, args, kwargs), result)
-        return self.other(func, args, kwargs, result)
+            return self.call(call_of(func, args, kwargs), lambda: func(*args, **kwargs))
+        return self.other(func, args, kwargs, func(*args, **kwargs))
 
 
 def _body_of(function: Any) -> Callable[..., Any]:

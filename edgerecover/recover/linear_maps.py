@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,7 +69,7 @@ def linear_maps_of(network: nn.Module, images_NCHW: Tensor) -> LinearMaps:
 def run_until(network: nn.Module, linear_map: LinearMap, batch_NCHW: Tensor) -> tuple[LinearCall, Tensor]:
     """A linear map's call, with what enters it, and what leaves it; nothing behind it is computed."""
     try:
-        with _Until(network, linear_map):
+        with _Until(network, [linear_map]):
             network(batch_NCHW)
     except _Reached as reached:
         return reached.call, reached.output
@@ -114,27 +114,41 @@ def can_be_set(network: nn.Module, linear_map: LinearMap, images_NCHW: Tensor) -
     return set_weight(network, linear_map, other, images_NCHW) and set_weight(network, linear_map, used, images_NCHW)
 
 
+class AtMaps(ForwardMode):
+    """A forward that passes through `at` where it first calls one of some linear maps."""
+
+    def __init__(self, network: nn.Module, maps: Iterable[LinearMap]) -> None:
+        super().__init__()
+        self.not_reached = {linear_map.weight: linear_map for linear_map in maps}
+        self._names = {
+            _key(network.get_parameter(name)) if linear_map.form == "parameter" else linear_map.call: name
+            for name, linear_map in self.not_reached.items()
+        }
+        self._num_calls = 0
+
+    def call(self, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
+        """Pass a map's through `at`."""
+        number, self._num_calls = self._num_calls, self._num_calls + 1
+        name = self._names.get(_key(call.weight)) or self._names.get(number)
+        linear_map = self.not_reached.pop(name, None) if name else None
+        return compute() if linear_map is None else self.at(linear_map, call, compute)
+
+    def at(self, linear_map: LinearMap, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
+        """See a map's call before it is computed; what is returned stands for its output."""
+        raise NotImplementedError
+
+
 class _Reached(BaseException):
     def __init__(self, call: LinearCall, output: Tensor) -> None:
         super().__init__()
         self.call, self.output = call, output
 
 
-class _Until(ForwardMode):
-    """Ends a forward at one call: of a weight that is a parameter, or by its number."""
+class _Until(AtMaps):
+    """Ends a forward at a map's call."""
 
-    def __init__(self, network: nn.Module, linear_map: LinearMap) -> None:
-        super().__init__()
-        is_parameter = linear_map.form == "parameter"
-        self._key = _key(network.get_parameter(linear_map.weight)) if is_parameter else None
-        self._num_before = linear_map.call
-
-    def linear(self, call: LinearCall, output: Tensor) -> Tensor:
-        is_reached = _key(call.weight) == self._key if self._key else self._num_before == 0
-        if is_reached:
-            raise _Reached(call, output)
-        self._num_before -= 1
-        return output
+    def at(self, linear_map: LinearMap, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
+        raise _Reached(call, compute())
 
 
 # --- what a forward shows -----------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """A linear call as a matrix product: rows of weights times what each output position sees of the input."""
 
 # Shapes: N images, C channels, P positions, K taps of a kernel, G groups, M samples, O outputs and I inputs of a group.
-# ruff: noqa: TID253 - works on tensors throughout; only the recovery stage imports it
+# ruff: noqa: TID253, N815 - works on tensors throughout, shapes are suffixes of fields too; only the recovery stage imports it
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,28 +14,67 @@ from torch import Tensor
 
 from edgerecover.models.linear_calls import LinearCall
 
-_POSITIONS_PER_IMAGE = 16
+POSITIONS_PER_IMAGE = 16
 """Neighbouring patches of an image say nearly the same, so a few at random are enough."""
+_IMAGES_AT_ONCE = 32
+"""Whose inputs are copied to be padded, so that a copy of all is never there."""
 
 
-def samples(call: LinearCall, outputs: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (G, M, I) of the weight's rows and the outputs (G, M, O) wanted of them; few positions of images.
+@dataclass(frozen=True)
+class Places:
+    """Output positions of a linear call that stand for all, the same in every image."""
 
-    Args:
-        call: with the inputs.
-        outputs: as they are or as they should be, in the layout that the call's own have.
-        random: chooses the positions.
-    """
-    inputs = call.inputs
-    if not call.num_axes:
-        return inputs.reshape(1, -1, inputs.shape[-1]), outputs.reshape(1, -1, outputs.shape[-1])
-    if inputs.dim() == call.num_axes + 1:
-        inputs, outputs = inputs.unsqueeze(0), outputs.unsqueeze(0)
-    sizes = outputs.shape[2:]
-    chosen_P = torch.randperm(math.prod(sizes), generator=random)[:_POSITIONS_PER_IMAGE].to(outputs.device)
-    outputs_NOP = outputs.flatten(2)[:, :, chosen_P]
-    patches_NCPK = _patches(call, inputs, torch.unravel_index(chosen_P, sizes))
-    return _by_group(patches_NCPK, call.groups), _by_group(outputs_NOP.unsqueeze(-1), call.groups)
+    num_images: int
+    """1 where the call is of one image without an axis for it."""
+    sizes: tuple[int, ...]
+    """Of the output, by axis of space; of a linear layer, how many rows an image has."""
+    chosen_P: Tensor
+    """Indices into the positions, in the order in which they lie in memory."""
+
+    @classmethod
+    def of(cls, call: LinearCall, outputs: Tensor, num_images: int, random: torch.Generator) -> Places:
+        """Choose a few at random for a call whose outputs, of some channels or all, are given."""
+        if call.num_axes:
+            sizes, num_images = (
+                tuple(outputs.shape[2 - _lacks_images(call) :]),
+                1 if _lacks_images(call) else len(outputs),
+            )
+        else:
+            rows_NRO = _by_image(outputs, num_images)
+            num_images, sizes = len(rows_NRO), (rows_NRO.shape[1],)
+        chosen_P = torch.randperm(math.prod(sizes), generator=random)[:POSITIONS_PER_IMAGE]
+        return cls(num_images, sizes, chosen_P.to(outputs.device))
+
+    def inputs_of(self, call: LinearCall) -> Tensor:
+        """What the weight's rows are multiplied by there: (G, N, P, I)."""
+        if not call.num_axes:
+            return _by_image(call.inputs, self.num_images)[:, self.chosen_P].unsqueeze(0)
+        inputs = call.inputs.unsqueeze(0) if _lacks_images(call) else call.inputs
+        positions_P = torch.unravel_index(self.chosen_P, self.sizes)
+        parts = [
+            _by_group(_patches(call, part, positions_P), call.groups) for part in torch.split(inputs, _IMAGES_AT_ONCE)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def outputs_of(self, call: LinearCall, outputs: Tensor) -> Tensor:
+        """What leaves there, of outputs in the layout that the call's own have: (G, N, P, O)."""
+        if not call.num_axes:
+            return _by_image(outputs, self.num_images)[:, self.chosen_P].unsqueeze(0)
+        outputs = outputs.unsqueeze(0) if _lacks_images(call) else outputs
+        return _by_group(outputs.flatten(2)[:, :, self.chosen_P].unsqueeze(-1), call.groups)
+
+
+def _lacks_images(call: LinearCall) -> bool:
+    return call.inputs.dim() == call.num_axes + 1
+
+
+def _by_image(rows: Tensor, num_images: int) -> Tensor:
+    """Inputs or outputs of a linear layer as (N, R, C), whichever axis its images lie along; (1, R, C) if none."""
+    axis = next((axis for axis, size in enumerate(rows.shape[:-1]) if size % num_images == 0), None)
+    if axis is None:
+        return rows.reshape(1, -1, rows.shape[-1])
+    # Windows of an image lie behind one another, so an axis may be several times as long as there are images.
+    return rows.movedim(axis, 0).reshape(num_images, -1, rows.shape[-1])
 
 
 def _patches(call: LinearCall, inputs: Tensor, positions_P: tuple[Tensor, ...]) -> Tensor:
@@ -69,10 +109,10 @@ def _spread(inputs: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 
 def _by_group(x_NCPK: Tensor, groups: int) -> Tensor:
-    """(G, N · P, C / G · K), with the last axis in the order of the weight's."""
+    """(G, N, P, C / G · K), with the last axis in the order of the weight's."""
     n, channels, positions, taps = x_NCPK.shape
     split = x_NCPK.reshape(n, groups, channels // groups, positions, taps)
-    return split.permute(1, 0, 3, 2, 4).reshape(groups, n * positions, -1)
+    return split.permute(1, 0, 3, 2, 4).reshape(groups, n, positions, -1)
 
 
 def rows_of(weight: Tensor, call: LinearCall) -> Tensor:
@@ -92,7 +132,8 @@ def weight_of(rows_GOI: Tensor, call: LinearCall) -> Tensor:
 
 def is_reproduced(call: LinearCall, output: Tensor) -> bool:
     """Whether rows times samples, and the bias, are the output that was seen, within rounding."""
-    x_GMI, y_GMO = samples(call, output, torch.Generator().manual_seed(0))
+    places = Places.of(call, output, 1, torch.Generator().manual_seed(0))
+    x_GMI, y_GMO = (of.flatten(1, 2) for of in (places.inputs_of(call), places.outputs_of(call, output)))
     product = x_GMI @ rows_of(call.weight, call).transpose(1, 2)
     if call.bias is not None:
         product = product + call.bias.reshape(call.groups, 1, -1)

@@ -16,7 +16,7 @@ from edgerecover.recover.linear_maps import (
     run_until,
     set_weight,
 )
-from edgerecover.recover.patches import rows_of, samples, weight_of
+from edgerecover.recover.patches import Places, rows_of, weight_of
 from tests.conftest import vit
 
 
@@ -183,7 +183,8 @@ def test_a_call_is_what_rows_times_samples_make(shape, forward):
     (found,) = maps.found
     assert (found.weight, found.bias, found.form) == ("kernel", "offset", "parameter")
     call, outputs = run_until(network, found, IMAGES)
-    x_GMI, y_GMO = samples(call, outputs, torch.Generator().manual_seed(5))
+    places = Places.of(call, outputs, len(IMAGES), torch.Generator().manual_seed(5))
+    x_GMI, y_GMO = places.inputs_of(call).flatten(1, 2), places.outputs_of(call, outputs).flatten(1, 2)
     rows_GOI = rows_of(network.kernel, call)
     expected = x_GMI @ rows_GOI.transpose(1, 2) + network.offset.reshape(call.groups, 1, -1)
     torch.testing.assert_close(y_GMO, expected, rtol=1e-4, atol=1e-5)
