@@ -72,7 +72,7 @@ def test_names_that_the_teacher_does_not_have_are_refused(teacher, written):
         facts["blocks"][0][0]["name"] = "nowhere"
 
     record = read_record(rewritten(written, rename))
-    with pytest.raises(BadInputError, match="'nowhere', which the teacher does not have"):
+    with pytest.raises(BadInputError, match="'nowhere', which the teacher lacks"):
         check_teacher(record, written, teacher, SHAPE)
 
 
