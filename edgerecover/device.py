@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.memory import keep_freed_memory
+from edgerecover.memory import keep_freed_memory, release_freed_memory
 from edgerecover.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -309,8 +309,9 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 
 def release_memory() -> None:
-    """Give back what is kept for later: to be called where memory has run out, outside the handler of the error."""
+    """Give back what is kept for later: between stages, and where memory has run out, outside the error's handler."""
     gc.collect()
+    release_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -10,6 +10,7 @@ scaled by is how many the settings ask for.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from edgerecover.config import Profile, Recovery, Synthesis, in_batches_of
 from edgerecover.device import Compute
 from edgerecover.models.networks import Models
 from edgerecover.progress import Silent, Task
+from edgerecover.recover.distill import pieces_of
 from edgerecover.recover.stage import recover
 from edgerecover.runtime.memory import peak_bytes
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -115,7 +117,9 @@ def estimate(
     if recovery.num_steps:
         stages.append(StageEstimate("distill", _distillation_s(trial, synthesis, recovery)))
     stages.append(StageEstimate("export and race", _race_s(trial, profile, num_variants + _NUM_TWINS)))
-    at_once = max(synthesis.batch_size, recovery.batch_size)
+    dreamt_at_once = synthesis.batch_size if synthesis.images_at_once == "auto" else synthesis.images_at_once
+    learnt_at_once = math.ceil(recovery.batch_size / pieces_of(recovery.batch_size, synthesis))
+    at_once = max(dreamt_at_once, learnt_at_once)
     return Estimate(
         stages=tuple(stages),
         memory_bytes=peak_bytes() + int(_BESIDE * trial.kept_bytes * at_once),

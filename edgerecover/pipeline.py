@@ -409,6 +409,7 @@ def _tell_estimate(
         progress.note(said)
     if is_worth_a_trial(request.profile):
         told = estimate(models, request.profile, request.seed, compute, record, num_variants=_num_variants(request))
+        release_memory()
         *lines, total = in_words(told)
         for line in lines:
             progress.note(line)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,6 +44,8 @@ from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, tap
 
 _MOMENTUM = 0.1
 _VISIBLE_AFTER_S = 60.0
+_LEAST_AT_ONCE = 16
+"""Images by which batch norm normalises."""
 _STATES = 100
 """Times at which a distillation takes down where it stands, to go back there or to go on from there."""
 _LOWER_RATE = 0.25
@@ -133,9 +135,23 @@ def distill(
     def view(batch_NCHW: Tensor) -> Tensor:
         return augment(batch_NCHW, settings, training.generator, training.rng)
 
+    def loss_of(piece_NCHW: Tensor) -> Tensor:
+        """Of a part of a batch, weighed by its share of it."""
+        share = len(piece_NCHW) / batch_size
+        with torch.no_grad(), compute.autocast():
+            teacher_logits = teacher(piece_NCHW)
+        with compute.autocast():
+            student_logits = student(piece_NCHW)
+        loss = settings.kd_weight * kd_loss(student_logits.float(), teacher_logits.float(), settings)
+        if teacher_features:
+            taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
+            loss = loss + settings.feature_weight * feature_loss(student_features, taught, channels, share, ranks)
+        return share * loss
+
+    num_pieces = pieces_of(batch_size, synthesis) if ranks.size == 1 else 1
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint, ranks) as fresh,
-        _batch_norms(student, settings.bn),
+        _batch_norms(student, settings.bn, num_pieces),
         matched_norms(student, teacher, ranks, channels),
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
@@ -180,22 +196,18 @@ def distill(
                 views = draw_views(chosen.shape_NCHW, settings, training.generator, training.rng)
                 rows = ranks.rows(batch_size)
                 batch = compute.images(views.of(chosen.images_at(views.needed(rows)), rows))
-                share = len(rows) / batch_size
-                with torch.no_grad(), compute.autocast():
-                    teacher_logits = teacher(batch)
-                with compute.autocast():
-                    student_logits = student(batch)
-                kd = kd_loss(student_logits.float(), teacher_logits.float(), settings)
-                loss = settings.kd_weight * kd
-                if teacher_features:
-                    taught = {name: teacher_features[its] for name, its in pairs.items() if its in teacher_features}
-                    features = feature_loss(student_features, taught, channels, share, ranks)
-                    loss = loss + settings.feature_weight * features
-                value = training.learn(share * loss, masks, ranks)
+                losses = (loss_of(piece) for piece in torch.chunk(batch, num_pieces))
+                value = training.learn(losses, masks, ranks)
                 task.advance(1, loss=value, **(watch(training.step, value) if watch else {}))
     student.eval().requires_grad_(False)
     apply_masks(student, masks)
     return Distilled(training.step, diverged, tuple(warnings))
+
+
+def pieces_of(batch_size: int, synthesis: Synthesis | None) -> int:
+    """In how many parts a batch goes through the networks: as many images at once as dreams had, but enough for BN."""
+    at_once = synthesis.images_at_once if synthesis is not None else "auto"
+    return 1 if at_once == "auto" else math.ceil(batch_size / max(_LEAST_AT_ONCE, at_once))
 
 
 def _stepped_back(problem: str, step: int, back_to: int, *, stopped: bool) -> str:
@@ -228,11 +240,14 @@ class _Training:
         chosen, self._order_N = self._order_N[: self._batch_size], self._order_N[self._batch_size :]
         return chosen
 
-    def learn(self, loss: Tensor, masks: Mapping[str, Tensor], ranks: Ranks = ALONE) -> float:
-        """One step down the sum of all processes' losses; its value."""
+    def learn(self, losses: Iterable[Tensor], masks: Mapping[str, Tensor], ranks: Ranks = ALONE) -> float:
+        """One step down the sum of these losses, and of all processes; its value."""
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        loss = loss.detach().clone()
+        values = []
+        for part in losses:
+            torch.autograd.backward(part)
+            values.append(part.detach())
+        loss = torch.stack(values).sum()
         gradients = (parameter.grad for parameter in self._student.parameters())
         ranks.add_up([loss, *(gradient for gradient in gradients if gradient is not None)])
         _mask_gradients(self._student, masks)
@@ -389,7 +404,7 @@ def _follow(fresh: FreshDreams, training: _Training, ranks: Ranks) -> None:
 
 
 @contextmanager
-def _batch_norms(student: nn.Module, bn: str) -> Iterator[None]:
+def _batch_norms(student: nn.Module, bn: str, num_pieces: int = 1) -> Iterator[None]:
     """BN layers as the settings ask, following the student at PyTorch's usual pace; frozen ones stay as they are.
 
     A network's own momentum is for its own training: None averages over it all, and 0 never moves.
@@ -398,7 +413,7 @@ def _batch_norms(student: nn.Module, bn: str) -> Iterator[None]:
     own = [layer.momentum for layer in layers]
     try:
         for layer in layers:
-            layer.momentum = _MOMENTUM
+            layer.momentum = _MOMENTUM / num_pieces
             layer.train(bn == "adapt")
         yield
     finally:

@@ -38,6 +38,8 @@ from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
 
 _EVALUATION_BATCH = 128
+_EVALUATION_PIXELS = 16 * 224 * 224
+"""In a batch at most: what a first layer makes of it is hundreds of megabytes."""
 Watch = Callable[[str, nn.Module], None]
 """Is told each rung's name and its student."""
 
@@ -349,6 +351,7 @@ def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
 
 def numpy_logits(network: nn.Module, images: ImageSet, compute: Compute) -> Iterator[NDArray[np.float32]]:
     """The same batch by batch, (n, K)."""
-    for batch_NCHW in images.batches(_EVALUATION_BATCH):
+    _, height, width = images.shape_CHW
+    for batch_NCHW in images.batches(max(1, min(_EVALUATION_BATCH, _EVALUATION_PIXELS // (height * width)))):
         with torch.no_grad():
             yield network(compute.images(batch_NCHW)).float().cpu().numpy()

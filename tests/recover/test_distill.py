@@ -328,3 +328,22 @@ def test_a_student_whose_modules_the_teacher_has_not_learns_from_its_outputs(tea
     before = agreement(student, teacher, sets.train, cpu)
     distill(student, teacher, {}, sets.train, recovery, seed=0, compute=cpu, channels=UNRELATED)
     assert agreement(student, teacher, sets.train, cpu) > before + 0.3
+
+
+def test_a_batch_in_pieces_teaches_what_the_whole_teaches(student_and_masks, teacher, sets, recovery, synthesis, cpu):
+    student, masks = student_and_masks
+    # With statistics of its own each piece would be normalised otherwise, and by features be weighed otherwise.
+    settings = recovery.model_copy(
+        update={"bn": "frozen", "feature_weight": 0.0, "num_steps": 3, "batch_size": 32, "optimizer": "sgd", "lr": 1e-2}
+    )
+    seen, students = [], []
+    for at_once in (32, 16):
+        tried = copy.deepcopy(student)
+        handle = tried.register_forward_hook(lambda _layer, inputs, _output: seen.append(len(inputs[0])))
+        pieces = synthesis.model_copy(update={"images_at_once": at_once})
+        distill(tried, teacher, masks, sets.train, settings, seed=0, compute=cpu, synthesis=pieces)
+        handle.remove()
+        students.append(tried.state_dict())
+    assert [num for num in seen if num > 2] == [32] * 3 + [16] * 6
+    for name, whole in students[0].items():
+        torch.testing.assert_close(students[1][name], whole, rtol=1e-4, atol=1e-5)
