@@ -31,6 +31,7 @@ from edgerecover.config import LatencySettings, Target
 from edgerecover.device import PLAIN, Compute
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
+from edgerecover.memory import judged_at_once
 from edgerecover.models.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.host import is_target, this_host
@@ -110,7 +111,8 @@ def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool 
 
     @torch.no_grad()
     def score(images_NCHW: Scores) -> Scores:
-        parts = torch.split(cpu.images(images_NCHW), 1 if one_by_one else len(images_NCHW))
+        at_once = 1 if one_by_one else judged_at_once(images_NCHW.shape[1:])
+        parts = torch.split(cpu.images(images_NCHW), at_once)
         scores_NK: Scores = torch.cat([network(part).float() for part in parts]).numpy()
         return scores_NK
 

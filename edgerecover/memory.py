@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BELOW_BYTES = 1 << 30
+_JUDGED_AT_ONCE = 128
+_JUDGED_PIXELS = 16 * 224 * 224
+"""At most: what a first layer makes of more is hundreds of megabytes."""
 _UNBOUNDED_BYTES = 1 << 60
 """From here on, version 1 of control groups means that there is no limit."""
 
@@ -31,6 +35,11 @@ def release_freed_memory() -> None:
     """Give back what `keep_freed_memory` kept: one stage's need is no part of the next one's peak."""
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def judged_at_once(shape_CHW: tuple[int, ...]) -> int:
+    """How many images go through a network at once where nothing is learnt: fewer where they are large."""
+    return max(1, min(_JUDGED_AT_ONCE, _JUDGED_PIXELS // math.prod(shape_CHW[1:])))
 
 
 def free_bytes(root: Path = Path("/")) -> int:

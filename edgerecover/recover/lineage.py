@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import Descent, Lineage
 from edgerecover.device import Compute
+from edgerecover.memory import judged_at_once
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.norms import batch_norms_of, stored_by
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -44,7 +45,6 @@ _ONE_CLASS = 0.98
 """A student that decides for one class on so many dreams has collapsed,"""
 _MANY_CLASSES = 0.9
 """unless the teacher itself decides for one on so many."""
-_BATCH = 128
 
 
 def is_protected(
@@ -109,7 +109,9 @@ def _standardised(logits_NK: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _logits(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
-    return torch.cat([network(compute.images(batch)).float().cpu() for batch in images.batches(_BATCH)])
+    return torch.cat(
+        [network(compute.images(batch)).float().cpu() for batch in images.batches(judged_at_once(images.shape_CHW))]
+    )
 
 
 def lineage_of(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.device import Compute, release_memory
+from edgerecover.memory import judged_at_once
 from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.norms import batch_norms_of
@@ -37,9 +38,6 @@ from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record
 
-_EVALUATION_BATCH = 128
-_EVALUATION_PIXELS = 16 * 224 * 224
-"""In a batch at most: what a first layer makes of it is hundreds of megabytes."""
 Watch = Callable[[str, nn.Module], None]
 """Is told each rung's name and its student."""
 
@@ -260,7 +258,7 @@ class _Ladder:
     def _decisions_on_formulas(self, network: nn.Module) -> Tensor:
         if not len(self._formulas_NCHW):
             return torch.zeros(0, dtype=torch.int64)
-        batches = torch.split(self._formulas_NCHW, _EVALUATION_BATCH)
+        batches = torch.split(self._formulas_NCHW, judged_at_once(self._formulas_NCHW.shape[1:]))
         return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
 
     def rungs(self) -> tuple[Rung, ...]:
@@ -352,7 +350,6 @@ def logits_on(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
 
 def numpy_logits(network: nn.Module, images: ImageSet, compute: Compute) -> Iterator[NDArray[np.float32]]:
     """The same batch by batch, (n, K)."""
-    _, height, width = images.shape_CHW
-    for batch_NCHW in images.batches(max(1, min(_EVALUATION_BATCH, _EVALUATION_PIXELS // (height * width)))):
+    for batch_NCHW in images.batches(judged_at_once(images.shape_CHW)):
         with torch.no_grad():
             yield network(compute.images(batch_NCHW)).float().cpu().numpy()
