@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgerecover.artifacts import StageTime
-from edgerecover.device import is_out_of_memory, release_memory
+from edgerecover.device import is_out_of_memory
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.memory import release_freed_memory
 from edgerecover.progress import SILENT, Progress
 
 
@@ -52,7 +53,7 @@ def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Ite
             f"stage {name} failed: {type(error).__name__}: {error}",
             hint="run again with --debug for the full trace; what was finished is reused",
         ) from error
-    release_memory()
+    release_freed_memory()
     seconds = time.perf_counter() - started
     times.append(StageTime(name, seconds, clock.reused))
     progress.ended(name, seconds, clock.reused)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.config import Recovery, Synthesis
-from edgerecover.device import Compute, release_memory
-from edgerecover.memory import judged_at_once
+from edgerecover.device import Compute
+from edgerecover.memory import judged_at_once, release_freed_memory
 from edgerecover.models.architectures import load_state
 from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.models.norms import batch_norms_of
@@ -174,7 +174,7 @@ def _rung(
     if done is None:
         checkpoint.write(State(student.state_dict(), {"seconds": seconds}))
     ladder.judge(name, student, seconds)
-    release_memory()
+    release_freed_memory()
 
 
 class _Ladder:
