@@ -138,9 +138,9 @@ def distill(
     def loss_of(piece_NCHW: Tensor) -> Tensor:
         """Of a part of a batch, weighed by its share of it."""
         share = len(piece_NCHW) / batch_size
-        with torch.no_grad(), compute.autocast():
-            teacher_logits = teacher(piece_NCHW)
-        with compute.autocast():
+        with matching.batch(), compute.autocast():
+            with torch.no_grad():
+                teacher_logits = teacher(piece_NCHW)
             student_logits = student(piece_NCHW)
         loss = settings.kd_weight * kd_loss(student_logits.float(), teacher_logits.float(), settings)
         if teacher_features:
@@ -152,7 +152,7 @@ def distill(
     with (
         _fresh_dreams(settings, synthesis, record, images, compute, seed, checkpoint, ranks) as fresh,
         _batch_norms(student, settings.bn, num_pieces),
-        matched_norms(student, teacher, ranks, channels),
+        matched_norms(student, teacher, ranks, channels) as matching,
         captured(student, tuple(pairs)) as student_features,
         captured(teacher, tuple(pairs.values())) as teacher_features,
     ):

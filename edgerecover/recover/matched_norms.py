@@ -44,17 +44,32 @@ class _Wanted:
     spread_C: Tensor
 
 
+class Matching:
+    """Whether what the teacher is shown is a batch that the student is shown next, by all processes."""
+
+    is_on = False
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Inside, it is; elsewhere one process alone may run the teacher, for images of its own."""
+        self.is_on = True
+        try:
+            yield
+        finally:
+            self.is_on = False
+
+
 @contextmanager
 def matched_norms(
     student: nn.Module, teacher: nn.Module, ranks: Ranks, channels: ChannelMap = SAME_CHANNELS
-) -> Iterator[None]:
+) -> Iterator[Matching]:
     """The student's BN layers that are in training mode give a batch the moments that the teacher's last forward did.
 
     A layer that the teacher does not have, or whose channels are not known, normalises to 0 and 1.
 
     Args:
         student: its layers are left in the mode they are in.
-        teacher: in eval mode; has to be shown each batch before the student.
+        teacher: in eval mode; has to be shown each batch before the student, both inside `Matching.batch`.
         ranks: that share every batch.
         channels: the teacher's channels that a narrower student has; unrelated ones leave the teacher out.
     """
@@ -62,22 +77,24 @@ def matched_norms(
     found = batch_norms_of(teacher) if channels.related else {}
     taught = {name: found[name] for name in layers if name in found and adapts(found[name])}
     wanted: dict[str, deque[_Wanted]] = {}
+    matching = Matching()
     with ExitStack() as stack:
         if taught:
             stack.callback(teacher.register_forward_pre_hook(lambda *_: wanted.clear()).remove)
         for name, layer in taught.items():
-            look = partial(_look, name, wanted, channels, ranks)
+            look = partial(_look, name, wanted, matching, channels, ranks)
             stack.callback(layer.register_forward_pre_hook(look, with_kwargs=True).remove)
         for name, layer in layers.items():
             if name in taught or ranks.size > 1:
                 stack.enter_context(normalising(layer, partial(_by_batch, layer, name, wanted, ranks)))
-        yield
+        yield matching
 
 
 @torch.no_grad()
 def _look(
     name: str,
     wanted: dict[str, deque[_Wanted]],
+    matching: Matching,
     channels: ChannelMap,
     ranks: Ranks,
     layer: Any,
@@ -86,7 +103,7 @@ def _look(
 ) -> None:
     """Before a forward of a teacher's layer: what it will make of the batch."""
     x_NC = first_tensor(inputs, named)
-    if x_NC is None:
+    if x_NC is None or not matching.is_on:
         return
     mean_C, var_C, _ = _moments(x_NC, ranks)
     stored_mean_C, stored_var_C = stored_by(layer)

@@ -108,15 +108,18 @@ def test_dreams_are_made_once_and_finished_points_are_kept(folder: Path) -> None
 
 
 def test_a_point_that_cannot_be_made_does_not_stop_the_others(folder: Path) -> None:
-    """Channels cannot come nearer than they do: 0.999 of the MACs is more than can go."""
+    """Where the first one's bundle would be, there is a file of the user's."""
     sweep = folder / "out"
-    asked = (*SWEEP, "--pattern", "channel,unstructured", "--sparsity", "0.999", "--out", sweep)
+    asked = (*SWEEP, "--pattern", "layerwise,unstructured", "--sparsity", "0.5", "--out", sweep)
+    assert edgerecover(*asked, "--slurm", "points.sh", cwd=folder).returncode == 0  # the plan alone
+    (sweep / "layerwise-50.bundle").write_text("my notes")
     done = edgerecover(*asked, "--json", cwd=folder)
     assert done.returncode == 2, done.stderr
     failed, made = json.loads(done.stdout)["found"]
     assert failed["error"]
     assert failed["bundle"] == ""
-    assert made["bundle"] == "unstructured-99.9.bundle"
+    assert made["bundle"] == "unstructured-50.bundle"
+    assert (sweep / "layerwise-50.bundle").read_text() == "my notes"
     assert "failed" in edgerecover("sweep", "--collect", sweep, cwd=folder).stdout
 
 

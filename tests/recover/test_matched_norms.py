@@ -141,12 +141,12 @@ def test_a_copy_of_the_teacher_sees_what_the_teacher_sees():
     """Images unlike those of its statistics change nothing: neither what it puts out nor what it has stored."""
     teacher = settled()
     student, batch = copy.deepcopy(teacher).train(), foreign_images()
-    with matched_norms(student, teacher, ALONE):
+    with matched_norms(student, teacher, ALONE) as matching, matching.batch():
         expected = teacher(batch)
         torch.testing.assert_close(student(batch), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(student(batch), expected, rtol=0.1, atol=0.1), "batch norm's own way is another"
     student = copy.deepcopy(teacher).train()
-    with matched_norms(student, teacher, ALONE):
+    with matched_norms(student, teacher, ALONE) as matching, matching.batch():
         teacher(batch)
         student(batch)
     for name, value in teacher.state_dict().items():
@@ -163,7 +163,7 @@ def test_statistics_follow_those_of_a_repair():
         student[0].weight.mul_(0.3)
     student[1].momentum = 1.0
     student[1].train()
-    with matched_norms(student, teacher, ALONE):
+    with matched_norms(student, teacher, ALONE) as matching, matching.batch():
         teacher(batch)
         by_batch = student[:2](batch)
     torch.testing.assert_close(student.eval()[:2](batch), by_batch, rtol=1e-4, atol=1e-4)
@@ -175,7 +175,7 @@ def test_a_narrower_student_is_given_the_moments_of_its_channels():
     student = nn.Sequential(nn.BatchNorm2d(2)).train()
     kept = torch.tensor([1, 3])
     batch = foreign_images()[:, :1].expand(-1, 4, -1, -1)
-    with matched_norms(student, teacher, ALONE, ChannelMap({"0": kept})):
+    with matched_norms(student, teacher, ALONE, ChannelMap({"0": kept})) as matching, matching.batch():
         expected = teacher(batch)[:, kept]
         found = student(5 * batch[:, kept])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -190,7 +190,7 @@ def test_processes_match_the_moments_of_the_whole_batch():
         with torch.no_grad():
             student[0].weight.mul_(0.3)
         student.train()
-        with matched_norms(student, teacher, ranks):
+        with matched_norms(student, teacher, ranks) as matching, matching.batch():
             teacher(images)
             (student(images) * weights).sum().backward()
         gradients = [(2 if ranks.size == 2 else 1) * parameter.grad for parameter in student.parameters()]
@@ -207,3 +207,11 @@ def test_processes_learn_what_one_would(size, tmp_path):
     for found in in_processes(size, __file__, "learn", tmp_path):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_what_the_teacher_is_shown_by_one_process_alone_is_told_to_no_other():
+    """Fresh images are made by the first process: a talk with the others would wait for ever."""
+    teacher = settled()
+    student = copy.deepcopy(teacher).train()
+    with matched_norms(student, teacher, Ranks(0, 2)):  # the other process does not exist
+        teacher(foreign_images())

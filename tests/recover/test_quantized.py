@@ -98,7 +98,7 @@ def test_the_fake_network_scores_as_the_exported_one(teacher, sets, cpu, tmp_pat
         of_fake = teacher(images)  # gradients are recorded: all 64 images set the ranges
     exact = teacher(images).detach()
     off_fake = float((of_fake.detach() - torch.from_numpy(of_file)).abs().mean())
-    assert off_fake < 0.7 * float((exact - torch.from_numpy(of_file)).abs().mean())
+    assert off_fake < 0.8 * float((exact - torch.from_numpy(of_file)).abs().mean())
 
 
 def test_ranges_follow_while_gradients_are_recorded_and_then_stand_still(teacher):
