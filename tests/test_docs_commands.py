@@ -37,6 +37,10 @@ NOT_RUN = {
     ],
     "docs/explanation/benchmarks.md": [
         *["it takes hours, and files that you have to bring"] * 5,
+        "it takes hours, packages and images that you have to bring",
+        "minutes, and files that you have to bring",
+        "it takes packages and files that you have to bring",
+        "minutes, and an idle core",
         "1,451 networks take hours",
         "50 runs and what follows them take half an hour of one core",
         "50,000 images of 224×224 are 7.5 GB on disk and half an hour",
