@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -33,32 +34,38 @@ def write_nearest(stream: io.TextIOWrapper) -> None:
     stream.reconfigure(errors="edgerecover.nearest")
 
 
-class _LastingPipe(io.FileIO):
-    """A descriptor that goes on taking what is written when whoever read it has gone: `run … | head`.
+class _Lasting(io.TextIOWrapper):
+    """A stream that goes on taking what is written when whoever read it has gone: `run … | head`.
 
     Where the device is full, that is raised once: what is written after it is lost, and says so no second time.
     """
 
-    _is_lost = False
-
-    def write(self, data: Any) -> int:
-        if self._is_lost:
-            return len(data)
+    def write(self, text: str) -> int:
         try:
-            return super().write(data) or 0
-        except BrokenPipeError:
-            return len(data)
-        except OSError:
-            self._is_lost = True
-            raise
+            return super().write(text)
+        except OSError as error:
+            self._let_go(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._let_go(error)
+
+    def _let_go(self, error: OSError) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            raise error
 
 
 def outlive_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     """The same stream, for which a closed pipe is no error: a run is not ended by its reader, nor is its exit code."""
     stream.flush()
-    raw = _LastingPipe(stream.fileno(), "w", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+    return _Lasting(
+        io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering or stream is sys.stderr,
