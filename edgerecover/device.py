@@ -301,7 +301,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+    is_one_dnn = text.strip() == "could not create a primitive"  # all that oneDNN says where it gets no memory
+    return isinstance(error, RuntimeError) and (is_one_dnn or any(words in text for words in _OUT_OF_MEMORY))
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
@@ -309,7 +310,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 
 def release_memory() -> None:
-    """Give back what is kept for later: between stages, and where memory has run out, outside the error's handler."""
+    """Give back what is kept for later: to be called where memory has run out, outside the handler of the error."""
     gc.collect()
     release_freed_memory()
     if torch.cuda.is_available():
