@@ -216,17 +216,44 @@ def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 def _masks_beside(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
     """What is called masks on the way from the root to the weights."""
     found: list[Beside] = []
+    seen: set[int] = set()
     content = root
     for level in range(len(under) + 1):
         entries = entries_of(content) or {}
         way = under[level] if level < len(under) else None
         for key, value in entries.items():
             if isinstance(key, str) and key != way and _MASKS.search(key) and (way is not None or not is_tensor(value)):
-                tensors, num_others = _leaves(value)
-                if tensors or num_others:
-                    found.append(Beside(key, tensors, num_others))
+                found += _beside(key, value)
+            elif key != way:
+                found += _masks_inside(value, (str(key),), seen)
         content = entries.get(way)
     return tuple(found)
+
+
+def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[Beside]:
+    """Dictionaries and lists that are called masks within something that is called otherwise: `pruning`, `meta`.
+
+    Args:
+        content: anything of the tree.
+        under: keys that lead to it.
+        seen: ids of what was looked into already, which a tree may refer to many times.
+    """
+    if len(under) > _MAX_NESTING or id(content) in seen:
+        return []
+    seen.add(id(content))
+    found = []
+    for key, value in (entries_of(content) or {}).items():
+        way = (*under, str(key))
+        if is_tensor(value):
+            continue  # of another network's weights, a table that it has by that name
+        is_called_so = isinstance(key, str) and _MASKS.search(key)
+        found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
+    return found
+
+
+def _beside(name: str, content: Any) -> list[Beside]:
+    tensors, num_others = _leaves(content)
+    return [Beside(name, tensors, num_others)] if tensors or num_others else []
 
 
 def _leaves(root: Any) -> tuple[dict[str, Any], int]:

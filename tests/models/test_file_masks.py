@@ -94,6 +94,22 @@ def test_masks_in_a_dictionary_beside_the_weights(tmp_path, masks, name, prefix)
     assert f"with masks under '{name}'" in checkpoint.format
 
 
+@pytest.mark.parametrize("wrapping", ["pruning", "meta"])
+@pytest.mark.parametrize("weights", ["state_dict", "net"])
+def test_masks_in_a_dictionary_within_another(tmp_path, weights, wrapping):
+    content = {weights: {"conv.weight": WEIGHT}, wrapping: {"step": 3, "masks": {"conv.weight": MASK}}}
+    checkpoint = read(tmp_path, content)
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    assert f"with masks under '{wrapping}.masks'" in checkpoint.format
+
+
+def test_another_networks_table_called_mask_is_no_mask(tmp_path):
+    content = {"state_dict": {"conv.weight": WEIGHT}, "loss": {"criterion": {"conv.weight_mask": MASK}}}
+    checkpoint = read(tmp_path, content)
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT)
+    assert "mask" not in checkpoint.format
+
+
 @pytest.mark.parametrize(
     ("masks", "why"),
     [
