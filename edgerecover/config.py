@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from edgerecover.artifacts import InputSpec, Precision, Stated, TargetMachine
 from edgerecover.artifacts.machine import ISA
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -253,6 +253,10 @@ class Synthesis(Settings):
     clamp: Literal["pixel-range"] | Positive
     """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
 
+    def at_once(self, num_images: int) -> int:
+        """How many of so many images go through a network at once; all, where that was not found out."""
+        return num_images if self.images_at_once == "auto" else min(num_images, self.images_at_once)
+
 
 class Refresh(Settings):
     """New images while distilling, on which the student of the moment and the teacher disagree.
@@ -479,7 +483,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     except UnicodeDecodeError as error:
         raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML", hint="save it as UTF-8 text") from error

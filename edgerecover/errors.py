@@ -16,6 +16,13 @@ EXIT_INCONCLUSIVE = 5
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
+# What to do next, where several places have to say the same.
+UNREADABLE_HINT = "check that it is there, that you may read it, and that it is what its name says"
+UNWRITABLE_HINT = "make sure that the folder is there, that you may write to it, and that it has space left"
+DAMAGED_HINT = "it is damaged or was not written by edgerecover; copy it again from where it was made"
+ODD_END_HINT = "run again with --debug; if it happens again, report it with the log"
+OUR_FAULT_HINT = "this is a fault of edgerecover or of that library; run again with --debug and report the trace"
+
 
 class EdgeRecoverError(Exception):
     """Base of all errors meant for a user: what was asked and found, and a hint on what to do next."""

@@ -6,7 +6,6 @@ scaled by is how many the settings ask for.
 """
 
 # Shapes: N images, C channels, H height, W width, K classes.
-# ruff: noqa: TID253 - runs networks; only the pipeline imports it
 
 from __future__ import annotations
 
@@ -19,18 +18,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-
 from edgerecover.artifacts import Estimate, StageEstimate
 from edgerecover.config import Profile, Recovery, Synthesis, in_batches_of
 from edgerecover.device import Compute
 from edgerecover.models.networks import Models
 from edgerecover.progress import Silent, Task
+from edgerecover.recover.curve import LOOKS
 from edgerecover.recover.distill import pieces_of
+from edgerecover.recover.layerwise import MAX_IMAGES
 from edgerecover.recover.stage import recover
 from edgerecover.runtime.memory import peak_bytes
+from edgerecover.synthesize.at_once import BESIDE, bytes_per_image
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.mirror import IMAGE_STEPS
 from edgerecover.synthesize.record.values import Record
@@ -50,11 +48,6 @@ _NUM_TWINS = 2
 _START_S = 1.5
 """Of a fresh process with its imports, and of exporting a file."""
 Clock = Callable[[], float]
-_LOOKS = 16
-"""At the calibration set while distilling, and once for each rung."""
-_FITTED_IMAGES = 512
-_BESIDE = 1.5
-"""Gradients on their way and copies, beside what is kept for a backward pass."""
 _RIVAL = 1.7
 """A step of a refresh runs the student too."""
 
@@ -111,18 +104,18 @@ def estimate(
     if recovery.repair_statistics and trial.statistics_s:
         stages.append(StageEstimate("statistics repair", trial.statistics_s * synthesis.num_train))
     if recovery.layerwise and trial.fit_s:
-        fitted = min(synthesis.num_train, _FITTED_IMAGES)
+        fitted = min(synthesis.num_train, MAX_IMAGES)
         more_s = trial.statistics_s * (synthesis.num_train - fitted)
         stages.append(StageEstimate("least squares", trial.fit_s + trial.fit_image_s * fitted + more_s))
     if recovery.num_steps:
         stages.append(StageEstimate("distill", _distillation_s(trial, synthesis, recovery)))
     stages.append(StageEstimate("export and race", _race_s(trial, profile, num_variants + _NUM_TWINS)))
-    dreamt_at_once = synthesis.batch_size if synthesis.images_at_once == "auto" else synthesis.images_at_once
+    dreamt_at_once = synthesis.at_once(synthesis.batch_size)
     learnt_at_once = math.ceil(recovery.batch_size / pieces_of(recovery.batch_size, synthesis))
     at_once = max(dreamt_at_once, learnt_at_once)
     return Estimate(
         stages=tuple(stages),
-        memory_bytes=peak_bytes() + int(_BESIDE * trial.kept_bytes * at_once),
+        memory_bytes=peak_bytes() + int(BESIDE * trial.kept_bytes * at_once),
         num_images=num_images,
         num_steps=recovery.num_steps,
         measured_s=clock() - started_s,
@@ -151,8 +144,8 @@ def is_worth_a_trial(profile: Profile) -> bool:
 
 
 def in_words(estimated: Estimate) -> tuple[str, ...]:
-    """One line for each stage and one for all."""
-    lines = [f"estimate: {stage.name} {_minutes(stage.seconds)}" for stage in estimated.stages]
+    """One line for each stage that takes a second or more, and one for all."""
+    lines = [f"estimate: {stage.name} {_minutes(stage.seconds)}" for stage in estimated.stages if stage.seconds >= 1]
     total = (
         f"estimate: {_minutes(estimated.seconds)} in all and {estimated.memory_bytes / 1e9:.1f} GB of memory, "
         f"on this machine as busy as it is now; it may be off by a factor of {FACTOR:g}"
@@ -181,7 +174,7 @@ def _steps_per_image(synthesis: Synthesis, num_steps: int) -> int:
 def _distillation_s(trial: _Trial, synthesis: Synthesis, recovery: Recovery) -> float:
     batch_size = min(recovery.batch_size, synthesis.num_train)
     seconds = trial.step_s * batch_size * recovery.num_steps
-    seconds += trial.statistics_s / 2 * synthesis.num_calibration * (_LOOKS + 4)
+    seconds += trial.statistics_s / 2 * synthesis.num_calibration * (LOOKS + 4)
     if recovery.refresh is not None:
         times = max(0, int(0.75 * recovery.num_steps) // recovery.refresh.every_steps)
         made = times * recovery.refresh.num_images
@@ -229,9 +222,7 @@ def _try(
     height, width = models.input.shape[1:]
     batch_size = min(profile.synthesis.batch_size, profile.synthesis.num_train, profile.recovery.batch_size)
     more = max(_FEW + 1, min(batch_size, max(_LEAST, _PIXELS // (height * width))))
-    kept = _Kept()
-    with kept.watching():
-        two, _ = dreamt("calibration", _FEW, 1)  # warms up too
+    two, _ = dreamt("calibration", _FEW, 1)  # warms up too
     many, dream_s = dreamt("train", more, _NUM_DREAM_STEPS)
     recovery = profile.recovery
     watch = recovered(many, two, recovery.model_copy(update={"num_steps": min(_NUM_STEPS, recovery.num_steps)}))
@@ -249,7 +240,7 @@ def _try(
         fit_s=fit_s,
         fit_image_s=fit_image_s,
         step_s=watch.per_step("distill") / more,
-        kept_bytes=kept.num_bytes // _FEW,
+        kept_bytes=bytes_per_image(models.teacher, models.input, profile.synthesis, compute, record),
     )
 
 
@@ -289,26 +280,6 @@ class _Lap:
 
     def advance(self, steps: float = 1, **numbers: float) -> None:
         self._marks_s.append(self._clock())
-
-
-class _Kept:
-    """Bytes that autograd keeps of a forward pass for the backward one, of each image."""
-
-    num_bytes = 0
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        sizes: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if tensor.dim() and not isinstance(tensor, torch.nn.Parameter):
-                sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            yield
-        self.num_bytes = sum(sizes.values())
 
 
 def as_numbers(estimated: Estimate) -> Mapping[str, float]:

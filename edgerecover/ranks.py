@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.errors import OUR_FAULT_HINT, BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.files import replace_file
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ def joined(device: str, work: Path, say: Callable[[EdgeRecoverError], None] = la
             if isinstance(error, EdgeRecoverError)
             else StageError(
                 f"{type(error).__name__}: {error}",
-                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+                hint=OUR_FAULT_HINT,
             )
         )
         _leave_note(note, known)

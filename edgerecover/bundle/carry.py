@@ -22,7 +22,7 @@ from edgerecover.bundle.verify import (
     verify_bundle,
 )
 from edgerecover.bundle.write import building_beside, check_writable, move_into_place, put, unwritable
-from edgerecover.errors import BadInputError, EdgeRecoverError
+from edgerecover.errors import UNWRITABLE_HINT, BadInputError, EdgeRecoverError
 from edgerecover.files import replace_file
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _put_signature(folder: Path, signature: bytes) -> None:
     except OSError as error:
         raise BadInputError(
             f"{folder}: the signature cannot be written: {error.strerror or error}",
-            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+            hint=UNWRITABLE_HINT,
         ) from error
 
 

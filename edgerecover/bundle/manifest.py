@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgerecover.errors import VerificationError
+from edgerecover.errors import DAMAGED_HINT, VerificationError
 
 MANIFEST_NAME = "manifest.json"
 MEASUREMENTS_NAME = "measurements.json"
@@ -84,7 +84,7 @@ class Manifest:
             if _SEAL in document:
                 raise VerificationError(
                     f"{MANIFEST_NAME}: it says schema version 1, which has no {_SEAL}",
-                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                    hint=DAMAGED_HINT,
                 )
             return cls(_files(document, MANIFEST_NAME, own=(MANIFEST_NAME,)), document, version)
         _require_seal(document, version, content, MANIFEST_NAME)
@@ -130,7 +130,7 @@ class Measurements:
         if not isinstance(manifest_sha256, str) or not _SHA256.fullmatch(manifest_sha256):
             raise VerificationError(
                 f"{MEASUREMENTS_NAME}: its manifest_sha256 is no digest: {manifest_sha256!r:.100}",
-                hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                hint=DAMAGED_HINT,
             )
         return cls(manifest_sha256, _files(document, MEASUREMENTS_NAME, own=OWN_NAMES), document)
 
@@ -234,7 +234,7 @@ def _read_json(content: bytes, name: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise VerificationError(
             f"{name} is not valid JSON: {error}",
-            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            hint=DAMAGED_HINT,
         ) from error
 
 
@@ -256,7 +256,7 @@ def _object(value: Any, name: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise VerificationError(
             f"{name}: {what} should be an object, found {type(value).__name__}",
-            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            hint=DAMAGED_HINT,
         )
     return value
 
@@ -269,7 +269,7 @@ def _files(document: dict[str, Any], name: str, own: Iterable[str]) -> dict[str,
     except ValueError as error:
         raise VerificationError(
             f"{name}: {error}",
-            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            hint=DAMAGED_HINT,
         ) from error
     return {path: _entry(path, entry, name) for path, entry in listed.items()}
 
@@ -287,6 +287,6 @@ def _entry(path: str, value: Any, name: str) -> FileEntry:
     if not sound:
         raise VerificationError(
             f"{name}: {path!r} should have a sha256 and a size_bytes, found {entry!r:.200}",
-            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            hint=DAMAGED_HINT,
         )
     return FileEntry(str(sha256), int(size_bytes or 0))

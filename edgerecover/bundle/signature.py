@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.bundle.manifest import SIGNATURE_DIGEST_NAME, SIGNATURE_NAME
-from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, VerificationError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError, EdgeRecoverError, MissingError, VerificationError
 
 if TYPE_CHECKING:
     from model_signing import hashing
@@ -232,7 +232,7 @@ def _with_key(use: Callable[[], None], key: Path) -> None:
     except OSError as error:
         raise BadInputError(
             f"{error.filename or key} cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(
@@ -271,7 +271,7 @@ def _trust(config: Any, trusted: Trusted) -> None:
     except OSError as error:
         raise BadInputError(
             f"{error.filename or paths[0]} cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # of whatever the library trips over in a file that is no such key
         raise BadInputError(

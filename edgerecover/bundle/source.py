@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from edgerecover.bundle.archive import BLOCK, SUFFIX, Member, looks_like_archive, pieces_of, read_members
 from edgerecover.bundle.manifest import MANIFEST_NAME, MAX_FILES, MAX_OWN_BYTES, OWN_NAMES, FileEntry
-from edgerecover.errors import BadInputError, VerificationError
+from edgerecover.errors import DAMAGED_HINT, UNREADABLE_HINT, BadInputError, VerificationError
 
 _PIECE_BYTES = 1 << 20
 _HINT = "a bundle is the folder that `edgerecover run` wrote, or the archive that `edgerecover bundle pack` made of it"
@@ -97,7 +97,7 @@ def _hashed(path: str, pieces: Iterator[bytes]) -> tuple[FileEntry, bytes]:
             if size_bytes > MAX_OWN_BYTES:
                 raise VerificationError(
                     f"{path}: larger than the {MAX_OWN_BYTES >> 20} MiB that it may take",
-                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                    hint=DAMAGED_HINT,
                 )
     return FileEntry(digest.hexdigest(), size_bytes), kept
 
@@ -127,7 +127,7 @@ class _Folder:
             if len(found) > MAX_FILES + len(OWN_NAMES):
                 raise VerificationError(
                     f"{self.root}: there are more than the {MAX_FILES:,} files of a bundle",
-                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                    hint=DAMAGED_HINT,
                 )
         return found
 
@@ -173,5 +173,5 @@ class _Archive:
 def _unreadable(path: Path, error: OSError) -> BadInputError:
     return BadInputError(
         f"{path} cannot be read: {error.strerror or error}",
-        hint="check that it is there, that you may read it, and that it is what its name says",
+        hint=UNREADABLE_HINT,
     )

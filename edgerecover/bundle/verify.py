@@ -23,7 +23,7 @@ from edgerecover.bundle.manifest import (
     Measurements,
 )
 from edgerecover.bundle.source import Snapshot, open_source, snapshot
-from edgerecover.errors import BadInputError, VerificationError
+from edgerecover.errors import DAMAGED_HINT, BadInputError, VerificationError
 
 if TYPE_CHECKING:
     from edgerecover.bundle.signature import Trusted
@@ -181,7 +181,7 @@ def read_manifest(bundle: Path) -> Manifest:
             if len(content) > MAX_OWN_BYTES:
                 raise VerificationError(
                     f"{bundle}: its manifest is larger than the {MAX_OWN_BYTES >> 20} MiB of one",
-                    hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+                    hint=DAMAGED_HINT,
                 )
     return Manifest.parse(content)
 
@@ -255,7 +255,7 @@ def _compared(bundle: Path, found: Snapshot, signed: Signed, signer: str) -> Ver
     if both := sorted(manifest.files.keys() & (measurements.files.keys() if measurements else set())):
         raise VerificationError(
             f"{bundle}: manifest and measurements both list {both[0]!r}",
-            hint="it is damaged or was not written by edgerecover; copy it again from where it was made",
+            hint=DAMAGED_HINT,
         )
     optional = {SIGNATURE_NAME, SIGNATURE_DIGEST_NAME} if manifest.schema_version > 1 else set()
     own = {path: found.entries[path] for path in OWN_NAMES if path in found.entries and path in needed | optional}

@@ -22,10 +22,7 @@ def require_free(flag: str, path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise BadInputError(f"{flag} {path}: is a folder, and a file is to be written", hint="name a file")
     if not force and (path.exists() or path.is_symlink()):
-        raise BadInputError(
-            f"{flag} {path}: is there already, and was not overwritten",
-            hint=f"name another place with {flag}, or overwrite it with --force",
-        )
+        raise _taken(f"{flag} {path}: already exists", flag)
 
 
 def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
@@ -36,10 +33,7 @@ def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
     """
     require_outside(flag, path)
     if not force and path.is_dir() and any(path.iterdir()):
-        raise BadInputError(
-            f"{flag} {path}: is there already, and was not overwritten",
-            hint=f"name another place with {flag}, or overwrite it with --force",
-        )
+        raise _taken(f"{flag} {path}: already exists", flag)
 
 
 def require_suffix(flag: str, path: Path, suffixes: tuple[str, ...]) -> None:
@@ -50,7 +44,7 @@ def require_suffix(flag: str, path: Path, suffixes: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in suffixes:
         raise BadInputError(
-            f"{flag} {path}: a name in {' or '.join(suffixes)} was expected",
+            f"{flag} {path}: must end in {' or '.join(suffixes)}",
             hint=f"for example {flag} {path.with_suffix(suffixes[0]).name}",
         )
 
@@ -84,10 +78,13 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
     names = [origin["name"] for origin in fields["lineage"].values() if origin["name"]]
     is_same = fields["target"] == target and (model.is_dir() or model.name in names)
     if not force and not is_same:
-        raise BadInputError(
-            f"--out {out}: holds the bundle of {names[-1]} for {fields['target']}, and was not overwritten",
-            hint="name another place with --out, or overwrite it with --force",
-        )
+        raise _taken(f"--out {out}: holds the bundle of {names[-1]} for {fields['target']}", "--out")
+
+
+def _taken(what: str, flag: str) -> BadInputError:
+    return BadInputError(
+        f"{what}, and was not overwritten", hint=f"name another place with {flag}, or overwrite it with --force"
+    )
 
 
 def beside_bundle(folder: Path) -> Path:

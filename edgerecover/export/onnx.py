@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
-from edgerecover.errors import BadInputError, StageError
+from edgerecover.errors import UNWRITABLE_HINT, BadInputError, StageError
 from edgerecover.files import compressed_bytes, replace_file
 from edgerecover.models.onnx_tensors import graphs_of
 from edgerecover.models.onnx_weights import weights_of
@@ -279,7 +279,7 @@ def _write(content: bytes, path: Path) -> None:
     except OSError as error:
         raise StageError(
             f"{path}: cannot be written: {error.strerror or error}",
-            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+            hint=UNWRITABLE_HINT,
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover.artifacts import BASELINE_SCHEMA, Baseline, Latency, Release, to_json
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNWRITABLE_HINT, BadInputError
 from edgerecover.files import replace_file
 from edgerecover.gate.here import runs_like
 from edgerecover.gate.sound import read_sound
@@ -60,7 +60,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     except OSError as error:
         raise BadInputError(
             f"{path}: the baseline cannot be written: {error.strerror or error}",
-            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+            hint=UNWRITABLE_HINT,
         ) from error
 
 

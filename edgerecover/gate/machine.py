@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import ENGINE_RUNTIMES, GoldenCheck, Latency
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.gate.opening import Opened
 from edgerecover.progress import Progress
 from edgerecover.runner.answers import answers_of, check
@@ -148,6 +148,6 @@ def _mapped(path: Path) -> NDArray[numpy.float32]:
     except (OSError, ValueError, EOFError) as error:
         raise BadInputError(
             f"{path} cannot be read: {error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     return mapped

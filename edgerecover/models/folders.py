@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -46,7 +46,7 @@ def weights_in(path: Path) -> Path:
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     _refuse_deepspeed(path, entries)
     files = [file for file in entries if file.suffix.lower() in _SUFFIXES and file.name not in _NOT_WEIGHTS]

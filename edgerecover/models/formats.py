@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.models.folders import DISTRIBUTED_METADATA
 from edgerecover.models.zips import Archive, ZipBombError, ZipError
 
@@ -79,7 +79,7 @@ def detect(path: Path) -> Container:
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
 
 

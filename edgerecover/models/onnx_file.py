@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Exported, ModelFacts, Sparsity, sha256_of
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import compressed_bytes
 from edgerecover.models.onnx_tensors import Tensors, external_fields, graphs_of
 from edgerecover.models.onnx_weights import OnnxWeight, UnknownWeight, layers_of, weights_of
@@ -145,7 +145,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # protobuf's own errors share no base with the others it lets through
         raise BadInputError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover.artifacts import sha256_of
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import replace_file
 
 TRUST_FILE_VARIABLE = "EDGERECOVER_TRUST_FILE"
@@ -111,7 +111,7 @@ def _hashes(folder: Path) -> dict[str, str]:
         except OSError as error:
             raise BadInputError(
                 f"{path}: cannot be read: {error.strerror or error}",
-                hint="check that it is there, that you may read it, and that it is what its name says",
+                hint=UNREADABLE_HINT,
             ) from error
     return hashes
 

@@ -14,7 +14,7 @@ from edgerecover.recover.checkpoints import State
 
 _POINTS = 96
 """At most about so many of the loss;"""
-_LOOKS = 16
+LOOKS = 16
 """and about so many of the agreement, which cost a few hundredths of the shortest distillations."""
 
 
@@ -35,7 +35,7 @@ class Curve:
     def note(self, step: int, loss: float) -> Mapping[str, float]:
         """Take down the loss of `step`, counted from 1; the agreement, where it was looked at."""
         self._losses.append(loss)
-        looks = self._is_due(step, _LOOKS)
+        looks = self._is_due(step, LOOKS)
         if looks or self._is_due(step, _POINTS):
             agreement = self._look() if looks else None
             self._points.append(CurvePoint(step, sum(self._losses) / len(self._losses), agreement))

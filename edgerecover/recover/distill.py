@@ -206,8 +206,8 @@ def distill(
 
 def pieces_of(batch_size: int, synthesis: Synthesis | None) -> int:
     """In how many parts a batch goes through the networks: as many images at once as dreams had, but enough for BN."""
-    at_once = synthesis.images_at_once if synthesis is not None else "auto"
-    return 1 if at_once == "auto" else math.ceil(batch_size / max(_LEAST_AT_ONCE, at_once))
+    at_once = batch_size if synthesis is None else synthesis.at_once(batch_size)
+    return math.ceil(batch_size / max(_LEAST_AT_ONCE, at_once))
 
 
 def _stepped_back(problem: str, step: int, back_to: int, *, stopped: bool) -> str:

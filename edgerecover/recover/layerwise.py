@@ -43,7 +43,7 @@ from edgerecover.recover.patches import POSITIONS_PER_IMAGE, Places, rows_of, we
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
 
-_MAX_IMAGES = 512
+MAX_IMAGES = 512
 """A bound on the time."""
 _MAX_BYTES = 2**30
 """Of activations: fewer images are used where a forward of them would hold more."""
@@ -134,7 +134,7 @@ def _num_images(
     progress: Progress,
 ) -> int:
     """That fit the weights: as many as there are, within the bounds of time and memory."""
-    asked = min(len(images), _MAX_IMAGES)
+    asked = min(len(images), MAX_IMAGES)
     with normalising_by_batch(student), normalising_by_batch(teacher):
         per_image = max(held_bytes(network, few_NCHW) for network in (student, teacher)) / len(few_NCHW)
     per_image += sum(4 * POSITIONS_PER_IMAGE * own.num_outputs for own, _ in maps)

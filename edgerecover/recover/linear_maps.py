@@ -9,6 +9,7 @@ and where that call's output is what this package computes from its arguments. A
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -114,7 +115,7 @@ def can_be_set(network: nn.Module, linear_map: LinearMap, images_NCHW: Tensor) -
     return set_weight(network, linear_map, other, images_NCHW) and set_weight(network, linear_map, used, images_NCHW)
 
 
-class AtMaps(ForwardMode):
+class AtMaps(ForwardMode, ABC):
     """A forward that passes through `at` where it first calls one of some linear maps."""
 
     def __init__(self, network: nn.Module, maps: Iterable[LinearMap]) -> None:
@@ -133,9 +134,9 @@ class AtMaps(ForwardMode):
         linear_map = self.not_reached.pop(name, None) if name else None
         return compute() if linear_map is None else self.at(linear_map, call, compute)
 
+    @abstractmethod
     def at(self, linear_map: LinearMap, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
         """See a map's call before it is computed; what is returned stands for its output."""
-        raise NotImplementedError
 
 
 class _Reached(BaseException):

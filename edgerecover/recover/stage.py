@@ -109,8 +109,11 @@ def recover(
     current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
     masks = {name: mask.to(compute.device) for name, mask in masks.items()}
     is_guided = bool(batch_norms_of(teacher)) or record is not None
-    judge = _Ladder if ranks.is_first else _Onlooker
-    ladder = judge(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress, watch=watch)
+    ladder = (
+        _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress, watch=watch)
+        if ranks.is_first
+        else _Onlooker()
+    )
     lineage = lineage_of(current, teacher, masks, channels)
     if settings.fine_tuned == "keep" and ranks.from_first(
         lambda: is_protected(lineage, current, teacher, sets, compute)
@@ -268,16 +271,7 @@ class _Ladder:
 class _Onlooker(_Ladder):
     """In every process but the first, which alone judges."""
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        images: ImageSet,
-        compute: Compute,
-        *,
-        is_guided: bool,
-        progress: Progress = SILENT,
-        watch: Watch = lambda _name, _student: None,
-    ) -> None:
+    def __init__(self) -> None:
         self.best_state = {}
 
     def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:

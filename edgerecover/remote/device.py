@@ -10,7 +10,14 @@ from typing import Any
 
 from edgerecover.artifacts import DeviceResult, Report, from_json
 from edgerecover.bundle.carry import opened_bundle
-from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError, VerificationError
+from edgerecover.errors import (
+    ODD_END_HINT,
+    BadInputError,
+    EdgeRecoverError,
+    MissingError,
+    StageError,
+    VerificationError,
+)
 from edgerecover.progress import SILENT, Progress
 from edgerecover.remote.ssh import Access, Connection, connect
 from edgerecover.runner.archive import runner_pyz
@@ -163,7 +170,7 @@ def _result(done: Mapping[str, Any], said: Sequence[str], access: Access, digest
     except (ValueError, RecursionError) as error:
         raise StageError(
             f"{access.destination} answered with no result: {printable(str(error))[:300]}",
-            hint="run again with --debug; if it happens again, report it with the log",
+            hint=ODD_END_HINT,
         ) from error
     if result.manifest_sha256 != digest:
         raise VerificationError(
@@ -192,7 +199,7 @@ def _refuse_constant(name: str) -> Any:
 def _odd(access: Access, event: Mapping[str, Any]) -> StageError:
     return StageError(
         f"{access.destination} answered something else: {printable(str(event))[:200]}",
-        hint="run again with --debug; if it happens again, report it with the log",
+        hint=ODD_END_HINT,
     )
 
 

@@ -65,9 +65,10 @@ def grounds(value: Predicted) -> str:
         return f"{value.doubt}; judge on real images with --eval-data"
     if value.coverage is None:
         return f"read from dreams, not measured; mean error over {measured}"
+    share = f"{100 * value.coverage:.0f} %"
     return (
-        f"read from dreams, not measured; such intervals held the truth of {100 * value.coverage:.0f} % of {measured}, "
-        "each judged by what the other networks taught"
+        f"estimated from dreams, not measured; such intervals contained the true value for {share} of {measured}, "
+        "each predicted from the other networks"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
 from edgerecover.artifacts.engines import TENSORRT, Acceptance, EngineFacts, EngineRecipe
-from edgerecover.errors import BadInputError, MissingError, StageError
+from edgerecover.errors import ODD_END_HINT, UNWRITABLE_HINT, BadInputError, MissingError, StageError
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.engine_build import LAYERS_SUFFIX
@@ -144,7 +144,7 @@ def ready_engine(
     except OSError as error:
         raise BadInputError(
             f"{cache_folder} cannot be made: {error.strerror or error}",
-            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+            hint=UNWRITABLE_HINT,
         ) from error
     recipe = recipe_here(recipe)
     engine = cache_folder / f"{onnx.stem}.{recipe.runtime}.engine"
@@ -218,7 +218,7 @@ def _asked(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeo
     except ValueError as error:
         raise StageError(
             f"{what} answered something else: {error}",
-            hint="run again with --debug; if it happens again, report it with the log",
+            hint=ODD_END_HINT,
         ) from error
 
 

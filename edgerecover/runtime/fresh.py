@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import edgerecover
-from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.errors import ODD_END_HINT, BadInputError, EdgeRecoverError, MissingError, StageError
 
 _FAMILIES = {kind.exit_code: kind for kind in (BadInputError, MissingError)}
 _MAX_ANSWER_CHARACTERS = 1 << 26
@@ -75,7 +75,7 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
 def _not_started(what: str, error: OSError) -> StageError:
     return StageError(
         f"{what} could not start {sys.executable}: {error.strerror or error}",
-        hint="run again with --debug; if it happens again, report it with the log",
+        hint=ODD_END_HINT,
     )
 
 
@@ -157,7 +157,7 @@ class Conversation:
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise StageError(
                 f"{self._what} answered something else: {line[:_MAX_TOLD_CHARACTERS]!r}",
-                hint="run again with --debug; if it happens again, report it with the log",
+                hint=ODD_END_HINT,
             ) from error
         raise raised
 
@@ -168,7 +168,7 @@ class Conversation:
             self.close()
             return StageError(
                 f"{self._what} closed its pipe when asked to {do}",
-                hint="run again with --debug; if it happens again, report it with the log",
+                hint=ODD_END_HINT,
             )
         self._messages.seek(0, os.SEEK_END)
         self._messages.seek(max(0, self._messages.tell() - 4096))
@@ -177,7 +177,7 @@ class Conversation:
         ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return StageError(
             f"{self._what} {ended} when asked to {do}{said}",
-            hint="run again with --debug; if it happens again, report it with the log",
+            hint=ODD_END_HINT,
         )
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts.engines import EngineFacts
-from edgerecover.errors import BadInputError, StageError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError, StageError
 from edgerecover.runtime.cuda import Cuda, check_driver, this_gpu
 from edgerecover.runtime.engine import check_runs_here, read_facts
 from edgerecover.runtime.opened import MAX_BATCH_ELEMENTS, Classifier, FoundInput, InputLayout, only_input
@@ -314,7 +314,7 @@ def _deserialized(module: ModuleType, path: Path, runtime: str, log: Log, host_c
     except OSError as error:
         raise BadInputError(
             f"{path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     reader = module.Runtime(logger_into(module, log))
     if host_code_allowed and hasattr(reader, "engine_host_code_allowed"):

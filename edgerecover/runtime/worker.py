@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.runtime.fresh import answer_all
 from edgerecover.runtime.memory import peak_bytes
 from edgerecover.runtime.opened import Opened
@@ -194,7 +194,7 @@ def _read_images(path: Path) -> NDArray[numpy.float32]:
     except (OSError, ValueError, EOFError) as error:
         raise BadInputError(
             f"{path}: cannot be read as .npy: {error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4 or not len(images):
         raise BadInputError(

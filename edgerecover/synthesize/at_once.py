@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ENOUGH_BYTES = 600_000_000
 """On a CPU a step takes as long per image whatever their number, so that there more memory buys nothing."""
 _SHARE_OF_FREE = 0.5
-_BESIDE = 1.5
+BESIDE = 1.5
 """Gradients on their way and copies, beside what is kept for the backward pass."""
 _TRIED = 2
 """Images: of one alone, some networks take no statistics."""
@@ -57,13 +57,13 @@ def images_at_once(
     each = bytes_per_image(teacher, input, settings, compute, record)
     is_cpu = compute.device.type == "cpu"
     free = free_bytes() if is_cpu else torch.cuda.mem_get_info(compute.device)[0]
-    if _BESIDE * each > free:
+    if BESIDE * each > free:
         raise MissingError(
             f"memory: a forward and backward pass of one {' × '.join(map(str, input.shape))} image through the teacher "
-            f"takes {_BESIDE * each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            f"takes {BESIDE * each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
             hint="end what else uses it, raise the container's limit, or take a machine with more memory",
         )
-    budget = _SHARE_OF_FREE * free / _BESIDE
+    budget = _SHARE_OF_FREE * free / BESIDE
     at_once = max(1, int(min(budget, _ENOUGH_BYTES) if is_cpu else budget) // max(each, 1))
     if at_once < settings.batch_size:
         progress.note(

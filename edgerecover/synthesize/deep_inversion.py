@@ -124,8 +124,7 @@ def dream(
 
 def _pieces(num_images: int, settings: Synthesis) -> list[slice]:
     """Of nearly the same size, as few as go through the network at once."""
-    at_once = num_images if settings.images_at_once == "auto" else settings.images_at_once
-    size = -(-num_images // -(-num_images // at_once))
+    size = -(-num_images // -(-num_images // settings.at_once(num_images)))
     return [slice(start, min(start + size, num_images)) for start in range(0, num_images, size)]
 
 

@@ -327,7 +327,7 @@ def _num_on_target(
 ) -> int:
     if targets_N is None:
         return 0
-    size = len(pixels) if settings.images_at_once == "auto" else settings.images_at_once
+    size = settings.at_once(len(pixels))
     decided = [
         teacher(compute.images(scale.decode(pixels[i : i + size]))).argmax(1) for i in range(0, len(pixels), size)
     ]

@@ -29,7 +29,7 @@ def test_a_file_that_is_there_is_overwritten_only_by_force(tmp_path):
     file = tmp_path / "dense.pt"
     require_free("--out", file, force=False)
     file.write_bytes(b"weights")
-    with pytest.raises(BadInputError, match=r"--out .*dense.pt: is there already") as caught:
+    with pytest.raises(BadInputError, match=r"--out .*dense.pt: already exists") as caught:
         require_free("--out", file, force=False)
     assert "--force" in caught.value.hint
     require_free("--out", file, force=True)
@@ -37,7 +37,7 @@ def test_a_file_that_is_there_is_overwritten_only_by_force(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_something(tmp_path):
     (tmp_path / "link.pt").symlink_to(tmp_path / "nothing")
-    with pytest.raises(BadInputError, match="is there already"):
+    with pytest.raises(BadInputError, match="already exists"):
         require_free("--out", tmp_path / "link.pt", force=False)
 
 
@@ -51,7 +51,7 @@ def test_a_folder_with_something_in_it_is_replaced_only_by_force(tmp_path):
     folder.mkdir()
     require_new_folder("--out", folder, force=False)
     (folder / "file").touch()
-    with pytest.raises(BadInputError, match="is there already"):
+    with pytest.raises(BadInputError, match="already exists"):
         require_new_folder("--out", folder, force=False)
     require_new_folder("--out", folder, force=True)
 
@@ -90,7 +90,7 @@ def test_the_bundle_of_another_model_or_target_is_replaced_only_by_force(bundle,
 
 def test_the_suffix_is_one_of_a_format_that_can_be_written():
     require_suffix("--out", Path("a.PT"), (".safetensors", ".pt"))
-    with pytest.raises(BadInputError, match=r"a name in \.safetensors or \.pt was expected"):
+    with pytest.raises(BadInputError, match=r"must end in \.safetensors or \.pt"):
         require_suffix("--out", Path("a.onnx"), (".safetensors", ".pt"))
 
 

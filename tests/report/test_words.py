@@ -54,8 +54,8 @@ PREDICTED = Predicted(kept=0.95, low=0.84, high=0.991, num_students=180, num_net
 def test_a_prediction_says_between_which_bounds_and_where_that_was_measured():
     text = prediction(PREDICTED)
     assert text.startswith("95 % (84–99) of the teacher's accuracy kept on real images\n")
-    assert "not measured; such intervals held the truth of 96 % of 180 students of 7 networks" in text
-    assert "each judged by what the other networks taught" in text
+    assert "not measured; such intervals contained the true value for 96 % of 180 students of 7 networks" in text
+    assert "each predicted from the other networks" in text
 
 
 def test_a_prediction_that_means_nothing_is_not_stated():

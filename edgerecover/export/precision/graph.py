@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Exported, sha256_of
-from edgerecover.errors import BadInputError, StageError
+from edgerecover.errors import OUR_FAULT_HINT, UNWRITABLE_HINT, BadInputError, StageError
 from edgerecover.files import replace_file
 from edgerecover.models.onnx_tensors import graphs_of
 from edgerecover.models.onnx_weights import weights_of
@@ -161,14 +161,14 @@ def write(model: onnx.ModelProto, path: Path, float32: Exported) -> Exported:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise StageError(
             f"{path.name}: onnx.checker refuses the variant: {first_line[:200]}",
-            hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+            hint=OUR_FAULT_HINT,
         ) from error
     try:
         replace_file(path, model.SerializeToString(deterministic=True))
     except OSError as error:
         raise StageError(
             f"{path}: cannot be written: {error.strerror or error}",
-            hint="make sure that the folder is there, that you may write to it, and that it has space left",
+            hint=UNWRITABLE_HINT,
         ) from error
     weights = list(weights_of(model))
     num_weights = sum(weight.is_zero.size for weight in weights)

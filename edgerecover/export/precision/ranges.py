@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgerecover.errors import BadInputError
+from edgerecover.errors import OUR_FAULT_HINT, BadInputError
 from edgerecover.export.precision.graph import Graph
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.session import CPU, import_onnxruntime
@@ -196,7 +196,7 @@ class _Runner:
         except Exception as error:  # its error classes share no base but Exception
             raise BadInputError(
                 f"onnxruntime cannot open the prepared network: {str(error)[:200]}",
-                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+                hint=OUR_FAULT_HINT,
             ) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
@@ -228,7 +228,7 @@ class _Runner:
         except Exception as error:  # its error classes share no base but Exception
             raise BadInputError(
                 f"onnxruntime cannot run the prepared network: {str(error)[:200]}",
-                hint="this is a fault of edgerecover or of that library; run again with --debug and report the trace",
+                hint=OUR_FAULT_HINT,
             ) from error
         found = {self._input: fed_NCHW, **dict(zip(self._names, outputs, strict=True))}
         return {

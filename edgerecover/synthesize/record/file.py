@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edgerecover.artifacts import from_json, sha256_of, to_json
-from edgerecover.errors import BadInputError
+from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import replace_file
 from edgerecover.models.digest import weights_sha256
 from edgerecover.synthesize.record.nodes import NodeLayer, node_layers
@@ -139,7 +139,7 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
     except OSError as error:
         raise BadInputError(
             f"record {path}: cannot be read: {error.strerror or error}",
-            hint="check that it is there, that you may read it, and that it is what its name says",
+            hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
