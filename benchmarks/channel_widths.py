@@ -18,12 +18,12 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.export.onnx import export
-from edgerecover.models.macs import count_macs
-from edgerecover.models.networks import open_network
+from edgerecover.models.network.macs import count_macs
+from edgerecover.models.pair.networks import open_network
 from edgerecover.prune import prune_channels
 from edgerecover.prune.channels import ragged_layers
-from edgerecover.runtime.race import Entrant, race
-from edgerecover.runtime.timing import Timing
+from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.runtime.measure.timing import Timing
 
 NETWORKS = ("timm:tf_efficientnet_lite0", "torchvision:mobilenet_v2", "torchvision:resnet18")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

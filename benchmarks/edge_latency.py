@@ -32,30 +32,30 @@ import torchvision
 from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, Precision, Variant, from_json, to_json
+from edgerecover.artifacts.int8 import scheme_named
 from edgerecover.artifacts.latency import Latency
+from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_profile, load_target
-from edgerecover.device import choose_compute
 from edgerecover.export.engines import recipe_for
 from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import Calibration, make_variants
-from edgerecover.export.precision.schemes import scheme_named
-from edgerecover.judgement import scorer_of, scores_of
-from edgerecover.models.macs import count_macs
-from edgerecover.models.networks import Models, open_models
+from edgerecover.models.network.macs import count_macs
+from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.prune import prune_channels
-from edgerecover.recover.stage import Recovered
-from edgerecover.runtime.engine import build_engine
-from edgerecover.runtime.opening import open_model
-from edgerecover.runtime.race import Entrant, race
-from edgerecover.runtime.session import CPU
-from edgerecover.runtime.timing import Timing
+from edgerecover.recover.ladder import Recovered
+from edgerecover.runtime.engine.engine import build_engine
+from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.runtime.measure.timing import Timing
+from edgerecover.runtime.session.onnxruntime import CPU
+from edgerecover.runtime.session.opening import open_model
+from edgerecover.stages.precision import make_all
+from edgerecover.stages.validate import scorer_of, scores_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
-from edgerecover.variants import make_all
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -21,14 +21,14 @@ from recovery import changed_profile, settings_change
 from worker import json_bytes, machine
 
 from edgerecover.artifacts import InputSpec, to_json
+from edgerecover.commands.run import Request, dry_run, run
+from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_target
 from edgerecover.demo.example import demo_request
-from edgerecover.device import choose_compute
-from edgerecover.estimating import Stopwatch
 from edgerecover.files import replace_file
-from edgerecover.models.networks import open_models
-from edgerecover.pipeline import Request, dry_run, run
-from edgerecover.runtime.memory import peak_bytes
+from edgerecover.models.pair.networks import open_models
+from edgerecover.runtime.machine.memory import peak_bytes
+from edgerecover.stages.estimate import Stopwatch
 
 _PARTS = {"mirrored?": "mirrored?", "statistics": "statistics repair", "least squares": "least squares"}
 """Tasks that are a line of the estimate of their own."""

@@ -28,15 +28,15 @@ from prediction_networks import cnn, mobile, open_network
 from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_profile
-from edgerecover.device import choose_compute
 from edgerecover.files import replace_file
-from edgerecover.models.networks import open_models
+from edgerecover.models.pair.networks import open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.recover.ladder import logits_on, recover
 from edgerecover.recover.layerwise import fit_layers
-from edgerecover.recover.stage import logits_on, recover
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
-from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 
 COMPUTE = choose_compute("cpu")
 FASHION = InputSpec((1, 28, 28), (0.286,), (0.353,))

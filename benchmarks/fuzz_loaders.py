@@ -67,7 +67,7 @@ def work() -> None:
     import warnings
 
     from edgerecover.errors import BadInputError
-    from edgerecover.models.networks import inspect
+    from edgerecover.models.pair.networks import inspect
 
     warnings.simplefilter("ignore")
 

@@ -29,8 +29,8 @@ import numpy as np
 from edgerecover.artifacts import Decisions, GateStatus, Host, Latency, Proportion, Release
 from edgerecover.gate.drift import against_runs
 from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS, Pair, compared, duel
-from edgerecover.runtime.race import NUM_ROUNDS, Entrant, race, turns
-from edgerecover.runtime.timing import Timing, block_size
+from edgerecover.runtime.measure.race import NUM_ROUNDS, Entrant, race, turns
+from edgerecover.runtime.measure.timing import Timing, block_size
 from edgerecover.validate.limits import Limits
 from edgerecover.validate.regressions import latency_gate, memory_gate, quality_gates
 

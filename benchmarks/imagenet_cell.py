@@ -26,18 +26,18 @@ from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
 from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
+from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile
-from edgerecover.device import Compute, choose_compute
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
-from edgerecover.models.networks import Models, open_models
-from edgerecover.recover.stage import logits_on, recover
-from edgerecover.runtime.memory import peak_bytes
-from edgerecover.runtime.session import open_session
+from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.runtime.machine.memory import peak_bytes
+from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.synthesize.image_set import PixelScale, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict

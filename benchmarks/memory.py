@@ -75,17 +75,17 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     import torch
 
     from edgerecover.artifacts import InputSpec
+    from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
-    from edgerecover.device import choose_compute
     from edgerecover.export.onnx import export
-    from edgerecover.judgement import Beside, judge_file, open_on_cpu, scorer_of
     from edgerecover.prune import apply_masks, global_magnitude_masks
     from edgerecover.recover.checkpoints import Checkpoints
     from edgerecover.recover.distill import distill
-    from edgerecover.recover.stage import numpy_logits
+    from edgerecover.recover.ladder import numpy_logits
     from edgerecover.recover.statistics import repair_statistics
     from edgerecover.report.picture import contact_sheet
-    from edgerecover.synthesize.stage import synthesize
+    from edgerecover.stages.validate import Beside, judge_file, open_on_cpu, scorer_of
+    from edgerecover.synthesize.sets import synthesize
     from edgerecover.validate.evidence import decisions_over
 
     torch.manual_seed(0)

@@ -33,11 +33,11 @@ import torch.nn.functional as F
 from networks import prune as prune_to
 from networks import pruned_file, read_jpegs
 
+from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
-from edgerecover.device import choose_compute
-from edgerecover.models.networks import open_models
-from edgerecover.recover.stage import recover
-from edgerecover.runtime.host import this_host
+from edgerecover.models.pair.networks import open_models
+from edgerecover.recover.ladder import recover
+from edgerecover.runtime.machine.host import this_host
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.settle import settle
 from edgerecover.validate.evaluation import read_eval_data

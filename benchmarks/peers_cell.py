@@ -22,15 +22,15 @@ from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
 from edgerecover.artifacts import SyntheticFacts, to_json
+from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, Synthesis
-from edgerecover.device import choose_compute
 from edgerecover.files import replace_file
-from edgerecover.models.networks import Models, open_models
-from edgerecover.recover.stage import recover
-from edgerecover.runtime.memory import peak_bytes
+from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.ladder import recover
+from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets
+from edgerecover.synthesize.sets import synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesize
 from edgerecover.validate.evaluation import read_eval_data
 
 SOURCES = {

@@ -25,16 +25,16 @@ import numpy as np
 from networks import NETWORKS, prepare, prune, pruned_file
 
 from edgerecover.artifacts import Exported, Precision, Variant
+from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
-from edgerecover.device import choose_compute
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants
-from edgerecover.models.networks import Models, open_models
-from edgerecover.recover.stage import logits_on, recover
-from edgerecover.runtime.session import CPU, open_session
+from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 
 Record = dict[str, Any]

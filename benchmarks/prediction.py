@@ -29,13 +29,13 @@ from prediction_networks import SOURCES, Case, Images, open_case, own_folder
 from torch import Tensor, nn
 
 from edgerecover.artifacts import to_json
+from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
-from edgerecover.device import choose_compute
 from edgerecover.files import replace_file
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.distill import distill
+from edgerecover.recover.ladder import logits_on
 from edgerecover.recover.layerwise import fit_layers
-from edgerecover.recover.stage import logits_on
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.validate import prediction
 from edgerecover.validate.fidelity import agreement

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
-from edgerecover.device import choose_compute
-from edgerecover.models.networks import open_models
+from edgerecover.models.pair.networks import open_models
 from edgerecover.synthesize.image_set import SyntheticSets
-from edgerecover.synthesize.stage import synthesis_key, synthesize
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
 
 IMAGENET = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -27,7 +27,7 @@ from networks import HERE, NETWORKS, prepare, prune
 from table import markdown
 
 from edgerecover.config import load_profile
-from edgerecover.runtime.host import this_host
+from edgerecover.runtime.machine.host import this_host
 
 SETTINGS_HELP = "for every profile, as synthesis.num_train=64; for trying the script out"
 

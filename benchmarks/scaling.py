@@ -129,12 +129,12 @@ def worker(asked: argparse.Namespace) -> None:
     from torchvision.models import resnet18
 
     from edgerecover.artifacts import InputSpec
+    from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
-    from edgerecover.device import choose_compute
+    from edgerecover.distributed import joined
     from edgerecover.prune import apply_masks, global_magnitude_masks
-    from edgerecover.ranks import joined
     from edgerecover.recover.distill import distill
-    from edgerecover.synthesize.stage import synthesize
+    from edgerecover.synthesize.sets import synthesize
 
     take_states_rarely()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -215,11 +215,11 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
     from torchvision.models import resnet50
 
     from edgerecover.artifacts import InputSpec
+    from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
-    from edgerecover.device import choose_compute
     from edgerecover.prune import apply_masks, global_magnitude_masks
     from edgerecover.recover.distill import distill
-    from edgerecover.synthesize.stage import synthesize
+    from edgerecover.synthesize.sets import synthesize
 
     take_states_rarely()
     torch.set_num_threads(1)  # so that its CPU time is the time it takes, whatever else the machine does

@@ -27,7 +27,7 @@ from tool_folders import MadeNetwork, judge_network
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.load import read_checkpoint
+from edgerecover.models.read.load import read_checkpoint
 
 IMAGES_NCHW = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

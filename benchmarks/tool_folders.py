@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import EdgeRecoverError
-from edgerecover.models.networks import inspect, open_network
+from edgerecover.models.pair.networks import inspect, open_network
 
 
 @dataclass(frozen=True)

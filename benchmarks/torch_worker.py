@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from edgerecover.runtime import worker
-from edgerecover.runtime.opened import Classifier, InputLayout
+from edgerecover.runtime.measure import worker
+from edgerecover.runtime.session.opened import Classifier, InputLayout
 
 RUNTIMES = ("torch eager", "torch.compile")
 

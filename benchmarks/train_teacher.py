@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from networks import NETWORKS, Network, read_images
 from torch import Tensor, nn
 
-from edgerecover.device import Compute, choose_compute
+from edgerecover.compute import Compute, choose_compute
 
 _BATCH = 256
 _PEAK_LR = {"sgd": 0.2, "adamw": 2e-3}

@@ -23,8 +23,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from edgerecover.device import Compute
-from edgerecover.models.norms import batch_norms_of
+from edgerecover.compute import Compute
+from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.synthesize.image_set import ImageSet
 
 _LAYERS = (nn.Conv2d, nn.Linear)

@@ -26,20 +26,20 @@ from networks import pruned_file
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
+from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Recovery, Synthesis
-from edgerecover.device import Compute, choose_compute
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
-from edgerecover.models.networks import Models, open_models
-from edgerecover.models.norms import batch_norms_of
-from edgerecover.models.sparsity import measure
-from edgerecover.recover.stage import Recovered, logits_on, recover
-from edgerecover.runtime.host import this_host
-from edgerecover.runtime.memory import peak_bytes
-from edgerecover.runtime.session import open_session
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.network.sparsity import measure
+from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.ladder import Recovered, logits_on, recover
+from edgerecover.runtime.machine.host import this_host
+from edgerecover.runtime.machine.memory import peak_bytes
+from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
+from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.stage import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict

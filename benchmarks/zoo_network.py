@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from edgerecover.artifacts import InputSpec, Report
+from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError, EdgeRecoverError
-from edgerecover.models.libraries import build_from_library, default_input
-from edgerecover.pipeline import Request, run
+from edgerecover.models.name.libraries import build_from_library, default_input
 from edgerecover.progress import Silent
 
 PROFILE = """

@@ -1,4 +1,4 @@
-"""Write edgerecover/models/torchvision_fingerprints.json from the installed torchvision.
+"""Write edgerecover/models/name/torchvision_fingerprints.json from the installed torchvision.
 
 Run it when torchvision adds classifiers: `python scripts/fingerprint_torchvision.py`. Takes 10 s, downloads nothing.
 """
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torchvision import models
 
-import edgerecover.models
-from edgerecover.models.recognise import fingerprint, shapes_of, skeleton
+import edgerecover.models.name
+from edgerecover.models.name.recognise import fingerprint, shapes_of, skeleton
 
-TABLE = Path(edgerecover.models.__file__).with_name("torchvision_fingerprints.json")
+TABLE = Path(edgerecover.models.name.__file__).with_name("torchvision_fingerprints.json")
 
 
 def head_and_fingerprint(name: str) -> tuple[tuple[str, ...], str]:

@@ -1,4 +1,4 @@
-"""Bring the tables of TOML keys up to date with edgerecover/config.py: `python scripts/generate_key_tables.py`.
+"""Bring the tables of TOML keys up to date with edgerecover/config/: `python scripts/generate_key_tables.py`.
 
 Which keys there are, what each may hold, and what it is when it is left out follow from the schemas. What a key means
 is written in the page, and kept; a new key starts with what its docstring says.

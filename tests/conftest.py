@@ -136,7 +136,7 @@ def cpu():
     """In float32 on every machine, so that no test's outcome depends on the processor."""
     import torch
 
-    from edgerecover.device import Compute
+    from edgerecover.compute import Compute
 
     return Compute(torch.device("cpu"), None, torch.channels_last)
 
@@ -191,7 +191,7 @@ def recovery():
 @pytest.fixture(scope="session")
 def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
     """Dreams of the toy teacher; read only."""
-    from edgerecover.synthesize.stage import synthesize
+    from edgerecover.synthesize.sets import synthesize
 
     teacher = copy.deepcopy(_trained_teachers[True])
     folder = tmp_path_factory.mktemp("dreams")
@@ -282,7 +282,7 @@ def make_bundle(write_onnx, tmp_path):
     from edgerecover.bundle.write import write_bundle
     from edgerecover.files import npy_bytes
     from edgerecover.runner.archive import runner_pyz
-    from edgerecover.runtime.session import open_session
+    from edgerecover.runtime.session.onnxruntime import open_session
     from edgerecover.validate.limits import Limits
 
     def make_bundle(name="net.bundle", *, task=None, limits=None, gates=(), teacher=False, variants=None, **replaced):

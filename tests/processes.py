@@ -16,7 +16,7 @@ spec = importlib.util.spec_from_file_location("under_test", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 sys.modules["under_test"] = module
 spec.loader.exec_module(module)
-from edgerecover.ranks import joined
+from edgerecover.distributed import joined
 arguments = pickle.loads(Path(sys.argv[3]).read_bytes())
 with joined("cpu", Path(sys.argv[4])) as ranks:
     result = getattr(module, sys.argv[2])(ranks, *arguments)

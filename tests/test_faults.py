@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from edgerecover.device import is_out_of_memory
+from edgerecover.compute import is_out_of_memory
 from edgerecover.errors import EXIT_BAD_INPUT, EXIT_MISSING, BadInputError, MissingError
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.checkpoints import Checkpoints
-from edgerecover.recover.stage import recover
+from edgerecover.recover.ladder import recover
 from edgerecover.run_folder import held
-from edgerecover.stages import stage
-from edgerecover.synthesize.stage import synthesize
+from edgerecover.stages.stage import stage
+from edgerecover.synthesize.sets import synthesize
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
@@ -32,13 +32,13 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.config import load_profile, load_target
-from edgerecover.device import Compute
-from edgerecover.models.channels import SAME_CHANNELS
-from edgerecover.pipeline import Request, _recovered
+from edgerecover.compute import Compute
+from edgerecover.models.pair.channels import SAME_CHANNELS
+from edgerecover.commands.run import Request, _recovered
 from edgerecover.progress import SILENT
 from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.ranks import ALONE
-from edgerecover.synthesize.stage import synthesize
+from edgerecover.distributed import ALONE
+from edgerecover.synthesize.sets import synthesize
 
 folder, stage, spare_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
@@ -156,7 +156,7 @@ def test_a_stage_without_memory_is_something_missing():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_that_is_too_small_halves_the_batch(teacher, input_spec, synthesis, tmp_path):
-    from edgerecover.device import choose_compute
+    from edgerecover.compute import choose_compute
 
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 40e6) / total))

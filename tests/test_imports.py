@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgerecover"
 HEAVY = ("torch", "torchvision", "numpy", "onnx", "onnxruntime")  # Typer itself brings pydantic
-DEVICE_SIDE = ("artifacts", "errors.py", "progress.py", "silence.py", "runtime", "bundle", "validate/gates.py")
+DEVICE_SIDE = ("artifacts", "errors.py", "progress.py", "runtime", "bundle", "validate/gates.py")
 
 
 def run_python(code: str, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,9 @@ sys.exit(f"loaded {{loaded}}" if loaded else 0)
 
 
 def modules_of(parts: tuple[str, ...]) -> list[str]:
-    files = [f for part in parts for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
+    files = [
+        f for part in parts for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).rglob("*.py"))
+    ]
     names = [f.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for f in sorted(files)]
     return [name.removesuffix(".__init__") for name in names]
 
@@ -57,7 +59,7 @@ import os, sys
 os.environ.update(TMPDIR={str(tmp_path)!r}, HOME={str(tmp_path)!r}, XDG_CACHE_HOME={str(tmp_path)!r})
 for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
     os.environ.pop(name, None)
-from edgerecover.runtime.session import import_onnxruntime
+from edgerecover.runtime.session.onnxruntime import import_onnxruntime
 import_onnxruntime()
 """
     done = run_python(code)

@@ -23,7 +23,7 @@ from edgerecover.config import (
     shipped_names,
 )
 from edgerecover.errors import BadInputError
-from edgerecover.runtime.host import is_target
+from edgerecover.runtime.machine.host import is_target
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, compare, engine, judge, parts, run, shipped, sweep
+from edgerecover.cli import bench, bundles, compare, engine, inspect, run, shipped, sweep, validate
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
@@ -33,17 +33,17 @@ app = typer.Typer(
 )
 app.command("run")(run.run_command)
 app.command("sweep")(sweep.sweep_command)
-app.command("validate")(judge.validate)
-app.command("synthesize")(parts.synthesize)
+app.command("validate")(validate.validate)
+app.command("synthesize")(inspect.synthesize)
 app.command("bench")(bench.bench)
 app.command("gate")(gate_command.gate)
 app.command("compare")(compare.compare)
-app.command("inspect")(parts.inspect)
-app.command("prune")(parts.prune)
-app.command("record")(parts.record_command)
+app.command("inspect")(inspect.inspect)
+app.command("prune")(inspect.prune)
+app.command("record")(inspect.record_command)
 app.command("doctor")(doctor_command.doctor)
 app.command("demo")(run.demo)
-app.command("trust")(parts.trust)
+app.command("trust")(inspect.trust)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(engine.app, name="engine")
 app.add_typer(shipped.targets_app, name="targets")

@@ -22,7 +22,7 @@ from edgerecover.cli.options import (
 from edgerecover.errors import EXIT_INTERNAL, BadInputError
 
 if TYPE_CHECKING:
-    from edgerecover.bench import Bench
+    from edgerecover.commands.bench import Bench
     from edgerecover.remote.ssh import Access
 
 
@@ -66,10 +66,10 @@ def bench(
                 hint="give BUNDLE and --on alone",
             )
         _on_the_device(model, access, as_json, events)
-    from edgerecover.bench import BenchRequest
-    from edgerecover.bench import bench as measure
+    from edgerecover.commands.bench import BenchRequest
+    from edgerecover.commands.bench import bench as measure
     from edgerecover.config import load_profile, load_target
-    from edgerecover.runtime.timing import Timing
+    from edgerecover.runtime.measure.timing import Timing
 
     settings = load_profile(profile).latency
     shape = whole_numbers("--input-shape", input_shape, least=1)
@@ -122,7 +122,7 @@ def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | No
 def _as_json(done: Bench) -> dict[str, Any]:
     """Everything, and of each latency what scripts ask for: percentiles with their intervals."""
     from edgerecover.artifacts import to_json
-    from edgerecover.runtime.doubts import doubts
+    from edgerecover.runtime.measure.doubts import doubts
 
     data: dict[str, Any] = to_json(done)
     for lane, written in zip(done.lanes, data["lanes"], strict=True):

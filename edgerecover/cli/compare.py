@@ -24,7 +24,7 @@ def compare(
 ) -> None:
     """Verify bundles A and B and show what changed from A to B, and whether it is more than chance."""
     from edgerecover.artifacts import to_json
-    from edgerecover.comparing import compare as put_side_by_side
+    from edgerecover.commands.compare import compare as put_side_by_side
 
     if html is not None:
         require_free("--html", html, force=force)

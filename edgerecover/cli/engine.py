@@ -51,7 +51,7 @@ def engine_build(
     from edgerecover.config import load_target
     from edgerecover.export.engines import recipe_for
     from edgerecover.report.engines import engine_lines
-    from edgerecover.runtime.engine import build_engine
+    from edgerecover.runtime.engine.engine import build_engine
 
     device = load_target(target)
     recipe = recipe_for(device, _precision(onnx), batch=_batch(batch), sparse_weights=sparse)
@@ -76,7 +76,7 @@ def engine_check(onnx: OnnxArgument, target: TargetOption, as_json: JsonOption =
     from edgerecover.config import load_target
     from edgerecover.export.engines import recipe_for
     from edgerecover.report.engines import acceptance_lines
-    from edgerecover.runtime.engine import check_accepted
+    from edgerecover.runtime.engine.engine import check_accepted
 
     recipe = recipe_for(load_target(target), _precision(onnx))
     acceptance = check_accepted(onnx, recipe.runtime)
@@ -97,7 +97,7 @@ def engine_show(
     """Show what an engine was built from and for. It is not opened."""
     from edgerecover.artifacts import to_json
     from edgerecover.report.engines import engine_lines
-    from edgerecover.runtime.engine import facts_path, read_facts
+    from edgerecover.runtime.engine.engine import facts_path, read_facts
 
     if not engine.is_file():
         raise BadInputError(f"{engine}: no such file", hint="check the path")
@@ -122,7 +122,7 @@ def _echo(lines: list[str]) -> None:
 def _precision(onnx: Path) -> Precision:
     """That of a stranger's file, whose external data is checked on the way."""
     from edgerecover.export.engines import precision_of
-    from edgerecover.models.onnx_file import read_onnx
+    from edgerecover.models.onnx.file import read_onnx
 
     return precision_of(read_onnx(onnx))
 
@@ -145,7 +145,7 @@ def _batch(text: str | None) -> BatchRange | None:
 def _check_machine(device: Target, recipe: EngineRecipe) -> None:
     """TensorRT builds for the GPU it runs on: another machine's engine would be refused there."""
     from edgerecover.artifacts import TENSORRT
-    from edgerecover.runtime.host import differences, this_host
+    from edgerecover.runtime.machine.host import differences, this_host
 
     if recipe.runtime != TENSORRT or not (found := differences(device.needs, this_host())):
         return

@@ -38,7 +38,7 @@ def page_of(verified: Verified, report: Report) -> str:
     Raises:
         BadInputError: it holds what nothing can be drawn of.
     """
-    from edgerecover.report.html import html
+    from edgerecover.report.html.report import html
 
     sheet = report.sheet
     sheet_png = verified.read(sheet.path) if sheet is not None and sheet.path in verified.files else None

@@ -42,7 +42,7 @@ from edgerecover.cli.outputs import beside_bundle, require_outside, require_same
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
-    from edgerecover.pipeline import Request
+    from edgerecover.commands.run import Request
     from edgerecover.progress import Progress
     from edgerecover.remote.ssh import Access
 
@@ -125,7 +125,7 @@ def run_command(
     require_same_release(bundle, model, loaded_target.name, force=force)
     if work is not None:
         require_outside("--work", work)
-    from edgerecover.pipeline import Request
+    from edgerecover.commands.run import Request
 
     request = Request(
         model_path=model,
@@ -163,9 +163,9 @@ def run_command(
 
 def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> None:
     from edgerecover.artifacts import to_json
-    from edgerecover.estimating import FACTOR, as_numbers, in_words
-    from edgerecover.pipeline import dry_run
-    from edgerecover.ranks import is_first
+    from edgerecover.commands.run import dry_run
+    from edgerecover.distributed import is_first
+    from edgerecover.stages.estimate import FACTOR, as_numbers, in_words
 
     if not is_first():
         return
@@ -236,8 +236,8 @@ def _run_and_show(
     access: Access | None = None,
     finish: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    from edgerecover.pipeline import run
-    from edgerecover.ranks import is_first, joined
+    from edgerecover.commands.run import run
+    from edgerecover.distributed import is_first, joined
 
     if not is_first():
         assist_the_first(request)
@@ -253,8 +253,8 @@ def _run_and_show(
 
 def assist_the_first(request: Request) -> None:
     """What a process does that `torchrun` has started beside the first; it prints nothing."""
-    from edgerecover.pipeline import assist
-    from edgerecover.ranks import LostError, joined
+    from edgerecover.commands.run import assist
+    from edgerecover.distributed import LostError, joined
 
     try:
         with joined(request.device, request.work) as ranks:

@@ -123,7 +123,7 @@ def sweep_command(
         from edgerecover.sweep.jobs import require_ray
 
         require_ray()
-    from edgerecover.pipeline import Request
+    from edgerecover.commands.run import Request
     from edgerecover.sweep.plan import points_of, write_plan
 
     base = Request(

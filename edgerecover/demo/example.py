@@ -12,7 +12,7 @@ from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgerecover.pipeline import Request
+    from edgerecover.commands.run import Request
 
 
 def demo_request(out: Path, seed: int) -> Request:
@@ -21,7 +21,7 @@ def demo_request(out: Path, seed: int) -> Request:
     Raises:
         BadInputError: `out` cannot be written to.
     """
-    from edgerecover.pipeline import Request
+    from edgerecover.commands.run import Request
 
     files = demo_files()
     bundle = out / "digits.onnx-generic.bundle"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover.errors import StageError
-from edgerecover.runtime.fresh import run_fresh
+from edgerecover.runtime.machine.fresh import run_fresh
 
 _TIMEOUT_S = 120.0
 _OWN_PROBES = ("torch", "torchvision", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")

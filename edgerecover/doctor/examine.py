@@ -17,7 +17,7 @@ from edgerecover.artifacts import Gpu, Host
 from edgerecover.config import Package, Target, load_target, shipped_names
 from edgerecover.doctor.asking import Answer, Ask, ask, ask_module, python_of, systems_copies, this_python
 from edgerecover.doctor.findings import Diagnosis, Finding, Status
-from edgerecover.runtime.host import differences, is_target, this_host
+from edgerecover.runtime.machine.host import differences, is_target, this_host
 
 LEAST_FREE_BYTES = 2_000_000_000
 """Choice: dreams of a large network, its checkpoints and its files of three precisions fit into it."""

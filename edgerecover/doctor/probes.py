@@ -18,8 +18,8 @@ from typing import Any
 
 from edgerecover.artifacts.engines import TENSORRT, TENSORRT_RTX
 from edgerecover.errors import EdgeRecoverError
-from edgerecover.runtime.tensorrt_module import import_tensorrt, version_of
-from edgerecover.silence import silence
+from edgerecover.runtime.machine.silence import silence
+from edgerecover.runtime.machine.tensorrt_module import import_tensorrt, version_of
 
 TINY_ONNX = b64decode(
     "CAc6yAEKEwoFaW5wdXQKAXcSAWMiBENvbnYKGQoBYxIBbSIRR2xvYmFsQXZlcmFnZVBvb2wKFAoBbRIGbG9naXRzIgdGbGF0dGVu"
@@ -80,7 +80,7 @@ def probe_onnxruntime(*asked: str) -> dict[str, Any]:
 
     `failures` holds the providers that ran nothing, with the reason.
     """
-    from edgerecover.runtime.session import import_onnxruntime, open_session
+    from edgerecover.runtime.session.onnxruntime import import_onnxruntime, open_session
 
     runtime = import_onnxruntime()
     listed: list[str] = runtime.get_available_providers()
@@ -98,7 +98,7 @@ def probe_onnxruntime(*asked: str) -> dict[str, Any]:
 
 def probe_openvino() -> dict[str, Any]:
     """Version and devices."""
-    from edgerecover.runtime.openvino_session import import_openvino
+    from edgerecover.runtime.session.openvino import import_openvino
 
     openvino = import_openvino()
     return {"version": openvino.__version__.partition("-")[0], "devices": list(openvino.Core().available_devices)}

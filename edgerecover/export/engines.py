@@ -9,7 +9,7 @@ from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.config import Target
-    from edgerecover.models.onnx_file import OnnxFile
+    from edgerecover.models.onnx.file import OnnxFile
 
 
 def recipe_for(

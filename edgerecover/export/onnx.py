@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import Exported, InputSpec, sha256_of
 from edgerecover.errors import UNWRITABLE_HINT, BadInputError, StageError
 from edgerecover.files import compressed_bytes, replace_file
-from edgerecover.models.onnx_tensors import graphs_of
-from edgerecover.models.onnx_weights import weights_of
-from edgerecover.silence import silence
+from edgerecover.models.onnx.tensors import graphs_of
+from edgerecover.models.onnx.weights import weights_of
+from edgerecover.runtime.machine.silence import silence
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,7 @@ def export(
             tensor into one logits tensor, or the file would pass 2 GB.
         StageError: the file cannot be written.
     """
-    from edgerecover.models.outputs import as_it_is
+    from edgerecover.models.network.outputs import as_it_is
 
     network = as_it_is(copy.deepcopy(student)).cpu().float().eval()
     # Traced with two images when N is open: torch.export would take a 1 for a constant.

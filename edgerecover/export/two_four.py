@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgerecover.artifacts import TwoFour
-from edgerecover.models.onnx_weights import OnnxWeight, weights_of
+from edgerecover.models.onnx.weights import OnnxWeight, weights_of
 
 
 def check_two_four(path: Path) -> TwoFour:

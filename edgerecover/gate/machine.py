@@ -17,10 +17,10 @@ from edgerecover.progress import Progress
 from edgerecover.runner.answers import answers_of, check
 from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, read_contents
 from edgerecover.runner.engines import engine_of
-from edgerecover.runtime.host import is_target, this_host
-from edgerecover.runtime.providers import CPU
-from edgerecover.runtime.race import Entrant, race
-from edgerecover.runtime.timing import Timing
+from edgerecover.runtime.machine.host import is_target, this_host
+from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.runtime.measure.timing import Timing
+from edgerecover.runtime.session.providers import CPU
 
 if TYPE_CHECKING:
     import numpy

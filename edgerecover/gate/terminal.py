@@ -15,7 +15,7 @@ from edgerecover.report.layout import grid, named, section, show
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.words import count, size
 from edgerecover.runner.text import printable
-from edgerecover.runtime.doubts import doubts
+from edgerecover.runtime.measure.doubts import doubts
 
 STYLE = {
     GateStatus.PASS: "green",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.uses import uses_of
+from edgerecover.models.network.uses import uses_of
 from edgerecover.prune.channels import WIDTH_MULTIPLE, multiple_for, prune_channels, ragged_layers
 from edgerecover.prune.magnitude import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
 from edgerecover.prune.two_four import two_four_masks

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.models.channels import match_channels
-from edgerecover.models.macs import count_macs, macs_by_weight
-from edgerecover.models.sparsity import prunable_weights
+from edgerecover.models.network.macs import count_macs, macs_by_weight
+from edgerecover.models.network.sparsity import prunable_weights
+from edgerecover.models.pair.channels import match_channels
 from edgerecover.prune.coupled import CannotFollowError, Cut, Group, cut, find_groups
 from edgerecover.prune.widths import Work, choose_widths
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.sparsity import prunable_weights
+from edgerecover.models.network.sparsity import prunable_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

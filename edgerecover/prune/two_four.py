@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.sparsity import prunable_layers
+from edgerecover.models.network.sparsity import prunable_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from edgerecover.models.norms import batch_norms_of
-from edgerecover.models.sparsity import prunable_weights
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.network.sparsity import prunable_weights
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)

@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgerecover.compute import Compute
 from edgerecover.config import Recovery, Synthesis
-from edgerecover.device import Compute
+from edgerecover.distributed import ALONE, Ranks
 from edgerecover.errors import BadInputError, StageError
-from edgerecover.models.architectures import load_state
-from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.models.norms import adapts, batch_norms_of
+from edgerecover.models.build.architectures import load_state
+from edgerecover.models.network.norms import adapts, batch_norms_of
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.blocks import block_names, captured, stage_ends
 from edgerecover.recover.checkpoints import Checkpoint, Resumable, State, gathered, part_of, restore
 from edgerecover.recover.matched_norms import matched_norms

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from edgerecover.models.linear_calls import ForwardMode, LinearCall, tensors_in
+from edgerecover.models.network.linear_calls import ForwardMode, LinearCall, tensors_in
 
 
 @torch.no_grad()

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgerecover.device import Compute
-from edgerecover.models.architectures import load_state
-from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.models.linear_calls import LinearCall
-from edgerecover.models.norms import batch_norms_of
-from edgerecover.models.sparsity import prunable_weights
+from edgerecover.compute import Compute
+from edgerecover.models.build.architectures import load_state
+from edgerecover.models.network.linear_calls import LinearCall
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.network.sparsity import prunable_weights
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
 from edgerecover.recover.held_bytes import held_bytes

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from edgerecover.models.linear_calls import ForwardMode, LinearCall, tensors_in
+from edgerecover.models.network.linear_calls import ForwardMode, LinearCall, tensors_in
 from edgerecover.recover.patches import is_reproduced
 
 COMPUTED = "its weight is computed in the forward"

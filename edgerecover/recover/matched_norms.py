@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.models.norms import Normalisation, adapts, batch_norms_of, first_tensor, normalising, stored_by
-from edgerecover.ranks import Ranks
+from edgerecover.distributed import Ranks
+from edgerecover.models.network.norms import Normalisation, adapts, batch_norms_of, first_tensor, normalising, stored_by
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 
 _MAX_SPREAD = 2.0
 """Largest √(var_t / stored var_t), either way, as in a repair: channels nearly dead on dreams would explode."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgerecover.models.linear_calls import LinearCall
+from edgerecover.models.network.linear_calls import LinearCall
 
 POSITIONS_PER_IMAGE = 16
 """Neighbouring patches of an image say nearly the same, so a few at random are enough."""

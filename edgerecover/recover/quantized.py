@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, RefusedVariant, Variant
+from edgerecover.compute import Compute
 from edgerecover.config import Recovery
-from edgerecover.device import Compute
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
-from edgerecover.models.architectures import load_state
-from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.models.linear_calls import arguments_of, is_linear, is_transposed
+from edgerecover.models.build.architectures import load_state
+from edgerecover.models.network.linear_calls import arguments_of, is_linear, is_transposed
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
 from edgerecover.recover.distill import distill

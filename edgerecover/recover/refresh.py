@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgerecover.compute import Compute
 from edgerecover.config import Refresh, Synthesis
-from edgerecover.device import Compute
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.recover.checkpoints import State
 from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of

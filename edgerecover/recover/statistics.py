@@ -23,11 +23,11 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from edgerecover.device import Compute
-from edgerecover.models.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.models.norms import Normalisation, batch_norms_of, eps_of, normalising, stored_by
+from edgerecover.compute import Compute
+from edgerecover.distributed import ALONE, Ranks
+from edgerecover.models.network.norms import Normalisation, batch_norms_of, eps_of, normalising, stored_by
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints, State
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import Moments, moments_of

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Lineage, Rung, from_json, sha256_of, to_json
 from edgerecover.config import Recovery
 from edgerecover.files import replace_file
-from edgerecover.models.architectures import load_state
-from edgerecover.recover.stage import Recovered
+from edgerecover.models.build.architectures import load_state
+from edgerecover.recover.ladder import Recovered
 
 _WEIGHTS = "recovered.safetensors"
 _FACTS = "recovery.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgerecover.artifacts import Acceptance, EngineFacts
 from edgerecover.artifacts.engines import TENSORRT_RTX
-from edgerecover.runtime.tensorrt_module import WORDS
+from edgerecover.runtime.machine.tensorrt_module import WORDS
 
 _SHOWN = 8
 """So many of a long list."""

@@ -24,10 +24,10 @@ from edgerecover.report.samples import (
     round_medians,
 )
 from edgerecover.report.words import count, size
-from edgerecover.runtime.doubts import doubts
+from edgerecover.runtime.measure.doubts import doubts
 
 if TYPE_CHECKING:
-    from edgerecover.bench import Bench, Lane
+    from edgerecover.commands.bench import Bench, Lane
 
 _STEPS = "▁▂▃▄▅▆▇█"
 _STEPS_ASCII = "_.:-=+*#"

@@ -1,6 +1,6 @@
 """Two reports side by side, as a value that terminal, HTML and JSON show. Stdlib only.
 
-`edgerecover.comparing` makes it.
+`edgerecover.commands.compare` makes it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgerecover.report.blocks import Block, Cell, Chip, Page, Section, Table, Text
-from edgerecover.report.page import MAX_BYTES, draw
+from edgerecover.report.html.blocks import Block, Cell, Chip, Page, Section, Table, Text
+from edgerecover.report.html.draw import MAX_BYTES, draw
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, SideBySide
 from edgerecover.report.words import count
 

@@ -32,7 +32,7 @@ from edgerecover.report.words import (
     status_tone,
     status_word,
 )
-from edgerecover.runtime.doubts import doubts
+from edgerecover.runtime.measure.doubts import doubts
 
 _STYLES = {"pass": "green", "fail": "bold red", "unsure": "yellow", "device": "cyan"}
 """By the tone of a status."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import GoldenCheck, Precision
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.files import npy_bytes
-from edgerecover.runtime.fresh import run_fresh
-from edgerecover.runtime.opening import open_model
+from edgerecover.runtime.machine.fresh import run_fresh
+from edgerecover.runtime.session.opening import open_model
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.parity import compare
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json
 from edgerecover.bundle.verify import REPORT, Signed, Verified
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.runtime.opening import RUNTIMES
-from edgerecover.runtime.timing import MAX_DURATION_S
+from edgerecover.runtime.measure.timing import MAX_DURATION_S
+from edgerecover.runtime.session.opening import RUNTIMES
 from edgerecover.validate.limits import Limits
 
 if TYPE_CHECKING:

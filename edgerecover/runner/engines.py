@@ -10,8 +10,8 @@ from edgerecover.artifacts import EngineFacts, EngineRecipe, sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.progress import Progress
 from edgerecover.runner.contents import ENGINES, Contents, ModelFile
-from edgerecover.runtime.engine import check_runs_here, read_facts, ready_engine
-from edgerecover.runtime.engine_key import onnx_digest
+from edgerecover.runtime.engine.engine import check_runs_here, read_facts, ready_engine
+from edgerecover.runtime.engine.key import onnx_digest
 
 
 @dataclass(frozen=True)

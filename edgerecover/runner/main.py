@@ -21,7 +21,7 @@ from edgerecover.progress import SILENT
 from edgerecover.runner.lines import Lines
 from edgerecover.runner.run import Options, run_bundle
 from edgerecover.runner.text import as_text, printable
-from edgerecover.runtime.opening import RUNTIMES
+from edgerecover.runtime.session.opening import RUNTIMES
 from edgerecover.validate.gates import exit_code
 
 

@@ -20,10 +20,10 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.runner.answers import answers_of, check
 from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, ModelFile, read_contents
 from edgerecover.runner.engines import Engine, engine_of
-from edgerecover.runtime.host import differences, this_host
-from edgerecover.runtime.providers import CPU
-from edgerecover.runtime.race import Entrant, race
-from edgerecover.runtime.timing import Timing
+from edgerecover.runtime.machine.host import differences, this_host
+from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.runtime.measure.timing import Timing
+from edgerecover.runtime.session.providers import CPU
 from edgerecover.validate.gates import golden_gate, settle
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from edgerecover.bundle.verify import read_report
 from edgerecover.config import Profile, Target
 from edgerecover.errors import EXIT_BAD_INPUT, BadInputError, StageError
 from edgerecover.files import replace_file
-from edgerecover.judgement import timing_of
 from edgerecover.progress import SILENT, Progress
-from edgerecover.racing import surfaces_of
 from edgerecover.report.sweep import html, markdown
 from edgerecover.report.sweep_picture import front_svg
-from edgerecover.runtime.race import Entrant, race
+from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.stages.race import surfaces_of
+from edgerecover.stages.validate import timing_of
 from edgerecover.sweep.front import with_front
 from edgerecover.sweep.make import Outcome, finished, read_outcome
 from edgerecover.sweep.plan import read_plan

@@ -47,7 +47,7 @@ def make_point(planned: Sequence[PlannedPoint], number: int, progress: Progress 
     Raises:
         EdgeRecoverError: it could not be made; this is also kept as its outcome.
     """
-    from edgerecover.pipeline import run
+    from edgerecover.commands.run import run
 
     one = planned[number]
     folder = one.request.out.parent

@@ -16,8 +16,8 @@ from edgerecover.errors import BadInputError
 from edgerecover.files import replace_file
 
 if TYPE_CHECKING:
+    from edgerecover.commands.run import Request
     from edgerecover.config import Profile
-    from edgerecover.pipeline import Request
     from edgerecover.prune import PruningPattern
 
 MAX_POINTS = 32
@@ -182,7 +182,7 @@ def _with_images_of(profile: Profile, first: Profile) -> Profile:
 
 def _key(request: Request) -> str:
     """Over the content of every file and setting that decides the bundle; read without opening the model."""
-    from edgerecover.models.spec import resolve
+    from edgerecover.models.name.spec import resolve
 
     said = resolve(
         request.model_path,

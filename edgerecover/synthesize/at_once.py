@@ -13,15 +13,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from edgerecover.errors import MissingError
 from edgerecover.memory import free_bytes
-from edgerecover.models.examples import example_images
+from edgerecover.models.network.examples import example_images
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.deep_inversion import evidence_of
 from edgerecover.synthesize.statistics import tapped
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import InputSpec
+    from edgerecover.compute import Compute
     from edgerecover.config import Synthesis
-    from edgerecover.device import Compute
     from edgerecover.synthesize.record.values import Record
 
 _ENOUGH_BYTES = 600_000_000

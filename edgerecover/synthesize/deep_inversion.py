@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of
 from edgerecover.synthesize.procedural import fractals, pixel_statistics, shapes
 from edgerecover.synthesize.record.values import Record, RecordStatistics
@@ -27,8 +27,8 @@ from edgerecover.synthesize.statistics import BatchNormStatistics, PixelStatisti
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgerecover.compute import Compute
     from edgerecover.config import Synthesis
-    from edgerecover.device import Compute
 
 
 def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None = None) -> tuple[Weighted, ...]:

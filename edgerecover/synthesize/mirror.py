@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgerecover.artifacts import InputSpec
+    from edgerecover.compute import Compute
     from edgerecover.config import Synthesis
-    from edgerecover.device import Compute
     from edgerecover.synthesize.record.values import Record
 
 LEAST_CORRELATION = 0.8

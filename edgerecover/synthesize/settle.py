@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.compute import is_out_of_memory
 from edgerecover.config import Profile
-from edgerecover.device import is_out_of_memory
-from edgerecover.models.examples import example_images
-from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.at_once import images_at_once
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
 
 if TYPE_CHECKING:
-    from edgerecover.device import Compute
+    from edgerecover.compute import Compute
     from edgerecover.synthesize.record.values import Record
 
 

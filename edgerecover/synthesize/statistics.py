@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from edgerecover.models.norms import batch_norms_of, eps_of, first_tensor, overwrites, stored_by
+from edgerecover.models.network.norms import batch_norms_of, eps_of, first_tensor, overwrites, stored_by
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgerecover.artifacts import KeptZeros
-from edgerecover.models.masks import gains_of
-from edgerecover.models.onnx_tensors import Tensors
-from edgerecover.models.onnx_weights import OnnxWeight, weights_of
-from edgerecover.models.sparsity import prunable_weights
-from edgerecover.models.uses import uses_of
-from edgerecover.models.zeros import num_not_zero
+from edgerecover.models.network.sparsity import prunable_weights
+from edgerecover.models.network.uses import uses_of
+from edgerecover.models.network.zeros import num_not_zero
+from edgerecover.models.onnx.tensors import Tensors
+from edgerecover.models.onnx.weights import OnnxWeight, weights_of
+from edgerecover.models.pair.masks import gains_of
 
 if TYPE_CHECKING:
     import onnx

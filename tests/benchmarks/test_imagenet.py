@@ -10,8 +10,8 @@ from imagenet_cell import METHODS, Task, make_dreams, open_setting, other_images
 from PIL import Image
 from torch import nn
 
+from edgerecover.compute import PLAIN, choose_compute
 from edgerecover.config import load_profile
-from edgerecover.device import PLAIN, choose_compute
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
 
 MODELS = """

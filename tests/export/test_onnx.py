@@ -15,7 +15,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export, frozen_values
-from edgerecover.runtime.session import CPU, open_session
+from edgerecover.runtime.session.onnxruntime import CPU, open_session
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

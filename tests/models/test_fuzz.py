@@ -16,9 +16,9 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.load import read_checkpoint
-from edgerecover.models.pickles import parse
-from edgerecover.models.records import PickleError
+from edgerecover.models.read.load import read_checkpoint
+from edgerecover.models.read.pickles import parse
+from edgerecover.models.read.records import PickleError
 
 
 class _Watch:

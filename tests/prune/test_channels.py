@@ -13,7 +13,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.config import load_target
 from edgerecover.demo.network import digits_net
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.models.macs import count_macs
+from edgerecover.models.network.macs import count_macs
 from edgerecover.prune import Pruning, asked_pruning, multiple_for, prune, prune_channels
 from edgerecover.prune.channels import MACS_TOLERANCE
 

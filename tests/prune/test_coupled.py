@@ -9,8 +9,8 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.channels import match_channels
-from edgerecover.models.macs import count_macs
+from edgerecover.models.network.macs import count_macs
+from edgerecover.models.pair.channels import match_channels
 from edgerecover.prune import coupled, prune_channels
 from edgerecover.prune.channels import MACS_TOLERANCE, ragged_layers
 

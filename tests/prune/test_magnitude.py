@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.sparsity import measure
+from edgerecover.models.network.sparsity import measure
 from edgerecover.prune import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
 
 

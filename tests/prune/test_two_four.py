@@ -8,7 +8,7 @@ from torch import nn
 
 from edgerecover.artifacts import Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.sparsity import measure
+from edgerecover.models.network.sparsity import measure
 from edgerecover.prune import apply_masks, two_four_masks
 
 

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from edgerecover.models.channels import UNRELATED, ChannelMap
-from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.pair.channels import UNRELATED, ChannelMap
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
 from edgerecover.recover.distill import border_of, distill, feature_loss, kd_loss
-from edgerecover.recover.stage import logits_on
+from edgerecover.recover.ladder import logits_on
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.recover.views import augment
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard

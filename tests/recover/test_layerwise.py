@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.models.channels import match_channels
-from edgerecover.models.sparsity import prunable_weights
+from edgerecover.models.network.sparsity import prunable_weights
+from edgerecover.models.pair.channels import match_channels
 from edgerecover.progress import Silent
 from edgerecover.recover import layerwise, patches
 from edgerecover.recover.layerwise import fit_layers

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgerecover.artifacts import Descent
-from edgerecover.models.channels import UNRELATED, match_channels
+from edgerecover.models.pair.channels import UNRELATED, match_channels
 from edgerecover.prune import global_magnitude_masks
 from edgerecover.recover.lineage import is_protected, knows_its_classes, lineage_of
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.models.channels import UNRELATED, ChannelMap
-from edgerecover.ranks import ALONE, Ranks
+from edgerecover.distributed import ALONE, Ranks
+from edgerecover.models.pair.channels import UNRELATED, ChannelMap
 from edgerecover.recover.matched_norms import matched_norms
 from tests.processes import in_processes
 

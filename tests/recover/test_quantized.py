@@ -9,9 +9,9 @@ from torch import nn
 from edgerecover.artifacts import Precision, RefusedVariant, Variant
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants
-from edgerecover.models.onnx_weights import weights_of
+from edgerecover.models.onnx.weights import weights_of
+from edgerecover.recover.ladder import logits_on
 from edgerecover.recover.quantized import distil_for_int8, fake_int8, rounded_weight
-from edgerecover.recover.stage import logits_on
 from tests.conftest import INPUT
 
 
@@ -86,7 +86,7 @@ def test_the_fake_network_scores_as_the_exported_one(teacher, sets, cpu, tmp_pat
     from edgerecover.export.precision.graph import prepare
     from edgerecover.export.precision.integers import quantize
     from edgerecover.export.precision.ranges import scan
-    from edgerecover.runtime.session import CPU, open_session
+    from edgerecover.runtime.session.onnxruntime import CPU, open_session
 
     float32 = exported(teacher, tmp_path)
     graph = prepare(Path(float32.path))

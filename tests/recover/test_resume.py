@@ -9,8 +9,8 @@ from edgerecover.config import Refresh
 from edgerecover.export.precision import SCHEMES, Calibration
 from edgerecover.recover import checkpoints as module
 from edgerecover.recover.checkpoints import Checkpoints
+from edgerecover.recover.ladder import logits_on, recover
 from edgerecover.recover.quantized import distil_for_int8
-from edgerecover.recover.stage import logits_on, recover
 from tests.conftest import INPUT
 from tests.recover.test_quantized import exported
 

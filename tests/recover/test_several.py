@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from edgerecover.compute import Compute
 from edgerecover.config import Refresh
-from edgerecover.device import Compute
+from edgerecover.distributed import ALONE, Ranks
 from edgerecover.errors import BadInputError
 from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.ranks import ALONE, Ranks
 from edgerecover.recover.distill import distill, feature_loss
-from edgerecover.recover.stage import recover
+from edgerecover.recover.ladder import recover
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.synthesize.stage import synthesize
+from edgerecover.synthesize.sets import synthesize
 from tests.conftest import INPUT, NUM_CLASSES
 from tests.processes import in_processes
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from edgerecover.models.channels import UNRELATED, ChannelMap, match_channels
-from edgerecover.models.norms import batch_norms_of
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.pair.channels import UNRELATED, ChannelMap, match_channels
 from edgerecover.recover.statistics import repair_statistics
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgerecover.artifacts import Descent, Lineage, Rung
-from edgerecover.recover.stage import Recovered
+from edgerecover.recover.ladder import Recovered
 from edgerecover.recover.store import read_recovered, recovery_key, replace_file, weights_of, write_recovered
 
 RUNGS = (Rung("pruned", 0.4, 2.0, 0.0), Rung("distillation", 0.9, 0.1, 3.5, chosen=True))

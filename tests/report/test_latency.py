@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgerecover.artifacts import Conditions, Energy, Fingerprint, Host, Latency, Ratio
-from edgerecover.bench import Bench, Lane
+from edgerecover.commands.bench import Bench, Lane
 from edgerecover.report.latency import (
     conditions_words,
     histogram,
@@ -18,7 +18,7 @@ from edgerecover.report.latency import (
     sparkline,
     steps_for,
 )
-from edgerecover.runtime.race import Raced
+from edgerecover.runtime.measure.race import Raced
 
 
 def latency(scale=1.0, **changes):

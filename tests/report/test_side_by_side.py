@@ -1,4 +1,4 @@
-"""Two reports side by side: what `edgerecover.comparing` finds, and how it is shown."""
+"""Two reports side by side: what `edgerecover.commands.compare` finds, and how it is shown."""
 
 import dataclasses
 import io
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from edgerecover.artifacts import Accuracy, Decisions, Fingerprint, Pattern, Proportion, RecordFacts, Sparsity, to_json
-from edgerecover.comparing import side_by_side
+from edgerecover.commands.compare import side_by_side
 from edgerecover.report.side_by_side_html import side_by_side_html
 from edgerecover.report.side_by_side_terminal import print_side_by_side
 

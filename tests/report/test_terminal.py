@@ -9,7 +9,7 @@ from rich.console import Console
 from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity
 from edgerecover.cli.console import write_nearest
 from edgerecover.config import load_profile, load_target, shipped_names
-from edgerecover.report.html import html
+from edgerecover.report.html.report import html
 from edgerecover.report.markdown import markdown
 from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
 

@@ -63,7 +63,7 @@ def test_the_same_modules_give_the_same_bytes():
 
 def test_it_holds_what_it_needs_and_nothing_of_the_desk():
     modules = set(runner_modules())
-    assert {"edgerecover.runner.main", "edgerecover.bundle.verify", "edgerecover.runtime.fresh"} <= modules
+    assert {"edgerecover.runner.main", "edgerecover.bundle.verify", "edgerecover.runtime.machine.fresh"} <= modules
     assert "edgerecover.runner.answers" in modules
     assert not {
         module for module in modules if module.split(".")[1:2] in (["models"], ["cli"], ["config"], ["recover"])

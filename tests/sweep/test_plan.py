@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgerecover.commands.run import Request
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
-from edgerecover.pipeline import Request
 from edgerecover.sweep.plan import points_of, read_plan, write_plan
 
 ARCHITECTURE = "edgerecover.demo.network:digits_net"

@@ -10,7 +10,7 @@ from edgerecover.synthesize.procedural import (
     shapes,
     white_noise,
 )
-from edgerecover.synthesize.stage import synthesize
+from edgerecover.synthesize.sets import synthesize
 
 BOUNDS = (-2.0, -1.5, -1.0), (1.0, 1.5, 2.0)
 SHAPE = (3, 24, 32)

@@ -9,8 +9,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from edgerecover.artifacts import InputSpec, KeptZeros
 from edgerecover.export.onnx import export
-from edgerecover.models.masks import masks_of
-from edgerecover.models.onnx_weights import OnnxWeight
+from edgerecover.models.onnx.weights import OnnxWeight
+from edgerecover.models.pair.masks import masks_of
 from edgerecover.validate.zeros import find_weights, kept_zeros
 
 

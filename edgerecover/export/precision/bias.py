@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts.int8 import Int8Scheme
 from edgerecover.export.precision.graph import Graph
 from edgerecover.export.precision.integers import integer_weight, layers_of
 from edgerecover.export.precision.ranges import Ranges
-from edgerecover.export.precision.schemes import Int8Scheme
 
 if TYPE_CHECKING:
     import onnx

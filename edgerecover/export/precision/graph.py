@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import Exported, sha256_of
 from edgerecover.errors import OUR_FAULT_HINT, UNWRITABLE_HINT, BadInputError, StageError
 from edgerecover.files import replace_file
-from edgerecover.models.onnx_tensors import graphs_of
-from edgerecover.models.onnx_weights import weights_of
-from edgerecover.silence import silence
+from edgerecover.models.onnx.tensors import graphs_of
+from edgerecover.models.onnx.weights import weights_of
+from edgerecover.runtime.machine.silence import silence
 
 if TYPE_CHECKING:
     import onnx

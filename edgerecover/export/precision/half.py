@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.export.precision.graph import Graph
 from edgerecover.export.precision.ranges import Ranges, Seen
-from edgerecover.models.onnx_tensors import graphs_of
-from edgerecover.silence import silence
+from edgerecover.models.onnx.tensors import graphs_of
+from edgerecover.runtime.machine.silence import silence
 
 if TYPE_CHECKING:
     import onnx

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgerecover.artifacts.int8 import Int8Scheme
 from edgerecover.errors import StageError
 from edgerecover.export.precision.graph import WEIGHTED, Graph
 from edgerecover.export.precision.ranges import NUM_BINS, Ranges, Seen
-from edgerecover.export.precision.schemes import Int8Scheme
-from edgerecover.silence import silence
+from edgerecover.runtime.machine.silence import silence
 
 if TYPE_CHECKING:
     import numpy

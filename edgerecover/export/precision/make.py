@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, PrecisionTry, RefusedVariant, Variant
+from edgerecover.artifacts.int8 import Int8Scheme
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.precision.bias import correct_biases
 from edgerecover.export.precision.graph import Graph, prepare, write
 from edgerecover.export.precision.half import SENSITIVE, describe, nodes_of_types, nodes_that_overflow, to_half
 from edgerecover.export.precision.integers import CLIPS, Clip, layers_of, quantize
 from edgerecover.export.precision.ranges import Images, Ranges, scan
-from edgerecover.export.precision.schemes import Int8Scheme
 from edgerecover.export.precision.trial import Cost, Trial
 from edgerecover.progress import SILENT, Progress
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgerecover.errors import OUR_FAULT_HINT, BadInputError
 from edgerecover.export.precision.graph import Graph
 from edgerecover.progress import SILENT, Progress
-from edgerecover.runtime.session import CPU, import_onnxruntime
+from edgerecover.runtime.session.onnxruntime import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
     import numpy

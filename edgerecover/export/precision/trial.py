@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Int8Sums
 from edgerecover.export.precision.ranges import Images
-from edgerecover.runtime.session import CPU, open_session
+from edgerecover.runtime.session.onnxruntime import CPU, open_session
 
 if TYPE_CHECKING:
     import onnx

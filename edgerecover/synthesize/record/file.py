@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgerecover.artifacts import from_json, sha256_of, to_json
 from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import replace_file
-from edgerecover.models.digest import weights_sha256
+from edgerecover.models.network.digest import weights_sha256
 from edgerecover.synthesize.record.nodes import NodeLayer, node_layers
 from edgerecover.synthesize.record.values import KINDS, Block, Record
 

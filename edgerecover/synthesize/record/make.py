@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.digest import weights_sha256
+from edgerecover.models.network.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.record.nodes import NodeLayer, node_layers, read_nodes
 from edgerecover.synthesize.record.spectral import spectral_basis

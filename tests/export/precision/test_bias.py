@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from edgerecover.artifacts.int8 import SCHEMES
 from edgerecover.export.precision.bias import correct_biases
 from edgerecover.export.precision.graph import prepare
 from edgerecover.export.precision.integers import integer_weight
 from edgerecover.export.precision.ranges import scan
-from edgerecover.export.precision.schemes import SCHEMES
 from tests.export.precision.conftest import Builder, ImagesInMemory, random_images, residual, run
 
 

@@ -6,11 +6,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgerecover.artifacts.int8 import SCHEMES
 from edgerecover.export.precision.graph import prepare
 from edgerecover.export.precision.integers import CLIPS, integer_weight, layers_of, quantize
 from edgerecover.export.precision.ranges import scan
-from edgerecover.export.precision.schemes import SCHEMES
-from edgerecover.models.onnx_weights import weights_of
+from edgerecover.models.onnx.weights import weights_of
 from tests.export.precision.conftest import Builder, ImagesInMemory, random_images, residual, run, transformer
 
 IMAGES = random_images(16)

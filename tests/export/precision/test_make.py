@@ -8,7 +8,7 @@ from edgerecover.artifacts import Precision, RefusedVariant, Variant, sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants, scheme_named
 from edgerecover.export.two_four import check_two_four
-from edgerecover.runtime.session import CPU, open_session
+from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from tests.export.precision.conftest import (
     INPUT,
     Builder,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.digest import weights_sha256
+from edgerecover.models.network.digest import weights_sha256
 from edgerecover.synthesize.record import make
 from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.nodes import read_nodes

@@ -1,0 +1,230 @@
+"""Latency on this machine: a file or a bundle, beside others, over runtimes, threads and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover import __version__
+from edgerecover.artifacts import Ratio, sha256_of
+from edgerecover.artifacts.engines import ENGINE_RUNTIMES
+from edgerecover.artifacts.machine import ANY_MACHINE
+from edgerecover.bundle.archive import SUFFIX
+from edgerecover.bundle.verify import verify_bundle
+from edgerecover.errors import BadInputError
+from edgerecover.progress import SILENT, Progress
+from edgerecover.runtime.machine.host import is_target, this_host
+from edgerecover.runtime.measure.race import Entrant, Raced, race
+from edgerecover.runtime.measure.timing import Timing
+from edgerecover.runtime.session.opening import RUNTIMES
+from edgerecover.runtime.session.providers import CPU
+
+if TYPE_CHECKING:
+    from edgerecover.config import Target
+
+MAX_ENTRANTS = 32
+"""Processes that are open at a time, each with its copy of a network."""
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a user asks to be measured; the command line's flags, resolved."""
+
+    model: Path
+    """ONNX file, or bundle."""
+    timing: Timing
+    against: tuple[Path, ...] = ()
+    """More of them; the first is what others are compared with."""
+    runtimes: tuple[str, ...] = ()
+    """None: the target's, or onnxruntime."""
+    threads: tuple[int, ...] = ()
+    """None: what the runtime chooses."""
+    batches: tuple[int, ...] = ()
+    """Of files that leave their batch open; none: their own, or one."""
+    target: Target | None = None
+    cores: tuple[int, ...] = ()
+    shape: tuple[int, int, int] | None = None
+    """C, H, W, where a file leaves it open."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One file, as one runtime ran it with one number of threads and one batch size."""
+
+    name: str
+    """What tells it from the others."""
+    file: str
+    sha256: str
+    runtime: str
+    threads: int | None
+    batch: int | None
+    """Both as asked for."""
+    raced: Raced
+    compared_with: str = ""
+    """Name of the lane of the same batch size that it is compared with; empty for that lane itself."""
+    slower: Ratio | None = None
+    """Than that one; None where either has no latency."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that was measured at once."""
+
+    edgerecover_version: str
+    created_utc: str
+    target: str | None
+    max_p99_ms: float | None
+    """The target's limit."""
+    lanes: tuple[Lane, ...]
+
+    @property
+    def failures(self) -> tuple[Raced, ...]:
+        """The entrants without a latency."""
+        return tuple(lane.raced for lane in self.lanes if lane.raced.latency is None)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file to measure."""
+
+    name: str
+    model: Path
+    golden: Path | None
+
+
+def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
+    """Measure everything that was asked for, interleaved; each batch size is a race of its own.
+
+    Raises:
+        BadInputError: a path holds no ONNX file and no bundle, or there is too much to measure.
+        VerificationError: a bundle is not what its manifest lists.
+    """
+    files = _open_all([request.model, *request.against])
+    runtimes = request.runtimes or (_runtime_of(request.target),)
+    for runtime in runtimes:
+        if runtime not in RUNTIMES:
+            raise BadInputError(f"--runtime {runtime}: no runtime is called so", hint=f"one of {', '.join(RUNTIMES)}")
+    threads: Sequence[int | None] = request.threads or (None,)
+    batches: Sequence[int | None] = request.batches or (None,)
+    if len(files) * len(runtimes) * len(threads) > MAX_ENTRANTS:
+        raise BadInputError(
+            f"{len(files)} files × {len(runtimes)} runtimes × {len(threads)} thread counts are more than the "
+            f"{MAX_ENTRANTS} processes that are raced at once",
+            hint="measure them in several calls",
+        )
+    reference = files[1] if request.against else files[0]
+    lanes: list[Lane] = []
+    for batch in batches:
+        drawn = [
+            (file, runtime, count, _lane_name(file, runtime, count, batch, request, len(runtimes)))
+            for file in files
+            for runtime in runtimes
+            for count in threads
+        ]
+        lanes += _compared(_race(drawn, batch, request, files[0].golden, progress), reference.name)
+    return Bench(
+        edgerecover_version=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        target=request.target.name if request.target else None,
+        max_p99_ms=request.target.max_p99_ms.value if request.target and request.target.max_p99_ms else None,
+        lanes=tuple(lanes),
+    )
+
+
+_Drawn = tuple[_Opened, str, "int | None", str]
+"""File, runtime, threads, and the lane's name."""
+
+
+def _race(
+    drawn: Sequence[_Drawn], batch: int | None, request: BenchRequest, golden: Path | None, progress: Progress
+) -> list[Lane]:
+    target = request.target
+    entrants = [
+        Entrant(name, file.model, runtime, _providers(runtime, target), count, batch)
+        for file, runtime, count, name in drawn
+    ]
+    raced = race(
+        entrants,
+        golden,
+        request.timing,
+        shape_CHW=request.shape,
+        target=target.needs if target else ANY_MACHINE,
+        cores=request.cores,
+        strict=True,
+        seed=request.seed,
+        progress=progress,
+    )
+    return [
+        Lane(name, file.name, sha256_of(file.model), runtime, count, batch, result)
+        for (file, runtime, count, name), result in zip(drawn, raced, strict=True)
+    ]
+
+
+def _compared(lanes: list[Lane], reference: str) -> list[Lane]:
+    """Each beside the first lane of the reference file."""
+    other = next(lane for lane in lanes if lane.file == reference)
+    return [lane if lane is other else _beside(lane, other) for lane in lanes]
+
+
+def _beside(lane: Lane, other: Lane) -> Lane:
+    ours, theirs = lane.raced.latency, other.raced.latency
+    slower = ours.slower_than(theirs) if ours and theirs and ours.batch == theirs.batch else None
+    return replace(lane, compared_with=other.name, slower=slower)
+
+
+def _runtime_of(target: Target | None) -> str:
+    """What opens an ONNX file there: an engine is built and raced on the device, by the bundle's runner."""
+    named = target.runtime.value if target else "onnxruntime"
+    return "onnxruntime" if named in ENGINE_RUNTIMES else named
+
+
+def _providers(runtime: str, target: Target | None) -> tuple[str, ...]:
+    """On the target its own; elsewhere the CPU, which every machine has."""
+    if target is None or runtime != target.runtime.value:
+        return (CPU,)
+    return target.providers.value if is_target(target.needs, this_host()) else (CPU,)
+
+
+def _lane_name(
+    file: _Opened, runtime: str, threads: int | None, batch: int | None, request: BenchRequest, num_runtimes: int
+) -> str:
+    parts = [file.name]
+    if num_runtimes > 1 or runtime != "onnxruntime":
+        parts.append(runtime)
+    if len(request.threads) > 1 and threads is not None:
+        parts.append(f"{threads} thread" if threads == 1 else f"{threads} threads")
+    if len(request.batches) > 1:
+        parts.append(f"batch {batch}")
+    return ", ".join(parts)
+
+
+# --- opening --------------------------------------------------------------------------------------------------
+
+
+def _open_all(paths: Sequence[Path]) -> list[_Opened]:
+    files = [_open(path) for path in paths]
+    if len({file.name for file in files}) < len(files):
+        files = [replace(file, name=str(path)) for file, path in zip(files, paths, strict=True)]
+    # A file raced with itself shows how much of a difference is chance.
+    names = [file.name for file in files]
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [
+        file if number == 1 else replace(file, name=f"{file.name} ({number})")
+        for file, number in zip(files, seen, strict=True)
+    ]
+
+
+def _open(path: Path) -> _Opened:
+    if path.is_dir():
+        verify_bundle(path)
+        golden = path / "golden" / "inputs.npy"
+        return _Opened(path.name, path / "model.onnx", golden if golden.is_file() else None)
+    if path.suffix == SUFFIX:
+        raise BadInputError(f"{path} is an archive", hint="unpack it: `edgerecover bundle unpack`")
+    if not path.is_file():
+        raise BadInputError(f"{path} does not exist", hint="give an ONNX file, or a bundle that edgerecover wrote")
+    return _Opened(path.name, path, None)

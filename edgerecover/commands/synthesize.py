@@ -1,0 +1,183 @@
+"""The synthetic images given out as arrays: for other people's quantisers, and for any tool that calibrates.
+
+They are the images that `pipeline.run` works with, under the same key: what one made the other reuses.
+"""
+
+# Shapes: N images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgerecover import __version__
+from edgerecover.artifacts import InputSpec, SyntheticFacts, sha256_of, to_json
+from edgerecover.compute import choose_compute
+from edgerecover.config import Profile
+from edgerecover.errors import BadInputError
+from edgerecover.models.onnx.file import is_onnx
+from edgerecover.models.pair.networks import Classifier, open_classifier
+from edgerecover.progress import SILENT, Progress
+from edgerecover.report.picture import SHEET_NAME, contact_sheet
+from edgerecover.run_folder import held
+from edgerecover.stages.probe import TEACHER, probe_networks
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.record.file import read_record_of
+from edgerecover.synthesize.sets import SPLITS, synthesis_key, synthesize
+from edgerecover.synthesize.settle import settle
+
+FACTS_NAME = "synthetic.json"
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class DreamRequest:
+    """What a user asks of `synthesize`; the command line's flags, resolved."""
+
+    teacher: Path
+    """The dense checkpoint."""
+    profile: Profile
+    out: Path
+    work: Path
+    """Where dreams are kept between runs."""
+    splits: tuple[str, ...] = SPLITS
+    """Of `train`, `calibration`, `held_back`."""
+    arch: str | None = None
+    record: Path | None = None
+    """Of the teacher's activations on real data, to be matched beside batch norm's statistics."""
+    input: InputSpec | None = None
+    seed: int = 0
+    device: str = "auto"
+    trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class HandedOff:
+    """What `synthesize_images` wrote."""
+
+    files: tuple[str, ...]
+    facts: SyntheticFacts
+
+
+def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> HandedOff:
+    """Dream from a teacher and write each set as `NAME.npy`, float32 network inputs (N, C, H, W).
+
+    The folder holds `NAME_targets.npy` beside it (int64 (N,), where the images were made for classes), `dreams.png`
+    and `synthetic.json`: shapes, pixel scale, digests. It appears whole or not at all.
+
+    Raises:
+        BadInputError: the teacher cannot be opened or gives no gradient, or `out` holds something else.
+        StageError: the images diverged.
+    """
+    if is_onnx(request.teacher):
+        raise BadInputError(
+            f"{request.teacher}: an ONNX file gives no gradients, and dreams are made along them",
+            hint="name the dense network's PyTorch checkpoint",
+        )
+    with held(request.work, progress=progress):
+        return _synthesize_images(request, progress)
+
+
+def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
+    _require_free(request.out)
+    wished = choose_compute(request.device)
+    teacher = open_classifier(
+        request.teacher, arch=request.arch, input_flags=request.input, trust_code=request.trust_code
+    )
+    compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
+    record = read_record_of(request.record, teacher.network, teacher.input.shape)
+    settled = settle(request.profile, teacher.network, teacher.input, teacher.num_classes, compute, record, progress)
+    request, settings = replace(request, profile=settled.profile), settled.profile.synthesis
+    key = synthesis_key(
+        teacher.network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic, record
+    )
+    sets, facts = synthesize(
+        teacher.network, teacher.input, teacher.num_classes, settings,
+        seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, record=record,
+        progress=progress, splits=request.splits,
+    )  # fmt: skip
+    facts = replace(facts, mirror_correlation=settled.mirror_correlation)
+    try:
+        files = _write(request, teacher, sets, facts)
+    except OSError as error:
+        raise BadInputError(
+            f"--out {request.out}: {error.strerror or error}", hint="make room there or name another place"
+        ) from error
+    return HandedOff(files, facts)
+
+
+def _require_free(out: Path) -> None:
+    """An earlier hand-off is replaced; anything else is left alone."""
+    ours = {FACTS_NAME, SHEET_NAME, *(f"{split}{end}.npy" for split in SPLITS for end in ("", "_targets"))}
+    free = not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= ours)
+    if out.is_symlink() or not free:
+        raise BadInputError(
+            f"--out {out}: there is something there already, and it is not a folder of synthetic images",
+            hint="name another place, or remove it yourself",
+        )
+
+
+def _write(request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts) -> tuple[str, ...]:
+    """Built beside its place, then renamed into it."""
+    out = request.out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    building.mkdir()
+    try:
+        for split in request.splits:
+            _write_set(building, split, getattr(sets, split))
+        (building / SHEET_NAME).write_bytes(contact_sheet(getattr(sets, request.splits[0]))[0])
+        described = _described(request, teacher, sets, facts, building)
+        (building / FACTS_NAME).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        files = tuple(sorted(path.name for path in building.iterdir()))
+        if out.exists():
+            shutil.rmtree(out)
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return files
+
+
+def _write_set(folder: Path, name: str, images: ImageSet) -> None:
+    """Through a memory map: a set need not fit in memory."""
+    import numpy as np
+
+    shape = (len(images), *images.bytes_of([0]).shape[1:])
+    array_NCHW = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+    start = 0
+    for batch_NCHW in images.batches(_BATCH):
+        array_NCHW[start : start + len(batch_NCHW)] = batch_NCHW
+        start += len(batch_NCHW)
+    array_NCHW.flush()
+    if targets := images.targets():
+        np.save(folder / f"{name}_targets.npy", np.array(targets, np.int64), allow_pickle=False)
+
+
+def _described(
+    request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts, folder: Path
+) -> dict[str, Any]:
+    scale = getattr(sets, request.splits[0]).scale
+    return {
+        "edgerecover_version": __version__,
+        "teacher": request.teacher.name,
+        "teacher_sha256": teacher.facts.sha256,
+        "architecture": teacher.facts.architecture,
+        "profile": request.profile.name,
+        "seed": request.seed,
+        "record": request.record.name if request.record else None,
+        "layout": "NCHW",
+        "dtype": "float32",
+        "scale": "network inputs: (pixel - mean) / std, pixels from range[0] to range[1]",
+        "input": to_json(teacher.input),
+        "lowest": list(scale.low),
+        "highest": list(scale.high),
+        "num_classes": teacher.num_classes,
+        "classes": list(teacher.classes) if teacher.classes else None,
+        "teacher_agrees_with_target": facts.teacher_agrees_with_target,
+        "sets": {split: {"num_images": len(getattr(sets, split))} for split in request.splits},
+        "files": {path.name: {"sha256": sha256_of(path)} for path in sorted(folder.iterdir())},
+    }

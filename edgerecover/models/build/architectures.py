@@ -1,0 +1,260 @@
+"""From the name of an architecture to a network, and from a checkpoint's tensors into it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.name.libraries import (
+    build_from_library,
+    library_of,
+    nearest,
+    torchvision_names,
+    transformers_folder,
+)
+from edgerecover.models.build.misfits import hint_of_misfit
+from edgerecover.models.build.transformers_folders import build_from_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgerecover.artifacts import InputSpec
+
+SPELLINGS = "file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or transformers:FOLDER"
+
+_NUM_SHOWN = 3
+
+
+def build(
+    architecture: str,
+    base_dir: Path,
+    num_classes: int | None,
+    input: InputSpec | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build the network that `architecture` names, with fresh weights, on the CPU.
+
+    Runs the user's code for the first two spellings: whoever calls this has settled that it may run.
+
+    Args:
+        architecture: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME`, or
+            `transformers:FOLDER`, which holds a config.json.
+        base_dir: what a file is relative to. Its folder, or for a package this one, is on `sys.path` meanwhile.
+        num_classes: handed to the factory if it has a parameter of that name; None leaves its default.
+        input: what the network is to take, where known; timm's networks are built for it, and lazy layers find their
+            sizes on it.
+        options: more that timm's networks are built with.
+
+    Raises:
+        BadInputError: no such file, module, factory or classifier, or code that fails.
+        MissingError: timm or transformers is not installed.
+    """
+    where, _, factory_name = architecture.rpartition(":")
+    if not where or not factory_name:
+        near = nearest(architecture, torchvision_names())
+        raise BadInputError(
+            f"architecture {architecture!r} is not understood; it is written {SPELLINGS}",
+            hint=f"did you mean torchvision:{near}?" if near else "for example torchvision:resnet18, or model.py:make",
+        )
+    if folder := transformers_folder(architecture, base_dir):
+        return build_from_folder(folder)
+    if library_of(architecture):
+        return build_from_library(architecture, num_classes, input, options)
+    path = base_dir / where if where.endswith(".py") else None
+    with importable(path.parent if path else base_dir), _reported(architecture):
+        module = _load_file(path) if path else importlib.import_module(where)
+        factory = _factory_of(module, factory_name, architecture)
+        network = _checked_network(_call(factory, num_classes), architecture)
+        _initialise_lazy_layers(network, input, architecture)
+        return network
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, flag: str = "--arch") -> None:
+    """Copy a checkpoint's tensors into a network; keys and shapes must match (see `mismatch`).
+
+    Args:
+        module: the network, changed in place.
+        tensors: the state_dict.
+        what: names the checkpoint and the architecture in the message: "model.pt (models.py:resnet20)".
+        flag: names the architecture on the command line.
+
+    Raises:
+        BadInputError: names the first missing and unexpected keys and the first differing shapes.
+    """
+    if differences := mismatch(module, tensors):
+        raise BadInputError(
+            f"{what}: the checkpoint does not fit the architecture\n{differences}",
+            hint=hint_of_misfit(module.state_dict(), tensors, flag),
+        )
+    load_state(module, tensors)
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors of a `state_dict()` of the same network back into it, in place.
+
+    `load_state_dict` alone refuses a plain dictionary where a layer asks for its version (torchvision's MNASNet does).
+    """
+    # The network's own state fills what may be missing, and carries the layers' version numbers.
+    state = module.state_dict()
+    state.update(tensors)
+    # torch.ao.pruning's parametrizations ask for buffers that they do not hand out.
+    module.load_state_dict(state, strict=False)
+
+
+def mismatch(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """How a checkpoint differs from a network, a line per kind of difference; empty when it fits.
+
+    May be missing: `num_batches_tracked`, and names of a tensor that is shared and present under another name.
+    """
+    wanted = module.state_dict()
+    shared = {wanted[key].data_ptr() for key in tensors if key in wanted}
+    missing = [
+        key
+        for key, tensor in wanted.items()
+        if key not in tensors and not key.endswith("num_batches_tracked") and tensor.data_ptr() not in shared
+    ]
+    unexpected = [key for key in tensors if key not in wanted]
+    reshaped = [
+        f"{key}: checkpoint {list(tensor.shape)}, architecture {list(wanted[key].shape)}"
+        for key, tensor in tensors.items()
+        if key in wanted and tensor.shape != wanted[key].shape
+    ]
+    faults = [
+        _first("missing from the checkpoint", missing),
+        _first("unknown to the architecture", unexpected),
+        _first("of another shape", reshaped),
+    ]
+    return "\n".join(filter(None, faults))
+
+
+def _first(fault: str, items: list[str]) -> str:
+    if not items:
+        return ""
+    more = f" and {len(items) - _NUM_SHOWN} more" if len(items) > _NUM_SHOWN else ""
+    return f"  {len(items)} {fault}: {', '.join(items[:_NUM_SHOWN])}{more}"
+
+
+# --- the user's code ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let code import its neighbours, from source alone, and keep what it prints away from stdout.
+
+    Cached bytecode beside the source is ignored: it could hold other code than the source that was trusted.
+    """
+    entry, cache_prefix = str(folder.resolve()), sys.pycache_prefix
+    with tempfile.TemporaryDirectory() as empty_cache, contextlib.redirect_stdout(sys.stderr):
+        sys.path.insert(0, entry)
+        sys.pycache_prefix = empty_cache
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = cache_prefix
+            if entry in sys.path:
+                sys.path.remove(entry)
+
+
+@contextlib.contextmanager
+def _reported(architecture: str) -> Iterator[None]:
+    try:
+        yield
+    except BadInputError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's code raises anything
+        raise BadInputError(
+            f"architecture {architecture}: building the network failed with {type(error).__name__}: {error}",
+            hint="the factory must build the network when called with no arguments, or with num_classes alone",
+        ) from error
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
+        raise BadInputError(
+            f"architecture file {path} does not exist", hint=f"did you mean {near}?" if near else "check the path"
+        )
+    # A name of its own: "models.py" must not hide behind, or replace, another module called models.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"edgerecover_user_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise BadInputError(f"architecture file {path} cannot be loaded as Python", hint="name a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:  # whatever the user's code raises, exit() included, leaves no half-loaded module
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+def _factory_of(module: Any, name: str, architecture: str) -> Callable[..., Any]:
+    factory = getattr(module, name, None)
+    if callable(factory):
+        return factory  # type: ignore[no-any-return]  # callable() narrows Any to Any
+    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    near = nearest(name, public)
+    raise BadInputError(
+        f"architecture {architecture}: {module.__file__ or module.__name__} has no function {name!r}",
+        hint=f"did you mean {near}?" if near else f"it has {', '.join(sorted(public)[:8]) or 'none'}",
+    )
+
+
+def _call(factory: Callable[..., Any], num_classes: int | None) -> Any:
+    if num_classes is not None and "num_classes" in inspect.signature(factory).parameters:
+        return factory(num_classes=num_classes)
+    return factory()
+
+
+def _checked_network(network: Any, architecture: str) -> nn.Module:
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise BadInputError(
+            f"architecture {architecture}: the factory returned {type(network).__name__}, not a torch.nn.Module",
+            hint=_hint_of_return(network),
+        )
+    from edgerecover.models.network.train_modes import let_eval_return, take_off_compilation
+
+    return let_eval_return(take_off_compilation(network).cpu().float())
+
+
+def _hint_of_return(returned: Any) -> str:
+    from torch import nn
+
+    if isinstance(returned, tuple | list):
+        where = next((place for place, one in enumerate(returned) if isinstance(one, nn.Module)), None)
+        if where is not None:
+            return f"name a function that returns the network alone, what is now its element [{where}]"
+    if isinstance(returned, type) and issubclass(returned, nn.Module):
+        return f"it is a class: name {returned.__name__} itself, or return {returned.__name__}(...)"
+    return "name a function without arguments that returns the network"
+
+
+def _initialise_lazy_layers(network: nn.Module, input: InputSpec | None, architecture: str) -> None:
+    """Run the network once where layers take their sizes from what they first see: `nn.LazyConv2d` and its kin."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if not any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        return
+    if input is None:
+        raise BadInputError(
+            f"architecture {architecture}: it has lazy layers, whose sizes follow from the input, which is not known",
+            hint="give --input-shape, --mean and --std, or an [input] table in model.toml",
+        )
+    was_training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(2, *input.shape))
+    network.train(was_training)

@@ -1,0 +1,206 @@
+"""What a checkpoint itself can add to what the user said about it: its architecture, and its usual input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.models.build.architectures import build
+from edgerecover.models.read.cards import CARD_FILE, Card
+from edgerecover.models.read.folders import home_of, is_usual_name
+from edgerecover.models.name.libraries import LIBRARIES, default_input, library_of, transformers_folder
+from edgerecover.models.read.load import Checkpoint, read_checkpoint
+from edgerecover.models.name.recognise import recognise, recognise_narrower
+from edgerecover.models.read.records import printable
+from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.build.transformers_folders import with_module_names
+from edgerecover.models.build.whole_modules import WholeModule
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MAX_GROWTH, _MAX_GROWTH_FREE = 64, 16_000_000
+"""A card may describe a network of so many times the values that the file holds, and these more."""
+
+_NUM_CLASSES_SHOWN = 4
+
+
+def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = False) -> ModelSpec:
+    """`spec` with what a trusted pickle, cards, the checkpoint's keys and a library's own weights can add.
+
+    In this order, what is first wins: what the user said; the module itself, with `trust_pickle`; the card beside
+    the weights; exact keys and shapes; the name that a training script left, when the keys are those of it; the keys
+    of a wider network.
+
+    Raises:
+        BadInputError: the card is of something else than an image classifier, or of another network.
+        MissingError: the card is of a library that is not installed.
+    """
+    if spec.architecture is None and trust_pickle:
+        spec = with_module(spec, checkpoint)
+    spec = with_card(spec, checkpoint)
+    if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
+    if spec.architecture is None and (named := _named(checkpoint)):
+        spec = replace(spec, architecture=named, architecture_source="named in the file")
+    if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
+        spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
+    own = checkpoint.card
+    if spec.classes is None and own and own.classes:
+        spec = replace(spec, classes=own.classes, classes_source=own.source)
+    return _with_input(spec, next((card for card in (spec.card, own) if card and card.input), None))
+
+
+def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
+    """`spec` with the input of a card, and what that leaves open from the library's own weights."""
+    if spec.input is not None or spec.architecture is None:
+        return spec
+    library = f"{library_of(spec.architecture)}'s own weights"
+    if card is None or card.input is None:
+        usual = default_input(spec.architecture)
+        return replace(spec, input=usual, input_source=library) if usual else spec
+    usual = None if card.input.is_whole else default_input(spec.architecture)
+    joined = card.input.completed(usual)
+    if joined is None:
+        return spec
+    rest = f", and {library}" if usual else ""
+    return replace(spec, input=joined, input_source=f"{card.input_source}{rest}")
+
+
+# --- cards --------------------------------------------------------------------------------------------------
+
+
+def with_card(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """`spec` with the architecture, its options and the classes of its card; without a card that is another file's.
+
+    Raises:
+        BadInputError, MissingError: as `completed`.
+    """
+    card = spec.card
+    if card is None or card.architecture is None:
+        return spec
+    if spec.architecture is None:
+        if not _describes(card, checkpoint):
+            return replace(spec, card=None)
+        source, folder = card.source, card.base_dir
+        spec = replace(spec, architecture=card.architecture, architecture_source=source, base_dir=folder)
+    is_its_architecture = _names_one(spec, card)
+    if not is_its_architecture and not _is_beside(card, checkpoint):
+        return replace(spec, card=None)
+    if is_its_architecture:
+        spec = replace(spec, options=card.options)
+    if spec.classes is None and card.classes:
+        spec = replace(spec, classes=card.classes, classes_source=CARD_FILE)
+    return spec
+
+
+def _describes(card: Card, checkpoint: Checkpoint) -> bool:
+    """Whether a card is of this file: the libraries' own name for it, or the same keys, say so.
+
+    Raises:
+        BadInputError, MissingError: it is by its name, and the network cannot be built.
+    """
+    assert card.architecture is not None
+    try:
+        network = _without_storage(card.architecture, card.base_dir, card.options)
+        _refuse_much_larger(card, network, checkpoint)
+    except (BadInputError, MissingError):
+        if _is_beside(card, checkpoint):
+            raise
+        return False
+    if _is_beside(card, checkpoint):
+        return True
+    keys = _keys(network.state_dict())
+    folder = transformers_folder(card.architecture, card.base_dir)
+    return keys == _keys(with_module_names(folder, checkpoint.tensors) if folder else checkpoint.tensors)
+
+
+def _is_beside(card: Card, checkpoint: Checkpoint) -> bool:
+    """Whether a library would take the file for the weights that the card is of."""
+    folder = home_of(checkpoint.path).resolve()
+    return is_usual_name(checkpoint.path) and any(path.parent.resolve() == folder for path in card.files)
+
+
+def _refuse_much_larger(card: Card, network: nn.Module, checkpoint: Checkpoint) -> None:
+    num_described = sum(parameter.numel() for parameter in network.parameters())
+    num_held = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    if num_described > _MAX_GROWTH * num_held + _MAX_GROWTH_FREE:
+        raise BadInputError(
+            f"{checkpoint.path}: holds {num_held:,} values, {card.source} describes a network of {num_described:,}",
+            hint="name the network that the weights are of with --arch",
+        )
+
+
+def _without_storage(architecture: str, base_dir: Path, options: Mapping[str, Any]) -> nn.Module:
+    import torch
+
+    with torch.device("meta"):  # a small file may describe a network of gigabytes
+        return build(architecture, base_dir, None, None, options)
+
+
+def _names_one(spec: ModelSpec, card: Card) -> bool:
+    """Whether both name the same folder, or the same network of timm, whose names may end with a dot and a tag."""
+    own = transformers_folder(spec.architecture, spec.base_dir)
+    its = transformers_folder(card.architecture, card.base_dir)
+    if own and its:
+        return own.resolve() == its.resolve()
+    return (spec.architecture or "").partition(".")[0] == (card.architecture or "").partition(".")[0]
+
+
+# --- modules, and names in the file ---------------------------------------------------------------------------
+
+
+def with_module(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """`spec` with the checkpoint's own module as its architecture, or else the teacher's; as it is if both are none."""
+    whole = _whole_module(checkpoint, spec)
+    if whole is None:
+        return spec
+    name = f"pickle:{printable(whole.class_name)}"
+    return replace(spec, architecture=name, architecture_source="--trust-pickle", module=whole)
+
+
+def no_architecture(checkpoint: Checkpoint) -> BadInputError:
+    """What to say when nothing tells how to build the network."""
+    hint = 'name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"'
+    if not checkpoint.classes:
+        named = f"; the file calls it {checkpoint.arch}" if checkpoint.arch else ""
+        return BadInputError(
+            f"{checkpoint.path}: no architecture is named for it, and it is none of torchvision's classifiers{named}",
+            hint=hint,
+        )
+    classes = [name for name in checkpoint.classes if not name.startswith("torch.nn.")] or list(checkpoint.classes)
+    shown = ", ".join(classes[:_NUM_CLASSES_SHOWN])
+    more = len(classes) - _NUM_CLASSES_SHOWN
+    return BadInputError(
+        f"{checkpoint.path}: is a whole module, whose classes were not imported, because unpickling can run any code: "
+        f"{shown}{f' and {more} more' if more > 0 else ''}",
+        hint=f"{hint}; or, if you trust whoever made the file, let it run with --trust-pickle",
+    )
+
+
+def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None:
+    """The pickled module that can serve as the architecture: the model's, else the teacher's."""
+    candidate = checkpoint
+    if not checkpoint.classes and spec.teacher_path is not None and spec.teacher_path.is_file():
+        candidate = read_checkpoint(spec.teacher_path)
+    return WholeModule(candidate.path, candidate.under, candidate.classes[0]) if candidate.classes else None
+
+
+def _named(checkpoint: Checkpoint) -> str | None:
+    """The library's classifier of the name in the file, when it has the checkpoint's keys."""
+    for library in LIBRARIES if checkpoint.arch else ():
+        name = f"{library}:{checkpoint.arch}"
+        try:
+            network = _without_storage(name, Path(), {})
+        except (BadInputError, MissingError):
+            continue
+        if _keys(network.state_dict()) == _keys(checkpoint.tensors):
+            return name
+    return None
+
+
+def _keys(state: Mapping[str, object]) -> set[str]:
+    return {key for key in state if not key.endswith("num_batches_tracked")}

@@ -1,0 +1,80 @@
+"""What to do about a checkpoint that does not fit its architecture: the hint that fits the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from edgerecover.models.read.records import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STATISTICS = ("running_mean", "running_var")
+_COUNTER = "num_batches_tracked"
+_MAX_PREFIXES = 3
+
+
+def hint_of_misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], flag: str) -> str:
+    """What to change.
+
+    Args:
+        wanted: the network's state_dict.
+        tensors: the checkpoint's.
+        flag: names the architecture on the command line.
+    """
+    missing = [key for key in wanted if key not in tensors and not key.endswith(_COUNTER)]
+    unknown = [key for key in tensors if key not in wanted]
+    if missing and not unknown and all(key.endswith(_STATISTICS) for key in missing):
+        return (
+            "running statistics of batch norm are buffers: save model.state_dict(), which has them, "
+            "and not the parameters alone"
+        )
+    if prefixes := fitting_prefixes(wanted, tensors):
+        which = " and ".join(f"'{printable(prefix)}'" for prefix in prefixes)
+        those = "those" if len(prefixes) == 1 else "the ones that are meant"
+        first = printable(prefixes[0])
+        return (
+            f'the keys under {which} fit it: save {those} alone: torch.save({{k.removeprefix("{first}"): v '
+            f'for k, v in state.items() if k.startswith("{first}")}}, "model.pt")'
+        )
+    if not missing and not unknown and (outputs := _outputs(wanted, tensors)):
+        in_file, in_network = outputs
+        return (
+            f"its last layer gives {in_file} outputs in the file and {in_network} in the network: let the factory take "
+            f"num_classes, which is then given, or build {in_file}"
+        )
+    return f"name the architecture that the checkpoint was trained with ({flag} or model.toml)"
+
+
+def fitting_prefixes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Prefixes, at most three, under which the checkpoint has every tensor of the network in its shape."""
+    keys = [key for key in wanted if not key.endswith(_COUNTER)]
+    if not keys:
+        return []
+    candidates = [key.removesuffix(keys[0]) for key in tensors if key.endswith(f".{keys[0]}")]
+    fitting = [
+        prefix
+        for prefix in candidates
+        if all(prefix + key in tensors and tensors[prefix + key].shape == wanted[key].shape for key in keys)
+    ]
+    return fitting[:_MAX_PREFIXES]
+
+
+def shared_prefix(keys: Collection[str]) -> str:
+    """What all keys have in common, up to their last common dot."""
+    if not keys:
+        return ""
+    first, last = min(keys), max(keys)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:length].rpartition(".")[0] + "." if "." in first[:length] else ""
+
+
+def _outputs(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Of a layer that alone differs, and in its first side alone: outputs in the checkpoint, and in the network."""
+    pairs = [(key, tensors[key].shape, wanted[key].shape) for key in wanted if key in tensors]
+    other = [(key, shape, own) for key, shape, own in pairs if shape != own]
+    if len({key.rpartition(".")[0] for key, _, _ in other}) != 1 or any(s[1:] != own[1:] for _, s, own in other):
+        return None
+    _, shape, own = other[0]
+    return (int(shape[0]), int(own[0])) if len(shape) and len(own) else None

@@ -1,0 +1,264 @@
+"""One checkpoint in its architecture, its layers as narrow as its tensors, and K from a forward pass.
+
+Shapes: N images, C channels, H×W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+from edgerecover.models.build.architectures import build, load_into, mismatch
+from edgerecover.models.build.completion import no_architecture
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.name.libraries import classifier_key, transformers_folder
+from edgerecover.models.read.load import Checkpoint
+from edgerecover.models.build.misfits import fitting_prefixes, shared_prefix
+from edgerecover.models.name.recognise import num_torchvision_classes, without_auxiliary_heads
+from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.build.transformers_folders import with_module_names
+from edgerecover.models.build.whole_modules import load_module
+from edgerecover.models.build.widths import failing_layer, narrow_to
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+_MAX_SHOWN = 4
+_WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint in its architecture."""
+
+    checkpoint: Checkpoint
+    """With its keys as the network spells them."""
+    network: nn.Module
+    dense: nn.Module | None
+    """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
+
+
+def required_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
+    """The architecture that was named or recognised.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    if spec.architecture is None:
+        raise no_architecture(checkpoint)
+    return spec.architecture
+
+
+def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> Opened:
+    """The network with the checkpoint's weights, its layers as narrow as these.
+
+    Args:
+        checkpoint: any.
+        spec: how to open it.
+        role: `"teacher "` where messages should say so.
+
+    Raises:
+        BadInputError: no architecture is named, it cannot be built, or the checkpoint does not fit it.
+    """
+    architecture = required_architecture(checkpoint, spec)
+    guess = _guessed_num_classes(checkpoint, spec, architecture)
+    network = _built(spec, architecture, guess)
+    fitted = fitted_keys(checkpoint, network, spec)
+    if guess is not None and mismatch(network, fitted.tensors):
+        # The guess was wrong, or the factory's own default is right: let it be the judge.
+        default = _built(spec, architecture, None)
+        if not mismatch(default, fitted.tensors):
+            network = default
+    what = f"{role}{checkpoint.path} ({architecture})"
+    dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
+    load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
+    if spec.input is not None:
+        from edgerecover.models.network.several_outputs import return_logits
+
+        for one in (network, dense):
+            if one is not None:
+                return_logits(one.eval(), example_images(spec.input, 2))
+    return Opened(fitted, network.eval(), dense)
+
+
+def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
+    import torch
+
+    network = (
+        load_module(spec.module)
+        if spec.module
+        else build(architecture, spec.base_dir, num_classes, spec.input, spec.options)
+    )
+    scripted = [name for name, part in network.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        what = f"its part {scripted[0]!r}" if scripted[0] else "what it makes"
+        raise BadInputError(
+            f"{architecture}: {what} is a ScriptModule, whose layers can be neither observed nor trained",
+            hint="let the factory return the nn.Module itself, without torch.jit.script or torch.jit.trace",
+        )
+    return network
+
+
+def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
+    """Make the layers as narrow as a channel-pruned checkpoint's; returns the network as it was, None if it is still.
+
+    Raises:
+        BadInputError: the narrower layers do not fit together.
+    """
+    differences, dense = mismatch(network, checkpoint.tensors), copy.deepcopy(network).eval()
+    if input is None or not narrow_to(network, checkpoint.tensors):
+        return None
+    if failure := failing_layer(network.eval(), input.shape):
+        name, error = failure
+        raise BadInputError(
+            f"{what}: the checkpoint does not fit the architecture\n{differences}\n"
+            f"  nor does it fit as a channel-pruned one: the forward pass fails at {name or 'the top'} ({error})",
+            hint="name the architecture that the checkpoint was trained with (--arch or model.toml)",
+        )
+    return dense
+
+
+def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
+    """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
+    if architecture.startswith("torchvision:"):
+        return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
+    if (key := classifier_key(architecture)) and key in checkpoint.tensors:
+        return checkpoint.tensors[key].shape[0]
+    if spec.classes:
+        return len(spec.classes)
+    sizes = [tensor.shape[0] for tensor in checkpoint.tensors.values() if tensor.dim() >= 2]
+    return int(sizes[-1]) if sizes else None
+
+
+def fitted_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Checkpoint:
+    """Spell keys as the network does, and drop what only training and tools use.
+
+    A file of transformers is given the names of the library's modules.
+
+    Raises:
+        BadInputError: the weights cannot be had without something that the network does not have.
+    """
+    keys = network.state_dict().keys()
+    if folder := transformers_folder(spec.architecture, spec.base_dir):
+        checkpoint = _with_module_names(checkpoint, folder)
+    # TorchScript keeps buffers that state_dict() leaves out.
+    checkpoint = checkpoint.without({name for name, _ in network.named_buffers() if name not in keys})
+    for start in range(len(checkpoint.prefixes)):
+        prefix = "".join(checkpoint.prefixes[start:])
+        if keys and all(key.startswith(prefix) for key in keys):
+            return checkpoint.with_prefix(prefix).as_spelled(keys)
+    checkpoint = _under_its_prefix(checkpoint, network).as_spelled(keys)
+    if spec.architecture not in _WITH_AUXILIARY_HEADS:
+        return checkpoint
+    return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
+
+
+def _under_its_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
+    """Less a prefix that all keys share ("backbone."), or with the network's own, where every tensor then fits."""
+    wanted, shared = network.state_dict(), shared_prefix(checkpoint.tensors)
+    if shared and shared in fitting_prefixes(wanted, checkpoint.tensors):
+        return checkpoint.without_prefix(shared)
+    own = shared_prefix(wanted)
+    if own and not mismatch(network, {own + key: tensor for key, tensor in checkpoint.tensors.items()}):
+        return checkpoint.with_prefix(own)
+    return checkpoint
+
+
+def _with_module_names(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    import torch
+
+    tensors = with_module_names(folder, checkpoint.tensors)
+    if tensors.keys() == checkpoint.tensors.keys():
+        return checkpoint
+    kept = {key: checkpoint.masks.get(key, torch.ones_like(tensor)) for key, tensor in checkpoint.tensors.items()}
+    masks = {name: mask != 0 for name, mask in with_module_names(folder, kept).items()} if checkpoint.masks else {}
+    dense = checkpoint.dense_tensors
+    return replace(
+        checkpoint,
+        tensors=tensors,
+        masks={name: mask for name, mask in masks.items() if not bool(mask.all())},
+        dense_tensors=with_module_names(folder, dense) if dense else None,
+    )
+
+
+def _hint_of_output(output: object) -> str:
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return "a classifier gives one row of logits for each image: name a factory whose network ends so in eval mode"
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    where = next((i for i, part in enumerate(parts) if isinstance(part, torch.Tensor) and part.dim() == 2), None)
+    if where is None:
+        return "name a factory whose network returns the logits alone in eval mode"
+    key = repr(list(output)[where]) if isinstance(output, dict) else where
+    return (
+        f"name a factory whose network returns the logits alone in eval mode: a module that wraps yours and returns "
+        f"output[{key}], which has the shape of logits"
+    )
+
+
+def _hint_of_failure(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, TypeError) and "required positional argument" in text:
+        return "a network is given images alone: give what else its forward takes a default, or wrap it in a module"
+    if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
+        return "networks are opened on the CPU: let the forward use x.device where it names a device"
+    return "check the input's shape [C, H, W] (--input-shape or model.toml)"
+
+
+def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
+    """K, from the logits of two images.
+
+    Raises:
+        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the class
+            names'.
+    """
+    import torch
+
+    what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    try:
+        with torch.no_grad():
+            logits_NK = network(example_images(input, 2))
+    except Exception as error:  # the user's network raises anything
+        raise BadInputError(
+            f"{what}: the forward pass failed with {type(error).__name__}: {error}",
+            hint=_hint_of_failure(error),
+        ) from error
+    if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
+        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)
+        raise BadInputError(
+            f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
+            hint=_hint_of_output(logits_NK),
+        )
+    if not bool(logits_NK.isfinite().all()):
+        raise BadInputError(
+            f"{what}: the logits of two images are NaN or infinite",
+            hint="check mean and std (--mean and --std, or model.toml), and that this is the last good checkpoint",
+        )
+    num_classes = logits_NK.shape[1]
+    if num_classes < 2:
+        raise BadInputError(
+            f"{what}: a single logit comes out, and one class leaves nothing to decide",
+            hint="a binary classifier needs two logits: let its factory append a layer that turns x into [0, x]",
+        )
+    if spec.classes and len(spec.classes) != num_classes:
+        raise BadInputError(
+            f"{what}: {num_classes} classes come out, but {spec.classes_source} names {len(spec.classes)}",
+            hint="name the classes right in `classes` of model.toml beside it, which wins",
+        )
+    return num_classes
+
+
+def _kinds(returned: object) -> str:
+    """What a network returned instead of a tensor, with the shapes in it."""
+    name = type(returned).__name__
+    if not isinstance(returned, tuple | list):
+        return name
+    shapes = (list(one.shape) if hasattr(one, "shape") else type(one).__name__ for one in returned[:_MAX_SHOWN])
+    return f"{name} of {', '.join(map(str, shapes))}"

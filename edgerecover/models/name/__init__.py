@@ -1,0 +1,1 @@
+"""Which network a file is for: what its user says, what its names and shapes tell, and whom to trust."""

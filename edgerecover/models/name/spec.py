@@ -1,0 +1,192 @@
+"""What the user said about a checkpoint, by flags and by the TOML file beside it, before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import InputSpec, Stated
+from edgerecover.models.name.libraries import library_of, transformers_folder
+from edgerecover.models.name.trust import require_trust
+from edgerecover.models.read.cards import Card, read_card
+from edgerecover.models.read.folders import home_of, weights_in
+
+if TYPE_CHECKING:
+    from edgerecover.config import ModelFile
+    from edgerecover.models.build.whole_modules import WholeModule
+
+MODEL_FILE = "model.toml"
+
+UNKNOWN = "unknown"
+
+INPUT_FLAGS = "--input-shape"
+"""The `input_source` of an input that flags describe."""
+
+_OWN_CODE = "edgerecover.demo.network"
+"""The demo's network is edgerecover's own code: whoever runs edgerecover trusts it already."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to open a checkpoint; None where neither a flag nor a file says."""
+
+    architecture: str | None
+    architecture_source: str
+    """"--arch", the name of the TOML file, or "unknown"."""
+    base_dir: Path
+    """What the file in `architecture` is relative to."""
+    teacher_path: Path | None
+    input: InputSpec | None
+    input_source: str
+    """"--input-shape", the name of the TOML file, or "unknown"."""
+    classes: tuple[str, ...] | None
+    module: WholeModule | None = None
+    """The trusted pickle whose own module is the network."""
+    toml_path: Path | None = None
+    """The TOML file that says it."""
+    teacher_architecture: str | None = None
+    """Where the teacher's differs: `teacher_architecture` of the TOML file."""
+    card: Card | None = None
+    """What the `config.json` beside the weights says, where it is timm's or transformers'."""
+    classes_source: str = UNKNOWN
+    """Who names the classes."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What timm's network is built with, beside its number of classes and its input."""
+
+
+def resolve(
+    model_path: Path,
+    *,
+    arch: str | None,
+    teacher: Path | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+) -> ModelSpec:
+    """Join flags and the TOML file beside the checkpoint; flags win. What a card says is put beside them.
+
+    `dense.toml` beside `dense.pt` wins over `model.toml`. Python that only the file names must be trusted; an
+    architecture typed by the user (`arch`, relative to the working directory) is the user's own word.
+
+    Raises:
+        BadInputError: a TOML file that is wrong, or that names Python code in a folder the user has not trusted.
+    """
+    model_path = weights_in(model_path)
+    home, toml_path = home_of(model_path), _model_file_beside(model_path)
+    file = _read(toml_path)
+    name = toml_path.name if toml_path else UNKNOWN
+    if not arch and file.architecture and toml_path:
+        _require_trust(file.architecture, toml_path, trust_code)
+    given_input = file.input.to_spec() if file.input else None
+    given_teacher = teacher or (home / file.teacher if file.teacher else None)
+    architecture, base_dir = arch or file.architecture, Path.cwd() if arch else home
+    return ModelSpec(
+        architecture=architecture,
+        architecture_source="--arch" if arch else name if file.architecture else UNKNOWN,
+        base_dir=base_dir,
+        teacher_path=weights_in(given_teacher) if given_teacher else None,
+        input=input_flags or given_input,
+        input_source=INPUT_FLAGS if input_flags else name if given_input else UNKNOWN,
+        classes=file.classes,
+        classes_source=name if file.classes else UNKNOWN,
+        toml_path=toml_path,
+        teacher_architecture=file.teacher_architecture,
+        card=read_card(transformers_folder(architecture, base_dir) or home),
+    )
+
+
+def stated(model_path: Path) -> Stated:
+    """Licence and card that the TOML file beside a checkpoint states.
+
+    Raises:
+        BadInputError: the file is wrong.
+    """
+    return _read(_model_file_beside(weights_in(model_path))).stated()
+
+
+def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code: bool) -> ModelSpec:
+    """What is said about the teacher alone: its architecture, where it is not the student's, and its input.
+
+    `teacher_arch` (relative to the working directory) wins over `teacher_architecture` in the student's TOML file,
+    and that over `dense.toml` beside `dense.pt`. A `model.toml` beside a teacher in another folder may be about any
+    checkpoint there: see `resolve_neighbour`.
+
+    Raises:
+        BadInputError: as `resolve`.
+    """
+    own_toml = _existing(student.teacher_path.with_suffix(".toml")) if student.teacher_path else None
+    own_toml = own_toml if own_toml != student.toml_path else None
+    own = _read(own_toml)
+    if teacher_arch:
+        architecture, source, base_dir = teacher_arch, "--teacher-arch", Path.cwd()
+    elif student.teacher_architecture and student.toml_path:
+        architecture, source = student.teacher_architecture, student.toml_path.name
+        base_dir = student.toml_path.parent
+        _require_trust(architecture, student.toml_path, trust_code)
+    elif own.architecture and own_toml:
+        architecture, source, base_dir = own.architecture, own_toml.name, own_toml.parent
+        _require_trust(architecture, own_toml, trust_code)
+    else:
+        architecture, source, base_dir = None, UNKNOWN, student.base_dir
+    return ModelSpec(
+        architecture=architecture,
+        architecture_source=source,
+        base_dir=base_dir,
+        teacher_path=student.teacher_path,
+        input=own.input.to_spec() if own.input else None,
+        input_source=own_toml.name if own_toml and own.input else UNKNOWN,
+        classes=student.classes,
+        classes_source=student.classes_source,
+        toml_path=own_toml,
+        card=_card_of_teacher(student, architecture, base_dir),
+    )
+
+
+def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: bool) -> ModelSpec | None:
+    """What the `model.toml` of a teacher in another folder says of its architecture; None when it says nothing.
+
+    Raises:
+        BadInputError: as `resolve`.
+    """
+    toml_path = _existing(home_of(teacher.teacher_path) / MODEL_FILE) if teacher.teacher_path else None
+    architecture = _read(toml_path).architecture
+    if toml_path is None or architecture is None or toml_path == student.toml_path:
+        return None
+    _require_trust(architecture, toml_path, trust_code)
+    return replace(
+        teacher,
+        architecture=architecture,
+        architecture_source=f"{MODEL_FILE} beside it",
+        base_dir=toml_path.parent,
+        toml_path=toml_path,
+    )
+
+
+def _card_of_teacher(student: ModelSpec, architecture: str | None, base_dir: Path) -> Card | None:
+    path = student.teacher_path
+    folder = transformers_folder(architecture, base_dir) or (home_of(path) if path else None)
+    return read_card(folder) if folder else None
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _model_file_beside(model_path: Path) -> Path | None:
+    candidates = (model_path.with_suffix(".toml"), home_of(model_path) / MODEL_FILE)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(toml_path: Path | None) -> ModelFile:
+    from edgerecover.config import ModelFile, parse, read_toml
+
+    return parse(ModelFile, read_toml(toml_path), toml_path) if toml_path else ModelFile()
+
+
+def _require_trust(architecture: str, toml_path: Path, trust_code: bool) -> None:
+    """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
+    where = architecture.rpartition(":")[0]
+    if trust_code or not where or library_of(architecture) or where == _OWN_CODE:
+        return
+    require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

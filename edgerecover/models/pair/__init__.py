@@ -1,0 +1,1 @@
+"""A student with its teacher: the door to everything that needs networks."""

@@ -1,0 +1,356 @@
+"""The door for everything that needs networks: from paths and flags to a checked teacher and student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
+from edgerecover.errors import BadInputError
+from edgerecover.models.build.completion import completed
+from edgerecover.models.build.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
+from edgerecover.models.name.libraries import default_input
+from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.network.uses import uses_of, warning_of
+from edgerecover.models.onnx.file import is_onnx, read_onnx
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
+from edgerecover.models.pair.facts import as_narrower, facts_of
+from edgerecover.models.pair.masks import masks_of
+from edgerecover.models.pair.teacher import Teacher, open_teacher, other_classes, teacher_checkpoint, wider_module
+from edgerecover.models.read.folders import is_usual_name, weights_in
+from edgerecover.models.read.formats import Container, detect
+from edgerecover.models.read.load import Checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+_MOST_NAMED = 3
+"""Of layers, in a warning."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """A teacher and a student that belong together, both float32, on the CPU and in eval mode.
+
+    They give logits, also where they end in softmax or sigmoids: `outputs.as_it_is` has what they put out themselves.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    masks: dict[str, Tensor]
+    """bool, by parameter name, True where the student's weight is kept: of any parameter that has zeros, one of one
+    dimension too (`masks.masks_of`)."""
+    input: InputSpec
+    num_classes: int
+    classes: tuple[str, ...] | None
+    architecture: str
+    student_facts: ModelFacts
+    teacher_facts: ModelFacts
+    warnings: tuple[str, ...]
+    """What the user should know although the run can go on."""
+    channels: ChannelMap = SAME_CHANNELS
+    """The teacher's channels that a channel-pruned student kept."""
+
+    @property
+    def same_architecture(self) -> bool:
+        """The student is the teacher with zeros or fewer channels; else layers cannot be compared one by one."""
+        return self.channels.related
+
+
+def inspect(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> ModelFacts:
+    """Find out what a checkpoint or an ONNX file holds. Without a known architecture, its weights alone are looked at.
+
+    Raises:
+        BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
+    """
+    model_path = weights_in(model_path)
+    if is_onnx(model_path) or detect(model_path) is Container.ONNX:
+        return read_onnx(model_path).facts
+    checkpoint = read_checkpoint(model_path)
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    if spec.architecture is None:
+        return facts_of(checkpoint, spec, None, num_classes=None)
+    opened = open_checkpoint(checkpoint, spec)
+    num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
+    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
+    if taught.teacher_path is None or said.toml_path is None:
+        return facts
+    its_architecture = f" ({taught.architecture})" if taught.architecture else ""
+    named = f"{taught.teacher_path.name}{its_architecture}, named by {said.toml_path.name}"
+    return replace(facts, teacher_named=named)
+
+
+def open_models(
+    model_path: Path,
+    *,
+    arch: str | None,
+    teacher: Path | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    will_prune: bool,
+    teacher_arch: str | None = None,
+    trust_pickle: bool = False,
+) -> Models:
+    """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
+
+    Args:
+        model_path: the student's checkpoint.
+        arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
+        teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
+        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
+        trust_code: Python that the TOML file names may run without a trust record.
+        will_prune: the caller prunes the student, so a dense model is its own teacher.
+        teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
+        trust_pickle: whole modules may really be unpickled, which runs code that their files name.
+
+    Raises:
+        BadInputError: anything about the files that keeps them from being recovered; the message says which.
+    """
+    checkpoint = read_checkpoint(weights_in(model_path))
+    said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
+    taught = resolve_teacher(said, teacher_arch=teacher_arch, trust_code=trust_code)
+    spec = completed(_with_teachers_input(said, taught), checkpoint, trust_pickle=trust_pickle)
+    spec, input = _with_input(spec, taught, checkpoint)
+    student = open_checkpoint(checkpoint, spec)
+    if trust_pickle and spec.teacher_path is not None and student.dense is None:
+        student = replace(student, dense=wider_module(spec.teacher_path, student.network))
+    num_classes = checked_num_classes(student.network, input, spec)
+    student_facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
+    its_checkpoint = teacher_checkpoint(student.checkpoint, spec, student_facts.sparsity, will_prune)
+    found = open_teacher(
+        its_checkpoint, taught, student, spec, num_classes, trust_code=trust_code, trust_pickle=trust_pickle
+    )
+    teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
+    if teacher_classes != num_classes:
+        raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
+    channels = _channels(student, found, input)
+    if channels.related and not found.same_architecture:
+        student_facts = as_narrower(student_facts, student.network, found.opened.network)
+    masks = masks_of(student.network, student.checkpoint.masks, found.opened.network)
+    lost = warning_of(uses_of(student.network, masks, input.shape))
+    teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
+    for network in (student.network, found.opened.network):
+        _read_as_logits(network, input)
+    return Models(
+        student=student.network,
+        teacher=found.opened.network,
+        masks=masks,
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        architecture=required_architecture(checkpoint, spec),
+        student_facts=student_facts,
+        teacher_facts=teacher_facts,
+        warnings=(
+            *(doubt.text for doubt in student.checkpoint.doubts),
+            *_warnings(student_facts, teacher_facts, same_architecture=channels.related),
+            *_unused_statistics(found.opened.network),
+            *([lost] if lost else []),
+        ),
+        channels=channels,
+    )
+
+
+def open_network(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> tuple[nn.Module, InputSpec | None]:
+    """Open one checkpoint in its architecture, and say what its input looks like where that is known.
+
+    Raises:
+        BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
+    """
+    checkpoint = read_checkpoint(weights_in(model_path))
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    return open_checkpoint(checkpoint, spec).network, spec.input
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One network and all that has to be known to show it images."""
+
+    network: nn.Module
+    """float32, on the CPU, in eval mode; it gives logits, as in `Models`."""
+    masks: dict[str, Tensor]
+    """As in `Models`."""
+    input: InputSpec
+    num_classes: int
+    classes: tuple[str, ...] | None
+    facts: ModelFacts
+
+
+def open_classifier(
+    model_path: Path,
+    *,
+    arch: str | None,
+    input_flags: InputSpec | None,
+    trust_code: bool,
+    trust_pickle: bool = False,
+    belongs_to: Path | None = None,
+    is_teacher: bool = False,
+    teacher: nn.Module | None = None,
+) -> Classifier:
+    """Open one checkpoint whose input must be known.
+
+    Args:
+        model_path: the checkpoint.
+        arch: relative to the working directory; None: a TOML file says, or keys and shapes tell.
+        input_flags: the input that flags describe; None: a TOML file or the architecture's own weights say.
+        trust_code: Python that a TOML file names may run without a trust record.
+        belongs_to: a file whose TOML file says what that beside the checkpoint does not.
+        is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
+        teacher: of a student, its dense network, where that is known.
+
+    Raises:
+        BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
+    """
+    checkpoint = read_checkpoint(weights_in(model_path))
+    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    if belongs_to is not None:
+        other = resolve(belongs_to, arch=arch, teacher=model_path, input_flags=input_flags, trust_code=trust_code)
+        taught = resolve_teacher(other, teacher_arch=None, trust_code=trust_code)
+        if is_teacher and taught.architecture and not arch:
+            said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
+        said = _filled(said, other)
+    spec, input = _with_input(completed(said, checkpoint, trust_pickle=trust_pickle), said, checkpoint)
+    opened = open_checkpoint(checkpoint, spec)
+    num_classes = checked_num_classes(opened.network, input, spec)
+    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    _read_as_logits(opened.network, input)
+    return Classifier(
+        network=opened.network,
+        masks=masks_of(opened.network, opened.checkpoint.masks, teacher),
+        input=input,
+        num_classes=num_classes,
+        classes=spec.classes,
+        facts=facts,
+    )
+
+
+def _read_as_logits(network: nn.Module, input: InputSpec) -> None:
+    from edgerecover.models.network.outputs import outputs_of, read_as_logits
+
+    read_as_logits(network, outputs_of(network, example_images(input, 4)))
+
+
+def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+    """`spec` with what only `other` says."""
+    if spec.architecture is None:
+        spec = replace(
+            spec,
+            architecture=other.architecture,
+            architecture_source=other.architecture_source,
+            base_dir=other.base_dir,
+        )
+    if spec.input is None:
+        spec = replace(spec, input=other.input, input_source=other.input_source)
+    if spec.classes is None:
+        spec = replace(spec, classes=other.classes, classes_source=other.classes_source)
+    return spec if spec.card else replace(spec, card=other.card)
+
+
+# --- what teacher and student share ---------------------------------------------------------------------
+
+
+def _with_teachers_input(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
+    """Both see the same images, so what is said of the teacher's input holds for the student's."""
+    if said.input_source == INPUT_FLAGS:
+        return said
+    if taught.input is None:
+        return _with_teachers_card(said, taught)
+    if said.input is not None and said.input != taught.input:
+        raise _different_inputs((said.input_source, said.input), (taught.input_source, taught.input))
+    return replace(said, input=taught.input, input_source=taught.input_source)
+
+
+def _with_teachers_card(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
+    """`said` with what the card in the teacher's folder says, where nothing else does."""
+    card = taught.card
+    if card is None or taught.teacher_path is None or not is_usual_name(taught.teacher_path):
+        return said
+    its = card.input.completed(None) if card.input else None
+    own = said.card.input.completed(None) if said.card and said.card.input else None
+    if said.input is None and own and its and own != its:
+        assert said.card is not None
+        raise _different_inputs(
+            (f"{said.card.input_source} beside the student", own), (f"{card.input_source} beside the teacher", its)
+        )
+    source = f"{card.input_source} of the teacher"
+    if said.input is None and own is None and its:
+        said = replace(said, input=its, input_source=source)
+    theirs = replace(card, source=f"{card.source} of the teacher", input_source=source)
+    return said if said.card or said.architecture else replace(said, card=theirs)
+
+
+def _different_inputs(student: tuple[str, InputSpec], teacher: tuple[str, InputSpec]) -> BadInputError:
+    return BadInputError(
+        f"teacher and student take different inputs: {student[0]} says {student[1]}, {teacher[0]} {teacher[1]}",
+        hint="both are shown the same images: correct one of the two, or give --input-shape, --mean and --std",
+    )
+
+
+def _with_input(spec: ModelSpec, taught: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:
+    required_architecture(checkpoint, spec)
+    if spec.input is None and taught.architecture and (usual := default_input(taught.architecture)):
+        spec = replace(spec, input=usual, input_source=f"{taught.architecture}, the teacher")
+    if spec.input is None:
+        example = checkpoint.example_shape
+        given = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
+        raise BadInputError(
+            f"{checkpoint.path}: what the network's input looks like is not known",
+            hint=f"give --input-shape{given}, or an [input] table with shape, mean and std in model.toml beside it",
+        )
+    return spec, spec.input
+
+
+def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
+    if not teacher.same_architecture:
+        return descent(teacher.opened.network, student.network, input.shape)
+    return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
+
+
+def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bool) -> tuple[str, ...]:
+    warnings = []
+    if not same_architecture:
+        warnings.append(
+            f"the student ({student.architecture}) is of another architecture than its teacher "
+            f"({teacher.architecture}, {teacher.architecture_source}): it learns from the teacher's outputs, and no "
+            "layer of it is repaired or fitted after the teacher's; what accuracy to expect on real images is not known"
+        )
+    if teacher.sparsity.pattern is not Pattern.DENSE:
+        warnings.append(
+            f"the teacher {Path(teacher.path).name} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
+            "recovery can only approach what it knows"
+        )
+    return tuple(warnings)
+
+
+def _unused_statistics(teacher: nn.Module) -> Iterator[str]:
+    from edgerecover.models.network.norms import unused_statistics_of
+
+    if names := unused_statistics_of(teacher):
+        first = ", ".join(name or "the network itself" for name in names[:_MOST_NAMED])
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield (
+            "running statistics are left out where a layer was not seen to normalise by them as batch norm does in "
+            f"eval mode: {first}{more} ({type(teacher.get_submodule(names[0])).__name__}). Dreams do not follow these, "
+            "and they are not repaired"
+        )

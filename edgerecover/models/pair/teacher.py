@@ -1,0 +1,201 @@
+"""The teacher of a student: which checkpoint it is, and in which architecture it opens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import Pattern, Sparsity
+from edgerecover.errors import BadInputError
+from edgerecover.models.build.architectures import load_into, mismatch
+from edgerecover.models.build.completion import with_card, with_module
+from edgerecover.models.build.opening import Opened, fitted_keys, open_checkpoint
+from edgerecover.models.build.whole_modules import WholeModule, load_module
+from edgerecover.models.build.widths import is_narrower
+from edgerecover.models.name.recognise import recognise
+from edgerecover.models.name.spec import ModelSpec, resolve_neighbour
+from edgerecover.models.read.load import Checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+_RECOGNISED = "recognised from keys and shapes"
+_HINT = (
+    "give the dense model that the student was pruned from; "
+    "or name the teacher's own architecture with --teacher-arch, to distil from it"
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, opened."""
+
+    opened: Opened
+    spec: ModelSpec
+    """Its own: with its architecture, and who named it."""
+    same_architecture: bool
+    """The student's checkpoint fits the same network, however it is spelled, perhaps with fewer channels."""
+
+
+def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
+    """The checkpoint given, the dense weights inside the student's, or the student's own when it is yet to be pruned.
+
+    Raises:
+        BadInputError: there is none of them, or the one given cannot be read.
+    """
+    path = spec.teacher_path
+    if path is not None and not _same_file(path, student.path):
+        if not path.exists():
+            raise BadInputError(f"teacher {path}: no such file", hint="correct --teacher, or teacher in model.toml")
+        return read_checkpoint(path)
+    if student.dense_tensors is not None:
+        return replace(student, tensors=student.dense_tensors, masks={}, dense_tensors=None)
+    is_dense = sparsity.pattern is Pattern.DENSE
+    if is_dense and will_prune:
+        return student
+    if is_dense and sparsity.zero_channels:
+        raise BadInputError(
+            f"{student.path}: {sparsity.zero_channels}, and no teacher is given",
+            hint="give the dense model with --teacher, or as teacher in model.toml",
+        )
+    if is_dense:
+        raise BadInputError(
+            f"{student.path}: the model is dense and no teacher is given, so there is nothing to recover",
+            hint="--pattern unstructured --sparsity 0.75 prunes it first, with itself as the teacher",
+        )
+    pruned = "whole channels" if sparsity.pattern is Pattern.CHANNEL else f"{sparsity.sparsity:.1%} of the weights"
+    raise BadInputError(
+        f"{student.path}: {pruned} are {'gone' if sparsity.pattern is Pattern.CHANNEL else 'zero'}, "
+        "no teacher is given, and the dense weights are not inside",
+        hint="give the dense model with --teacher, or as teacher in model.toml",
+    )
+
+
+def open_teacher(
+    checkpoint: Checkpoint,
+    said: ModelSpec,
+    student: Opened,
+    spec: ModelSpec,
+    num_classes: int,
+    *,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> Teacher:
+    """Open the teacher in the architecture that is said to be its own, or else in the student's.
+
+    Where it does not fit the student's, the `model.toml` beside it is asked, then its card, then its keys and shapes.
+
+    Args:
+        checkpoint: the teacher's.
+        said: of the teacher alone; see `resolve_teacher`.
+        student: opened.
+        spec: the student's, with its architecture and input.
+        num_classes: of the student.
+        trust_code: Python that a TOML file names may run without a trust record.
+        trust_pickle: a teacher that is a whole module may really be unpickled, to be its own architecture.
+
+    Raises:
+        BadInputError: it fits no architecture that was named or recognised; the message says how it differs.
+    """
+    is_its_own_file = not _same_file(checkpoint.path, student.checkpoint.path)
+    if is_its_own_file and said.architecture is not None:
+        return _opened_as(checkpoint, said, student, spec)
+    if said.architecture is not None and said.architecture_source == "--teacher-arch":
+        raise BadInputError(
+            f"--teacher-arch {said.architecture}: no teacher is given that it could be the architecture of",
+            hint="give its checkpoint with --teacher, or as teacher in model.toml",
+        )
+    assert spec.architecture is not None
+    network = copy.deepcopy(student.dense or student.network)
+    fitted = fitted_keys(checkpoint, network, spec)
+    if not mismatch(network, fitted.tensors):
+        load_into(network, fitted.tensors, what=f"teacher {checkpoint.path} ({spec.architecture})")
+        own = replace(spec, teacher_path=None, teacher_architecture=None)
+        return Teacher(Opened(fitted, network.eval(), None), own, same_architecture=True)
+    _refuse_other_classes(fitted, network, num_classes)
+    other = resolve_neighbour(spec, said, trust_code=trust_code)
+    other = other or _as_card_says(checkpoint, said)
+    other = other or (_as_module(checkpoint, said) if trust_pickle else None) or _recognised(checkpoint, said)
+    if other is None or other.architecture == spec.architecture:
+        raise BadInputError(
+            f"teacher {checkpoint.path}: is of another architecture, the student is {spec.architecture}\n"
+            f"{mismatch(network, fitted.tensors)}",
+            hint=_HINT,
+        )
+    return _opened_as(checkpoint, other, student, spec)
+
+
+def _opened_as(checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec) -> Teacher:
+    own = replace(said, input=spec.input, input_source=spec.input_source)
+    opened = open_checkpoint(checkpoint, own, role="teacher ")
+    same = opened.dense is None and _same_structure(opened.network, student.dense or student.network)
+    return Teacher(opened, own, same_architecture=same)
+
+
+def wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
+    """The teacher's own pickled module, really unpickled, where the student's has lost channels of it; else None.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    if not teacher_path.is_file():
+        return None
+    teacher = read_checkpoint(teacher_path)
+    if not teacher.classes or not is_narrower(student.state_dict(), teacher.tensors):
+        return None
+    return load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
+
+
+def _as_card_says(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+    found = with_card(replace(said, architecture=None, teacher_path=None), checkpoint)
+    return found if found.architecture else None
+
+
+def _as_module(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+    found = replace(said, architecture=None, teacher_path=None)
+    found = with_module(found, checkpoint)
+    return found if found.module else None
+
+
+def _recognised(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+    architecture = recognise(checkpoint.tensors)
+    return replace(said, architecture=architecture, architecture_source=_RECOGNISED) if architecture else None
+
+
+def _same_structure(a: nn.Module, b: nn.Module) -> bool:
+    """Of the same layers with the same shapes, whatever file defines them."""
+    shapes_a, shapes_b = ({key: tensor.shape for key, tensor in n.state_dict().items()} for n in (a, b))
+    return repr(a) == repr(b) and shapes_a == shapes_b
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, num_classes: int) -> None:
+    teacher_classes = _other_num_classes(teacher.tensors, student.state_dict(), num_classes)
+    if teacher_classes is not None:
+        raise other_classes(teacher.path, teacher_classes, num_classes)
+
+
+def other_classes(teacher: Path, teacher_classes: int, num_classes: int) -> BadInputError:
+    """The error that a teacher's K is not the student's."""
+    return BadInputError(
+        f"teacher {teacher}: tells {teacher_classes} classes apart, the student {num_classes}",
+        hint="recovery needs a teacher of the same classes: best the dense model that the student was pruned from",
+    )
+
+
+def _other_num_classes(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor], num_classes: int) -> int | None:
+    """Classes of a teacher that differs from the student in nothing but the output size of the last layer."""
+    differing = [key for key, tensor in student.items() if key in teacher and teacher[key].shape != tensor.shape]
+    sizes = {(student[key].shape[0], teacher[key].shape[0]) for key in differing}
+    same_otherwise = all(student[key].shape[1:] == teacher[key].shape[1:] for key in differing)
+    if same_otherwise and len(sizes) == 1:
+        student_size, teacher_size = sizes.pop()
+        return teacher_size if student_size == num_classes else None
+    return None

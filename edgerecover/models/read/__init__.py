@@ -1,0 +1,1 @@
+"""From a file to plain tensors by name, with nothing in it run."""

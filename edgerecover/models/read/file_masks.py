@@ -1,0 +1,325 @@
+"""Pruning masks as the field's tools keep them: which tensors are masks, of which weights, and both put together.
+
+A mask holds only 0 and 1; 1 keeps (`mask_shapes` says which weight it fits). Tools differ in how they spell its key,
+and in whether the weight beside it is masked already: it may hold the dense values still.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from edgerecover.models.read.mask_shapes import fit, is_binary, is_inverted, keep_the_smallest, places_of
+from edgerecover.models.read.records import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SPELLINGS = (
+    ("torch.nn.utils.prune", r"(?P<path>.*\.)?(?P<name>[^.]+)_mask", "{path}{name}_orig"),
+    ("NVIDIA Model Optimizer", r"(?P<path>.*\.)?_(?P<name>weight)_mask", "{path}{name}"),
+    ("apex ASP", r"(?P<path>.*\.)?__(?P<name>[^.]+)_mma_mask", "{path}{name}"),
+    (
+        "torch.ao.pruning",
+        r"(?P<path>.*\.)?parametrizations\.(?P<name>[^.]+)\.\d+\.mask",
+        "{path}parametrizations.{name}.original",
+    ),
+    ("NNCF", r"(?P<path>.*\.)?__nncf_hooks\.post_hooks\.(?P<name>[^.]+)__\d+\.\d+\.binary_mask", "{path}{name}"),
+    ("NNCF", r"(?P<path>.*\.)pre_ops\.\d+\.op\._?(?P<name>)binary_mask", "{path}weight"),  # before its version 2.15
+    ("", r"(?P<path>.*\.)?(?P<name>[^.]+)_mask", "{path}{name}"),
+    ("", r"(?P<path>.*\.)?(?P<name>)mask", "{path}weight"),
+    ("", r"(?P<path>)(?P<name>.+)\.mask", "{name}"),
+    ("", r"(?P<path>)masks?\.(?P<name>.+)", "{name}"),
+    ("", r"(?P<path>.*\.)?mask_(?P<name>[^.]+)", "{path}{name}"),
+)
+"""Tool ("" for anybody's), the whole key of a mask, and the key of its weight; the first that fits is taken."""
+
+_COMPILED = tuple((tool, re.compile(pattern), weight) for tool, pattern, weight in _SPELLINGS)
+
+_COMPUTED = re.compile(r"(?P<path>.*\.)?parametrizations\.(?P<name>[^.]+)\.original")
+_KEPT = re.compile(r"(?P<path>.*\.)?(?P<name>[^.]+)_orig")
+"""Keys of weights that a module computes another from, as its parametrization or its pruning hook says."""
+
+_OUTER = re.compile(r"^(?:state|module|model)\.")
+_CALLED_MASK = re.compile(r"(?:^|[._])(?:masks?(?:_scores?)?|popup_scores|weight_scores)$", re.IGNORECASE)
+_AMONG_MASKS = re.compile(r"(?:^|[._])masks?\.", re.IGNORECASE)
+_IN_NNCF = re.compile(r"(?:.*\.)?(?:__nncf_hooks|_nncf|pre_ops\.\d+\.op)\..*mask")
+
+
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+"""Names of what stands in lists."""
+
+_NO_SUCH_WEIGHT = "no weight has their name and shape"
+_ARRAYS = "NumPy arrays are not read: save tensors (torch.from_numpy)"
+_IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order, or in several"
+_WITHOUT_MASKS = (
+    "weights are computed from '{}' and the like by a parametrization of which the file has nothing else; "
+    "torch.ao.pruning keeps its masks in the sparsifier's state_dict, not in the network's"
+)
+_SQUASH_HINT = (
+    "call sparsifier.squash_mask() and save again, or save sparsifier.state_dict() beside the weights as 'sparsifier'; "
+    "or let the architecture have the parametrization itself"
+)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Tensors that may change the weights, and were not used."""
+
+    text: str
+    keys: tuple[str, ...]
+    """Of these tensors; a network that has them itself leaves no doubt."""
+    hint: str = ""
+    """What to do, where without them the weights are not what the network computed with."""
+
+    def with_prefix(self, prefix: str) -> Doubt:
+        """The same of keys with a prefix."""
+        return replace(self, keys=tuple(prefix + key for key in self.keys))
+
+    def without_prefix(self, prefix: str) -> Doubt:
+        """The same of keys that lost a prefix."""
+        return replace(self, keys=tuple(key.removeprefix(prefix) for key in self.keys))
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Tensors that stand beside the weights under a name such as `masks`."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    """By the path of keys that leads to each."""
+    num_others: int = 0
+    """Things beside them that are no tensors."""
+    is_certain: bool = True
+    """What fits no weight is named; else it may be anything."""
+
+
+@dataclass
+class Masked:
+    """Weights, masks, and what was said of them; keys are those of the file."""
+
+    tensors: dict[str, Tensor]
+    """Without masks, and before any is applied."""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """bool, by key in `tensors`, True where the weight is kept; none that keeps everything."""
+    plain_names: dict[str, str] = field(default_factory=dict)
+    """Key of a weight as an untouched network spells it, by key in `tensors`, where that is another."""
+    aside: dict[str, Tensor] = field(default_factory=dict)
+    """Masks, and what looks like masks, by their own keys."""
+    mask_keys: set[str] = field(default_factory=set)
+    """Of those in `aside` that were used."""
+    words: list[str] = field(default_factory=list)
+    """What to say of the masks that were used."""
+    doubts: list[Doubt] = field(default_factory=list)
+    """What to say of those that were not."""
+
+
+def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()) -> Masked:
+    """Tell the masks among the tensors of one network, and among those beside it, from its weights."""
+    found = Masked(dict(tensors))
+    _take_spelled(found)
+    for sibling in siblings:
+        _take_sibling(found, sibling)
+    _invert(found)
+    _doubt_others(found)
+    return found
+
+
+def _take_spelled(found: Masked) -> None:
+    used: set[str] = set()
+    idle: set[str] = set()
+    underscored = _underscored(found.tensors)
+    for key, mask in list(found.tensors.items()):
+        for tool, weight_key in _readings(key, underscored):
+            weight = found.tensors.get(weight_key)
+            fitted = fit(mask, weight) if weight is not None else None
+            if weight is None or fitted is None or not _is_all_that_computes(found.tensors, weight_key, key):
+                continue
+            found.aside[key] = found.tensors.pop(key)
+            found.mask_keys.add(key)
+            prunes = not is_inverted(fitted, weight) and _take(found, weight_key, fitted)
+            (used if prunes else idle).add(tool)
+            break
+    for tool in sorted(used):
+        found.words.append(f"with masks of {tool}" if tool else "with masks beside their weights")
+    for tool in sorted(idle - used):
+        found.words.append(f"masks{f' of {tool}' if tool else ''} that prune nothing")
+
+
+def _readings(key: str, underscored: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, str]]:
+    """Tools that may have called a mask so, and the key of its weight."""
+    if "mask" not in key:
+        return
+    for tool, pattern, weight in _COMPILED:
+        if match := pattern.fullmatch(key):
+            name = match["name"].replace(":", ".") if tool == "NNCF" else match["name"]
+            weight_key = weight.format(path=match["path"] or "", name=name)
+            yield tool, weight_key
+            for spelled in (weight_key, f"{weight_key}.weight"):
+                if not tool and (dotted := underscored.get(spelled.replace(".", "_"))):
+                    yield tool, dotted
+
+
+def _underscored(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by their spelling with underscores for dots, as names of buffers must have; less those that become one."""
+    spelled: dict[str, str] = {}
+    num_keys: dict[str, int] = {}
+    for key in keys:
+        name = key.replace(".", "_")
+        spelled[name] = key
+        num_keys[name] = num_keys.get(name, 0) + 1
+    return {name: key for name, key in spelled.items() if num_keys[name] == 1}
+
+
+def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_key: str) -> bool:
+    """A parametrization that holds more than a weight and its mask computes something else from them."""
+    if not _COMPUTED.fullmatch(weight_key):
+        return True
+    prefix = weight_key.removesuffix("original")
+    return not any(key.startswith(prefix) and key not in (weight_key, mask_key) for key in tensors)
+
+
+def _take(found: Masked, weight_key: str, mask: Tensor) -> bool:
+    """Use a mask; returns whether it prunes anything."""
+    plain = _plain_name(weight_key)
+    if plain != weight_key and plain not in found.tensors:
+        found.plain_names[weight_key] = plain
+    kept = mask != 0
+    if bool(kept.all()):
+        return False
+    found.masks[weight_key] = found.masks.get(weight_key, kept) & kept
+    return True
+
+
+def _plain_name(key: str) -> str:
+    match = _COMPUTED.fullmatch(key) or _KEPT.fullmatch(key)
+    return f"{match['path'] or ''}{match['name']}" if match else key
+
+
+# --- beside the weights ---------------------------------------------------------------------------------
+
+
+def _take_sibling(found: Masked, sibling: Sibling) -> None:
+    said = {name: mask for name, mask in sibling.tensors.items() if mask.dim() >= 2 or not bool((mask == 1).all())}
+    sibling = replace(sibling, tensors=said)
+    pairs = _pairs(found, sibling)
+    num_pruning = 0
+    for weight_key, mask in pairs:
+        num_pruning += not is_inverted(mask, found.tensors[weight_key]) and _take(found, weight_key, mask)
+    label = printable(sibling.name)
+    if pairs and not sibling.is_certain:
+        found.words += [f"with masks that are {label}"] if num_pruning else []
+    elif pairs:
+        found.words.append(
+            f"with masks under '{label}'" if num_pruning else f"masks under '{label}' that prune nothing"
+        )
+    num_unused = len(sibling.tensors) - len(pairs) + sibling.num_others
+    if num_unused and sibling.is_certain:
+        entries = "1 entry" if num_unused == 1 else f"{num_unused} entries"
+        what = f"{entries} of '{label}'" if pairs else f"'{label}'"
+        verb = "look" if pairs and num_unused > 1 else "looks"
+        why = _ARRAYS if sibling.num_others == num_unused else _NO_SUCH_WEIGHT
+        why = _IN_NO_ORDER if all(map(_NUMBERS.fullmatch, sibling.tensors)) and sibling.tensors else why
+        found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {why}", ()))
+
+
+def _pairs(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
+    """Keys of weights, and their masks in the weights' shapes."""
+    if sibling.tensors and all(map(_NUMBERS.fullmatch, sibling.tensors)):
+        return _pairs_in_order(found.tensors, [mask for mask in sibling.tensors.values() if mask.dim() >= 2])
+    by_name = {_bare(_plain_name(key)): key for key in found.tensors}
+    by_name = {name: by_name[dotted] for name, dotted in _underscored(by_name).items()} | by_name
+    pairs = []
+    for name, mask in sibling.tensors.items():
+        weight_key = next((by_name[n] for n in _names_of_weight(name) if n in by_name), None)
+        if weight_key is not None:
+            fitted = fit(mask, found.tensors[weight_key], whole_channels=sibling.is_certain)
+            pairs += [(weight_key, fitted)] if fitted is not None else []
+    return pairs
+
+
+def _pairs_in_order(tensors: Mapping[str, Tensor], masks: list[Tensor]) -> list[tuple[str, Tensor]]:
+    """The same of a list in the order of the weights."""
+    weights = {key: tuple(tensor.shape) for key, tensor in tensors.items() if tensor.dim() >= 2}
+    places = places_of([tuple(mask.shape) for mask in masks], list(weights.values()))
+    keys = list(weights)
+    pairs = [(keys[place], masks[index]) for index, place in enumerate(places or ())]
+    return pairs if all(fit(mask, tensors[key]) is not None for key, mask in pairs) else []
+
+
+def _invert(found: Masked) -> None:
+    """Turn masks round that would drop the largest weights and keep the rest: their 1 means pruned."""
+    if not keep_the_smallest((kept, found.tensors[key]) for key, kept in found.masks.items()):
+        return
+    found.masks = {key: ~kept for key, kept in found.masks.items() if bool(kept.any())}
+    found.words.append("in which 1 marks what was pruned, for it is on the smallest weights")
+
+
+def _names_of_weight(name: str) -> Iterator[str]:
+    """What the weight of a mask called so may be called, most literal first."""
+    name = _bare(name)
+    yield from (name, name.removesuffix(".mask"), f"{name}.weight")
+    for _, weight_key in _readings(name):
+        yield _plain_name(weight_key)
+
+
+def _bare(name: str) -> str:
+    while (shorter := _OUTER.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+# --- what else looks like masks -------------------------------------------------------------------------
+
+
+def _doubt_others(found: Masked) -> None:
+    """Set aside what is called a mask and shaped like a weight, but could not be used."""
+    shapes = {tuple(t.shape) for key, t in found.tensors.items() if t.dim() >= 2 and not _CALLED_MASK.search(key)}
+    seen: dict[str, list[str]] = {}
+    for key, tensor in list(found.tensors.items()):
+        tool = _tool_of(key)
+        if tool or _may_mask(found, key, shapes):
+            found.aside[key] = found.tensors.pop(key)
+            if not bool((tensor == 1).all()):
+                seen.setdefault(tool, []).append(key)
+    for tool, keys in seen.items():
+        found.doubts.append(_doubt(tool, tuple(keys)))
+    alone = tuple(key for key in found.tensors if _COMPUTED.fullmatch(key) and key not in found.plain_names)
+    alone = tuple(key for key in alone if _is_all_that_computes(found.tensors, key, key))
+    if alone:
+        found.doubts.append(Doubt(_WITHOUT_MASKS.format(printable(alone[0])), alone, _SQUASH_HINT))
+
+
+def _tool_of(key: str) -> str:
+    """The one tool that calls a mask so; empty when there is none, or anybody may."""
+    if _IN_NNCF.fullmatch(key):
+        return "NNCF"
+    tools = {tool for tool, _ in _readings(key)} - {"", "torch.nn.utils.prune"}
+    return tools.pop() if len(tools) == 1 else ""
+
+
+def _may_mask(found: Masked, key: str, shapes: set[tuple[int, ...]]) -> bool:
+    tensor = found.tensors[key]
+    if not _CALLED_MASK.search(key) and not (_AMONG_MASKS.search(key) and is_binary(tensor)):
+        return False
+    return tuple(tensor.shape) in shapes or _spreads(found, key)
+
+
+def _spreads(found: Masked, key: str) -> bool:
+    """Whether it could be the mask of whole channels of the weight beside it."""
+    mask = found.tensors[key]
+    weight = next((found.tensors[name] for _, name in _readings(key) if name in found.tensors), None)
+    if weight is None or weight.dim() < 2 or mask.dim() not in (1, weight.dim()) or not is_binary(mask):
+        return False
+    shape = mask.shape if mask.dim() > 1 else (*mask.shape, *weight.shape[1:])
+    return all(size in (1, full) for size, full in zip(shape, weight.shape, strict=True))
+
+
+def _doubt(tool: str, keys: tuple[str, ...]) -> Doubt:
+    of = f" of {tool}" if tool else ""
+    which = f"'{printable(keys[0])}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+    verb = "look" if len(keys) > 1 else "looks"
+    return Doubt(f"{which} {verb} like masks{of}, not used: {_NO_SUCH_WEIGHT}", keys)

@@ -1,0 +1,338 @@
+"""Reading a checkpoint into plain float32 tensors, whatever wrapped them, and never running code from it."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.network.sparsity import DENSE_MAX_SPARSITY
+from edgerecover.models.read.archives import read_exported, read_torchscript
+from edgerecover.models.read.cards import Card
+from edgerecover.models.read.file_masks import Doubt
+from edgerecover.models.read.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
+from edgerecover.models.read.leftovers import counters, shown
+from edgerecover.models.read.own_cards import card_in
+from edgerecover.models.read.parts import digest_of, read_distributed, read_shards, size_of
+from edgerecover.models.read.records import PickleError, printable
+from edgerecover.models.read.states import State, read_state
+from edgerecover.models.read.tensors import TensorReader, is_tensor
+from edgerecover.models.read.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
+from edgerecover.models.read.wrappings import find_weights
+from edgerecover.models.read.zips import ZipError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_USUAL_NAMES = re.compile(
+    r"collections\.\w+|argparse\.Namespace|_codecs\.encode|(__builtin__|builtins)\.(set|dict|list|slice|complex)|__torch__.*"
+    r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*|torch\.serialization\._get_layout"
+    r"|torch\.(\w*Storage|Size|device|dtype|Tensor|bool|u?int\d+|b?float\w+|complex\d+|q\w*int\d+|per_\w+|sparse_\w+)"
+)
+"""What checkpoints hold as a matter of course; other names are shown to the user."""
+
+_NUM_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one file holds: CPU tensors, floating ones as float32, under the keys of a plain state_dict."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    wording: str
+    """For people; `format` adds the doubts."""
+    tensors: dict[str, Tensor]
+    """With masks applied, whichever tool kept them."""
+    masks: dict[str, Tensor]
+    """Explicit masks by weight key: bool, True where the weight is kept; none that keeps everything."""
+    dense_tensors: dict[str, Tensor] | None
+    """The teacher inside: what stood under the masks, when that is not zero somewhere."""
+    prefixes: tuple[str, ...] = ()
+    """Prefixes that all keys shared and that were taken off, outermost first."""
+    classes: tuple[str, ...] = ()
+    """Of a whole module that was pickled, its class and those of its parts, none of them imported."""
+    under: tuple[str, ...] = ()
+    """The keys that lead to the weights."""
+    arch: str | None = None
+    """The name of an architecture that the training script left beside the weights."""
+    card: Card | None = None
+    """What the file itself says of its classes and its input."""
+    example_shape: tuple[int, ...] | None = None
+    """[N, C, H, W] of the example input that the file was made with."""
+    own_keys: dict[str, str] = field(default_factory=dict)
+    """Keys in the file of what has another in `tensors`: under a wrapper, or as a pruning tool spells it."""
+    aside: dict[str, Tensor] = field(default_factory=dict)
+    """What tools keep beside weights: masks, counts; a network that has such buffers itself gets them back."""
+    mask_keys: frozenset[str] = frozenset()
+    """Of the masks in `aside` that were used."""
+    doubts: tuple[Doubt, ...] = ()
+    """What may change the weights, and was not used."""
+
+    @property
+    def format(self) -> str:
+        """For people; see `ModelFacts.format`."""
+        return ", ".join((self.wording, *(doubt.text for doubt in self.doubts)))
+
+    def as_spelled(self, keys: Set[str]) -> Checkpoint:
+        """The same under the keys of a network that may be spelled as the file is, or have a tool's own buffers.
+
+        Raises:
+            BadInputError: the weights cannot be had without something that the network does not have either.
+        """
+        doubts = tuple(doubt for doubt in self.doubts if not doubt.keys or not keys >= set(doubt.keys))
+        if blocking := next((doubt for doubt in doubts if doubt.hint), None):
+            raise BadInputError(f"{self.path}: {blocking.text}", hint=blocking.hint)
+        names = {name: own for name, own in self.own_keys.items() if own in keys and name not in keys}
+        aside = {key: tensor for key, tensor in self.aside.items() if key in keys}
+        tensors, masks, dense = (
+            {names.get(key, key): tensor for key, tensor in kept.items()}
+            for kept in (self.tensors, self.masks, self.dense_tensors or {})
+        )
+        if dense:  # a network that applies its masks itself must not mask its teacher
+            dense |= {
+                key: tensor.new_ones(tensor.shape) if key in self.mask_keys else tensor for key, tensor in aside.items()
+            }
+        idle = counters(tensors, keys)
+        words = f", {len(idle)} counters left out, {shown(idle)}" if idle else ""
+        return replace(
+            self, wording=self.wording + words, tensors=tensors | aside, masks=masks, dense_tensors=dense or None,
+            doubts=doubts, own_keys={}, aside={},
+        ).without(idle)  # fmt: skip
+
+    def with_prefix(self, prefix: str) -> Checkpoint:
+        """The same with `prefix` before every key."""
+        dense = self.dense_tensors
+        return replace(
+            self,
+            tensors=_prefixed(self.tensors, prefix),
+            masks=_prefixed(self.masks, prefix),
+            dense_tensors=_prefixed(dense, prefix) if dense is not None else None,
+            prefixes=(),
+            own_keys={prefix + key: prefix + own for key, own in self.own_keys.items()},
+            # NNCF keeps masks at the top of the network, whatever is below.
+            aside=self.aside | _prefixed(self.aside, prefix),
+            mask_keys=self.mask_keys | {prefix + key for key in self.mask_keys},
+            doubts=tuple(doubt.with_prefix(prefix) for doubt in self.doubts),
+        )
+
+    def without_prefix(self, prefix: str) -> Checkpoint:
+        """The same less a prefix of all its weights."""
+        dense = self.dense_tensors
+        return replace(
+            self,
+            wording=f"{self.wording}, prefix '{printable(prefix)}'",
+            tensors=_bare(self.tensors, prefix),
+            masks=_bare(self.masks, prefix),
+            dense_tensors=_bare(dense, prefix) if dense is not None else None,
+            own_keys={key.removeprefix(prefix): own.removeprefix(prefix) for key, own in self.own_keys.items()},
+            aside=_bare(self.aside, prefix),
+            mask_keys=frozenset(key.removeprefix(prefix) for key in self.mask_keys),
+            doubts=tuple(doubt.without_prefix(prefix) for doubt in self.doubts),
+        )
+
+    def without(self, names: Collection[str]) -> Checkpoint:
+        """The same, less these tensors."""
+        if not names:
+            return self
+        tensors, masks, dense = (
+            {key: tensor for key, tensor in kept.items() if key not in names}
+            for kept in (self.tensors, self.masks, self.dense_tensors or {})
+        )
+        return replace(self, tensors=tensors, masks=masks, dense_tensors=dense or None)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the weights of any file that docs/reference/formats.md lists (told by content, not by suffix).
+
+    Of weights and their running average (EMA, SWA), the average is taken when it has every tensor that the weights
+    have and as many zeros; an average over a pruning lost them.
+
+    Raises:
+        BadInputError: no such file, not a checkpoint, or no tensors in it; NaN or infinite weights, negative BN
+            variances; 8-bit, complex, packed or absurdly large ones.
+    """
+    with _opened(path, detect(path)) as content, _faults_of(path, content):
+        found = find_weights(content.root)
+        own, average = (
+            read_state(path, content.reader, weights, found.masks) if weights else None
+            for weights in (found.plain, found.average)
+        )
+        chosen, words = _chosen(own, average)
+    wording = [_wording(content, chosen), *words, *content.notes, *_beside(content, chosen)]
+    wording += [f"prefix '{''.join(chosen.prefixes)}'"] if chosen.prefixes else []
+    wording += [f"{chosen.cast_from} read as float32"] if chosen.cast_from else []
+    return Checkpoint(
+        path=path,
+        sha256=digest_of(path),
+        size_bytes=size_of(path),
+        wording=", ".join([*wording, *chosen.words]),
+        tensors=chosen.tensors,
+        masks=chosen.masks,
+        dense_tensors=chosen.dense_tensors,
+        prefixes=chosen.prefixes,
+        classes=chosen.weights.classes,
+        under=chosen.weights.under,
+        arch=found.arch,
+        card=card_in(content.root),
+        example_shape=content.example_shape,
+        own_keys=chosen.own_keys,
+        aside=chosen.aside,
+        mask_keys=chosen.mask_keys,
+        doubts=chosen.doubts,
+    )
+
+
+# --- from bytes to a tree -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path, container: Container) -> Iterator[Content]:
+    """What the file holds, readable while the context lasts."""
+    if container is Container.ONNX:
+        raise onnx_error(path)
+    if container is Container.SAFETENSORS:
+        yield Content(_read_safetensors(path), TensorReader(_no_storage), "safetensors")
+        return
+    if container in (Container.SHARDS, Container.DISTRIBUTED):
+        with _damage(path):
+            content = read_distributed(path) if container is Container.DISTRIBUTED else read_shards(path, _read_shard)
+        yield content
+        return
+    read_archive = {
+        Container.ZIP: read_zip, Container.TORCHSCRIPT: read_torchscript, Container.EXPORTED: read_exported
+    }  # fmt: skip
+    with path.open("rb") as file:
+        if container is Container.PICKLE:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+                with _damage(path):
+                    content = read_stream(stream, len(stream))
+                yield content
+            return
+        with opened_archive(path) as archive:
+            with _damage(path):
+                content = read_archive[container](archive)
+            yield content
+
+
+def _read_shard(path: Path) -> dict[str, Tensor]:
+    with _opened(path, detect(path)) as content, _faults_of(path, content):
+        entries = content.root if isinstance(content.root, dict) else {}
+        return {key: content.reader.tensor(value) for key, value in entries.items() if is_tensor(value)}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except Exception as error:  # hostile bytes raise anything
+        reason = f"the safetensors file is damaged ({_first_line(error)})"
+        raise BadInputError(f"{path}: {reason}", hint=COPY_HINT) from error
+
+
+def _no_storage(key: str) -> bytearray:
+    raise PickleError(f"storage {key[:40]!r} is not in the file")
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn whatever reading a damaged or hostile file raises into words for people."""
+    try:
+        yield
+    except BadInputError:
+        raise
+    except NoWeightsError as error:
+        raise BadInputError(f"{path}: {error}", hint=error.hint or SAVE_HINT) from error
+    except (ZipError, PickleError) as fault:
+        raise BadInputError(
+            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one ({fault})",
+            hint=f"{COPY_HINT} If so, {SAVE_HINT}",
+        ) from fault
+    except Exception as error:  # hostile bytes raise anything
+        raise BadInputError(
+            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one "
+            f"({type(error).__name__}: {_first_line(error)})",
+            hint=f"{COPY_HINT} If so, {SAVE_HINT}",
+        ) from error
+
+
+@contextmanager
+def _faults_of(path: Path, content: Content) -> Iterator[None]:
+    """The same while the tree is searched, when it is known what the file wanted to import."""
+    try:
+        with _damage(path):
+            yield
+    except BadInputError as error:
+        if not isinstance(error.__cause__, NoWeightsError):
+            raise
+        foreign = _foreign(content)
+        also = f"; it holds Python objects ({foreign}), which are never run" if foreign else ""
+        raise BadInputError(f"{path}: {error.__cause__}{also}", hint=error.hint) from error.__cause__
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
+
+
+# --- of two sets of weights, one ----------------------------------------------------------------------
+
+
+def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def _bare(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+
+
+def _chosen(own: State | None, average: State | None) -> tuple[State, list[str]]:
+    """The weights or their average, and what to say of the other."""
+    if own is None or average is None:
+        only = own or average
+        assert only is not None, "find_weights gives one of them"
+        return only, [] if own else ["the running average (EMA) of the weights"]
+    wanted = {key for key in own.tensors if not key.endswith("num_batches_tracked")}
+    if not wanted <= average.tensors.keys():
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which lacks tensors"]
+    if _fraction_zero(own.tensors) > _fraction_zero(average.tensors) + DENSE_MAX_SPARSITY:
+        return own, [f"not their average under '{'.'.join(average.weights.under)}', which has fewer zeros"]
+    beside = f" beside the plain ones under '{'.'.join(own.weights.under)}'" if own.weights.under else ""
+    return average, [f"the running average (EMA) of the weights{beside}"]
+
+
+def _fraction_zero(tensors: Mapping[str, Tensor]) -> float:
+    weights = [tensor for tensor in tensors.values() if tensor.dim() >= 2]
+    num_values = sum(weight.numel() for weight in weights)
+    return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights) / max(1, num_values)
+
+
+# --- words ----------------------------------------------------------------------------------------------
+
+
+def _wording(content: Content, chosen: State) -> str:
+    weights = chosen.weights
+    wording = content.kind if content.kind not in ("state_dict", "pickle") or not weights.kind else weights.kind
+    if wording == "pickle":
+        wording = "state_dict by pickle.dump"
+    wording += f" of class {weights.classes[0]}" if weights.classes else ""
+    wording += f" under '{'.'.join(map(printable, weights.under))}'" if weights.under else ""
+    return f"{wording}, weights read without running it" if weights.classes else wording
+
+
+def _beside(content: Content, chosen: State) -> list[str]:
+    foreign = "" if chosen.weights.classes else _foreign(content)
+    return [f"Python objects beside them left unopened ({foreign})"] if foreign else []
+
+
+def _foreign(content: Content) -> str:
+    """What unpickling would have imported beyond the usual, for people."""
+    foreign = sorted(name for name in content.names if not _USUAL_NAMES.fullmatch(name))
+    more = f" and {len(foreign) - _NUM_NAMES_SHOWN} more" if len(foreign) > _NUM_NAMES_SHOWN else ""
+    return ", ".join(map(printable, foreign[:_NUM_NAMES_SHOWN])) + more

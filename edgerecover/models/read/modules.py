@@ -1,0 +1,147 @@
+"""Whole modules out of a parsed pickle: the state_dict they would have given, and the classes left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from edgerecover.models.read.records import Made, PickleError, printable
+from edgerecover.models.read.tensors import is_tensor
+
+MAX_NAME = 1000
+"""Characters of a weight's name; longer ones are not of this world, and many would fill the memory."""
+
+MAX_PARTS = 200_000
+"""Modules and tensors of one network; files can name the same ones again and again."""
+
+_MAX_DEPTH = 100
+_MAX_ATTRIBUTES = 1000
+_GRAPH_CLASS = "torch.fx.graph_module.GraphModule"
+_GRAPH_MODULE = "torch.fx.graph_module.reduce_graph_module"
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is the record of a pickled torch.nn.Module."""
+    return _attributes(value) is not None
+
+
+def state_of(module: Any) -> dict[str, Any]:
+    """Records of tensors under the names that `state_dict()` would have given; empty for what is no module.
+
+    Raises:
+        PickleError: more modules, or deeper ones, than any network has.
+    """
+    state: dict[str, Any] = {}
+    num_seen = 0
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        passing = _elements(attributes.get("_non_persistent_buffers_set"))
+        for kind in ("_parameters", "_buffers"):
+            tensors = attributes.get(kind)
+            tensors = tensors if isinstance(tensors, dict) else {}
+            num_seen += len(tensors)
+            if num_seen > MAX_PARTS:
+                raise PickleError("more tensors than any network has")
+            for name, value in tensors.items():
+                is_kept = isinstance(name, str) and is_tensor(value) and not (kind == "_buffers" and name in passing)
+                if is_kept and len(prefix + str(name)) <= MAX_NAME:
+                    state[prefix + str(name)] = value
+    return state
+
+
+def mask_attributes(module: Any) -> dict[str, Any]:
+    """Records of tensors called masks that `state_dict()` would not give: plain attributes and passing buffers."""
+    found: dict[str, Any] = {}
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        buffers = attributes.get("_buffers")
+        passing = _elements(attributes.get("_non_persistent_buffers_set"))
+        candidates = [*attributes.items(), *(buffers.items() if isinstance(buffers, dict) else ())]
+        for name, value in candidates[:_MAX_ATTRIBUTES]:
+            is_hidden = isinstance(name, str) and "mask" in name and (name in attributes or name in passing)
+            if is_hidden and is_tensor(value) and len(prefix + name) <= MAX_NAME and len(found) < MAX_PARTS:
+                found[prefix + name] = value
+    return found
+
+
+def adapter_scales(module: Any) -> dict[tuple[str, str], float]:
+    """Scales of PEFT's adapters, by path of a layer and name of an adapter; empty when any is no plain LoRA."""
+    scales: dict[tuple[str, str], float] = {}
+    for prefix, inner in children_of(module, _submodules):
+        attributes = _attributes(inner) or {}
+        scaling = attributes.get("scaling")
+        if not isinstance(scaling, dict) or "lora_A" not in attributes["_modules"]:
+            continue
+        variants = attributes.get("use_dora")
+        has_variants = isinstance(variants, dict) and any(variants.values())
+        # Merged adapters are in the weight already; swapped ones compute something else.
+        if has_variants or attributes.get("merged_adapters") or attributes.get("_disable_adapters"):
+            return {}
+        for name, scale in scaling.items():
+            if isinstance(scale, int | float) and isinstance(name, str) and name in _active_adapters(attributes):
+                scales[prefix.removesuffix("."), name] = float(scale)
+    return scales
+
+
+def _active_adapters(attributes: dict[Any, Any]) -> tuple[str, ...]:
+    """Names of the adapters that a layer applies."""
+    active = attributes.get("_active_adapter")
+    names = active if isinstance(active, list) else [active]
+    return tuple(name for name in names if isinstance(name, str))
+
+
+def classes_of(module: Any) -> tuple[str, ...]:
+    """Names of the classes of a module and those inside it, outermost first, each once."""
+    makers = (inner.maker or inner.by for _, inner in children_of(module, _submodules))
+    found = (_GRAPH_CLASS if maker == _GRAPH_MODULE else printable(maker) for maker in makers)
+    return tuple(dict.fromkeys(found))
+
+
+def children_of(root: Any, submodules: Callable[[Any], dict[str, Any] | None]) -> Iterator[tuple[str, Made]]:
+    """`root` and every module below it, with the prefix of their tensors' names; shared ones come once per name.
+
+    Raises:
+        PickleError: more modules, or deeper ones, than any network has; so also for a module inside itself.
+    """
+    waiting, count = [("", root, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        children = submodules(module)
+        if children is None:
+            continue
+        count += 1 + len(children)
+        if count > MAX_PARTS or depth > _MAX_DEPTH:
+            raise PickleError("more modules inside each other than any network has")
+        yield prefix, module
+        for name, child in reversed(children.items()):
+            if len(prefix) + len(name) < MAX_NAME:
+                waiting.append((f"{prefix}{name}.", child, depth + 1))
+
+
+def _submodules(module: Any) -> dict[str, Any] | None:
+    attributes = _attributes(module)
+    if attributes is None:
+        return None
+    inner = attributes["_modules"]
+    return {name: child for name, child in inner.items() if isinstance(name, str)}
+
+
+def _attributes(value: Any) -> dict[Any, Any] | None:
+    """What would have been a module's __dict__; None for anything else."""
+    if not isinstance(value, Made):
+        return None
+    state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
+    if value.maker == _GRAPH_MODULE and isinstance(value.args, tuple) and value.args:
+        state = value.args[0]
+    if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict) or "_parameters" not in state:
+        return None
+    return state
+
+
+def _elements(value: Any) -> frozenset[str]:
+    """The strings in what would have been a set."""
+    if not isinstance(value, Made):
+        return frozenset()
+    args = value.args[0] if isinstance(value.args, tuple) and value.args else ()
+    given = args if isinstance(args, list) else []
+    return frozenset(item for item in [*given, *(value.elements or ())] if isinstance(item, str))

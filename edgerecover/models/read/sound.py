@@ -1,0 +1,53 @@
+"""Plain, sound tensors: float32 and finite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.read.records import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_NOT_INFINITE = re.compile(r"(weight|bias|running_mean|running_var|original\d*)(_orig|_[gv])?$")
+
+
+def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Detached copies, floating ones as float32, and the names of other floating types that were met."""
+    import torch
+
+    met = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
+    plain = {
+        key: tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for key, tensor in state.items()
+    }
+    return plain, " and ".join(sorted(met))
+
+
+def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse values that no forward pass survives.
+
+    Infinities are refused in what is called weight, bias or a statistic of batch norm, as it may be in one module or
+    another. Anywhere else they may be meant: masks of attention hold them. Opening the network shows what they do.
+
+    Raises:
+        BadInputError: NaN or infinite values, or negative variances of batch norm.
+    """
+    for key, tensor in tensors.items():
+        is_finite = tensor.isfinite() if _NOT_INFINITE.search(key) else ~tensor.isnan()
+        if not bool(is_finite.all()):
+            num_bad = tensor.numel() - int(is_finite.count_nonzero())
+            raise BadInputError(
+                f"{path}: {num_bad:,} of the {tensor.numel():,} values of {printable(key)!r} are NaN or infinite",
+                hint="use a checkpoint from before the training diverged",
+            )
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise BadInputError(
+                f"{path}: {printable(key)!r} holds negative variances (lowest {float(tensor.min()):.3g}), "
+                "so its normalisation cannot be computed",
+                hint="use an intact checkpoint",
+            )

@@ -1,0 +1,233 @@
+"""One set of weights: from records to plain tensors under the names of an untouched network, and the masks of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.errors import BadInputError
+from edgerecover.models.read.adapters import merge_adapters
+from edgerecover.models.read.file_masks import Doubt, Sibling, find_masks
+from edgerecover.models.read.formats import COPY_HINT, SAVE_HINT
+from edgerecover.models.read.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
+from edgerecover.models.read.mask_shapes import is_binary
+from edgerecover.models.read.parts import size_of
+from edgerecover.models.read.records import UnusableTensorError, printable
+from edgerecover.models.read.sound import check_values, plain
+from edgerecover.models.read.tensors import DTYPES, META_HINT, SUBCLASS_HINT, TensorReader, compact_kind
+from edgerecover.models.read.wrappings import COUNTER, FLOAT_HINT, ZERO_HINT, Beside, Weights, plain_names
+from edgerecover.models.read.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SPARSE_EXPANSION = 256
+"""Sparse tensors expand as far as they are sparse: with 99.8 % zeros, CSR does so by 170 times."""
+MAX_SPARSE_FREE_BYTES = 48 << 20
+"""Below this size of all of them, that is no danger."""
+
+
+_MIN_MASK_VALUES = 100
+"""Fewer values may be 0 and 1 by a whim of whoever made them."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One set of weights; tensors are float32 where they float, on the CPU."""
+
+    weights: Weights
+    tensors: dict[str, Tensor]
+    """With masks applied."""
+    masks: dict[str, Tensor]
+    """bool, by weight key, True where the weight is kept."""
+    dense_tensors: dict[str, Tensor] | None
+    """Before masks were applied, when that makes a difference."""
+    prefixes: tuple[str, ...]
+    own_keys: dict[str, str]
+    """Keys in the file, less the prefixes, of what has another in `tensors`."""
+    aside: dict[str, Tensor]
+    """What tools keep beside weights, by its key in the file, less the prefixes."""
+    mask_keys: frozenset[str]
+    """Of the masks in `aside` that were used."""
+    cast_from: str
+    """Floating types other than float32 that were met."""
+    words: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+
+
+def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple[Beside, ...]) -> State:
+    """Read one set of weights.
+
+    Args:
+        path: the file, for messages.
+        reader: of its tensors.
+        weights: records.
+        beside: records that may be masks of them.
+
+    Raises:
+        BadInputError: tensors that cannot be used, values that no forward pass survives, more than the file can hold.
+        ZipError, PickleError: the file is damaged.
+    """
+    if form := foreign_form(weights.state):
+        raise _unusable(path, form.key, UnusableTensorError(form.fault, form.hint))
+    budget = _Budget(path, size_of(path))
+    raw = {key: budget.read(reader, key, record) for key, record in weights.state.items()}
+    merged = merge_adapters(raw, weights.scales) if weights.scales else None
+    found = find_masks(
+        raw if merged is None else merged,
+        tuple(_sibling(budget, reader, entry) for entry in beside),
+    )
+    if merged is not None:
+        found.words.append(f"{len(weights.scales)} low-rank adapters merged")
+    found.tensors.pop(COUNTER, None)
+    _check_not_masks(path, found.tensors)
+    _check_not_empty(path, found.tensors)
+    leftovers, words = take_leftovers(found.tensors)
+    tensors, cast_from = plain(found.tensors)
+    check_values(path, tensors)
+    pruned = {key: tensor * found.masks[key] if key in found.masks else tensor for key, tensor in tensors.items()}
+    names, prefixes = plain_names(found.plain_names.get(key, key) for key in tensors)
+    names = {key: names[found.plain_names.get(key, key)] for key in tensors}
+    prefix = "".join(prefixes)
+    own = {names[key]: key.removeprefix(prefix) for key in tensors if names[key] != key.removeprefix(prefix)}
+    aside = {key.removeprefix(prefix): tensor for key, tensor in (found.aside | leftovers).items()}
+    is_dense_inside = any(bool((tensors[key][~mask] != 0).any()) for key, mask in found.masks.items())
+    return State(
+        weights=weights,
+        tensors={names[key]: tensor for key, tensor in pruned.items()},
+        masks={names[key]: mask for key, mask in found.masks.items()},
+        dense_tensors={names[key]: tensor for key, tensor in tensors.items()} if is_dense_inside else None,
+        prefixes=prefixes,
+        own_keys=own,
+        aside=aside,
+        mask_keys=frozenset(key.removeprefix(prefix) for key in found.mask_keys),
+        cast_from=cast_from,
+        words=(*budget.words, *found.words, *words),
+        doubts=(*(doubt.without_prefix(prefix) for doubt in found.doubts), *_adapter_doubts(tensors, prefix)),
+    )
+
+
+def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a file of masks alone, as NNI's `export_model` writes beside the weights."""
+    matrices = {key: tensor for key, tensor in tensors.items() if tensor.dim() >= 2}
+    has_zeros = any(not bool((tensor == 1).all()) for tensor in matrices.values())
+    is_long = sum(tensor.numel() for tensor in matrices.values()) >= _MIN_MASK_VALUES
+    if has_zeros and is_long and all(is_binary(tensor) for tensor in tensors.values()):
+        raise BadInputError(
+            f"{path}: holds nothing but 0 and 1, in {shown(matrices)}: these look like masks, not weights",
+            hint="give the file with the weights; masks are read when they stand beside them: "
+            'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")',
+        )
+
+
+def _check_not_empty(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse the placeholders of weights that DeepSpeed's ZeRO stage 3 keeps in other files."""
+    empty = [key for key, tensor in tensors.items() if key.endswith("weight") and tensor.numel() == 0]
+    if empty:
+        raise BadInputError(f"{path}: {shown(empty)} have no values: they are in other files", hint=ZERO_HINT)
+
+
+def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
+    adapters = tuple(key.removeprefix(prefix) for key in keys if is_adapter(key))
+    if not adapters:
+        return []
+    return [
+        Doubt(f"low-rank adapters (LoRA), {shown(adapters)}, are not merged into the weights", adapters, MERGE_HINT)
+    ]
+
+
+def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
+    """Tensors that cannot be read count among the others: they may be no masks at all. Single numbers are none."""
+    tensors: dict[str, Tensor] = {}
+    for name, record in entry.tensors.items():
+        with contextlib.suppress(UnusableTensorError):
+            tensor = reader.tensor(record, budget.num_left)
+            tensors[name] = budget.claim(name, tensor, is_sparse=compact_kind(record) == "sparse")
+    num_others = entry.num_others + len(entry.tensors) - len(tensors)
+    masks = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1}
+    return Sibling(entry.name, masks, num_others, entry.is_certain)
+
+
+class _Budget:
+    """How much memory the tensors of a file may take, as float32, and how they were stored."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self._dense_bytes = 0
+        self._sparse_bytes = 0
+        self._num_by_kind: dict[str, int] = {}
+
+    @property
+    def num_left(self) -> int:
+        """Values that sparse tensors may still be turned into."""
+        return (MAX_SPARSE_EXPANSION * self._size_bytes + MAX_SPARSE_FREE_BYTES - self._sparse_bytes) // 4
+
+    @property
+    def words(self) -> list[str]:
+        return [f"{num} {kind} tensors made dense" for kind, num in self._num_by_kind.items()]
+
+    def read(self, reader: TensorReader, key: str, record: Any) -> Tensor:
+        """One tensor.
+
+        Raises:
+            BadInputError: it cannot be used, or is too large.
+        """
+        kind = compact_kind(record)
+        try:
+            tensor = reader.tensor(record, self.num_left)
+            _check_storage(key, tensor)
+        except UnusableTensorError as error:
+            raise _unusable(self._path, key, error) from error
+        if kind:
+            self._num_by_kind[kind] = self._num_by_kind.get(kind, 0) + 1
+        return self.claim(key, tensor, is_sparse=kind == "sparse")
+
+    def claim(self, key: str, tensor: Tensor, *, is_sparse: bool = False) -> Tensor:
+        """Count a tensor; one that was sparse has been kept to `num_left`.
+
+        Raises:
+            BadInputError: no file of this size can hold that much.
+        """
+        num_bytes = tensor.numel() * max(4, tensor.element_size())  # smaller ones become float32
+        if is_sparse:
+            self._sparse_bytes += num_bytes
+            return tensor
+        self._dense_bytes += num_bytes
+        if self._dense_bytes > MAX_EXPANSION * self._size_bytes + MAX_EXPANSION_FREE_BYTES:
+            raise BadInputError(
+                f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._dense_bytes:,} bytes "
+                f"and more; {printable(key)!r} has shape {list(tensor.shape)}",
+                hint="save tensors whole: .contiguous() makes one out of values that are repeated (.expand())",
+            )
+        return tensor
+
+
+def _unusable(path: Path, key: str, error: UnusableTensorError) -> BadInputError:
+    return BadInputError(
+        f"{path}: tensor {printable(key)!r} {error}; ordinary float tensors are expected",
+        hint=error.hint or COPY_HINT,
+    )
+
+
+def _check_storage(key: str, tensor: Tensor) -> None:
+    """Refuse tensors that weights cannot be taken from.
+
+    Raises:
+        UnusableTensorError: it is one.
+    """
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise UnusableTensorError("is of a tensor subclass", SUBCLASS_HINT)
+    if tensor.is_complex():
+        raise UnusableTensorError("is complex", "only networks of real weights can be recovered")
+    if tensor.is_meta:
+        raise UnusableTensorError("has no data (device meta)", META_HINT)
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        raise UnusableTensorError(f"is of type {tensor.dtype}", f"save it as float32: {SAVE_HINT}")
+    if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
+        raise UnusableTensorError("is of 8-bit integers, whose scales stand elsewhere", FLOAT_HINT)

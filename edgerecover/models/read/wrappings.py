@@ -1,0 +1,385 @@
+"""Which of the things that training scripts save are the weights: from a tree to one flat state_dict of records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgerecover.models.read.modules import (
+    MAX_NAME,
+    MAX_PARTS,
+    adapter_scales,
+    classes_of,
+    is_module,
+    mask_attributes,
+    state_of,
+)
+from edgerecover.models.read.records import Made, printable
+from edgerecover.models.read.tensors import is_tensor
+from edgerecover.models.read.torch_files import NoWeightsError
+
+STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
+"""Where training scripts put the state_dict, most specific first."""
+
+EMA_KEYS = (
+    "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_state_dict_ema", "ema_model_state_dict",
+    "model_ema_state_dict", "ema", "ema_weights", "averaged_model", "swa_model", "swa_state_dict",
+)  # fmt: skip
+"""Where they put a running average of the weights."""
+
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "nncf_module.", "model.", "net.", "network.")
+"""What DataParallel, torch.compile, older NNCF and Lightning modules put before every key."""
+
+_INNER_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+"""What DataParallel, torch.compile, FSDP, activation checkpointing and Fabric put inside keys, before the layers that
+they wrap."""
+
+_PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "metrics", "train_", "val_", "test_")
+"""What Lightning modules hold beside the network; its tensors' keys begin so."""
+
+_MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
+"""In the names of what stands beside weights and holds their masks: NNI's, torch.ao's sparsifiers, people's own."""
+
+_QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
+
+_TORCH_PRUNING = "full_state_dict"
+FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
+ZERO_HINT = (
+    "if DeepSpeed wrote it: python zero_to_fp32.py FOLDER OUT, which it leaves beside its files, joins the weights"
+)
+_LEARNER = "fastai.learner.Learner"
+_LIGHTNING = "pytorch-lightning_version"
+COUNTER = "n_averaged"
+"""What AveragedModel adds to a state_dict."""
+
+_MAX_NESTING = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights as it stands in a file."""
+
+    state: dict[str, Any]
+    """Records of tensors, or tensors."""
+    under: tuple[str, ...]
+    """The keys that lead to it."""
+    classes: tuple[str, ...] = ()
+    """Of a whole module, the classes of it and of its parts, none of them imported."""
+    kind: str = ""
+    """For people, where the wrapping says more than the file: "Lightning checkpoint"."""
+    scales: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Of low-rank adapters; see `modules.adapter_scales`."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the weights under a name such as `masks`."""
+
+    name: str
+    tensors: dict[str, Any]
+    """Records, by the path of keys that leads to each."""
+    num_others: int = 0
+    """Arrays and the like among them, which are not read."""
+    is_certain: bool = True
+    """What does not fit is still masks; else it may be anything, and goes unmentioned."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tree holds: one or both of the first two."""
+
+    plain: Weights | None
+    average: Weights | None
+    """A running average (EMA, SWA) of the same weights."""
+    arch: str | None
+    """The name of the architecture that the training script left, as timm's does."""
+    masks: tuple[Beside, ...] = ()
+    """Perhaps masks of the weights."""
+
+
+def find_weights(root: Any) -> Found:
+    """Look for the weights in what a file holds.
+
+    Raises:
+        NoWeightsError: none are there, or several sets with nothing to choose by.
+        PickleError: a module that holds itself.
+    """
+    known: dict[int, bool] = {}
+    if isinstance(root, Made) and root.maker == _LEARNER and isinstance(root.state, dict):
+        root = root.state
+    content, average = root, None
+    under: tuple[str, ...] = ()
+    kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
+    while len(under) < _MAX_NESTING:
+        average = average or _average_in(content, under, known)
+        inner = _inner_key(content, EMA_KEYS if average else (), known)
+        if inner is None:
+            break
+        content, under = (entries_of(content) or {})[inner], (*under, inner)
+    found = _weights_of(content, under, kind)
+    plain: Weights | None = found
+    if not found.state or (average is not None and not under):  # beside an average, loose tensors are no weights
+        plain = None
+    elif COUNTER in found.state and average is None:
+        plain, average = None, found
+    if plain is None and average is None:
+        raise _no_weights(root)
+    if plain is not None and average is None:
+        plain, average = _split(plain)
+    if average is not None and _is_of_mmengine(root):
+        own = {key: value for key, value in average.state.items() if key != "steps"}
+        plain, average = replace(average, state=own), plain
+    masks = _masks_beside(root, under)
+    if attributes := mask_attributes(content):
+        masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
+    return Found(plain, average, _named_architecture(root), masks)
+
+
+def _is_of_mmengine(root: Any) -> bool:
+    """Whether MMEngine's EMAHook may have saved it, which swaps the two: `state_dict` is the average there."""
+    return {"meta", "message_hub", "ema_state_dict"} <= (entries_of(root) or {}).keys()
+
+
+def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:
+    entries = entries_of(content) or {}
+    key = next((key for key in EMA_KEYS if key in entries and _holds_tensors(entries[key], known)), None)
+    if key is None:
+        return None
+    content, under = entries[key], (*under, key)
+    while len(under) < 2 * _MAX_NESTING and (inner := _inner_key(content, (), known)) is not None:
+        content, under = (entries_of(content) or {})[inner], (*under, inner)
+    return _weights_of(content, under, "")
+
+
+def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
+    module = _torch_pruning_module(content)
+    if module is not None:
+        return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
+    if is_module(content):
+        classes = classes_of(content)
+        if int8 := next((name for name in classes if _QUANTIZED_CLASSES.fullmatch(name)), None):
+            raise NoWeightsError(f"a network of int8 layers ({int8}), whose float weights are gone", FLOAT_HINT)
+        return _cleaned(Weights(state_of(content), under, classes, kind or "pickled module", adapter_scales(content)))
+    if packed := next((key for key in entries_of(content) or {} if str(key).endswith("_packed_params")), None):
+        shown = printable(packed)
+        raise NoWeightsError(
+            f"int8 layers of torch.ao.quantization ({shown!r}), whose float weights are gone", FLOAT_HINT
+        )
+    return _cleaned(Weights(_tensors_of(content), under, (), kind))
+
+
+def _cleaned(weights: Weights) -> Weights:
+    """Of Lightning, without what only training uses."""
+    if not weights.kind.startswith("Lightning"):
+        return weights
+    own = {key: value for key, value in weights.state.items() if not key.startswith(_PARTS_OF_TRAINING)}
+    return replace(weights, state=own or weights.state)
+
+
+def _split(weights: Weights) -> tuple[Weights, Weights | None]:
+    """A network and its average side by side in one state_dict, as submodules of a Lightning module."""
+    tops = {key.partition(".")[0] for key in weights.state}
+    names = [name for name in EMA_KEYS if name in tops]
+    if len(names) != 1 or len(tops) < 2:
+        return weights, None
+    prefix = f"{names[0]}."
+    own = {key: value for key, value in weights.state.items() if not key.startswith(prefix)}
+    rest = {key.removeprefix(prefix): value for key, value in weights.state.items() if key.startswith(prefix)}
+    rest.pop(COUNTER, None)
+    own_names, its_names = (sorted(plain_names(keys)[0].values()) for keys in (own, rest))
+    if own_names != its_names:
+        return weights, None
+    plain = Weights(own, weights.under, weights.classes, weights.kind)
+    return plain, Weights(rest, (*weights.under, names[0]), weights.classes, weights.kind)
+
+
+def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Keys as the network alone would spell them, by those of the file, and the prefixes that all shared.
+
+    Prefixes that all keys share are taken off, then wrappers inside keys, unless two keys would become one.
+    """
+    names = {key: key for key in keys}
+    taken: list[str] = []
+    while names and (
+        prefix := next((p for p in WRAPPER_PREFIXES if all(n.startswith(p) for n in names.values())), None)
+    ):
+        names = {key: name.removeprefix(prefix) for key, name in names.items()}
+        taken.append(prefix)
+    unwrapped = {key: _INNER_WRAPPERS.sub("", name) for key, name in names.items()}
+    return unwrapped if len(set(unwrapped.values())) == len(names) else names, tuple(taken)
+
+
+def _masks_beside(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
+    """What is called masks on the way from the root to the weights."""
+    found: list[Beside] = []
+    seen: set[int] = set()
+    content = root
+    for level in range(len(under) + 1):
+        entries = entries_of(content) or {}
+        way = under[level] if level < len(under) else None
+        for key, value in entries.items():
+            if isinstance(key, str) and key != way and _MASKS.search(key) and (way is not None or not is_tensor(value)):
+                found += _beside(key, value)
+            elif key != way:
+                found += _masks_inside(value, (str(key),), seen)
+        content = entries.get(way)
+    return tuple(found)
+
+
+def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[Beside]:
+    """Dictionaries and lists that are called masks within something that is called otherwise: `pruning`, `meta`.
+
+    Args:
+        content: anything of the tree.
+        under: keys that lead to it.
+        seen: ids of what was looked into already, which a tree may refer to many times.
+    """
+    if len(under) > _MAX_NESTING or id(content) in seen:
+        return []
+    seen.add(id(content))
+    found = []
+    for key, value in (entries_of(content) or {}).items():
+        way = (*under, str(key))
+        if is_tensor(value):
+            continue  # of another network's weights, a table that it has by that name
+        is_called_so = isinstance(key, str) and _MASKS.search(key)
+        found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
+    return found
+
+
+def _beside(name: str, content: Any) -> list[Beside]:
+    tensors, num_others = _leaves(content)
+    return [Beside(name, tensors, num_others)] if tensors or num_others else []
+
+
+def _leaves(root: Any) -> tuple[dict[str, Any], int]:
+    """Tensors in nested dictionaries and lists, by their dotted paths, and how many arrays there are beside."""
+    tensors: dict[str, Any] = {}
+    num_others, seen = 0, {id(root)}
+    waiting = [("", root)]
+    while waiting and len(tensors) + num_others < MAX_PARTS:
+        path, value = waiting.pop()
+        if is_tensor(value):
+            if len(path) <= MAX_NAME:
+                tensors[path.removesuffix(".")] = value
+            continue
+        entries = entries_of(value)
+        children = (
+            entries.items() if entries is not None else enumerate(value) if isinstance(value, list | tuple) else ()
+        )
+        num_others += isinstance(value, Made) and "numpy" in value.maker
+        for key, child in reversed(list(children)):
+            if is_tensor(child) or (isinstance(child, Made | dict | list | tuple) and id(child) not in seen):
+                seen.add(id(child))
+                waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
+    return tensors, num_others
+
+
+# --- looking into a tree --------------------------------------------------------------------------------
+
+
+def entries_of(content: Any) -> Mapping[Any, Any] | None:
+    """What a dictionary, or an object of a subclass of dict, holds; None for anything else."""
+    if isinstance(content, Made):
+        return content.entries
+    return content if isinstance(content, Mapping) else None
+
+
+def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> str | None:
+    """Key of the state_dict inside `content`; None when `content` is one itself."""
+    entries = entries_of(content)
+    if entries is None or _torch_pruning_module(content) is not None:
+        return None
+    holding = [
+        key
+        for key, value in entries.items()
+        if isinstance(key, str) and key not in ignored and not _MASKS.search(key) and _holds_tensors(value, known)
+    ]
+    for key in STATE_KEYS:
+        if key in holding:
+            return key
+    if not holding or _tensors_of(content):
+        return None
+    if len(holding) > 1:
+        shown = ", ".join(repr(printable(key, 40)) for key in sorted(holding)[:6])
+        one = printable(sorted(holding)[0], 40)
+        raise NoWeightsError(
+            f"several sets of weights inside ({shown}), and none is called state_dict or model",
+            f'save the one that is meant on its own: torch.save(checkpoint["{one}"], "model.pt")',
+        )
+    return holding[0]
+
+
+def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
+    """Whether weights are in `value`; `known` keeps answers by id, since files can name one dictionary many times."""
+    if id(value) not in known:
+        known[id(value)] = False  # for a dictionary that holds itself
+        entries = entries_of(value) or {}
+        known[id(value)] = (
+            is_module(value)
+            or _torch_pruning_module(value) is not None
+            or any(isinstance(key, str) and is_tensor(inner) for key, inner in entries.items())
+            or (
+                depth < _MAX_NESTING
+                and any(_holds_tensors(entries[key], known, depth + 1) for key in STATE_KEYS if key in entries)
+            )
+        )
+    return known[id(value)]
+
+
+def _tensors_of(content: Any) -> dict[str, Any]:
+    entries = entries_of(content) or {}
+    return {
+        key: value
+        for key, value in entries.items()
+        if isinstance(key, str) and len(key) <= MAX_NAME and is_tensor(value)
+    }
+
+
+def _torch_pruning_module(content: Any) -> Made | None:
+    """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by its name."""
+    dicts = entries_of((entries_of(content) or {}).get(_TORCH_PRUNING)) or {}
+    root = Made(None, ())
+    root.state = dicts.get("")
+    return root if is_module(root) else None
+
+
+def _no_weights(root: Any) -> NoWeightsError:
+    entries = entries_of(root) or {}
+    hint = ZERO_HINT if "optimizer_state_dict" in entries else ""
+    values = [value for value in entries.values() if isinstance(value, Made)]
+    if {"state", "param_groups"} <= entries.keys():
+        return NoWeightsError("the state of an optimiser, and no weights", hint)
+    if values and all("numpy" in str(value.maker) for value in values):
+        return NoWeightsError(
+            "its weights are NumPy arrays, which are not read",
+            "save them as tensors: "
+            'torch.save({key: torch.from_numpy(array) for key, array in weights.items()}, "model.pt")',
+        )
+    return NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
+
+
+def _kind_of(content: Any) -> str:
+    entries = entries_of(content)
+    if entries is not None:
+        shown = ", ".join(repr(printable(key, 40)) for key in list(entries)[:4])
+        return f"a dictionary with {shown or 'nothing'}"
+    if is_tensor(content):
+        return "an object of type Tensor"
+    if isinstance(content, Made):
+        return f"a Python object made by {printable(content.by)}, which is never run,"
+    return f"an object of type {type(content).__name__}"
+
+
+def _named_architecture(root: Any) -> str | None:
+    """timm leaves `arch` beside the weights; it and torchvision's scripts leave their arguments."""
+    entries = entries_of(root) or {}
+    args = entries.get("args")
+    told = args.state if isinstance(args, Made) and isinstance(args.state, dict) else entries_of(args) or {}
+    candidates = (entries.get("arch"), told.get("model"), told.get("arch"))
+    named = (value for value in candidates if isinstance(value, str))
+    return next((value for value in named if re.fullmatch(r"[\w.-]{1,80}", value)), None)

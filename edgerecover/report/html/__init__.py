@@ -1,0 +1,1 @@
+"""The report as a page that needs nothing beside it."""

@@ -1,0 +1,66 @@
+"""A page of blocks as one HTML file: everything is escaped, nothing is fetched, no script runs.
+
+The page forbids itself all of that too (Content-Security-Policy), so that a fault in escaping would not be enough.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.report.html.blocks import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Page
+from edgerecover.report.plain import plain
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MAX_BYTES = 3_000_000
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def draw(page: Page, text_length: int = 2_000) -> str:
+    """The page as HTML.
+
+    Args:
+        page: its texts may be hostile.
+        text_length: characters after which a text is cut, and ends in "…".
+    """
+    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
+    environment = _environment(text_length)
+    text = environment.get_template("page.html").render(
+        page=page,
+        style=_safe(style),
+        style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        frame={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM, "width": WIDTH, "height": HEIGHT},
+    )
+    return text.lstrip()
+
+
+@cache
+def _environment(text_length: int) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    def finalize(value: Any) -> Any:
+        if type(value) is not str:  # a number, markup, or a picture of ours
+            return value
+        text = plain(value)
+        return text if len(text) <= text_length else f"{text[:text_length]}…"
+
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _safe(style: str) -> Any:
+    """Our own style sheet, which holds no text of others."""
+    from markupsafe import Markup
+
+    return Markup(style)

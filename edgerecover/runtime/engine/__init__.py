@@ -1,0 +1,1 @@
+"""TensorRT engines: their recipes, building them, and when one may be used."""

@@ -1,0 +1,1 @@
+"""The machine: what it is, what it has, and processes of our own on it."""

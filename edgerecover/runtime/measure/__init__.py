@@ -1,0 +1,1 @@
+"""Latency, energy, and the conditions they were measured under."""

@@ -1,0 +1,1 @@
+"""A model file opened in one of the runtimes."""

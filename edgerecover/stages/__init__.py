@@ -1,0 +1,1 @@
+"""The stages of a run, one word and one module each."""

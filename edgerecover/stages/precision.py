@@ -1,0 +1,158 @@
+"""The precision stage: the files of a recovered network in every precision that its target can use."""
+
+# Shapes: N images, K classes.
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn  # noqa: TID253 - distils networks; only what calls the stages imports it
+
+from edgerecover.artifacts import Exported, Int8Sums, Precision, RefusedVariant, Variant
+from edgerecover.artifacts.int8 import Int8Scheme, scheme_named
+from edgerecover.compute import Compute
+from edgerecover.config import Profile, Target
+from edgerecover.errors import BadInputError
+from edgerecover.export.precision.make import Calibration, make_variants
+from edgerecover.models.network.digest import weights_sha256
+from edgerecover.models.pair.networks import Models
+from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints
+from edgerecover.recover.ladder import Recovered, logits_on
+from edgerecover.recover.quantized import distil_for_int8
+from edgerecover.stages.validate import int8_sums_for
+from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+
+_DEFAULT_SCHEME = "u8s8"
+"""Of a target that names none, when int8 is asked for all the same."""
+_CHOSEN_ON = 512
+"""Images."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What was made, float32 first, and what could not be."""
+
+    made: tuple[Variant, ...]
+    refused: tuple[RefusedVariant, ...]
+
+
+def precisions_of(target: Target, asked: Sequence[Precision]) -> tuple[Precision, ...]:
+    """Float32 first, then what was asked for or, where nothing was, what the target can use.
+
+    Raises:
+        BadInputError: the target cannot use what was asked for.
+    """
+    usable = tuple(Precision(name) for name in target.precisions.value)
+    if unusable := [precision for precision in asked if precision not in usable]:
+        raise BadInputError(
+            f"--precision {unusable[0].value}: target {target.name} has no use for it; "
+            f"it takes {', '.join(precision.value for precision in usable)}",
+            hint="leave --precision out, and the fastest that passes is taken",
+        )
+    wanted = asked or usable
+    return (Precision.FP32, *(precision for precision in wanted if precision is not Precision.FP32))
+
+
+def make_all(
+    wanted: Sequence[Precision],
+    exported: Exported,
+    recovered: Recovered,
+    models: Models,
+    sets: SyntheticSets,
+    target: Target,
+    profile: Profile,
+    folder: Path,
+    *,
+    seed: int,
+    compute: Compute,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    progress: Progress = SILENT,
+) -> Variants:
+    """Make every precision wanted; int8 that loses too much is distilled in before it is given up.
+
+    Args:
+        wanted: float32 first.
+        exported: the float32 file, its path in full.
+        recovered: the network that it was made from.
+        models: teacher, masks, and which channels are which.
+        sets: calibration, and of train what is missing, to choose on; train to distil on.
+        target: names the scheme of int8.
+        profile: its gates say what a precision may cost, its recovery how to distil.
+        folder: where the files go.
+        seed: of the distillation.
+        compute: likewise.
+        checkpoints: where the distillation keeps how far it got.
+        progress: where to report.
+
+    Raises:
+        BadInputError: the float32 file cannot be prepared or run.
+    """
+    if tuple(wanted) == (Precision.FP32,):
+        return Variants((Variant(Precision.FP32, exported, "as exported", (), ""),), ())
+    sums = int8_sums_for(target)
+    scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
+    chosen_on = _chosen_on(sets)
+    calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, compute).numpy())
+    answers = make_variants(
+        exported, wanted, scheme, calibration, models.input, folder,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=sums, progress=progress,
+    )  # fmt: skip
+    # What others have trained would be lost in distillation, as it would be in recovery.
+    if not recovered.handed_back and profile.recovery.num_steps:
+        answers = tuple(
+            _distilled(answer, scheme, sums, calibration, exported, recovered.student, models, sets, profile, folder,
+                       seed, compute, checkpoints, progress)
+            if isinstance(answer, RefusedVariant) and answer.precision is Precision.INT8 and answer.tries
+            else answer
+            for answer in answers
+        )  # fmt: skip
+    return Variants(
+        made=tuple(answer for answer in answers if isinstance(answer, Variant)),
+        refused=tuple(answer for answer in answers if isinstance(answer, RefusedVariant)),
+    )
+
+
+def _chosen_on(sets: SyntheticSets) -> ImageSet:
+    """The calibration set and as much of the training set as makes `_CHOSEN_ON` images.
+
+    Of 128 images, one decision is almost the point that a precision may cost; what is chosen would be chosen by chance.
+    """
+    shards, missing = list(sets.calibration.shards), _CHOSEN_ON - len(sets.calibration)
+    for shard in sets.train.shards:
+        if missing <= 0:
+            break
+        shards.append(shard)
+        missing -= shard.num_images
+    return replace(sets.calibration, shards=tuple(shards))
+
+
+def _distilled(
+    refused: RefusedVariant,
+    scheme: Int8Scheme,
+    sums: Int8Sums,
+    calibration: Calibration,
+    exported: Exported,
+    student: nn.Module,
+    models: Models,
+    sets: SyntheticSets,
+    profile: Profile,
+    folder: Path,
+    seed: int,
+    compute: Compute,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Variant | RefusedVariant:
+    described = [weights_sha256(student), sets.sha256, repr(scheme), profile.recovery.model_dump(mode="json"), seed]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    answer = distil_for_int8(
+        student, models.teacher, models.masks, sets, profile.recovery, scheme, calibration, exported, models.input,
+        folder, seed=seed, compute=compute, channels=models.channels,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=sums,
+        checkpoints=checkpoints.under(f"int8-{key}"), progress=progress,
+    ).variant  # fmt: skip
+    return replace(answer, tries=(*refused.tries, *answer.tries))

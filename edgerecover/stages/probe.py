@@ -1,0 +1,246 @@
+"""What can be known of networks in seconds, before anything is made from them: a trial on a few images.
+
+Everything after it assumes that a network gives the same result twice, the same for an image alone as in company, and a
+gradient that reaches the image. Where that is not so, it is said here, with what to change.
+"""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - runs networks; only what calls the stages imports it
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.compute import Compute, fit_compute, is_out_of_memory
+from edgerecover.errors import BadInputError
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.network.outputs import Outputs, declared_outputs
+from edgerecover.progress import SILENT, Progress
+
+TEACHER = "the teacher"
+STUDENT = "the student"
+_SAME = 1e-3
+"""Relative difference: of other kernels for another size of batch, and no other result."""
+_NUM_DRAWS = 20
+"""More forward passes of what draws random numbers, before it counts as deterministic."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a trial of the networks showed."""
+
+    compute: Compute
+    """As all of them can be computed."""
+    by_batch: str = ""
+    """Which network decides by the images beside one in the batch, and where that begins; empty where none does."""
+    warnings: tuple[str, ...] = ()
+
+
+def probe_networks(
+    networks: Mapping[str, nn.Module], input: InputSpec, compute: Compute, progress: Progress = SILENT
+) -> Probed:
+    """Try networks on two images, forward and backward, alone and in a batch.
+
+    Args:
+        networks: by the name that messages give them, on the CPU, in eval mode; of `TEACHER`, decisions are asked too.
+        input: of all of them.
+        compute: as the hardware would have it.
+        progress: where to say what was found.
+
+    Raises:
+        BadInputError: a network cannot be used, and why: it gives another result each time, drops the axis of a batch
+            of one, or lets no gradient through.
+    """
+    images_NCHW = example_images(input, 2)
+    by_batch, warnings = "", []
+    for name, network in networks.items():
+        _check_gradient(name, network, images_NCHW, is_teacher=name == TEACHER)
+        pair_NK = _logits(network, images_NCHW)
+        _check_deterministic(name, network, images_NCHW, pair_NK)
+        alone_NK = _check_single_image(name, network, images_NCHW, pair_NK)
+        if _differ(alone_NK[0], pair_NK[0]):
+            where = _first_difference(network, images_NCHW[:1], images_NCHW)
+            by_batch = by_batch or f"{name} decides by the other images of a batch, first in {where}"
+        warnings += _outputs_in_words(name, network, progress)
+    if by_batch:
+        warnings.append(
+            f"{by_batch}. Dreams and distillation ran in batches; the judgement ran on one image at a time, as the "
+            "file does"
+        )
+    return Probed(fit_compute(compute, networks, images_NCHW, progress), by_batch, tuple(warnings))
+
+
+# --- one question each ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, images_NCHW: Tensor) -> Tensor:
+    logits_NK: Tensor = network(images_NCHW.clone())
+    return logits_NK
+
+
+def _check_deterministic(name: str, network: nn.Module, images_NCHW: Tensor, pair_NK: Tensor) -> None:
+    """Stochastic depth at a low rate gives the same twice more often than not; that it draws numbers can be seen."""
+    state = torch.get_rng_state()
+    runs_NK = [_logits(network, images_NCHW)]
+    if not torch.equal(state, torch.get_rng_state()):
+        runs_NK += [_logits(network, images_NCHW) for _ in range(_NUM_DRAWS)]
+    if any(_differ(pair_NK, run_NK) for run_NK in runs_NK):
+        where = _first_difference(network, images_NCHW, images_NCHW)
+        raise BadInputError(
+            f"{name}: gives another result each time in eval mode, first in {where}",
+            hint="something in it is random: F.dropout needs training=self.training, and noise belongs under "
+            "`if self.training`",
+        )
+
+
+def _check_single_image(name: str, network: nn.Module, images_NCHW: Tensor, pair_NK: Tensor) -> Tensor:
+    """Logits (1, K): the device runs one image, and a batch of one is where an axis gets lost."""
+    try:
+        logits_NK = _logits(network, images_NCHW[:1])
+    except Exception as error:  # the user's network raises anything
+        if is_out_of_memory(error):
+            raise
+        raise BadInputError(
+            f"{name}: two images at once are fine, one alone fails with {type(error).__name__}: {error}",
+            hint="a device runs one image: look for .squeeze(), which drops the axis of a batch of one, and for batch "
+            "norm without running statistics",
+        ) from error
+    if logits_NK.shape != pair_NK[:1].shape:
+        raise BadInputError(
+            f"{name}: of one image alone come logits of shape {list(logits_NK.shape)} instead of "
+            f"{list(pair_NK[:1].shape)}",
+            hint="a device runs one image: .squeeze() drops the axis of a batch of one; .flatten(1) does not",
+        )
+    return logits_NK
+
+
+def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_teacher: bool) -> None:
+    inputs_NCHW = images_NCHW.clone().requires_grad_()
+    with torch.enable_grad():
+        logits_NK = network(inputs_NCHW.clone())
+        _check_weights(name, network, logits_NK, inputs_NCHW)
+        weights_NK = torch.linspace(-1, 1, logits_NK.numel()).view(logits_NK.shape)
+        gradient = None
+        if logits_NK.requires_grad:
+            (gradient,) = torch.autograd.grad((logits_NK * weights_NK).sum(), inputs_NCHW, allow_unused=True)
+    if gradient is None:
+        raise BadInputError(
+            f"{name}: no gradient comes from its logits back to the image in eval mode",
+            hint="images are dreamt and weights learnt along it: take torch.no_grad, torch.inference_mode, "
+            "set_grad_enabled, .detach() and argmax out of its forward",
+        )
+    if is_teacher and not bool(gradient.any()):
+        if bool((logits_NK[0] == logits_NK[1]).all()):
+            raise BadInputError(
+                f"{name}: its logits are the same for two images: it tells no images apart, and there is nothing to "
+                "recover from it",
+                hint="try it on a few real images: it may be untrained, or a layer of it all zeros",
+            )
+        raise BadInputError(
+            f"{name}: the gradient of its logits is zero in every pixel of the image",
+            hint="images are dreamt along it: round, sign, floor and comparisons have none; let them pass it through "
+            "(x + (round(x) - x).detach())",
+        )
+
+
+def _check_weights(name: str, network: nn.Module, logits_NK: Tensor, inputs_NCHW: Tensor) -> None:
+    """Refuse layers in a plain list: they are in no state_dict, so each build has other weights."""
+    known = {id(inputs_NCHW), *(id(parameter) for parameter in network.parameters())}
+    strange = [leaf for leaf in _leaves(logits_NK) if id(leaf) not in known]
+    if strange:
+        raise BadInputError(
+            f"{name}: {len(strange)} tensors that it computes with are none of its parameters (one has shape "
+            f"{list(strange[0].shape)}): they are in no checkpoint, and random whenever the network is built",
+            hint="layers in a plain list or dictionary are not registered: put them into nn.ModuleList or "
+            "nn.ModuleDict, and single tensors into nn.ParameterList or attributes of their own",
+        )
+
+
+def _leaves(output: Tensor) -> list[Tensor]:
+    """The tensors that require gradients and that an output was computed from."""
+    waiting, seen = [output.grad_fn], set[Any]()
+    found: list[Tensor] = []
+    for node in waiting:
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list[str]:
+    outputs = declared_outputs(network)
+    if outputs is Outputs.PROBABILITIES:
+        progress.note(f"{name} ends in softmax: it is read as the logits behind it, and exported as it is")
+    if outputs is Outputs.SIGMOIDS:
+        return [
+            f"{name} ends in a sigmoid for each class: the highest is taken for its decision, as where one class is "
+            "right; how well it tells several right ones is not judged"
+        ]
+    return []
+
+
+# --- where two runs part --------------------------------------------------------------------------------------
+
+
+def _first_difference(network: nn.Module, a_NCHW: Tensor, b_NCHW: Tensor) -> str:
+    """The first layer in which the first image of two batches parts though it came in alike, in words."""
+    calls = _run(network, a_NCHW)
+    for _ in range(_NUM_DRAWS):  # what is random may agree with itself
+        for a, b in zip(calls, _run(network, b_NCHW), strict=False):
+            if a.name == b.name and not _differ(a.input, b.input) and _differ(a.output, b.output):
+                return f"{a.name} ({a.kind})" if a.name else f"the forward of {a.kind} itself"
+    return "a place that cannot be told"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Of one layer: what came in and went out for the first image; None where that cannot be told."""
+
+    name: str
+    kind: str
+    input: Tensor | None
+    output: Tensor | None
+
+
+@torch.no_grad()
+def _run(network: nn.Module, images_NCHW: Tensor) -> list[_Call]:
+    """Calls in the order in which they end; the network's own is the last."""
+    calls: list[_Call] = []
+    size = len(images_NCHW)
+
+    def record(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            coming_in = inputs[0] if inputs else None
+            calls.append(_Call(name, type(layer).__name__, _first(coming_in, size), _first(output, size)))
+
+        return hook
+
+    handles = [layer.register_forward_hook(record(name)) for name, layer in network.named_modules()]
+    try:
+        network(images_NCHW.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _first(value: object, size: int) -> Tensor | None:
+    """A copy: what comes after may compute in place."""
+    is_batch = isinstance(value, Tensor) and value.dim() > 0 and len(value) == size and value.is_floating_point()
+    return value[0].clone() if is_batch else None  # type: ignore[index]
+
+
+def _differ(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    return float((a - b).norm()) > _SAME * float(a.norm().clamp_min(1e-12))

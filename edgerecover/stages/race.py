@@ -1,0 +1,314 @@
+"""The race stage: every variant on every runtime of the target, against the clock and beside the teacher.
+
+Shipped is the fastest that passes. A variant of lower precision must be surely faster than one of higher, or it would
+cost decisions for nothing.
+"""
+
+# Shapes: N images, K classes.
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgerecover.artifacts import (
+    GateStatus,
+    Int8Sums,
+    Outcome,
+    Precision,
+    PrecisionLoss,
+    Proportion,
+    Race,
+    RefusedVariant,
+    Runner,
+    Twin,
+    Variant,
+)
+from edgerecover.config import Profile, Target
+from edgerecover.errors import EdgeRecoverError
+from edgerecover.files import npy_bytes
+from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.runtime.machine.host import is_target, this_host
+from edgerecover.runtime.measure.race import Entrant, Raced, race
+from edgerecover.runtime.session.onnxruntime import CPU
+from edgerecover.runtime.session.opened import Opened
+from edgerecover.runtime.session.opening import open_model
+from edgerecover.stages.export import TwinFile
+from edgerecover.stages.precision import Variants
+from edgerecover.stages.validate import Images, Scorer, Scores, int8_sums_for, scores_of, timing_of
+from edgerecover.validate.fidelity import agreement
+from edgerecover.validate.gates import precision_status
+from edgerecover.validate.parity import precision_loss
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A runtime with the providers to ask it for."""
+
+    runtime: str
+    providers: tuple[str, ...]
+    int8_sums: Int8Sums
+    """As agreement is measured; what is timed is timed as the runtime does it."""
+
+    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_classes: int | None = None) -> Opened:
+        """A file, to be judged.
+
+        Raises:
+            EdgeRecoverError: it does not open there.
+        """
+        return open_model(
+            path,
+            self.runtime,
+            self.providers,
+            strict=True,
+            shape_CHW=shape_CHW,
+            num_classes=num_classes,
+            exact_int8=self.int8_sums is Int8Sums.EXACT,
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A variant on a runtime, and what it decides there."""
+
+    variant: Variant
+    surface: Surface
+    problem: EdgeRecoverError | None = None
+    agreement: Proportion | None = None
+    loss: PrecisionLoss | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.precision.value}, {self.surface.runtime}"
+
+
+def surfaces_of(target: Target) -> tuple[Surface, ...]:
+    """Where the race is held: on the target's runtimes if this machine is the target, else on the host's CPU.
+
+    What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
+    """
+    also = target.also_runtimes.value if target.also_runtimes else ()
+    sums = int8_sums_for(target)
+    own = Surface(target.runtime.value, target.providers.value, sums)
+    here = is_target(target.needs, this_host())
+    first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,), sums)
+    return (first, *(Surface(runtime, (CPU,), sums) for runtime in also if runtime != first.runtime))
+
+
+def hold_race(
+    variants: Variants,
+    twins: Sequence[TwinFile],
+    teacher: Scorer,
+    held_back: Images,
+    golden_NCHW: Scores,
+    target: Target,
+    profile: Profile,
+    unfit: Mapping[Precision, str],
+    progress: Progress = SILENT,
+) -> Race:
+    """Run every variant on every runtime there is, the twins beside them.
+
+    Args:
+        variants: of one network; their files' paths in full.
+        twins: float32 networks to compare with; the dense one first.
+        teacher: decides what agreement is.
+        held_back: images that nothing has touched.
+        golden_NCHW: network inputs that latency is measured with.
+        target: whose runtimes these are.
+        profile: its gates decide what passes; its latency settings how long it takes.
+        unfit: variants that the target's runtime does not take, and why; they run here, but are not shipped.
+        progress: where to report.
+
+    Raises:
+        EdgeRecoverError: not even float32 runs.
+    """
+    surfaces = surfaces_of(target)
+    total = len(held_back) * (1 + len(surfaces) * len(variants.made))
+    with progress.task("agreement", total, "decisions") as task:
+        teacher_scores_NK = scores_of(teacher, held_back, task)
+        candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back, task))
+    if all(candidate.problem for candidate in candidates):
+        raise next(candidate.problem for candidate in candidates if candidate.problem)
+    raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
+    runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
+    runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
+    race_held = Race(
+        on_target=is_target(target.needs, this_host()),
+        runners=tuple(runners),
+        twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
+    )
+    return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
+
+
+def open_runner(
+    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_classes: int
+) -> Opened:
+    """The file of a runner, opened as the race judged it.
+
+    Raises:
+        EdgeRecoverError: it no longer opens.
+    """
+    surface = next(surface for surface in surfaces_of(target) if surface.runtime == runner.runtime)
+    return surface.open(Path(variant.file.path), shape_CHW, num_classes)
+
+
+def _decided(
+    variants: Sequence[Variant],
+    surfaces: Sequence[Surface],
+    teacher_scores_NK: Scores,
+    held_back: Images,
+    task: Task,
+) -> Iterator[_Candidate]:
+    for surface in surfaces:
+        float32_NK: Scores | None = None
+        for variant in variants:
+            candidate = _Candidate(variant, surface)
+            try:
+                session = surface.open(Path(variant.file.path))
+                scores_NK = scores_of(session.run, held_back, task)
+            except EdgeRecoverError as error:
+                yield replace(candidate, problem=error)
+                continue
+            if variant.precision is Precision.FP32:
+                float32_NK = scores_NK
+            lost = None
+            if variant.precision is not Precision.FP32 and float32_NK is not None:
+                lost = precision_loss(teacher_scores_NK, float32_NK, scores_NK)
+            agreeing = agreement(scores_NK, teacher_scores_NK)
+            task.advance(0, agreement=agreeing.value)
+            yield replace(candidate, agreement=agreeing, loss=lost)
+
+
+def _timed(
+    candidates: Sequence[_Candidate],
+    twins: Sequence[TwinFile],
+    first: Surface,
+    golden_NCHW: Scores,
+    target: Target,
+    profile: Profile,
+    progress: Progress,
+) -> Mapping[str, Raced]:
+    entrants = [
+        Entrant(c.name, Path(c.variant.file.path), c.surface.runtime, c.surface.providers)
+        for c in candidates
+        if c.problem is None
+    ]
+    entrants += [Entrant(twin.name, Path(twin.exported.path), first.runtime, first.providers) for twin in twins]
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+        golden_path = Path(folder) / "golden.npy"
+        golden_path.write_bytes(npy_bytes(golden_NCHW))
+        raced = race(
+            entrants, golden_path, timing_of(profile.latency), target=target.needs, strict=True, progress=progress
+        )
+    return {one.name: one for one in raced}
+
+
+def _runner(candidate: _Candidate, raced: Raced | None) -> Runner:
+    variant = candidate.variant
+    problem = candidate.problem
+    note = variant.reason
+    if problem is not None:
+        note = f"{problem.message}; {problem.hint}" if problem.hint else problem.message
+    elif raced is not None and raced.latency is None:
+        note = raced.error
+    return Runner(
+        precision=variant.precision,
+        runtime=candidate.surface.runtime,
+        outcome=Outcome.NOT_RUN,  # until it is placed
+        note=note,
+        size_bytes=variant.file.size_bytes,
+        latency=raced.latency if raced else None,
+        agreement=candidate.agreement,
+        loss=candidate.loss,
+    )
+
+
+def _not_made(refused: RefusedVariant, first: Surface) -> Runner:
+    outcome = Outcome.LOSES if refused.tries else Outcome.NOT_RUN
+    return Runner(refused.precision, first.runtime, outcome, refused.reason)
+
+
+def _twin(twin: TwinFile, raced: Raced) -> Twin:
+    return Twin(
+        twin.name,
+        twin.macs_kept,
+        twin.exported.size_bytes,
+        twin.exported.compressed_bytes or 0,
+        raced.latency,
+    )
+
+
+# --- who wins -----------------------------------------------------------------------------------------------
+
+
+def placed(
+    runners: Sequence[Runner], profile: Profile, target: Target, unfit: Mapping[Precision, str]
+) -> Iterator[Runner]:
+    """All of them with their outcomes: the fastest first, those that did not run last.
+
+    Args:
+        runners: as they ran, or did not.
+        profile: what precision may cost.
+        target: how large a file may be.
+        unfit: variants that the target's runtime does not take, and why.
+    """
+    ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
+    verdicts = {id(runner): _verdict(runner, profile, target) for runner in ran}
+    passing = [r for r in ran if r.precision not in unfit and verdicts[id(r)] is GateStatus.PASS]
+    shipped = _fastest([runner for runner in runners if runner in passing]) or next(
+        runner for runner in ran if runner.precision is Precision.FP32
+    )
+    for runner in ran:
+        if runner is shipped:
+            yield replace(runner, outcome=Outcome.SHIPPED)
+        elif runner.precision in unfit:
+            yield replace(runner, outcome=Outcome.REFUSED, note=unfit[runner.precision])
+        elif verdicts[id(runner)] is GateStatus.INCONCLUSIVE:
+            yield replace(runner, outcome=Outcome.UNDECIDED, note=_with_what_can_tell(runner, profile))
+        else:
+            yield replace(runner, outcome=Outcome.SLOWER if runner in passing else Outcome.LOSES)
+    yield from (runner for runner in runners if not runner.latency)
+
+
+def _verdict(runner: Runner, profile: Profile, target: Target) -> GateStatus:
+    """What can be told apart between variants: what precision costs, and the size of the file."""
+    if target.max_file_mb is not None and (runner.size_bytes or 0) / 1e6 > target.max_file_mb.value:
+        return GateStatus.FAIL
+    if runner.loss is None:
+        return GateStatus.PASS
+    return precision_status(runner.loss, profile.gates.max_precision_loss_points)
+
+
+def _with_what_can_tell(runner: Runner, profile: Profile) -> str:
+    assert runner.loss is not None, "nothing else is undecided"
+    low, high = runner.loss.interval_points()
+    return (f"{runner.note}; " if runner.note else "") + (
+        f"it lost {runner.loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement on {runner.loss.num_images} "
+        f"images, which may be chance; {profile.gates.max_precision_loss_points:g} are allowed. More images can tell: "
+        f"raise synthesis.num_held_back in a profile of your own"
+    )
+
+
+def _fastest(passing: Sequence[Runner]) -> Runner | None:
+    """The first that no other is surely faster than: highest precision first, then the target's first runtime.
+
+    So a second run, whose medians come out a little differently, ships the same file.
+    """
+    if not passing:
+        return None
+    best = min(passing, key=_median_ms)
+    in_order = sorted(passing, key=lambda runner: tuple(Precision).index(runner.precision))
+    return next(runner for runner in in_order if runner is best or not _surely_slower(runner, best))
+
+
+def _surely_slower(runner: Runner, best: Runner) -> bool:
+    assert runner.latency is not None, "only those that ran are compared"
+    assert best.latency is not None, "only those that ran are compared"
+    return runner.latency.slower_than(best.latency).low > 1
+
+
+def _median_ms(runner: Runner) -> float:
+    assert runner.latency is not None, "only those that ran are compared"
+    return runner.latency.percentile_ms(50)

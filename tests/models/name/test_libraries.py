@@ -1,0 +1,117 @@
+"""Networks by name from torchvision and timm: for any number of classes and input, and never from the network."""
+
+import socket
+import sys
+
+import pytest
+import torch
+
+from edgerecover.artifacts import InputSpec, Pattern
+from edgerecover.errors import BadInputError, MissingError
+from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
+from edgerecover.models.pair.networks import inspect, open_models
+from edgerecover.prune import Pruning, prune
+from edgerecover.recover.blocks import block_names, captured
+
+GRAY = InputSpec((1, 32, 48), (0.5,), (0.25,))
+TIMM = ("timm:test_resnet", "timm:test_vit", "timm:test_convnext", "timm:test_byobnet")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise AssertionError("something was looked up on the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def built(architecture, num_classes=None, input=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_from_library(architecture, num_classes, input).eval()
+
+
+def test_whose_an_architecture_is():
+    assert library_of("timm:resnet18") == "timm"
+    assert library_of("torchvision:resnet18") == "torchvision"
+    assert library_of("timm.py:resnet18") is None
+    assert library_of("timm") is None
+    assert library_of("nets.py:tiny") is None
+
+
+def test_default_input_of_torchvision():
+    spec = default_input("torchvision:inception_v3")
+    assert spec.shape == (3, 299, 299)
+    assert spec.mean == (0.485, 0.456, 0.406)
+    assert default_input("torchvision:no_such") is None
+    assert default_input("nets.py:tiny") is None
+
+
+def test_default_input_of_timm():
+    assert default_input("timm:test_vit") == InputSpec((3, 160, 160), (0.5,) * 3, (0.5,) * 3)
+    assert default_input("timm:resnet18.a1_in1k").mean == (0.485, 0.456, 0.406)
+    assert default_input("timm:no_such") is None
+    assert default_input("timm:hf-hub:anyone/anything") is None
+
+
+@pytest.mark.parametrize("architecture", TIMM)
+def test_timm_builds_for_classes_channels_and_size(architecture):
+    network = built(architecture, 5, GRAY)
+    assert network(torch.zeros(2, *GRAY.shape)).shape == (2, 5)
+    assert network.state_dict()[classifier_key(architecture)].shape[0] == 5
+
+
+def test_the_classifier_of_a_distilled_network_is_its_first():
+    assert classifier_key("timm:deit_tiny_distilled_patch16_224") == "head.weight"
+    assert classifier_key("timm:no_such") is None
+    assert classifier_key("torchvision:resnet18") is None
+
+
+def test_names_that_timm_would_look_up_are_refused():
+    for name in ("hf-hub:anyone/anything", "local-dir:/tmp", "anyone/anything"):
+        with pytest.raises(BadInputError, match="has no network"):
+            built(f"timm:{name}")
+
+
+def test_a_size_that_a_network_cannot_take_is_explained():
+    with pytest.raises(BadInputError, match="building the network failed") as caught:
+        built("timm:nest_tiny", None, InputSpec((3, 40, 24), (0.0,) * 3, (1.0,) * 3))
+    assert "--input-shape" in caught.value.hint
+
+
+def test_without_timm_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for ask in (built, default_input, classifier_key):
+        with pytest.raises(MissingError) as caught:
+            ask("timm:resnet18")
+        assert caught.value.hint == "pip install 'edgerecover[timm]'"
+
+
+@pytest.mark.parametrize("architecture", TIMM)
+def test_a_checkpoint_of_timm_is_opened_and_pruned(architecture, tmp_path):
+    torch.save({"arch": "x", "state_dict": built(architecture, 5).state_dict()}, tmp_path / "m.pt")
+    facts = inspect(tmp_path / "m.pt", arch=architecture, input_flags=None, trust_code=False)
+    assert facts.num_classes == 5
+    assert facts.input.shape == (3, 160, 160)
+    assert facts.input_source == "timm's own weights"
+    models = open_models(
+        tmp_path / "m.pt", arch=architecture, teacher=None, input_flags=None, trust_code=False, will_prune=True
+    )
+    pruned = prune(models.student, Pruning("unstructured", 0.75), models.input)
+    assert sum(int((~mask).sum()) for mask in pruned.masks.values()) == pytest.approx(
+        0.75 * sum(mask.numel() for mask in pruned.masks.values()), abs=1
+    )
+    names = block_names(models.teacher)
+    with captured(models.teacher, names) as features:
+        models.teacher(torch.zeros(1, 3, 160, 160))
+    assert set(features) == set(names)
+    assert len(names) >= 3
+
+
+def test_a_checkpoint_for_another_size_and_gray_images_is_opened(tmp_path):
+    torch.save(built("timm:test_vit", 5, GRAY).state_dict(), tmp_path / "m.pt")
+    (tmp_path / "model.toml").write_text('architecture = "timm:test_vit"\n[input]\nshape = [1, 32, 48]\n')
+    facts = inspect(tmp_path / "m.pt", arch=None, input_flags=None, trust_code=False)
+    assert (facts.num_classes, facts.sparsity.pattern) == (5, Pattern.DENSE)
+    assert facts.input.shape == (1, 32, 48)

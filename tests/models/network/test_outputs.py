@@ -1,0 +1,72 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.network.outputs import Outputs, as_it_is, declared_outputs, outputs_of, read_as_logits
+
+IMAGES_NCHW = example_images(InputSpec((3, 4, 4), (0.5,) * 3, (0.25,) * 3), 4)
+
+
+class Net(nn.Module):
+    def __init__(self, last=lambda logits: logits):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.last = nn.Linear(48, 5), last
+
+    def forward(self, x):
+        return self.last(self.fc(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("last", "outputs"),
+    [
+        (lambda z: z, Outputs.LOGITS),
+        (lambda z: z.log_softmax(1), Outputs.LOGITS),
+        (lambda z: z.relu().clamp(0, 0.9), Outputs.LOGITS),
+        (lambda z: z.softmax(1), Outputs.PROBABILITIES),
+        (torch.sigmoid, Outputs.SIGMOIDS),
+        (lambda z: torch.sigmoid(z)[:, None].squeeze(1)[:, :5], Outputs.SIGMOIDS),
+    ],
+)
+def test_softmax_and_sigmoid_are_undone_and_the_network_itself_is_still_there(last, outputs):
+    network = Net(last)
+    itself_NK = network(IMAGES_NCHW)
+    assert outputs_of(network, IMAGES_NCHW) is outputs
+    read_as_logits(network, outputs)
+    for read in (network, copy.deepcopy(network)):
+        assert declared_outputs(read) is outputs
+        found_NK = read(IMAGES_NCHW)
+        if outputs is not Outputs.LOGITS:
+            expected_NK = network.fc(IMAGES_NCHW.flatten(1))
+            assert torch.allclose(found_NK.diff(dim=1), expected_NK.diff(dim=1), atol=1e-5)
+        assert torch.equal(as_it_is(read)(IMAGES_NCHW), itself_NK)
+        assert as_it_is(read).fc is read.fc
+        assert [type(read).__name__, *read.state_dict()] == ["Net", "fc.weight", "fc.bias"]
+
+
+@pytest.mark.parametrize(("last", "outputs"), [(lambda z: z.softmax(1), "PROBABILITIES"), (torch.sigmoid, "SIGMOIDS")])
+def test_outputs_that_are_rounded_to_0_and_1_still_give_finite_logits_and_gradients(last, outputs):
+    network = Net(lambda z: last(1e4 * z))
+    read_as_logits(network, Outputs[outputs])
+    inputs_NCHW = IMAGES_NCHW.clone().requires_grad_()
+    logits_NK = network(inputs_NCHW)
+    logits_NK.sum().backward()
+    assert bool(logits_NK.isfinite().all())
+    assert bool(inputs_NCHW.grad.isfinite().all())
+
+
+def test_a_network_that_is_copied_in_its_own_way_is_refused_only_where_it_must_be_read_otherwise():
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Softmax(1)))
+    read_as_logits(traced, Outputs.LOGITS)
+    with pytest.raises(BadInputError, match="puts out probabilities") as caught:
+        read_as_logits(traced, outputs_of(traced, IMAGES_NCHW))
+    assert "leave the last softmax or sigmoid out" in caught.value.hint
+    patched = Net()
+    patched.forward = lambda x: patched.fc(x.flatten(1)).softmax(1)
+    with pytest.raises(BadInputError, match="puts out probabilities"):
+        read_as_logits(patched, outputs_of(patched, IMAGES_NCHW))

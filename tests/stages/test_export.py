@@ -1,0 +1,53 @@
+import onnx
+import torch
+
+from edgerecover.artifacts import InputSpec, Pattern
+from edgerecover.export.onnx import export
+from edgerecover.progress import SILENT, Silent
+from edgerecover.stages.export import ALTERNATIVE, DENSE, export_dense, export_twins
+
+INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+class Notes(Silent):
+    """What is said besides tasks."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message, **_numbers):
+        self.notes.append(message)
+
+
+def write(network, input, path):
+    return export(network, input, path, opset=18)
+
+
+def twins(network, pattern, tmp_path, progress=SILENT):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = export_twins(
+        export_dense(network, INPUT, tmp_path, write), network, pattern, INPUT, tmp_path, write, progress=progress
+    )
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    return found
+
+
+def test_zeros_are_compared_with_fewer_channels(teacher, tmp_path):
+    dense, narrow = twins(teacher, Pattern.UNSTRUCTURED, tmp_path)
+    assert (dense.name, dense.macs_kept) == (DENSE, 1.0)
+    assert narrow.name == ALTERNATIVE
+    assert 0.4 < narrow.macs_kept < 0.7
+    assert narrow.exported.num_weights < 0.7 * dense.exported.num_weights
+    for twin in (dense, narrow):
+        onnx.checker.check_model(onnx.load(twin.exported.path))
+
+
+def test_what_has_fewer_channels_already_is_compared_with_the_dense_one_alone(teacher, tmp_path):
+    assert [twin.name for twin in twins(teacher, Pattern.CHANNEL, tmp_path)] == [DENSE]
+
+
+def test_a_network_that_cannot_be_narrowed_has_no_alternative(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4)).eval()
+    notes = Notes()
+    assert [twin.name for twin in twins(network, Pattern.UNSTRUCTURED, tmp_path, notes)] == [DENSE]
+    assert "no network with fewer channels" in notes.notes[0]

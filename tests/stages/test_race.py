@@ -1,0 +1,145 @@
+"""Who is shipped, told from latencies that are given; that they are really raced is seen through the pipeline."""
+
+import dataclasses
+
+import pytest
+
+from edgerecover.artifacts import Gpu, Host, Int8Sums, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
+from edgerecover.config import Fact, load_profile, load_target
+from edgerecover.stages.race import placed, surfaces_of
+from edgerecover.stages.validate import int8_sums_for
+
+PROFILE, TARGET = load_profile("balanced"), load_target("x86-cpu")
+HOST = Host("x86_64", "EPYC", 2, "Linux")
+FP32, FP16, INT8 = Precision
+
+
+def latency(median_ms, spread_ms=0.0):
+    rounds = [[median_ms + spread_ms * (number % 2 - 0.5)] * 10 for number in range(30)]
+    samples_ms = tuple(value for part in rounds for value in part)
+    return Latency("one", "ort", "CPU", {}, 1, 1, HOST, False, (), samples_ms, 1.0, 0, 1, (10,) * 30)
+
+
+def runner(precision, median_ms, runtime="onnxruntime", lost=0, size_bytes=1_000_000, spread_ms=0.0):
+    loss = None if precision is FP32 else PrecisionLoss(256, lost, 0, lost)
+    ran = latency(median_ms, spread_ms) if median_ms else None
+    return Runner(precision, runtime, Outcome.NOT_RUN, "", size_bytes, ran, None, loss)
+
+
+def outcomes(*runners, target=TARGET, unfit=None):
+    return [(r.name, r.outcome) for r in placed(runners, PROFILE, target, unfit or {})]
+
+
+def test_the_fastest_is_shipped_and_the_rest_stands_in_order():
+    found = outcomes(runner(FP32, 3.0), runner(FP16, 4.0), runner(INT8, 1.0), runner(INT8, 0.9, "openvino"))
+    assert found == [
+        ("int8, openvino", Outcome.SHIPPED),
+        ("int8, onnxruntime", Outcome.SLOWER),
+        ("fp32, onnxruntime", Outcome.SLOWER),
+        ("fp16, onnxruntime", Outcome.SLOWER),
+    ]
+
+
+def test_what_loses_more_than_the_profile_allows_is_not_shipped():
+    found = outcomes(runner(FP32, 3.0), runner(INT8, 1.0, lost=10))
+    assert found == [("int8, onnxruntime", Outcome.LOSES), ("fp32, onnxruntime", Outcome.SHIPPED)]
+    assert outcomes(runner(FP32, 3.0), runner(INT8, 1.0, lost=2))[0] == ("int8, onnxruntime", Outcome.SHIPPED)
+
+
+def test_what_lost_more_than_it_may_by_chance_is_not_shipped_and_not_refused():
+    ran = (runner(FP32, 3.0), dataclasses.replace(runner(INT8, 1.0, lost=3), note="two layers kept"))
+    int8, _ = placed(ran, PROFILE, TARGET, {})
+    assert int8.outcome is Outcome.UNDECIDED
+    assert int8.note.startswith("two layers kept; it lost 1.2 points (")
+    assert "on 256 images, which may be chance; 1 are allowed" in int8.note
+
+
+def test_lower_precision_must_be_surely_faster():
+    found = dict(outcomes(runner(FP32, 1.0), runner(INT8, 0.99, spread_ms=0.2)))
+    assert found["fp32, onnxruntime"] is Outcome.SHIPPED
+    assert found["int8, onnxruntime"] is Outcome.SLOWER
+
+
+def test_of_those_that_cannot_be_told_apart_the_first_in_a_fixed_order_is_shipped():
+    """Whichever median happens to be lower: a second run is to ship the same file."""
+    for fp16_ms, int8_ms in ((1.0, 1.01), (1.01, 1.0)):
+        pair = (runner(FP16, fp16_ms), runner(INT8, int8_ms, spread_ms=0.2))
+        for order in (pair, pair[::-1]):
+            assert dict(outcomes(runner(FP32, 3.0), *order))["fp16, onnxruntime"] is Outcome.SHIPPED
+    for first_ms, second_ms in ((1.0, 1.01), (1.01, 1.0)):
+        found = outcomes(runner(FP32, first_ms), runner(FP32, second_ms, "openvino", spread_ms=0.2))
+        assert dict(found)["fp32, onnxruntime"] is Outcome.SHIPPED
+
+
+def test_the_fastest_float32_runtime_is_the_one_to_beat():
+    found = dict(outcomes(runner(FP32, 3.0), runner(FP32, 1.0, "openvino"), runner(INT8, 1.5)))
+    assert found["fp32, openvino"] is Outcome.SHIPPED
+
+
+def test_what_the_device_refuses_is_not_shipped_however_fast():
+    found = outcomes(runner(FP32, 3.0), runner(INT8, 1.0), unfit={INT8: "an int32 DequantizeLinear"})
+    assert found == [("int8, onnxruntime", Outcome.REFUSED), ("fp32, onnxruntime", Outcome.SHIPPED)]
+
+
+def test_a_file_too_large_for_the_target_leaves_it_to_a_smaller_one():
+    small = TARGET.model_copy(update={"max_file_mb": Fact(value=0.5, source="choice: for this test")})
+    found = dict(outcomes(runner(FP32, 1.0), runner(INT8, 2.0, size_bytes=300_000), target=small))
+    assert found["int8, onnxruntime"] is Outcome.SHIPPED
+
+
+def test_when_nothing_passes_float32_is_shipped_and_the_gates_say_why():
+    small = TARGET.model_copy(update={"max_file_mb": Fact(value=0.5, source="choice: for this test")})
+    assert ("fp32, onnxruntime", Outcome.SHIPPED) in outcomes(runner(FP32, 1.0), runner(INT8, 0.5), target=small)
+
+
+def test_what_did_not_run_stands_last():
+    found = outcomes(runner(INT8, None, "openvino"), runner(FP32, 3.0))
+    assert found == [("fp32, onnxruntime", Outcome.SHIPPED), ("int8, openvino", Outcome.NOT_RUN)]
+
+
+def test_a_race_tells_its_winner():
+    race = Race(False, tuple(placed([runner(FP32, 3.0), runner(INT8, 1.0)], PROFILE, TARGET, {})), ())
+    assert race.shipped.precision is INT8
+    assert race.latency.percentile_ms(50) == 1.0
+    assert race.float32.precision is FP32
+    assert race.speedup(race.latency) is None, "there is no dense network to compare with"
+
+
+@pytest.mark.parametrize("name", ["jetson-orin-nano", "rtx-40", "android-qnn"])
+def test_elsewhere_the_host_s_cpu_stands_in(name):
+    (surface,) = surfaces_of(load_target(name))
+    assert (surface.runtime, surface.providers) == ("onnxruntime", ("CPUExecutionProvider",))
+
+
+HASWELL, ZEN_4 = ("sse4_1", "avx2", "fma"), ("avx2", "fma", "avx512f", "avx512_vnni")
+
+
+@pytest.mark.parametrize(
+    ("name", "isa", "sums"),
+    [
+        ("jetson-orin-nano", HASWELL, Int8Sums.EXACT),
+        ("raspberry-pi-5", HASWELL, Int8Sums.EXACT),
+        ("x86-avx512-vnni", HASWELL, Int8Sums.EXACT),
+        ("rtx-40", HASWELL, Int8Sums.EXACT),  # though it is this machine: its CPU is not what the target computes on
+        ("x86-avx2", ZEN_4, Int8Sums.EXACT),
+        ("x86-avx2", HASWELL, Int8Sums.HOST),
+        ("x86-avx512-vnni", ZEN_4, Int8Sums.HOST),
+        ("x86-cpu", HASWELL, Int8Sums.HOST),
+    ],
+)
+def test_int8_is_judged_as_the_host_adds_up_only_where_it_is_the_target(name, isa, sums, monkeypatch):
+    gpu = Gpu("NVIDIA GeForce RTX 4060", compute_capability="8.9")
+    host = dataclasses.replace(HOST, isa=isa, gpus=(gpu,))
+    for module in ("race", "validate"):
+        monkeypatch.setattr(f"edgerecover.stages.{module}.this_host", lambda: host)
+    target = load_target(name)
+    assert int8_sums_for(target) is sums
+    assert {surface.int8_sums for surface in surfaces_of(target)} == {sums}
+
+
+def test_x86_has_two_runtimes():
+    assert [surface.runtime for surface in surfaces_of(load_target("x86-avx2"))] == ["onnxruntime", "openvino"]
+
+
+def test_the_names_are_those_people_read():
+    assert dataclasses.replace(runner(INT8, 1.0)).name == "int8, onnxruntime"
