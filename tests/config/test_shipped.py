@@ -1,15 +1,10 @@
-"""Reading targets, profiles and model.toml: a wrong file is reported with file, line and key."""
+"""Finding targets and profiles by name or path; profiles that extend others."""
 
 import pytest
 
-from edgerecover.artifacts import InputSpec, Stated
 from edgerecover.config import (
-    ModelFile,
     load_profile,
     load_target,
-    parse,
-    read_toml,
-    shipped_folder,
     shipped_names,
 )
 from edgerecover.errors import EXIT_BAD_INPUT, BadInputError
@@ -64,26 +59,9 @@ min_duration_s = 0.1
 """
 
 
-@pytest.fixture
-def target_toml(tmp_path):
-    """A copy of a shipped target that a test may break."""
-    path = tmp_path / "mine.toml"
-    path.write_text((shipped_folder("targets") / "x86-cpu.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    return path
-
-
-def replace(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new), encoding="utf-8")
-    return text[: text.index(old)].count("\n") + 1
-
-
-# --- one's own target, and its faults -------------------------------------------------------------
-
-
 def test_a_path_ending_in_toml_names_ones_own_target(target_toml):
-    replace(target_toml, 'name = "x86-cpu"', 'name = "my-box"')
+    text = target_toml.read_text(encoding="utf-8")
+    target_toml.write_text(text.replace('name = "x86-cpu"', 'name = "my-box"'), encoding="utf-8")
     assert load_target(str(target_toml)).name == "my-box"
 
 
@@ -104,61 +82,6 @@ def test_a_name_near_nothing_gets_no_guess():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BadInputError, match=r"target file .*nowhere\.toml does not exist"):
         load_target(str(tmp_path / "nowhere.toml"))
-
-
-def test_an_unknown_key_is_named_with_file_line_and_nearest_key(target_toml):
-    line = replace(target_toml, "[max_p99_ms]", "[max_p99_msec]")
-    with pytest.raises(BadInputError) as error:
-        load_target(str(target_toml))
-    assert error.value.message == (f"{target_toml}:{line}: unknown key 'max_p99_msec'; did you mean 'max_p99_ms'?")
-    assert "docs/reference/targets.md" in error.value.hint
-
-
-def test_an_unknown_key_inside_a_fact_is_found_too(target_toml):
-    line = replace(target_toml, "value = 33.3", "value = 33.3\nsauce = 'a cook'") + 1
-    with pytest.raises(BadInputError, match=rf":{line}: unknown key 'max_p99_ms.sauce'; did you mean 'source'"):
-        load_target(str(target_toml))
-
-
-def test_a_wrong_value_is_shown_with_its_line(target_toml):
-    line = replace(target_toml, "value = 18", "value = 7")
-    with pytest.raises(BadInputError, match=rf"mine\.toml:{line}: opset.value: .*13.*\(found 7\)"):
-        load_target(str(target_toml))
-
-
-def test_a_fact_without_a_source_is_refused(target_toml):
-    target_toml.write_text(target_toml.read_text(encoding="utf-8") + "\n[memory_gib]\nvalue = 8\n", encoding="utf-8")
-    with pytest.raises(BadInputError, match=r":\d+: key 'memory_gib.source' is missing"):
-        load_target(str(target_toml))
-
-
-def test_every_fault_gets_a_line_of_its_own(target_toml):
-    replace(target_toml, "value = 18", "value = 7")
-    replace(target_toml, "value = 33.3", "value = -1")
-    with pytest.raises(BadInputError) as error:
-        load_target(str(target_toml))
-    assert len(error.value.message.splitlines()) == 2
-
-
-def test_broken_toml_names_file_and_line(target_toml):
-    target_toml.write_text('name = "x"\ndescription = \n', encoding="utf-8")
-    with pytest.raises(BadInputError, match=r"mine\.toml: is not valid TOML: .*line 2"):
-        load_target(str(target_toml))
-
-
-def test_bytes_that_are_not_text_are_refused(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(BadInputError, match="is not UTF-8 text"):
-        load_target(str(path))
-
-
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="cannot be read"):
-        read_toml(tmp_path)
-
-
-# --- profiles -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", shipped_names("profiles"))
@@ -204,58 +127,6 @@ def test_a_fault_in_a_nested_table_is_named_with_its_line(tmp_path):
     with pytest.raises(BadInputError) as error:
         load_profile(str(path))
     assert f"{path}:{line}: unknown key 'recovery.temprature'; did you mean 'temperature'?" in error.value.message
-
-
-# --- model.toml -----------------------------------------------------------------------------------
-
-
-def model_file(tmp_path, text):
-    path = tmp_path / "model.toml"
-    path.write_text(text, encoding="utf-8")
-    return parse(ModelFile, read_toml(path), path)
-
-
-def test_model_toml_may_be_empty(tmp_path):
-    assert model_file(tmp_path, "") == ModelFile()
-
-
-def test_model_toml_gives_the_input_of_the_network(tmp_path):
-    text = "[input]\nshape = [3, 32, 32]\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]\nrange = [0, 255]\n"
-    assert model_file(tmp_path, text).input.to_spec() == InputSpec(
-        (3, 32, 32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (0.0, 255.0)
-    )
-
-
-def test_model_toml_states_licence_and_card(tmp_path):
-    text = 'licence = "MIT"\n[card]\nname = "sorter"\nauthors = ["A"]\nlimitations = ["x", "y"]\n'
-    assert model_file(tmp_path, text).stated() == Stated("MIT", "sorter", authors=("A",), limitations=("x", "y"))
-    assert model_file(tmp_path, "").stated() == Stated()
-
-
-def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
-    spec = model_file(tmp_path, "[input]\nshape = [1, 8, 8]\n").input.to_spec()
-    assert (spec.mean, spec.std, spec.range) == ((0.0,), (1.0,), (0.0, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[input]\nshape = [3, 8, 8]\nmean = [0.5]\n", r":1: input: mean has 1 values for 3 channels"),
-        ("[input]\nshape = [3, 8, 8]\nrange = [1, 0]\n", r":3: input.range: range must ascend"),
-        ("[input]\nshape = [8, 8]\n", r":2: key 'input.shape.2' is missing"),
-        ("[input]\nshape = [1, 8, 8]\nstd = [0.0]\n", r":3: input.std.0: .*greater than 0"),
-        ('[card]\nauthor = "A"\n', r":2: unknown key 'card.author'; did you mean 'authors'"),
-        (f'licence = "{"x" * 2001}"\n', r":1: licence: .*at most 2000"),
-        ('teacher = "dense.pt"\nclases = ["a"]\n', r":2: unknown key 'clases'; did you mean 'classes'"),
-    ],
-)
-def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, message):
-    with pytest.raises(BadInputError, match=message) as error:
-        model_file(tmp_path, text)
-    assert "docs/reference/model-toml.md" in error.value.hint
-
-
-# --- recipes without statistics -----------------------------------------------------------------------------
 
 
 def test_the_recipe_without_norms_changes_what_it_names(tmp_path):

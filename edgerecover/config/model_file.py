@@ -1,0 +1,79 @@
+"""`model.toml` beside a checkpoint: architecture, teacher, classes, input, licence and card."""
+
+# Pydantic is this module's whole purpose, and everything that imports it is about to read a TOML file.
+# ruff: noqa: TID253
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from edgerecover.artifacts import InputSpec, Stated
+from edgerecover.config.schema import Count, Positive, Settings
+
+
+class ModelFileInput(Settings):
+    """`[input]` of model.toml."""
+
+    shape: tuple[Count, Count, Count]
+    """C, H, W."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest pixel before mean and std; [0, 255] for networks that take raw bytes."""
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"range must ascend, found {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> ModelFileInput:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.shape[0]:
+                raise ValueError(f"{name} has {len(values)} values for {self.shape[0]} channels")
+        return self
+
+    def to_spec(self) -> InputSpec:
+        """The value that stages use; no mean means 0, no std means 1."""
+        channels = self.shape[0]
+        return InputSpec(self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range)
+
+
+Line = Annotated[str, Field(max_length=2000)]
+Lines = Annotated[tuple[Line, ...], Field(max_length=100)]
+
+
+class CardFile(Settings):
+    """`[card]` of model.toml: passed on in the bundle's manifest, model card and bill of materials."""
+
+    name: Line = ""
+    version: Line = ""
+    description: Line = ""
+    authors: Lines = ()
+    intended_uses: Lines = ()
+    limitations: Lines = ()
+
+
+class ModelFile(Settings):
+    """`model.toml` beside a checkpoint: what would otherwise be flags."""
+
+    architecture: str | None = None
+    """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`."""
+    teacher: str | None = None
+    """Path of the dense checkpoint, relative to this file."""
+    teacher_architecture: str | None = None
+    """Its architecture where that is not the student's, spelled as `architecture`."""
+    classes: tuple[str, ...] | None = None
+    input: ModelFileInput | None = None
+    licence: Line = ""
+    """SPDX expression, or the name of another licence."""
+    card: CardFile = CardFile()
+
+    def stated(self) -> Stated:
+        """The value that bundles pass on."""
+        return Stated(self.licence, **self.card.model_dump())

@@ -1,0 +1,106 @@
+"""Finding targets and profiles: shipped with edgerecover, or the user's own; `extends` is followed."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from edgerecover.config.profile import Profile, WithoutNorms
+from edgerecover.config.target import Target
+from edgerecover.config.toml import line_of, parse, read_toml
+from edgerecover.errors import BadInputError
+
+
+def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
+    """Folder of the files that come with edgerecover: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_shipped" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def shipped_names(kind: Literal["targets", "profiles"]) -> list[str]:
+    """Names of all shipped targets or profiles, sorted."""
+    return sorted(path.stem for path in shipped_folder(kind).glob("*.toml"))
+
+
+def load_target(name_or_path: str) -> Target:
+    """Read a shipped target by name, or anyone's by path (it ends in .toml); `extends = "NAME"` is followed.
+
+    Raises:
+        BadInputError: no such target (names the nearest), a wrong file, or targets that extend each other.
+    """
+    path = _find("targets", name_or_path)
+    # A fact is replaced whole: what is known of one device from a source is not known of another from the same one.
+    return parse(Target, _extended("targets", path, (), join=operator.or_), path)
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a shipped profile by name, or anyone's by path (it ends in .toml); `extends = "NAME"` is followed.
+
+    Raises:
+        BadInputError: no such profile (names the nearest), a wrong file, or profiles that extend each other.
+    """
+    path = _find("profiles", name_or_path)
+    return parse(Profile, _completed(_extended("profiles", path, (), join=_merged)), path)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """The tables of `[without_norms]` with what they leave to `[synthesis]` and `[recovery]`."""
+    changes = data.get("without_norms")
+    tables = {name: data.get(name) for name in WithoutNorms.model_fields}
+    if not (isinstance(changes, dict) and all(isinstance(table, dict) for table in tables.values())):
+        return data  # one of them is wrong, which parsing reports
+    return {**data, "without_norms": _merged(tables, changes)}
+
+
+def _extended(
+    kind: Literal["targets", "profiles"],
+    path: Path,
+    seen: tuple[Path, ...],
+    *,
+    join: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    if path in seen:
+        raise BadInputError(
+            f"{path}: {kind} extend each other in a circle: {' → '.join(p.stem for p in seen)}",
+            hint="remove one of the `extends` lines",
+        )
+    data = read_toml(path)
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    if not isinstance(parent, str):
+        word = kind.removesuffix("s")
+        raise BadInputError(
+            f"{path}:{line_of(path, ['extends'])}: extends: a {word}'s name was expected",
+            hint='for example extends = "balanced"',
+        )
+    return join(_extended(kind, _find(kind, parent, beside=path.parent), (*seen, path), join=join), data)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both_tables else value
+    return result
+
+
+def _find(kind: Literal["targets", "profiles"], name_or_path: str, beside: Path | None = None) -> Path:
+    word = kind.removesuffix("s")
+    if name_or_path.endswith(".toml"):
+        path = (beside or Path()) / name_or_path
+        if not path.is_file():
+            raise BadInputError(f"{word} file {path} does not exist", hint="check the path")
+        return path
+    names = shipped_names(kind)
+    if name_or_path in names:
+        return shipped_folder(kind) / f"{name_or_path}.toml"
+    near = difflib.get_close_matches(name_or_path, names, 1, cutoff=0.4)
+    raise BadInputError(
+        f"unknown {word} {name_or_path!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+        hint=f"`edgerecover {kind} list` shows all; a path ending in .toml names your own file",
+    )

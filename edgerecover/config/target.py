@@ -1,0 +1,154 @@
+"""A target: what a device is, what runs there, and the limits a model must keep on it."""
+
+# Pydantic is this module's whole purpose, and everything that imports it is about to read a TOML file.
+# ruff: noqa: TID253
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator, Field, model_validator
+
+from edgerecover.artifacts import Precision, TargetMachine
+from edgerecover.artifacts.machine import ISA
+from edgerecover.config.schema import Count, Fact, Positive, Settings
+
+
+def _known_isa(name: str) -> str:
+    if name not in ISA:
+        raise ValueError(f"{name!r} is none of the instruction sets {', '.join(ISA)}")
+    return name
+
+
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier as error:
+        raise ValueError(f"{text!r} is not a version specifier such as '>=10.3,<11'") from error
+    return text
+
+
+Isa = Annotated[str, AfterValidator(_known_isa)]
+Version = Annotated[str, AfterValidator(_specifier)]
+
+
+class Package(Settings):
+    """One thing to install for a target, and the one command that installs it."""
+
+    name: str
+    """As its installer calls it: `tensorrt-rtx-cu13-bindings`, `python3-libnvinfer`."""
+    module: str
+    """What Python imports."""
+    version: Version = ""
+    """Versions of the module that will do, such as ">=10.3,<11"; empty: any."""
+    on: Literal["host", "device"]
+    needed: bool = True
+    """False: it adds something, and nothing fails without it."""
+    install: str
+    source: str = Field(min_length=8)
+
+
+class Target(Settings):
+    """A device: what runs there, what it can do, and the limits a model must keep on it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    description: str
+    family: str = ""
+    """Heading under which it is listed: "Jetson Orin"."""
+
+    # What tells the device from other machines: see `artifacts.TargetMachine`.
+    machine: Fact[Literal["aarch64", "x86_64", "any"]]
+    """`platform.machine()` of the device; "any" makes every host the target."""
+    system: Fact[Literal["Linux", "Darwin", "Windows", "Android"]] | None = None
+    board: Fact[str] | None = None
+    """Text that /proc/device-tree/model contains on this device; it tells the device from its neighbours."""
+    l4t: Fact[Annotated[str, Field(pattern=r"^[0-9]+$")]] | None = None
+    """First number of the Jetson Linux release, which tells one JetPack from the next: "36" is JetPack 6."""
+    isa: Fact[tuple[Isa, ...]] | None = None
+    """Instruction sets that the processor has, as /proc/cpuinfo spells them."""
+    without_isa: Fact[tuple[Isa, ...]] | None = None
+    """Instruction sets that it has not: a machine with them is faster than this target."""
+    compute_capability: Fact[Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")]] | None = None
+    """CUDA's. Without a `board`, it tells the device: one of its GPUs has it."""
+    gpu: Fact[str] | None = None
+    """Text in the name of its GPU."""
+
+    # What runs there.
+    runtime: Fact[Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]]
+    also_runtimes: Fact[tuple[Literal["onnxruntime", "openvino"], ...]] | None = None
+    """Raced beside it where they are installed."""
+    providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
+    """onnxruntime execution providers, or OpenVINO devices, to ask for on the device, best first."""
+    on_host: Fact[Literal["measure", "build", "parse", "judge"]] | None = None
+    """What a machine that is not the device can do beyond judging the file with onnxruntime; see `host_part`."""
+    runner: Fact[bool] | None = None
+    """False: the bundle's runner cannot run there."""
+    python: Fact[Version] | None = None
+    """Of the device's system, as a version specifier."""
+    stack: Fact[str] | None = None
+    """System software, for people: "JetPack 6.x: CUDA 12.6, TensorRT 10.3, Python 3.10"."""
+    packages: tuple[Package, ...] = ()
+
+    # What file it takes.
+    opset: Fact[Annotated[int, Field(ge=13, le=25)]]
+    """ONNX operator set of the exported file."""
+    ir_version: Fact[Annotated[int, Field(ge=7, le=13)]] | None = None
+    """Highest ONNX IR version that the device reads; None: what the exporter writes."""
+    static_batch: Fact[bool] | None = None
+    """True: the file must name its batch size."""
+    precisions: Fact[Annotated[tuple[Precision, ...], Field(min_length=1)]]
+    """Of the files worth making for it."""
+    int8_scheme: Fact[Literal["u8s8", "u8s7", "s8s8", "tensorrt", "qnn"]] | None = None
+    """How int8 files are quantised; there is one where `precisions` names int8."""
+    sparse: Fact[Literal["none", "2:4"]]
+    """The zero pattern that the device's kernels can skip."""
+    channel_multiple: Fact[Literal[4, 8, 16, 32]] | None = None
+    """Of channels that its kernels take at a time, which `--pattern channel` keeps widths to; None: 8."""
+
+    # What it has.
+    memory_gib: Fact[Positive] | None = None
+    dla_cores: Fact[Annotated[int, Field(ge=0)]] | None = None
+    """Deep learning accelerators, of the smallest module that this target covers."""
+    power_modes: Fact[tuple[str, ...]] | None = None
+    """As nvpmodel names them."""
+    workspace_mb: Fact[Count] | None = None
+    """Most memory that one layer of an engine may use for itself, in 10^6 bytes."""
+
+    # What it asks of a model.
+    max_p99_ms: Fact[Positive] | None = None
+    """Gate: 99th percentile of single-stream latency on the device."""
+    max_file_mb: Fact[Positive] | None = None
+    """Gate: size of the exported file, in 10^6 bytes."""
+    max_memory_mb: Fact[Positive] | None = None
+    """Gate: peak memory that loading and running the model adds, in 10^6 bytes, on the device."""
+
+    @model_validator(mode="after")
+    def _int8_has_a_scheme(self) -> Target:
+        if Precision.INT8 in self.precisions.value and self.int8_scheme is None:
+            raise ValueError("precisions names int8, so int8_scheme must say how: u8s8, u8s7, s8s8, tensorrt or qnn")
+        return self
+
+    @property
+    def needs(self) -> TargetMachine:
+        """What a machine must be to be this target. A board tells its GPU too, which Tegra's tools do not."""
+        return TargetMachine(
+            machine=self.machine.value,
+            system=self.system.value if self.system else None,
+            board=self.board.value if self.board else None,
+            l4t=self.l4t.value if self.l4t else None,
+            isa=tuple(self.isa.value) if self.isa else (),
+            without_isa=tuple(self.without_isa.value) if self.without_isa else (),
+            compute_capability=self.compute_capability.value if self.compute_capability and not self.board else None,
+            gpu=self.gpu.value if self.gpu else None,
+        )
+
+    @property
+    def host_part(self) -> Literal["measure", "build", "parse", "judge"]:
+        """What a machine that is not the device can do for it, beside judging the file with onnxruntime.
+
+        `measure`: run the same runtime, for host latency. `build`: build the engine ahead of time. `parse`: ask
+        TensorRT-RTX's parser whether TensorRT will take the file. `judge`: no more.
+        """
+        usual: dict[str, Literal["measure", "build", "parse"]] = {"tensorrt": "parse", "tensorrt-rtx": "build"}
+        return self.on_host.value if self.on_host else usual.get(self.runtime.value, "measure")
