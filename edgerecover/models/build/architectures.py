@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
+from edgerecover.models.build.misfits import hint_of_misfit
+from edgerecover.models.build.transformers_folders import build_from_folder
 from edgerecover.models.name.libraries import (
     build_from_library,
     library_of,
@@ -21,8 +23,6 @@ from edgerecover.models.name.libraries import (
     torchvision_names,
     transformers_folder,
 )
-from edgerecover.models.build.misfits import hint_of_misfit
-from edgerecover.models.build.transformers_folders import build_from_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.build.architectures import build
-from edgerecover.models.read.cards import CARD_FILE, Card
-from edgerecover.models.read.folders import home_of, is_usual_name
-from edgerecover.models.name.libraries import LIBRARIES, default_input, library_of, transformers_folder
-from edgerecover.models.read.load import Checkpoint, read_checkpoint
-from edgerecover.models.name.recognise import recognise, recognise_narrower
-from edgerecover.models.read.records import printable
-from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.build.transformers_folders import with_module_names
 from edgerecover.models.build.whole_modules import WholeModule
+from edgerecover.models.name.libraries import LIBRARIES, default_input, library_of, transformers_folder
+from edgerecover.models.name.recognise import recognise, recognise_narrower
+from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.read.cards import CARD_FILE, Card
+from edgerecover.models.read.folders import home_of, is_usual_name
+from edgerecover.models.read.load import Checkpoint, read_checkpoint
+from edgerecover.models.read.records import printable
 
 if TYPE_CHECKING:
     from torch import nn

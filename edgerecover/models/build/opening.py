@@ -14,15 +14,15 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import build, load_into, mismatch
 from edgerecover.models.build.completion import no_architecture
-from edgerecover.models.network.examples import example_images
-from edgerecover.models.name.libraries import classifier_key, transformers_folder
-from edgerecover.models.read.load import Checkpoint
 from edgerecover.models.build.misfits import fitting_prefixes, shared_prefix
-from edgerecover.models.name.recognise import num_torchvision_classes, without_auxiliary_heads
-from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.build.transformers_folders import with_module_names
 from edgerecover.models.build.whole_modules import load_module
 from edgerecover.models.build.widths import failing_layer, narrow_to
+from edgerecover.models.name.libraries import classifier_key, transformers_folder
+from edgerecover.models.name.recognise import num_torchvision_classes, without_auxiliary_heads
+from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.network.examples import example_images
+from edgerecover.models.read.load import Checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import torchvision
 
 from edgerecover.models.build import completion
 from edgerecover.models.build.completion import completed, no_architecture
-from edgerecover.models.read.load import read_checkpoint
 from edgerecover.models.name.spec import UNKNOWN, ModelSpec
+from edgerecover.models.read.load import read_checkpoint
 
 NOTHING_SAID = ModelSpec(None, UNKNOWN, Path(), None, None, UNKNOWN, None)
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_into
-from edgerecover.models.read.load import read_checkpoint
 from edgerecover.models.build.misfits import fitting_prefixes, hint_of_misfit, shared_prefix
 from edgerecover.models.build.opening import fitted_keys
 from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.read.load import read_checkpoint
 
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
 STATE = NETWORK.state_dict()

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.models.pair.networks import inspect, open_models, open_network
 from edgerecover.models.build.transformers_folders import build_from_folder
+from edgerecover.models.pair.networks import inspect, open_models, open_network
 
 SMALL = {"num_labels": 3, "image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
 FAMILIES = {

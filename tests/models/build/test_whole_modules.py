@@ -9,8 +9,8 @@ from torch.nn.utils import prune
 
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.models.build.whole_modules import WholeModule, load_module
+from edgerecover.models.pair.networks import inspect, open_models
 
 INPUT = InputSpec((1, 6, 6), (0.0,), (1.0,))
 

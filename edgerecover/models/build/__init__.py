@@ -1,0 +1,1 @@
+"""From a name and tensors to a network."""
