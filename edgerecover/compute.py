@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,12 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError, MissingError
-from edgerecover.memory import keep_freed_memory, release_freed_memory
 from edgerecover.progress import SILENT, Progress
+from edgerecover.runtime.machine.memory import keep_freed_memory, release_freed_memory
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
+
+_JUDGED_AT_ONCE = 128
+_JUDGED_PIXELS = 16 * 224 * 224
+"""Of all images in a batch together: a first layer turns more into hundreds of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
 """Of the CPU's allocator on Linux and on Windows, of CUDA, of C++, and of cuBLAS and cuDNN."""
+
+
+def judged_at_once(shape_CHW: tuple[int, ...]) -> int:
+    """Images per batch (C, H, W) where nothing is trained: fewer where they are large."""
+    return max(1, min(_JUDGED_AT_ONCE, _JUDGED_PIXELS // math.prod(shape_CHW[1:])))
 
 
 def release_memory() -> None:

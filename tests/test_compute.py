@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.compute import PLAIN, Compute, choose_compute, fit_compute
+from edgerecover.compute import PLAIN, Compute, choose_compute, fit_compute, judged_at_once
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.network.examples import example_images
 
@@ -222,3 +222,7 @@ def test_a_depthwise_convolution_with_strides_computes_in_float32_where_bf16_is_
     for handle in handles:
         handle.remove()
     assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in network)
+
+
+def test_few_large_images_or_many_small_ones_are_judged_at_once():
+    assert [judged_at_once((3, side, side)) for side in (8, 32, 224, 4096)] == [128, 128, 16, 1]

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
-from edgerecover.compute import Compute
+from edgerecover.compute import Compute, judged_at_once
 from edgerecover.config import Recovery, Synthesis
 from edgerecover.distributed import ALONE, Ranks
-from edgerecover.memory import judged_at_once, release_freed_memory
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
@@ -34,6 +33,7 @@ from edgerecover.recover.distill import distill
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
 from edgerecover.recover.statistics import repair_statistics
+from edgerecover.runtime.machine.memory import release_freed_memory
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.record.values import Record

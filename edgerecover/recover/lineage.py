@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Descent, Lineage
-from edgerecover.compute import Compute
-from edgerecover.memory import judged_at_once
+from edgerecover.compute import Compute, judged_at_once
 from edgerecover.models.network.norms import batch_norms_of, stored_by
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets

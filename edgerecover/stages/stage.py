@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from edgerecover.artifacts import StageTime
 from edgerecover.compute import is_out_of_memory
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
-from edgerecover.memory import release_freed_memory
 from edgerecover.progress import SILENT, Progress
+from edgerecover.runtime.machine.memory import release_freed_memory
 
 
 @dataclass

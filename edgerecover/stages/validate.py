@@ -27,11 +27,10 @@ from edgerecover.artifacts import (
     Proportion,
     TwoFour,
 )
-from edgerecover.compute import PLAIN, Compute
+from edgerecover.compute import PLAIN, Compute, judged_at_once
 from edgerecover.config import LatencySettings, Target
 from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
-from edgerecover.memory import judged_at_once
 from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.machine.host import is_target, this_host

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from edgerecover.errors import MissingError
-from edgerecover.memory import free_bytes
 from edgerecover.models.network.examples import example_images
 from edgerecover.progress import SILENT, Progress
+from edgerecover.runtime.machine.memory import free_bytes
 from edgerecover.synthesize.deep_inversion import evidence_of
 from edgerecover.synthesize.statistics import tapped
 

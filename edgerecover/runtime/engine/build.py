@@ -32,8 +32,8 @@ from edgerecover.runtime.engine.key import key_here
 from edgerecover.runtime.engine.layers import by_type, layers_of_inspector, layers_of_log, sparse_layers
 from edgerecover.runtime.engine.network import Network, accepted_here, names_are_text, parse_onnx
 from edgerecover.runtime.machine.cuda import this_gpu
+from edgerecover.runtime.machine.memory import bound_memory
 from edgerecover.runtime.machine.tensorrt_module import Log, first_of, logger_into, version_of
-from edgerecover.runtime.session.probe import bound_memory
 
 LAYERS_SUFFIX = ".layers.json"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.runtime.machine.fresh import run_fresh
+from edgerecover.runtime.machine.memory import bound_memory
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 
 TIMEOUT_S = 120.0
@@ -102,25 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _shape(text: str) -> tuple[int, int, int]:
     channels, height, width = map(int, text.split(","))
     return channels, height, width
-
-
-def bound_memory(*, address_space: bool = True) -> None:
-    """No more than the machine has, and no core file.
-
-    Without `address_space`, no core file alone: CUDA maps many times the memory that it uses.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if not address_space:
-        return
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = available if hard == resource.RLIM_INFINITY else min(available, hard)
-    if soft == resource.RLIM_INFINITY or soft > wanted:
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
 
 def _parser() -> argparse.ArgumentParser:

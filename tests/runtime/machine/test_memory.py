@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from edgerecover.memory import free_bytes, judged_at_once, keep_freed_memory
+from edgerecover.runtime.machine.memory import free_bytes, keep_freed_memory
 
 MB = 1_000_000
 
@@ -44,7 +44,3 @@ def test_older_control_groups(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_glibc_takes_the_thresholds():
     assert keep_freed_memory()
-
-
-def test_few_large_images_or_many_small_ones_are_judged_at_once():
-    assert [judged_at_once((3, side, side)) for side in (8, 32, 224, 4096)] == [128, 128, 16, 1]
