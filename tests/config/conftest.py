@@ -2,9 +2,7 @@
 
 import pytest
 
-from edgerecover.config import (
-    shipped_folder,
-)
+from edgerecover.config import shipped_folder
 
 
 @pytest.fixture

@@ -3,11 +3,7 @@
 import pytest
 
 from edgerecover.artifacts import InputSpec, Stated
-from edgerecover.config import (
-    ModelFile,
-    parse,
-    read_toml,
-)
+from edgerecover.config import ModelFile, parse, read_toml
 from edgerecover.errors import BadInputError
 
 

@@ -2,11 +2,7 @@
 
 import pytest
 
-from edgerecover.config import (
-    load_profile,
-    load_target,
-    shipped_names,
-)
+from edgerecover.config import load_profile, load_target, shipped_names
 from edgerecover.errors import EXIT_BAD_INPUT, BadInputError
 
 PROFILE = """\

@@ -2,10 +2,7 @@
 
 import pytest
 
-from edgerecover.config import (
-    load_target,
-    read_toml,
-)
+from edgerecover.config import load_target, read_toml
 from edgerecover.errors import BadInputError
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
+
+from edgerecover.artifacts import GateStatus, Proportion
+from edgerecover.report.words import status_tone, status_word
 
 
 class DataUri(str):
@@ -296,3 +299,39 @@ def beside_each_other(marks: Sequence[Mark]) -> tuple[Mark, ...]:
         free_from_px[lane] = mark.x + _WORD_WIDTH_PX
         placed.append(replace(mark, y=mark.y - lane * _WORD_HEIGHT_PX))
     return tuple(placed)
+
+
+# --- what several sections show ---------------------------------------------------------------------------------
+
+
+MOST_COLUMNS = 180
+"""In one chart, which has no room for more."""
+
+
+def chip_of(status: GateStatus) -> Chip:
+    """A gate's status as a chip."""
+    return Chip(status_word(status), status_tone(status))
+
+
+def facts_table(caption: str, facts: dict[str, str]) -> Table:
+    """A table without a header: the name of a fact, and the fact."""
+    return Table(caption, (), tuple(facts.items()))
+
+
+def bar_of(value: Proportion, tone: str = "after") -> Bar:
+    """A proportion and its 95 % interval as a bar; `tone` as in `Bar`."""
+    return Bar(value.value, *value.interval(), tone)
+
+
+def group(values: Sequence[float], most: int) -> Iterator[tuple[int, int, float]]:
+    """Group neighbouring values into at most `most` groups: index of the first, one past the last, and the mean."""
+    num_groups = min(most, len(values))
+    for number in range(num_groups):
+        start, end = (edge * len(values) // num_groups for edge in (number, number + 1))
+        yield start, end, sum(values[start:end]) / (end - start)
+
+
+def column(left: float, right: float, top: float, says: str, tone: str = "after") -> Mark:
+    """A column of a chart, in pixels, with a gap to the next one where there is room."""
+    gap = 1.0 if right - left > 3 else 0.0
+    return Mark(left, top, max(0.5, right - left - gap), max(0.0, BOTTOM - top), says, tone)

@@ -1,0 +1,72 @@
+"""At a glance: agreement, accuracy, latency, file and zeros of a run, as tiles."""
+
+from __future__ import annotations
+
+from edgerecover.artifacts import Exported, Proportion, Report
+from edgerecover.report.html.blocks import Bar, Section, Tile, Tiles, bar_of
+from edgerecover.report.samples import milliseconds
+from edgerecover.report.words import before_words, bounds, grounds, percent, size, where_measured
+
+
+def summary_section(report: Report) -> Section:
+    """Agreement, accuracy, latency, file and zeros, as tiles."""
+    agreement, exported, student = report.fidelity.exported, report.exported, report.student
+    low, high = agreement.interval()
+    before = f"; {percent(report.fidelity.pruned.value)} {before_words(report)}" if report.fidelity.pruned else ""
+    precision_named = report.variant.precision.value if report.variant else "one file"
+    tiles = Tiles((
+        Tile(
+            "Agreement with the teacher",
+            percent(agreement.value),
+            f"{100 * low:.1f}–{100 * high:.1f} %{before}. On {agreement.total:,} held-back {report.synthetic.source}; "
+            "not accuracy.",
+            _before_and_after(report.fidelity.pruned, agreement),
+        ),
+        _accuracy_tile(report),
+        Tile(
+            "Latency, p50",
+            f"{milliseconds(report.latency.percentile_ms(50))} ms",
+            f"p99 {milliseconds(report.latency.percentile_ms(99))} ms, batch {report.latency.batch}. "
+            f"{where_measured(report.latency)}.",
+        ),
+        Tile("File", size(exported.size_bytes), f"{precision_named}, opset {exported.opset}, {_batch(exported)}."),
+        Tile(
+            "Channels" if student.macs_kept is not None else "Zeros",
+            f"{percent(student.macs_kept)} of MACs"
+            if student.macs_kept is not None
+            else percent(report.recovered_sparsity.sparsity),
+            f"{student.pruned_to} as it came.",
+        ),
+    ))  # fmt: skip
+    return Section("summary", "At a glance", (tiles,))
+
+
+def _before_and_after(before: Proportion | None, after: Proportion) -> tuple[Bar, ...]:
+    return (*((bar_of(before, "before"),) if before else ()), bar_of(after))
+
+
+def _accuracy_tile(report: Report) -> Tile:
+    if report.accuracy is not None:
+        a = report.accuracy
+        known = [("teacher", a.teacher), (report.before, a.pruned)]
+        told = ", ".join(f"{name} {percent(value.value)}" for name, value in known if value)
+        return Tile(
+            "Accuracy",
+            percent(a.exported.value),
+            f"{told}. On {a.num_images:,} real labelled images: {a.source}.",
+            _before_and_after(a.pruned, a.exported),
+        )
+    predicted = report.fidelity.predicted
+    if predicted is not None:
+        if predicted.doubt is not None:
+            return Tile("Expected on real images", "cannot be predicted", f"{grounds(predicted)}.")
+        return Tile(
+            "Expected on real images",
+            f"{100 * predicted.kept:.0f} % {bounds(predicted)}",
+            "of the teacher's accuracy kept. Read from dreams, not measured.",
+        )
+    return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
+
+
+def _batch(exported: Exported) -> str:
+    return f"batch {exported.batch}" if exported.batch else "dynamic batch"
