@@ -35,6 +35,9 @@ _TIMEOUT = timedelta(days=30)
 """Processes wait for each other as long as it takes: one of them makes in hours what the others need."""
 _LAST_WORDS_S = 3.0
 """How long the first process waits for what another one has to say about its end."""
+_VISIBLE_AFTER_S = 60.0
+"""How long a network file system may take to show one process what another one wrote."""
+_LOOK_EVERY_S = 0.1
 _STUCK_S = 8.0
 """How long a process may take to hear that it is to stop; torchrun kills it after 30 seconds."""
 _AGAIN = "the same command goes on from what is finished"
@@ -232,6 +235,27 @@ def check_same(ranks: Ranks, what: str, digest: str) -> None:
             f"{what} differs between the processes of this run: process 0 has another than {', '.join(others)}",
             hint="every node must see the same files and the same versions",
         )
+
+
+def wait_for_file(look: Callable[[], T | None], what: str) -> T:
+    """What `look` finds, once another process's file can be seen from here.
+
+    Args:
+        look: returns None for as long as it is not there.
+        what: names the file in the message.
+
+    Raises:
+        StageError: it cannot be seen after a minute.
+    """
+    until = time.monotonic() + _VISIBLE_AFTER_S
+    while (found := look()) is None:
+        if time.monotonic() > until:
+            raise StageError(
+                f"{what}: made by another process of this run, and not visible from here",
+                hint="every process of a run needs the same --work, on a file system that all of them share",
+            )
+        time.sleep(_LOOK_EVERY_S)
+    return found
 
 
 # --- how a run of several ends -------------------------------------------------------------------------------

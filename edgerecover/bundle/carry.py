@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,9 +20,9 @@ from edgerecover.bundle.verify import (
     signed_digests,
     verify_bundle,
 )
-from edgerecover.bundle.write import building_beside, check_writable, move_into_place, put, unwritable
+from edgerecover.bundle.write import check_writable, put, unwritable
 from edgerecover.errors import UNWRITABLE_HINT, BadInputError, EdgeRecoverError
-from edgerecover.files import replace_file
+from edgerecover.files import building_beside, move_into_place, replace_file
 
 if TYPE_CHECKING:
     from edgerecover.bundle.signature import Signer, Trusted
@@ -78,11 +77,9 @@ def pack_bundle(bundle: Path, out: Path) -> Verified:
         with building_beside(out) as building, open_source(bundle) as source:
             with building.open("xb") as file:
                 write_archive({path: (entry.size_bytes, source.pieces(path)) for path, entry in listed.items()}, file)
-                file.flush()
-                os.fsync(file.fileno())
             packed = verify_bundle(building)
             _require_same(bundle, {**packed.files, **packed.own}, listed)
-            building.replace(out)
+            move_into_place(building, out)
     except OSError as error:
         raise unwritable(out, error) from error
     except ValueError as error:

@@ -1,13 +1,10 @@
-"""Writing a bundle: built beside its place, synced, then renamed into it. Stdlib only."""
+"""Writing a bundle: whole in its place, or not at all. Stdlib only."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from edgerecover.artifacts import sha256_of
 from edgerecover.bundle.manifest import MANIFEST_NAME, MEASUREMENTS_NAME, FileEntry, Manifest, Measurements, check_paths
 from edgerecover.bundle.verify import read_manifest
 from edgerecover.errors import BadInputError, VerificationError
+from edgerecover.files import building_beside, move_into_place, nearest_existing
 
 Measured = Path | bytes | str | Callable[[str], str]
 """A file to copy, bytes, text, or what makes the text from the manifest's sha256."""
@@ -76,7 +74,7 @@ def check_writable(out: Path) -> None:
                 f"{out}: there is something there already, and it is not a bundle",
                 hint="name another place with --out, or remove it yourself",
             )
-        existing = _nearest_existing(out.absolute().parent)
+        existing = nearest_existing(out.absolute().parent)
         with tempfile.TemporaryDirectory(prefix=".edgerecover-", dir=existing) as probe:
             (Path(probe) / "probe").write_bytes(b"\0" * 4096)
     except OSError as error:
@@ -96,12 +94,6 @@ def _replaceable(out: Path) -> bool:
     return True
 
 
-def _nearest_existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
 def unwritable(out: Path, error: OSError) -> BadInputError:
     """What a user reads where a bundle cannot be written."""
     return BadInputError(
@@ -110,41 +102,8 @@ def unwritable(out: Path, error: OSError) -> BadInputError:
     )
 
 
-# --- what is being built ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def building_beside(out: Path) -> Iterator[Path]:
-    """A free name beside `out`, for a file or a folder; removed at the end if it is there, with parents made for it."""
-    parent = out.absolute().parent
-    existing = _nearest_existing(parent)
-    building = _sibling(out, "partial")
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        yield building
-    finally:
-        if building.is_dir():
-            shutil.rmtree(building, ignore_errors=True)
-        building.unlink(missing_ok=True)
-        _remove_empty(parent, until=existing)
-
-
-def _sibling(out: Path, suffix: str) -> Path:
-    """A free name beside `out`; `tempfile` would close the folder to other users."""
-    return out.absolute().with_name(f".{out.name}.{secrets.token_hex(4)}.{suffix}")
-
-
-def _remove_empty(folder: Path, until: Path) -> None:
-    while folder != until:
-        try:
-            folder.rmdir()
-        except OSError:  # not empty: the bundle is there
-            return
-        folder = folder.parent
-
-
 def put(content: Path | bytes | str | Iterable[bytes], path: Path) -> FileEntry:
-    """Write a file and make it durable; digest and size of what was written."""
+    """Write a file of a bundle under way; digest and size of what was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         shutil.copyfile(content, path)
@@ -153,37 +112,4 @@ def put(content: Path | bytes | str | Iterable[bytes], path: Path) -> FileEntry:
     else:
         with path.open("wb") as file:
             file.writelines(content)
-    _sync(path, os.O_RDWR)
     return FileEntry(sha256_of(path), path.stat().st_size)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folders(root: Path) -> None:
-    """Make the names durable too, where the system opens folders at all."""
-    if os.name == "nt":
-        return
-    for folder, _, _ in os.walk(root):
-        _sync(Path(folder), os.O_RDONLY)
-
-
-def move_into_place(building: Path, out: Path) -> None:
-    """Let a finished folder take the place of what was there."""
-    _sync_folders(building)
-    if not out.exists():
-        building.rename(out)
-        return
-    earlier = _sibling(out, "old")
-    out.rename(earlier)
-    try:
-        building.rename(out)
-    except OSError:
-        earlier.rename(out)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)

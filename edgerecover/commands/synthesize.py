@@ -8,8 +8,6 @@ They are the images that `pipeline.run` works with, under the same key: what one
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from edgerecover.artifacts import InputSpec, SyntheticFacts, sha256_of, to_json
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile
 from edgerecover.errors import BadInputError
+from edgerecover.files import building_beside, move_into_place
 from edgerecover.models.onnx.file import is_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
@@ -78,7 +77,7 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
             f"{request.teacher}: an ONNX file gives no gradients, and dreams are made along them",
             hint="name the dense network's PyTorch checkpoint",
         )
-    with held(request.work, progress=progress):
+    with held(request.work, request.out, progress):
         return _synthesize_images(request, progress)
 
 
@@ -122,23 +121,16 @@ def _require_free(out: Path) -> None:
 
 
 def _write(request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts) -> tuple[str, ...]:
-    """Built beside its place, then renamed into it."""
-    out = request.out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
-    building.mkdir()
-    try:
+    """Whole at `request.out`, or nothing; the names of the files."""
+    with building_beside(request.out) as building:
+        building.mkdir()
         for split in request.splits:
             _write_set(building, split, getattr(sets, split))
         (building / SHEET_NAME).write_bytes(contact_sheet(getattr(sets, request.splits[0]))[0])
         described = _described(request, teacher, sets, facts, building)
         (building / FACTS_NAME).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         files = tuple(sorted(path.name for path in building.iterdir()))
-        if out.exists():
-            shutil.rmtree(out)
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        move_into_place(building, request.out)
     return files
 
 

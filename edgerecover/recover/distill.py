@@ -12,7 +12,6 @@ The teacher labels every view it is shown, so flips, shifts and mixtures of drea
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ from torch import Tensor, nn
 
 from edgerecover.compute import Compute
 from edgerecover.config import Recovery, Synthesis
-from edgerecover.distributed import ALONE, Ranks
-from edgerecover.errors import BadInputError, StageError
+from edgerecover.distributed import ALONE, Ranks, wait_for_file
+from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.norms import adapts, batch_norms_of
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
@@ -43,7 +42,6 @@ from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, tapped
 
 _MOMENTUM = 0.1
-_VISIBLE_AFTER_S = 60.0
 _LEAST_AT_ONCE = 16
 """Images by which batch norm normalises."""
 _STATES = 100
@@ -391,14 +389,7 @@ def _follow(fresh: FreshDreams, training: _Training, ranks: Ranks) -> None:
     state, chance = ranks.from_first(lambda: (fresh.state(), training.chance()))
     if ranks.is_first:
         return
-    until = time.monotonic() + _VISIBLE_AFTER_S
-    while not fresh.has(state):
-        if time.monotonic() > until:
-            raise StageError(
-                f"{fresh.folder}: images that another process made are not to be seen from here",
-                hint="every process of a run needs the same --work, on a file system that all of them share",
-            )
-        time.sleep(0.1)
+    wait_for_file(lambda: fresh.has(state) or None, f"{fresh.folder}: the fresh images")
     fresh.restore(state)
     training.take_chance(chance)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +108,4 @@ def _take_images(first: Path, work: Path) -> None:
         try:
             os.link(source, taken)
         except OSError:
-            _copy(source, taken)
-
-
-def _copy(source: Path, taken: Path) -> None:
-    temporary = taken.with_name(f".{taken.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(taken)
+            replace_file(taken, source)

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec, SyntheticFacts, to_json
 from edgerecover.compute import is_out_of_memory, release_memory
-from edgerecover.distributed import ALONE, Ranks
+from edgerecover.distributed import ALONE, Ranks, wait_for_file
 from edgerecover.errors import StageError
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress, Task
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
-_VISIBLE_AFTER_S = 60.0
 _FORMAT = 8
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
@@ -147,26 +147,13 @@ def synthesize(
     ranks.wait()
     for plan in missing:
         if plan.name not in shards:
-            shards[plan.name] = _made_elsewhere(folder, plan.name)
+            shards[plan.name] = wait_for_file(partial(read_shard, folder, plan.name), f"{folder}: shard {plan.name}")
     made = [shards[plan.name] for plan in plans]
     sets = SyntheticSets(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
     return sets, _facts(sets, made, settings, reused=not missing)
-
-
-def _made_elsewhere(folder: Path, name: str) -> Shard:
-    """A shard that another process has finished; a network file system may take a while to show it."""
-    until = time.monotonic() + _VISIBLE_AFTER_S
-    while (shard := read_shard(folder, name)) is None:
-        if time.monotonic() > until:
-            raise StageError(
-                f"{folder}: shard {name} was made by another process, and is not to be seen from here",
-                hint="every process of a run needs the same --work, on a file system that all of them share",
-            )
-        time.sleep(0.1)
-    return shard
 
 
 @dataclass(frozen=True)

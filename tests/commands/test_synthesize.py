@@ -1,5 +1,6 @@
 """The synthetic images, given out for other people's tools."""
 
+import errno
 import json
 
 import numpy as np
@@ -76,6 +77,19 @@ def test_an_earlier_hand_off_is_replaced_and_nothing_else(dream, tmp_path):
     with pytest.raises(BadInputError, match="something there already"):
         dream()
     assert (tmp_path / "images" / "notes.txt").read_text() == "mine"
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_hand_off(dream, tmp_path, monkeypatch):
+    dream(splits=("calibration",))
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edgerecover.commands.synthesize.contact_sheet", full)
+    with pytest.raises(BadInputError, match="No space left on device"):
+        dream(splits=("held_back",))
+    assert (tmp_path / "images" / "calibration.npy").exists()
+    assert not list(tmp_path.glob(".images*"))
 
 
 def test_an_onnx_teacher_cannot_dream(dream, tmp_path):
