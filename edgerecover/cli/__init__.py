@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundles, compare, engine, inspect, run, shipped, sweep, validate
+from edgerecover.cli import bench, bundle, compare, engine, inspect, run, shipped, sweep, validate
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
@@ -44,7 +44,7 @@ app.command("record")(inspect.record_command)
 app.command("doctor")(doctor_command.doctor)
 app.command("demo")(run.demo)
 app.command("trust")(inspect.trust)
-app.add_typer(bundles.app, name="bundle")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(engine.app, name="engine")
 app.add_typer(shipped.targets_app, name="targets")
 app.add_typer(shipped.profiles_app, name="profiles")

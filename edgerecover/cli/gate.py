@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgerecover.cli.bundles import (
+from edgerecover.cli.bundle import (
     CertificatesOption,
     IdentityOption,
     IssuerOption,

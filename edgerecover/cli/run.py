@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.artifacts import Precision
-from edgerecover.cli.bundles import key_signer
+from edgerecover.cli.bundle import key_signer
 from edgerecover.cli.console import show_error, show_report, stderr
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
