@@ -18,7 +18,23 @@ from typing import Annotated
 import typer
 
 from edgerecover import __version__
-from edgerecover.cli import bench, bundle, compare, engine, inspect, run, shipped, sweep, validate
+from edgerecover.cli import (
+    bench,
+    bundle,
+    compare,
+    demo,
+    engine,
+    inspect,
+    profiles,
+    prune,
+    record,
+    run,
+    sweep,
+    synthesize,
+    targets,
+    trust,
+    validate,
+)
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
@@ -34,20 +50,20 @@ app = typer.Typer(
 app.command("run")(run.run_command)
 app.command("sweep")(sweep.sweep_command)
 app.command("validate")(validate.validate)
-app.command("synthesize")(inspect.synthesize)
+app.command("synthesize")(synthesize.synthesize)
 app.command("bench")(bench.bench)
 app.command("gate")(gate_command.gate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
-app.command("prune")(inspect.prune)
-app.command("record")(inspect.record_command)
+app.command("prune")(prune.prune)
+app.command("record")(record.record_command)
 app.command("doctor")(doctor_command.doctor)
-app.command("demo")(run.demo)
-app.command("trust")(inspect.trust)
+app.command("demo")(demo.demo)
+app.command("trust")(trust.trust)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(engine.app, name="engine")
-app.add_typer(shipped.targets_app, name="targets")
-app.add_typer(shipped.profiles_app, name="profiles")
+app.add_typer(targets.app, name="targets")
+app.add_typer(profiles.app, name="profiles")
 
 
 _LAST_WORD_S = 3.0

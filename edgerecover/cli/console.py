@@ -143,3 +143,13 @@ def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
     else:
         print_report(stdout(), report, bundle)
     raise typer.Exit(exit_code(report.verdict))
+
+
+def show_settings(data: dict[str, Any], as_json: bool) -> None:
+    """Show the settings of a target or profile, table by table."""
+    from edgerecover.report.terminal import print_settings
+
+    if as_json:
+        print_json(data)
+    else:
+        print_settings(stdout(), data)

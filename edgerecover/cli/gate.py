@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgerecover.cli.bundle import (
+from edgerecover.cli.console import as_json_text, print_json, stdout
+from edgerecover.cli.following import following
+from edgerecover.cli.inputs import whole_numbers
+from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
+from edgerecover.cli.outputs import require_outside
+from edgerecover.cli.signing import (
     CertificatesOption,
     IdentityOption,
     IssuerOption,
@@ -20,11 +25,6 @@ from edgerecover.cli.bundle import (
     TrustConfigOption,
     trusted_by,
 )
-from edgerecover.cli.console import as_json_text, print_json, stdout
-from edgerecover.cli.following import following
-from edgerecover.cli.inputs import whole_numbers
-from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
-from edgerecover.cli.outputs import require_outside
 from edgerecover.errors import EXIT_PASS, BadInputError, EdgeRecoverError
 
 if TYPE_CHECKING:

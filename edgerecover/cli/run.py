@@ -1,4 +1,4 @@
-"""`run` and `demo`: the whole way."""
+"""`run`: recover, export, judge and pack a pruned network."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.artifacts import Precision
-from edgerecover.cli.bundle import key_signer
-from edgerecover.cli.console import show_error, show_report, stderr
+from edgerecover.cli.console import show_error, show_report
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
 from edgerecover.cli.options import (
@@ -39,6 +38,7 @@ from edgerecover.cli.options import (
     TrustPickleOption,
 )
 from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
+from edgerecover.cli.signing import key_signer
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
@@ -158,7 +158,7 @@ def run_command(
     if dry_run:
         _estimate_and_show(request, as_json, events)
     else:
-        _run_and_show("run", request, as_json, events, access, finish)
+        run_and_show("run", request, as_json, events, access, finish)
 
 
 def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> None:
@@ -176,29 +176,6 @@ def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> N
         typer.echo(json.dumps({**to_json(found), "seconds": found.seconds, "factor": FACTOR}, indent=1))
     else:
         typer.echo("\n".join(in_words(found)))
-
-
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.")] = Path(
-        "edgerecover-demo"
-    ),
-    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
-    as_json: JsonOption = False,
-    events: EventsOption = None,
-) -> None:
-    """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
-    from edgerecover.demo import DATA_CREDIT
-    from edgerecover.demo.example import demo_request
-
-    request = demo_request(out, seed)
-    if not as_json:
-        console = stderr()
-        console.print(
-            "A digit classifier that lost its accuracy to pruning. No training image is used.",
-            highlight=False,
-        )
-        console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
-    _run_and_show("demo", request, as_json, events)
 
 
 def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
@@ -228,7 +205,7 @@ def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[
     return finish
 
 
-def _run_and_show(
+def run_and_show(
     command: str,
     request: Request,
     as_json: bool,
@@ -236,6 +213,19 @@ def _run_and_show(
     access: Access | None = None,
     finish: Callable[[Progress], None] = lambda _: None,
 ) -> None:
+    """Run a request, show its report, and exit with its verdict.
+
+    Args:
+        command: that the user typed, for the events.
+        request: what to run.
+        as_json: print the report as JSON.
+        events: where progress goes as JSON lines; None: nowhere.
+        access: a device that then runs the bundle and settles the target's gates.
+        finish: what to do with the packed bundle before the report is shown.
+
+    Raises:
+        typer.Exit: always, with the exit code of the verdict.
+    """
     from edgerecover.commands.run import run
     from edgerecover.distributed import is_first, joined
 

@@ -1,0 +1,58 @@
+"""`prune`: a dense checkpoint, pruned by magnitude."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.options import (
+    ArchOption,
+    ForceOption,
+    ModelArgument,
+    PruningPattern,
+    ShapeOption,
+    SparsityOption,
+    TrustOption,
+    TrustPickleOption,
+)
+from edgerecover.cli.outputs import require_free, require_suffix
+
+
+def prune(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it: .safetensors, or .pt or .pth.")],
+    sparsity: SparsityOption = None,
+    pattern: Annotated[
+        PruningPattern,
+        typer.Option("--pattern", help="What goes: weights, of all layers together or each alone, or channels."),
+    ] = "unstructured",
+    arch: ArchOption = None,
+    input_shape: ShapeOption = None,
+    trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
+    require_checkpoint(model)
+    require_suffix("--out", out, (".safetensors", ".pt", ".pth"))
+    require_free("--out", out, force=force)
+    from edgerecover.prune import asked_pruning
+
+    pruning = asked_pruning(pattern, sparsity)
+    assert pruning is not None, "a pattern was given"
+    from edgerecover.commands.run import prune_file
+
+    input = input_spec(input_shape, None, None, None)
+    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code, trust_pickle=trust_pickle)
+    zeros = pruned.sparsity
+    if pattern == "channel":
+        typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")
+    else:
+        typer.echo(
+            f"{out}: {zeros.num_zeros:,} of {zeros.num_weights:,} weights are zero ({100 * zeros.sparsity:.2f} %)"
+        )
+    for note in pruned.notes:
+        typer.echo(note)

@@ -1,0 +1,73 @@
+"""`record`: statistics of a teacher's activations on its own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgerecover.cli.console import print_json
+from edgerecover.cli.following import following
+from edgerecover.cli.inputs import input_spec, require_file
+from edgerecover.cli.options import (
+    ArchOption,
+    EventsOption,
+    ForceOption,
+    JsonOption,
+    MeanOption,
+    RangeOption,
+    ShapeOption,
+    StdOption,
+    TrustOption,
+)
+from edgerecover.cli.outputs import beside_bundle, require_free, require_suffix
+
+RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
+"""That of `edgerecover.synthesize.record`, which `--help` need not import; mypy compares the two."""
+
+
+def record_command(
+    model: Annotated[Path, typer.Argument(metavar="DENSE", help="Checkpoint of the dense network.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) that it was trained on.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Record file. [DENSE.record.safetensors]")] = None,
+    kind: Annotated[RecordKind, typer.Option("--kind", help="Which statistics; see the documentation.")] = "joint",
+    noise: Annotated[
+        float,
+        typer.Option("--noise", help="Gaussian noise on every statistic, in its standard errors.", min=0.0, max=100.0),
+    ] = 0.0,
+    arch: ArchOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    trust_code: TrustOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    events: EventsOption = None,
+) -> None:
+    """Write statistics of DENSE's activations on its own data: what to ship so that others can recover it."""
+    require_file(model)
+    from edgerecover.artifacts import to_json
+    from edgerecover.commands.run import make_record
+    from edgerecover.synthesize.record.make import Recording
+
+    path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
+    require_suffix("--out", path, (".safetensors",))
+    require_free("--out", path, force=force)
+    input = input_spec(input_shape, mean, std, pixel_range)
+    with following("record", events=events) as progress:
+        facts = make_record(
+            model, data, path, Recording(kind, noise),
+            arch=arch, input=input, trust_code=trust_code, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(to_json(facts))
+    else:
+        typer.echo(
+            f"{path}: {facts.kind} record of {facts.num_images:,} images, {facts.size_bytes / 1000:,.0f} kB; "
+            f"noise: {f'{facts.noise:g} standard errors' if facts.noise else 'none'}"
+        )
+        typer.echo("what it tells about the images: docs/explanation/activation-records.md; look before you ship it")

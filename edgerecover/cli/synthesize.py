@@ -1,0 +1,96 @@
+"""`synthesize`: images from a dense teacher, as files."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgerecover.cli.console import print_json
+from edgerecover.cli.following import following
+from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.options import (
+    ArchOption,
+    DeviceOption,
+    EventsOption,
+    JsonOption,
+    MeanOption,
+    RangeOption,
+    RecordOption,
+    SeedOption,
+    ShapeOption,
+    StdOption,
+    TrustOption,
+)
+from edgerecover.cli.outputs import require_outside
+
+
+class ImageSetName(str, Enum):
+    """The sets that `synthesize` makes."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    HELD_BACK = "held-back"
+
+
+def synthesize(
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint of the dense network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")],
+    sets: Annotated[
+        list[ImageSetName] | None,
+        typer.Option("--set", help="Which images; may be given several times. [all three]"),
+    ] = None,
+    arch: ArchOption = None,
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="How they are dreamt: a name of `profiles list`, or a .toml file.")
+    ] = "balanced",
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside --out]")
+    ] = None,
+    record: RecordOption = None,
+    input_shape: ShapeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    pixel_range: RangeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+    events: EventsOption = None,
+) -> None:
+    """Dream images from a dense TEACHER and write them as .npy network inputs, for a quantiser say."""
+    from edgerecover.config import load_profile
+
+    loaded_profile = load_profile(profile)
+    input = input_spec(input_shape, mean, std, pixel_range)
+    require_checkpoint(teacher)
+    from edgerecover.artifacts import to_json
+    from edgerecover.commands.synthesize import DreamRequest, synthesize_images
+    from edgerecover.synthesize.sets import SPLITS
+
+    require_outside("--out", out)
+    asked = [name.value.replace("-", "_") for name in sets or ()]
+    request = DreamRequest(
+        teacher=teacher,
+        profile=loaded_profile,
+        out=out,
+        work=work or out.absolute().parent / ".edgerecover",
+        splits=tuple(split for split in SPLITS if not asked or split in asked),
+        arch=arch,
+        record=record,
+        input=input,
+        seed=seed,
+        device=device,
+        trust_code=trust_code,
+    )
+    with following("synthesize", work=request.work, events=events) as progress:
+        done = synthesize_images(request, progress)
+    if as_json:
+        print_json({"out": str(out), "files": list(done.files), "synthetic": to_json(done.facts)})
+        return
+    for name in done.files:
+        typer.echo(f"{out / name}")
+    if done.facts.teacher_agrees_with_target is not None:
+        typer.echo(f"{done.facts.teacher_agrees_with_target:.1%} are seen as their class by the teacher")
