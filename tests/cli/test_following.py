@@ -194,7 +194,7 @@ def test_whoever_reads_the_events_may_go_away(digits):
 
 def test_the_reference_names_every_command_that_is_followed():
     calls = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgerecover" / "cli").glob("*.py"))
-    followed = {*re.findall(r'following\("([^"]+)"', calls), *re.findall(r'_run_and_show\("([^"]+)"', calls)}
+    followed = {*re.findall(r'following\("([^"]+)"', calls), *re.findall(r'run_and_show\("([^"]+)"', calls)}
     page = (ROOT / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| `command` \| (.*) \|$", page, re.MULTILINE)
     assert set(re.findall(r"`([^`]+)`", row)) == followed
