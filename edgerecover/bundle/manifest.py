@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgerecover.artifacts.strict_json import parse_json
 from edgerecover.errors import DAMAGED_HINT, VerificationError
 
 MANIFEST_NAME = "manifest.json"
@@ -230,26 +231,12 @@ def _free(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _read_json(content: bytes, name: str) -> Any:
     try:
-        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return parse_json(content)
     except (ValueError, RecursionError) as error:
         raise VerificationError(
             f"{name} is not valid JSON: {error}",
             hint=DAMAGED_HINT,
         ) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers may pick different ones of two equal keys: so there must not be two."""
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} stands twice")
-        result[key] = value
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _object(value: Any, name: str, what: str) -> dict[str, Any]:

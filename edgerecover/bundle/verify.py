@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Report, from_json
+from edgerecover.artifacts.strict_json import parse_object
 from edgerecover.bundle.manifest import (
     MANIFEST_NAME,
     MAX_OWN_BYTES,
@@ -160,7 +160,7 @@ def read_report(verified: Verified) -> Report:
         VerificationError: it has changed since the bundle was verified.
     """
     try:
-        return from_json(Report, json.loads(verified.read(REPORT).decode()))
+        return from_json(Report, parse_object(verified.read(REPORT)))
     except (ValueError, RecursionError) as error:
         raise BadInputError(
             f"{verified.path}/{REPORT} cannot be read: {error}", hint="was it written by another version?"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Release, Report
+from edgerecover.artifacts.strict_json import parse_object
 from edgerecover.bundle.carry import archive_stem, opened_bundle
 from edgerecover.bundle.verify import Verified
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
-from edgerecover.gate.sound import object_of, sound
+from edgerecover.gate.sound import sound
 from edgerecover.validate.limits import Limits, limits_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _limits(verified: Verified) -> Limits:
     if LIMITS in verified.files:
         return sound(Limits, verified.read(LIMITS), verified.path / LIMITS, "the bundle's limits")
     try:
-        data = object_of(verified.read(CONFIGURATION))
+        data = parse_object(verified.read(CONFIGURATION))
         return limits_of(Profile.model_validate(data["profile"]), Target.model_validate(data["target"]))
     except (BadInputError, ValueError, KeyError, RecursionError) as error:
         raise BadInputError(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgerecover.artifacts import Accuracy, Decisions, Latency, PrecisionLoss, Proportion, Release, from_json
+from edgerecover.artifacts.strict_json import MAX_JSON_BYTES, parse_object
 from edgerecover.errors import BadInputError
 
 T = TypeVar("T")
-MAX_JSON_BYTES = 64 << 20
 _MAX_INT = 1 << 62
 
 
@@ -44,27 +42,10 @@ def sound(kind: type[T], content: bytes, path: Path, what: str) -> T:
             each other.
     """
     try:
-        value = from_json(kind, object_of(content))
+        value = from_json(kind, parse_object(content))
         _check(value, kind.__name__)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, what, str(error)) from error
-    return value
-
-
-def object_of(content: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: it is too large, not JSON, no object, or has a key twice.
-        RecursionError: it nests too deeply.
-    """
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
-    value = json.loads(
-        content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-    )
-    if not isinstance(value, dict):
-        raise ValueError(f"an object was expected, found {type(value).__name__}")
     return value
 
 
@@ -73,24 +54,6 @@ def _unreadable(path: Path, what: str, reason: str) -> BadInputError:
         f"{path} cannot be read as {what}: {ascii(reason)[1:-1][:300]}",
         hint="was it written by another version of edgerecover, or changed by hand?",
     )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {text[:40]} is too large")
-    return value
 
 
 def _check(value: Any, where: str) -> None:

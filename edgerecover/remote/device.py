@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover.artifacts import DeviceResult, Report, from_json
+from edgerecover.artifacts.strict_json import parse_object
 from edgerecover.bundle.carry import opened_bundle
 from edgerecover.errors import (
     ODD_END_HINT,
@@ -166,7 +167,7 @@ def _result(done: Mapping[str, Any], said: Sequence[str], access: Access, digest
     if not isinstance(text, str):
         raise _runner_failed(access, status, said)
     try:
-        result = from_json(DeviceResult, json.loads(text, parse_constant=_refuse_constant))
+        result = from_json(DeviceResult, parse_object(text.encode()))
     except (ValueError, RecursionError) as error:
         raise StageError(
             f"{access.destination} answered with no result: {printable(str(error))[:300]}",
@@ -190,10 +191,6 @@ def _runner_failed(access: Access, status: Any, said: Sequence[str]) -> EdgeReco
     last = message or (said[-1] if said else "it said nothing")
     ended = f"by signal {-status}" if isinstance(status, int) and status < 0 else f"with status {status}"
     return StageError(f"on {access.destination} the runner ended {ended}: {last}", hint=hint)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _odd(access: Access, event: Mapping[str, Any]) -> StageError:

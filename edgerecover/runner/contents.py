@@ -5,13 +5,13 @@ Shapes: N images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json
+from edgerecover.artifacts.strict_json import MAX_JSON_BYTES, parse_object
 from edgerecover.bundle.verify import REPORT, Signed, Verified
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.measure.timing import MAX_DURATION_S
@@ -27,7 +27,6 @@ VARIANTS = "variants"
 GOLDEN_INPUTS, GOLDEN_OUTPUTS, GOLDEN_TEACHER = "golden/inputs.npy", "golden/outputs.npy", "golden/teacher.npy"
 TASK, LIMITS, RECIPE = "runner.json", "limits.json", "recipe.json"
 ENGINES = "engines"
-MAX_JSON_BYTES = 64 << 20
 MAX_GOLDEN_BYTES = 1 << 30
 
 
@@ -122,18 +121,10 @@ def _read_json(verified: Verified, name: str) -> dict[str, Any]:
     path = verified.path / name
     if verified.files[name].size_bytes > MAX_JSON_BYTES:
         raise _unreadable(path, f"larger than {MAX_JSON_BYTES >> 20} MiB")
-    content = verified.read(name)
     try:
-        value = json.loads(content.decode(), parse_constant=_refuse_constant)
+        return parse_object(verified.read(name))
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, f"an object was expected, found {type(value).__name__}")
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _decoded(kind: Any, value: Any, path: Path) -> Any:
