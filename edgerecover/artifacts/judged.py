@@ -237,6 +237,11 @@ class GateStatus(str, Enum):
     SKIP = "skip"
     """There is nothing to compare with: no baseline yet, or one of another machine or of other images."""
 
+    @property
+    def word(self) -> str:
+        """What people read, everywhere: "PASS", "FAIL", "INCONCLUSIVE", "DEVICE" or "SKIP"."""
+        return "DEVICE" if self is GateStatus.NEEDS_DEVICE else self.value.upper()
+
 
 @dataclass(frozen=True)
 class Gate:

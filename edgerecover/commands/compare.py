@@ -25,7 +25,7 @@ from edgerecover.gate.opening import Opened, open_bundle
 from edgerecover.report.plain import plainly
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
-from edgerecover.report.words import percent, proportion, size, status_word
+from edgerecover.report.words import percent, proportion, size
 from edgerecover.validate.regressions import MEMORY_NOISE_BYTES
 
 _SHORT = 12
@@ -67,7 +67,7 @@ def _facts(a: Opened, b: Opened) -> Iterator[Fact]:
 def _stated(opened: Opened) -> dict[str, str]:
     report = opened.report
     return {
-        "verdict": status_word(report.verdict),
+        "verdict": report.verdict.word,
         "manifest": _short(opened.release.manifest_sha256),
         "made": report.created_utc,
         "target": report.target,
@@ -217,7 +217,7 @@ def _other_machine(a: Latency, b: Latency) -> tuple[str, ...]:
 
 
 def _gates(a: Sequence[Gate], b: Sequence[Gate]) -> Iterator[GatePair]:
-    of_a, of_b = ({gate.name: status_word(gate.status) for gate in gates} for gates in (a, b))
+    of_a, of_b = ({gate.name: gate.status.word for gate in gates} for gates in (a, b))
     for name in dict.fromkeys((*of_a, *of_b)):
         yield GatePair(name, of_a.get(name, ""), of_b.get(name, ""))
 

@@ -9,13 +9,6 @@ from edgerecover.artifacts import Gate, GateResult, GateStatus
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.runner.text import printable
 
-WORD = {
-    GateStatus.PASS: "PASS",
-    GateStatus.FAIL: "FAIL",
-    GateStatus.INCONCLUSIVE: "INCONCLUSIVE",
-    GateStatus.NEEDS_DEVICE: "NEEDS THE DEVICE",
-    GateStatus.SKIP: "SKIP",
-}
 _SIGN = {
     GateStatus.PASS: "✅",
     GateStatus.FAIL: "❌",
@@ -30,11 +23,11 @@ def markdown(result: GateResult) -> str:
     """A heading with the verdict, a row for each gate, and what it was compared with."""
     release = result.release
     beside = f", beside {_plain(result.baseline.bundle)}" if result.baseline else ""
-    rows = [f"| {_SIGN[gate.status]} {WORD[gate.status]} | {_plain(gate.name)} | {_numbers(gate)} | "
+    rows = [f"| {_SIGN[gate.status]} {gate.status.word} | {_plain(gate.name)} | {_numbers(gate)} | "
             f"{_plain(gate.message)} |" for gate in result.gates]  # fmt: skip
     return "\n".join(
         [
-            f"## {_SIGN[result.verdict]} {WORD[result.verdict]}: {_plain(release.bundle)} for {_plain(release.target)}"
+            f"## {_SIGN[result.verdict]} {result.verdict.word}: {_plain(release.bundle)} for {_plain(release.target)}"
             f"{beside}",
             "",
             "| Gate | | Measured, limit | |",

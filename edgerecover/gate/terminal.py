@@ -11,26 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Comparison, Gate, GateResult, GateStatus, Latency
-from edgerecover.report.layout import grid, named, section, show
+from edgerecover.report.layout import grid, named, section, show, status_text
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.words import count, size
 from edgerecover.runner.text import printable
 from edgerecover.runtime.measure.doubts import doubts
-
-STYLE = {
-    GateStatus.PASS: "green",
-    GateStatus.FAIL: "bold red",
-    GateStatus.INCONCLUSIVE: "yellow",
-    GateStatus.NEEDS_DEVICE: "cyan",
-    GateStatus.SKIP: "dim",
-}
-WORD = {
-    GateStatus.PASS: "PASS",
-    GateStatus.FAIL: "FAIL",
-    GateStatus.INCONCLUSIVE: "UNSURE",
-    GateStatus.NEEDS_DEVICE: "DEVICE",
-    GateStatus.SKIP: "SKIP",
-}
 
 
 def print_gates(console: Console, result: GateResult) -> None:
@@ -89,13 +74,13 @@ def _p50(latency: Latency) -> str:
 
 
 def _gate(gate: Gate) -> tuple[str | Text, ...]:
-    return Text(WORD[gate.status], STYLE[gate.status]), printable(gate.message)
+    return status_text(gate.status), printable(gate.message)
 
 
 def _verdict(result: GateResult) -> RenderableType:
     counts = {status: sum(gate.status is status for gate in result.gates) for status in GateStatus}
     told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
-    verdict = Text(WORD[result.verdict], f"reverse {STYLE[result.verdict]}")
+    verdict = status_text(result.verdict, is_verdict=True)
     rows: list[tuple[str | Text, ...]] = [(verdict, f"{told}; {result.seconds:.0f} s")]
     rows += [("", printable(note)) for note in result.notes]
     return grid(rows)

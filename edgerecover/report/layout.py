@@ -12,11 +12,15 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from edgerecover.artifacts import GateStatus
 from edgerecover.report.plain import plain
+from edgerecover.report.words import status_tone
 
 BAR_COLUMNS = 24
 _WIDEST = 100
 """Columns beyond which lines of prose get hard to read."""
+_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "device": "cyan", "plain": "dim"}
+"""By the tone of a status."""
 
 
 def show(console: Console, *parts: RenderableType) -> None:
@@ -53,6 +57,12 @@ def _harmless(cell: str | Text) -> Text:
         return Text(plain(cell))
     safe = plain(cell.plain)
     return cell if safe == cell.plain else Text(safe, cell.style)
+
+
+def status_text(status: GateStatus, *, is_verdict: bool = False) -> Text:
+    """The word of a status in its colour; a verdict's stands out."""
+    style = _STYLES[status_tone(status)]
+    return Text(status.word, f"reverse {style}" if is_verdict else style)
 
 
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:

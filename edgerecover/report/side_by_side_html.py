@@ -7,7 +7,7 @@ from edgerecover.report.html.draw import MAX_BYTES, draw
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, SideBySide
 from edgerecover.report.words import count
 
-_TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCERTAIN: "unsure", UNCLEAR: "unsure"}
+_TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCERTAIN: "inconclusive", UNCLEAR: "inconclusive"}
 _MOST_ROWS = 400
 
 

@@ -14,7 +14,7 @@ from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
-from edgerecover.report.layout import bar, grid, named, section, show, written
+from edgerecover.report.layout import bar, grid, named, section, show, status_text, written
 from edgerecover.report.plain import plainly
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
@@ -29,17 +29,8 @@ from edgerecover.report.words import (
     record,
     shape,
     size,
-    status_tone,
-    status_word,
 )
 from edgerecover.runtime.measure.doubts import doubts
-
-_STYLES = {"pass": "green", "fail": "bold red", "unsure": "yellow", "device": "cyan"}
-"""By the tone of a status."""
-
-
-def _style(status: GateStatus) -> str:
-    return _STYLES.get(status_tone(status), "dim")
 
 
 def print_report(console: Console, report: Report, bundle: str | None) -> None:
@@ -315,20 +306,20 @@ def _measurement(report: Report, steps: str) -> RenderableType:
 
 
 def _gates(gates: tuple[Gate, ...]) -> RenderableType:
-    return grid((Text(status_word(gate.status), _style(gate.status)), gate.message) for gate in gates)
+    return grid((status_text(gate.status), gate.message) for gate in gates)
 
 
 def _verdict(report: Report, bundle: str | None) -> RenderableType:
     waiting = sum(gate.status is GateStatus.NEEDS_DEVICE for gate in report.gates)
     rows: list[tuple[str | Text, ...]] = [
-        (Text(status_word(report.verdict), f"reverse {_style(report.verdict)}"), _summary(report)),
+        (status_text(report.verdict, is_verdict=True), _summary(report)),
     ]
     if bundle is not None:
         rows.append((Text("bundle", "dim"), Text(bundle, "bold")))
     if waiting:
         device = GateStatus.NEEDS_DEVICE
         to_settle = f"{count(waiting, 'gate')} to settle on {report.target}"
-        rows.insert(1, (Text(status_word(device), _style(device)), to_settle))
+        rows.insert(1, (status_text(device), to_settle))
     return grid(rows)
 
 

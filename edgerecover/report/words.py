@@ -18,14 +18,12 @@ from edgerecover.artifacts import (
     SyntheticFacts,
 )
 
-_STATUS = {
-    "pass": ("PASS", "pass"),
-    "fail": ("FAIL", "fail"),
-    "inconclusive": ("UNSURE", "unsure"),
-    "needs the device": ("DEVICE", "device"),
-    "skip": ("SKIP", "plain"),
+_TONES = {
+    GateStatus.PASS: "pass",
+    GateStatus.FAIL: "fail",
+    GateStatus.INCONCLUSIVE: "inconclusive",
+    GateStatus.NEEDS_DEVICE: "device",
 }
-"""By a gate's status: one word for people, and the tone it is said in."""
 
 
 def percent(fraction: float) -> str:
@@ -109,14 +107,9 @@ def count(number: int, noun: str, several: str = "") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {several or f'{noun}s'}"
 
 
-def status_word(status: GateStatus) -> str:
-    """One word for how a gate came out."""
-    return _STATUS.get(status.value, (status.value.upper(), ""))[0]
-
-
 def status_tone(status: GateStatus) -> str:
-    """How that word is said: "pass", "fail", "unsure", "device" or "plain"."""
-    return _STATUS.get(status.value, ("", "plain"))[1]
+    """How the word of a status is said: "pass", "fail", "inconclusive", "device" or "plain"."""
+    return _TONES.get(status, "plain")
 
 
 def gate_counts(gates: Sequence[Gate]) -> str:
@@ -125,8 +118,8 @@ def gate_counts(gates: Sequence[Gate]) -> str:
     said = [f"{number[GateStatus.PASS]} of {count(len(gates), 'gate')} pass"]
     if failed := number[GateStatus.FAIL]:
         said.append(f"{failed} {'fails' if failed == 1 else 'fail'}")
-    if unsure := number[GateStatus.INCONCLUSIVE]:
-        said.append(f"{unsure} {'is' if unsure == 1 else 'are'} too uncertain to judge")
+    if inconclusive := number[GateStatus.INCONCLUSIVE]:
+        said.append(f"{inconclusive} {'is' if inconclusive == 1 else 'are'} too uncertain to judge")
     if waiting := number[GateStatus.NEEDS_DEVICE]:
         said.append(f"{waiting} {'is' if waiting == 1 else 'are'} to be settled on the device")
     return "; ".join(said)

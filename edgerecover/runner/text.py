@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from edgerecover.artifacts import DeviceResult, Gate, GateStatus, Tried
 
 COLUMNS = 80
-_WORD = {
-    GateStatus.PASS: "PASS",
-    GateStatus.FAIL: "FAIL",
-    GateStatus.INCONCLUSIVE: "UNSURE",
-    GateStatus.NEEDS_DEVICE: "DEVICE",
-    GateStatus.SKIP: "SKIP",
-}
 
 
 def printable(text: str) -> str:
@@ -46,7 +39,7 @@ def _lines(result: DeviceResult) -> Iterator[str]:
         for warning in result.warnings:
             yield from _wrapped(warning, "  ")
     yield from _section("Verdict")
-    yield from _row(_WORD[result.verdict], _summary(result))
+    yield from _row(result.verdict.word, _summary(result))
 
 
 def _tried(one: Tried, *, is_fastest: bool) -> Iterator[str]:
@@ -77,9 +70,10 @@ def _tried(one: Tried, *, is_fastest: bool) -> Iterator[str]:
             yield from _row("next", one.hint, indent=4)
 
 
-def _gates(gates: Iterable[Gate]) -> Iterator[str]:
+def _gates(gates: Sequence[Gate]) -> Iterator[str]:
+    widest = max((len(gate.status.word) for gate in gates), default=0)
     for gate in gates:
-        yield from _row(_WORD[gate.status], gate.message)
+        yield from _row(gate.status.word, gate.message, width=widest)
 
 
 def _summary(result: DeviceResult) -> str:
@@ -99,8 +93,8 @@ def _section(title: str) -> Iterator[str]:
     yield title
 
 
-def _row(name: str, text: str, indent: int = 2) -> Iterator[str]:
-    yield from _wrapped(text, f"{'':{indent}}{name:<8} ")
+def _row(name: str, text: str, indent: int = 2, width: int = 8) -> Iterator[str]:
+    yield from _wrapped(text, f"{'':{indent}}{name:<{max(width, 8)}} ")
 
 
 def _wrapped(text: str, first: str) -> list[str]:

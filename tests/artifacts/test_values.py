@@ -194,6 +194,10 @@ def test_the_verdict_is_the_worst_gate(statuses, verdict):
     assert Report(**{**empty, "gates": gates}).verdict is verdict
 
 
+def test_every_status_is_one_word_for_people():
+    assert [status.word for status in GateStatus] == ["PASS", "FAIL", "INCONCLUSIVE", "DEVICE", "SKIP"]
+
+
 def test_sha256_reads_beyond_one_piece(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)

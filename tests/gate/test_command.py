@@ -40,7 +40,10 @@ def good(hits):
 @pytest.mark.parametrize(("hits", "code"), [(90, 0), (20, 1), (52, 5)])
 def test_the_exit_code_is_the_verdict(gate, make_release, hits, code):
     bundle = make_release("a.bundle", **good(hits))
-    assert gate(bundle).returncode == code
+    done = gate(bundle)
+    assert done.returncode == code
+    assert {0: "PASS", 1: "FAIL", 5: "INCONCLUSIVE"}[code] in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert gate(bundle, "--exit-zero").returncode == 0
 
 

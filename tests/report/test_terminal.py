@@ -153,7 +153,7 @@ def test_accuracy_is_spoken_of_only_with_real_data(report, report_with_accuracy)
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(GateStatus.PASS, "PASS"), (GateStatus.FAIL, "FAIL"), (GateStatus.INCONCLUSIVE, "UNSURE")],
+    [(GateStatus.PASS, "PASS"), (GateStatus.FAIL, "FAIL"), (GateStatus.INCONCLUSIVE, "INCONCLUSIVE")],
 )
 def test_the_verdict_stands_in_words_at_the_end(report, status, word):
     gates = (Gate("agreement", status, 0, 0, "at least", "%", "profile balanced", "as measured"),)
@@ -161,6 +161,13 @@ def test_the_verdict_stands_in_words_at_the_end(report, status, word):
     assert f"  {word}  as measured" in "\n".join(lines)
     assert lines[-2].split()[0] == word
     assert "DEVICE" not in "\n".join(lines)
+
+
+def test_the_longest_word_of_a_status_leaves_room_at_80_columns(report):
+    long = Gate("agreement", GateStatus.INCONCLUSIVE, 0, 0, "at least", "%", "profile balanced", "as measured " * 20)
+    text = shown(print_report, dataclasses.replace(report, gates=(*report.gates, long)), BUNDLE)
+    assert "  INCONCLUSIVE  as measured as measured" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_several_gates_may_wait_for_the_device(report):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgerecover.artifacts import GateStatus, Proportion
-from edgerecover.report.words import status_tone, status_word
+from edgerecover.report.words import status_tone
 
 
 class DataUri(str):
@@ -59,7 +59,7 @@ class Chip:
     kind: ClassVar[str] = "chip"
     word: str
     tone: str
-    """"pass", "fail", "unsure", "device" or "plain"."""
+    """"pass", "fail", "inconclusive", "device" or "plain"."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ MOST_COLUMNS = 180
 
 def chip_of(status: GateStatus) -> Chip:
     """A gate's status as a chip."""
-    return Chip(status_word(status), status_tone(status))
+    return Chip(status.word, status_tone(status))
 
 
 def facts_table(caption: str, facts: dict[str, str]) -> Table:
