@@ -18,6 +18,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.export.onnx import export
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.pair.networks import open_network
 from edgerecover.prune import prune_channels
@@ -79,7 +80,7 @@ def _opened(name: str, size: int) -> tuple[nn.Module, InputSpec]:
         import timm
 
         return timm.create_model(model).eval(), InputSpec((3, size, size), MEAN, STD)
-    network, input = open_network(Path(name) / "dense.pt", arch=None, input_flags=None, trust_code=True)
+    network, input = open_network(Path(name) / "dense.pt", ModelFlags(trust_code=True))
     if input is None:
         raise SystemExit(f"{name}: its model.toml names no input")
     return network, input

@@ -39,6 +39,7 @@ from edgerecover.config import Profile, load_profile, load_target
 from edgerecover.export.engines import recipe_for
 from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import Calibration, make_variants
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.prune import prune_channels
@@ -161,10 +162,8 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
                      "--profile", options.profile, "--trust-code", "-o", "half.bundle", "--work", "work")  # fmt: skip
     models = open_models(
         bundle / "recovered.safetensors",
-        arch=f"{folder / 'models.py'}:resnet56",
+        ModelFlags(arch=f"{folder / 'models.py'}:resnet56", input=CIFAR, trust_code=True),
         teacher=folder / "dense.pt",
-        input_flags=CIFAR,
-        trust_code=True,
         will_prune=False,
     )
     compute = choose_compute("cpu")

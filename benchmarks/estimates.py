@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_target
 from edgerecover.demo.example import demo_request
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.stages.estimate import Stopwatch
@@ -57,12 +59,12 @@ def _request(asked: argparse.Namespace, folder: Path) -> Request:
         return demo_request(folder, 0)
     profile = Profile.model_validate(changed_profile(asked.profile, dict(asked.set)))
     return Request(
+        flags=ModelFlags(trust_code=True),
         model_path=Path(asked.model),
         target=load_target("onnx-generic"),
         profile=profile,
         out=folder / "bundle",
         work=folder / "work",
-        trust_code=True,
     )
 
 
@@ -104,9 +106,8 @@ def measure(request: Request) -> dict[str, Any]:
 
 def _input_of(request: Request) -> InputSpec:
     return open_models(
-        request.model_path, arch=request.arch, teacher=request.teacher, input_flags=request.input, trust_code=True,
-        will_prune=False,
-    ).input  # fmt: skip
+        request.model_path, replace(request.flags, trust_code=True), teacher=request.teacher, will_prune=False
+    ).input
 
 
 class _Stages(Stopwatch):

@@ -31,6 +31,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_profile
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.ladder import logits_on, recover
@@ -124,9 +125,10 @@ def _fashion(name, data, work):  # type: ignore[no-untyped-def]
 def _mnist(name, data, work):  # type: ignore[no-untyped-def]
     """Half of the test images are fine-tuned on, and the other half judged on: there are no others."""
     models = open_models(
-        data / "weights/lenet_mnist.pth", arch=f"{data / 'models.py'}:lenet", teacher=None, input_flags=MNIST,
-        trust_code=True, will_prune=True,
-    )  # fmt: skip
+        data / "weights/lenet_mnist.pth",
+        ModelFlags(arch=f"{data / 'models.py'}:lenet", input=MNIST, trust_code=True),
+        will_prune=True,
+    )
     images, labels = _images(data / "mnist_test.npz", MNIST)
     return models.teacher, models.teacher, None, MNIST, (images[::2], labels[::2]), (images[1::2], labels[1::2]), \
         False, 0.01  # fmt: skip

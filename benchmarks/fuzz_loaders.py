@@ -67,13 +67,14 @@ def work() -> None:
     import warnings
 
     from edgerecover.errors import BadInputError
+    from edgerecover.models.name.flags import NO_FLAGS
     from edgerecover.models.pair.networks import inspect
 
     warnings.simplefilter("ignore")
 
     def opened(path: Path) -> str:
         try:
-            inspect(path, arch=None, input_flags=None, trust_code=False)
+            inspect(path, NO_FLAGS)
         except BadInputError as error:
             return "refused" if error.message and _is_printable(error.message + error.hint) else "control characters"
         except BaseException as error:  # whatever else comes out is a fault

@@ -30,6 +30,7 @@ from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.ladder import logits_on, recover
 from edgerecover.runtime.machine.memory import peak_bytes
@@ -135,8 +136,9 @@ def open_setting(task: Task, compute: Compute, *, pattern: str) -> tuple[Setting
     folder, clock = Path(task.folder), CpuClock()
     models = open_models(
         pruned_file(folder, pattern) if pattern else folder / "dense.pt",
-        arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=not pattern,
-    )  # fmt: skip
+        ModelFlags(trust_code=True),
+        will_prune=not pattern,
+    )
     clock.lap()
     recipe = settle(
         Profile.model_validate(task.settled or task.profile), models.teacher, models.input, models.num_classes, compute

@@ -35,6 +35,7 @@ from networks import pruned_file, read_jpegs
 
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.recover.ladder import recover
 from edgerecover.runtime.machine.host import this_host
@@ -246,9 +247,7 @@ def whole_run(cell: Cell, folder: Path) -> dict[str, Any]:
 def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     """The recovery of `balanced` with real train images in the place of dreams: what data would have bought."""
     compute = choose_compute("cpu")
-    models = open_models(
-        pruned_file(folder, cell.pattern), arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=False
-    )
+    models = open_models(pruned_file(folder, cell.pattern), ModelFlags(trust_code=True), will_prune=False)
     recipe = settle(load_profile("balanced"), models.teacher, models.input, models.num_classes, compute).profile
     halved = folder / "first_half.npz"
     test = read_eval_data(

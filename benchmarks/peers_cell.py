@@ -25,6 +25,7 @@ from edgerecover.artifacts import SyntheticFacts, to_json
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, Synthesis
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.ladder import recover
 from edgerecover.runtime.machine.memory import peak_bytes
@@ -108,9 +109,7 @@ def run_cell(task: Task) -> dict[str, Any]:
 
 def _open(task: Task, pattern: str) -> Models:
     path = pruned_file(Path(task.folder), pattern) if pattern else Path(task.folder) / "dense.pt"
-    return open_models(
-        path, arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=not pattern
-    )  # fmt: skip
+    return open_models(path, ModelFlags(trust_code=True), will_prune=not pattern)  # fmt: skip
 
 
 # --- images -------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.ladder import logits_on, recover
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
@@ -73,10 +74,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Record]:
         prepare(network, arguments.data, folder, teacher_steps=arguments.teacher_steps, device="cpu")
         for pattern in arguments.patterns:
             prune(folder, pattern)
-            models = open_models(
-                pruned_file(folder, pattern),
-                arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=False,
-            )  # fmt: skip
+            models = open_models(pruned_file(folder, pattern), ModelFlags(trust_code=True), will_prune=False)
             yield from _of_models(network, pattern, models, folder, arguments)
 
 

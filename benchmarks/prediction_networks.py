@@ -20,6 +20,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.sets import synthesis_key, synthesize
@@ -94,9 +95,7 @@ def open_case(name: str, source: Source, data: Path, work: Path) -> Case:
 
 
 def open_demo(_data: Path, _work: Path) -> Teacher:
-    models = open_models(
-        demo_files().dense, arch=ARCHITECTURE, teacher=None, input_flags=None, trust_code=True, will_prune=True
-    )
+    models = open_models(demo_files().dense, ModelFlags(arch=ARCHITECTURE, trust_code=True), will_prune=True)
     images = real_images(demo_files().test_images, models.input, 10)
     return Teacher(models.teacher.requires_grad_(False), models.input, 10, images)
 
@@ -115,10 +114,7 @@ def open_network(name: str, data: Path) -> tuple[nn.Module, InputSpec]:
     weights, input = CIFAR[name]
     models = open_models(
         data / "weights" / weights,
-        arch=f"{data / 'models.py'}:{name}",
-        teacher=None,
-        input_flags=input,
-        trust_code=True,
+        ModelFlags(arch=f"{data / 'models.py'}:{name}", input=input, trust_code=True),
         will_prune=True,
     )
     return models.teacher.requires_grad_(False), models.input
@@ -128,9 +124,7 @@ def own_folder(folder: Path, images: Path) -> Source:
     """Of dense.pt with model.toml beside it, and few dreams and students: it may be of any size."""
 
     def load(_data: Path, _work: Path) -> Teacher:
-        models = open_models(
-            folder / "dense.pt", arch=None, teacher=None, input_flags=None, trust_code=True, will_prune=True
-        )
+        models = open_models(folder / "dense.pt", ModelFlags(trust_code=True), will_prune=True)
         with torch.no_grad():
             num_classes = models.teacher(torch.zeros(1, *models.input.shape)).shape[1]
         judged_on = real_images(images, models.input, num_classes)

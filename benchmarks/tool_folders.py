@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import EdgeRecoverError
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_network
 
 
@@ -25,16 +26,15 @@ class MadeNetwork:
     input: InputSpec | None = None
     """What the tool itself does to an image; None where the file does not say it."""
     classes_source: str | None = None
-    said: dict[str, object] = field(default_factory=dict)
-    """Flags that a user needs: `arch`, `input_flags`, `trust_pickle`."""
+    flags: ModelFlags = NO_FLAGS
+    """Flags that a user needs."""
 
 
 def judge_network(made: MadeNetwork) -> tuple[str, str]:
     """`same` or `WRONG`, and what edgerecover found."""
-    said = {"arch": None, "input_flags": None, "trust_code": False} | made.said
     try:
-        facts = inspect(made.path, **said)
-        network, input = open_network(made.path, **said)
+        facts = inspect(made.path, made.flags)
+        network, input = open_network(made.path, made.flags)
     except EdgeRecoverError as error:
         return "WRONG", error.message.replace(str(made.path), made.path.name)
     with torch.no_grad():
@@ -181,8 +181,8 @@ def mmengine(folder: Path) -> list[MadeNetwork]:
     with torch.no_grad():
         logits_NK = network(images_NCHW)
     spec = InputSpec((3, 224, 224), tuple(mean), tuple(std), (0.0, 255.0))
-    said = {"arch": f"{folder / 'net.py'}:Net", "input_flags": spec}
-    return [MadeNetwork(folder / "work" / "epoch_2.pth", images_NCHW, logits_NK, spec, "meta in the file", said)]
+    flags = ModelFlags(f"{folder / 'net.py'}:Net", spec)
+    return [MadeNetwork(folder / "work" / "epoch_2.pth", images_NCHW, logits_NK, spec, "meta in the file", flags)]
 
 
 def ultralytics(folder: Path) -> list[MadeNetwork]:
@@ -201,9 +201,9 @@ def ultralytics(folder: Path) -> list[MadeNetwork]:
     with torch.no_grad():
         logits_NK = network(images_NCHW)[1]
     spec = InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3)
-    said = {"trust_pickle": True, "input_flags": spec}
+    flags = ModelFlags(input=spec, trust_pickle=True)
     source = "the module in the file"
-    return [MadeNetwork(folder / name, images_NCHW, logits_NK, spec, source, said) for name in ("last.pt", "best.pt")]
+    return [MadeNetwork(folder / name, images_NCHW, logits_NK, spec, source, flags) for name in ("last.pt", "best.pt")]
 
 
 def fastai(folder: Path) -> list[MadeNetwork]:
@@ -226,8 +226,8 @@ def fastai(folder: Path) -> list[MadeNetwork]:
     images_NCHW = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         logits_NK = network(images_NCHW)
-    said = {"trust_pickle": True, "input_flags": InputSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3)}
-    return [MadeNetwork(folder / "export.pkl", images_NCHW, logits_NK, None, "the vocabulary in the file", said)]
+    flags = ModelFlags(input=InputSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3), trust_pickle=True)
+    return [MadeNetwork(folder / "export.pkl", images_NCHW, logits_NK, None, "the vocabulary in the file", flags)]
 
 
 def torch_distributed(folder: Path) -> list[MadeNetwork]:

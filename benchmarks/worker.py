@@ -30,6 +30,7 @@ from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Recovery, Synthesis
 from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.networks import Models, open_models
@@ -85,7 +86,7 @@ def main() -> None:
     compute = choose_compute(task.device)
     results = Path(task.results)
     results.mkdir(parents=True, exist_ok=True)
-    dense = open_models(_pruned(task, task.patterns[0]), **_AS_THE_FOLDER_SAYS)
+    dense = open_models(_pruned(task, task.patterns[0]), _AS_THE_FOLDER_SAYS, will_prune=False)
     recipe = _settled(task, dense, compute)
     images = _images(task, recipe, dense, compute)
     for pattern in task.patterns:
@@ -93,9 +94,7 @@ def main() -> None:
     replace_file(results / "process.json", json_bytes(_process(task, images, compute)))
 
 
-_AS_THE_FOLDER_SAYS: dict[str, Any] = {
-    "arch": None, "teacher": None, "input_flags": None, "trust_code": True, "will_prune": False,
-}  # fmt: skip
+_AS_THE_FOLDER_SAYS = ModelFlags(trust_code=True)
 
 
 def _settled(task: Task, models: Models, compute: Compute) -> Profile:
@@ -148,7 +147,7 @@ def on_disk(folder: Path, name: str, pixels_NCHW: np.ndarray, scale: PixelScale)
 
 
 def _run_cell(task: Task, recipe: Profile, pattern: str, images: Images, compute: Compute) -> None:
-    models = open_models(_pruned(task, pattern), **_AS_THE_FOLDER_SAYS)
+    models = open_models(_pruned(task, pattern), _AS_THE_FOLDER_SAYS, will_prune=False)
     shorter = METHODS[task.method].kind == "shorter"
     tries = []
     for changes in RACE if shorter else ({},):

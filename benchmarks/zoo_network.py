@@ -24,6 +24,7 @@ from edgerecover.artifacts import InputSpec, Report
 from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError, EdgeRecoverError
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import build_from_library, default_input
 from edgerecover.progress import Silent
 
@@ -131,9 +132,8 @@ def run_network(name: str, family: str, folder: Path) -> Row:
         load_profile(str(folder / "zoo.toml")),
         folder / "out.bundle",
         folder / "work",
-        arch=name,
+        flags=ModelFlags(arch=name, input=input),
         teacher=folder / "dense.pt",
-        input=input,
         device="cpu",
     )
     try:

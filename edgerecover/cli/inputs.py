@@ -9,6 +9,7 @@ from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import InputSpec
+    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.remote.ssh import Access
 
 
@@ -55,7 +56,27 @@ def whole_numbers(flag: str, text: str | None, *, least: int) -> tuple[int, ...]
     return numbers
 
 
-def input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:
+def model_flags(
+    arch: str | None,
+    shape: str | None,
+    mean: str | None = None,
+    std: str | None = None,
+    pixel_range: str | None = None,
+    *,
+    trust_code: bool,
+    trust_pickle: bool = False,
+) -> ModelFlags:
+    """The flags about how to open a model as one value.
+
+    Raises:
+        BadInputError: the input that they describe makes no sense.
+    """
+    from edgerecover.models.name.flags import ModelFlags
+
+    return ModelFlags(arch, _input_spec(shape, mean, std, pixel_range), trust_code, trust_pickle)
+
+
+def _input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:
     """The flags about preprocessing as one value; None when none was given."""
     given = {
         "mean": _numbers("--mean", mean),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.inputs import input_spec, require_file
+from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
     ArchOption,
     JsonOption,
@@ -34,8 +34,10 @@ def inspect(
     from edgerecover.models.pair.networks import inspect as inspect_model
     from edgerecover.report.terminal import print_facts
 
-    input = input_spec(input_shape, mean, std, pixel_range)
-    facts = inspect_model(model, arch=arch, input_flags=input, trust_code=trust_code, trust_pickle=trust_pickle)
+    facts = inspect_model(
+        model,
+        model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle),
+    )
     if as_json:
         print_json(to_json(facts))
     else:

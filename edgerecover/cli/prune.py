@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.inputs import model_flags, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     ForceOption,
@@ -45,8 +45,8 @@ def prune(
     assert pruning is not None, "a pattern was given"
     from edgerecover.commands.run import prune_file
 
-    input = input_spec(input_shape, None, None, None)
-    pruned = prune_file(model, out, pruning, arch=arch, input=input, trust_code=trust_code, trust_pickle=trust_pickle)
+    flags = model_flags(arch, input_shape, trust_code=trust_code, trust_pickle=trust_pickle)
+    pruned = prune_file(model, out, pruning, flags)
     zeros = pruned.sparsity
     if pattern == "channel":
         typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")

@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import input_spec, require_file
+from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
     ArchOption,
     EventsOption,
@@ -57,12 +57,9 @@ def record_command(
     path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
     require_suffix("--out", path, (".safetensors",))
     require_free("--out", path, force=force)
-    input = input_spec(input_shape, mean, std, pixel_range)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
     with following("record", events=events) as progress:
-        facts = make_record(
-            model, data, path, Recording(kind, noise),
-            arch=arch, input=input, trust_code=trust_code, progress=progress,
-        )  # fmt: skip
+        facts = make_record(model, data, path, Recording(kind, noise), flags, progress)
     if as_json:
         print_json(to_json(facts))
     else:

@@ -12,7 +12,7 @@ import typer
 from edgerecover.artifacts import Precision
 from edgerecover.cli.console import show_error, show_report
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import device_access, input_spec, require_checkpoint
+from edgerecover.cli.inputs import device_access, model_flags, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
@@ -116,7 +116,7 @@ def run_command(
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
-    input = input_spec(input_shape, mean, std, pixel_range)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle)
     require_checkpoint(model)
     from edgerecover.prune import asked_pruning
 
@@ -133,10 +133,9 @@ def run_command(
         profile=loaded_profile,
         out=bundle,
         work=work or bundle.absolute().parent / ".edgerecover",
-        arch=arch,
+        flags=flags,
         teacher=teacher,
         teacher_arch=teacher_arch,
-        input=input,
         pruning=pruning,
         eval_data=eval_data,
         record=record,
@@ -144,8 +143,6 @@ def run_command(
         device=device,
         batch=batch or None,
         precisions=tuple(precision or ()),
-        trust_code=trust_code,
-        trust_pickle=trust_pickle,
         fresh=not resume,
         checkpoint_every_s=checkpoint_every,
     )

@@ -12,7 +12,7 @@ import typer
 from edgerecover.artifacts import Precision
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import input_spec, require_checkpoint, require_file
+from edgerecover.cli.inputs import model_flags, require_checkpoint, require_file
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
@@ -112,7 +112,7 @@ def sweep_command(
 
     loaded_target = load_target(target)
     profiles = [load_profile(name) for name in _words("--profile", profile)]
-    input = input_spec(input_shape, mean, std, pixel_range)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle)
     require_checkpoint(model)
     for path in (teacher, eval_data, record):
         if path is not None:
@@ -132,18 +132,15 @@ def sweep_command(
         profile=profiles[0],
         out=folder,
         work=folder / ".edgerecover",
-        arch=arch,
+        flags=flags,
         teacher=teacher,
         teacher_arch=teacher_arch,
-        input=input,
         eval_data=eval_data,
         record=record,
         seed=seed,
         device=device,
         batch=batch or None,
         precisions=tuple(precision or ()),
-        trust_code=trust_code,
-        trust_pickle=trust_pickle,
     )
     planned = points_of(base, _patterns(pattern), _fractions(sparsity), profiles, folder)
     if step is not None:

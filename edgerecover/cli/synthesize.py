@@ -10,7 +10,7 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import input_spec, require_checkpoint
+from edgerecover.cli.inputs import model_flags, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
@@ -64,7 +64,7 @@ def synthesize(
     from edgerecover.config import load_profile
 
     loaded_profile = load_profile(profile)
-    input = input_spec(input_shape, mean, std, pixel_range)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
     require_checkpoint(teacher)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.synthesize import DreamRequest, synthesize_images
@@ -78,12 +78,10 @@ def synthesize(
         out=out,
         work=work or out.absolute().parent / ".edgerecover",
         splits=tuple(split for split in SPLITS if not asked or split in asked),
-        arch=arch,
+        flags=flags,
         record=record,
-        input=input,
         seed=seed,
         device=device,
-        trust_code=trust_code,
     )
     with following("synthesize", work=request.work, events=events) as progress:
         done = synthesize_images(request, progress)

@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import show_report
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import input_spec, require_file
+from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
     ArchOption,
     DeviceOption,
@@ -70,7 +70,7 @@ def validate(
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
-    input = input_spec(input_shape, mean, std, pixel_range)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
     require_file(model)
     if out is not None:
         require_same_release(out, model, loaded_target.name, force=force)
@@ -87,14 +87,12 @@ def validate(
         teacher=teacher,
         student=student,
         pruned=pruned,
-        arch=arch,
-        input=input,
+        flags=flags,
         teacher_arch=teacher_arch,
         eval_data=eval_data,
         record=record,
         seed=seed,
         device=device,
-        trust_code=trust_code,
     )
     with following("validate", work=request.work, events=events) as progress:
         report = validate_file(request, progress)

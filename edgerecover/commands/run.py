@@ -22,7 +22,6 @@ from edgerecover import __version__
 from edgerecover.artifacts import (
     Estimate,
     Exported,
-    InputSpec,
     KeptZeros,
     Origin,
     Pattern,
@@ -44,6 +43,7 @@ from edgerecover.distributed import ALONE, Ranks, check_same, leave
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import check_size, export, frozen_values
 from edgerecover.files import replace_file
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.spec import stated
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.models.network.norms import batch_norms_of
@@ -115,11 +115,11 @@ class Request:
     out: Path
     work: Path
     """Where dreams and recoveries are kept between runs."""
-    arch: str | None = None
+    flags: ModelFlags = NO_FLAGS
+    """How to open the model and its teacher."""
     teacher: Path | None = None
     teacher_arch: str | None = None
     """The teacher's architecture where it is not the student's."""
-    input: InputSpec | None = None
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
     eval_data: Path | None = None
@@ -131,8 +131,6 @@ class Request:
     """Static batch size of the exported file; None exports a dynamic one."""
     precisions: tuple[Precision, ...] = ()
     """That may be shipped, beside float32; none names all that the target can use."""
-    trust_code: bool = False
-    trust_pickle: bool = False
     fresh: bool = False
     """Make everything anew, also what an earlier run has finished."""
     checkpoint_every_s: float = EVERY_S
@@ -319,11 +317,7 @@ def prune_file(
     model_path: Path,
     out: Path,
     pruning: Pruning,
-    *,
-    arch: str | None,
-    input: InputSpec | None,
-    trust_code: bool,
-    trust_pickle: bool = False,
+    flags: ModelFlags,
 ) -> PrunedFile:
     """Prune a dense checkpoint by magnitude and write its weights; masks are its zeros, channels its shapes.
 
@@ -331,9 +325,7 @@ def prune_file(
         BadInputError: the checkpoint cannot be opened or pruned so, or `out` cannot be written.
         MissingError: channels are to be pruned without Torch-Pruning.
     """
-    network, known_input = open_network(
-        model_path, arch=arch, input_flags=input, trust_code=trust_code, trust_pickle=trust_pickle
-    )
+    network, known_input = open_network(model_path, flags)
     dense = copy.deepcopy(network)
     pruned = prune(network, pruning, known_input)
     try:
@@ -350,10 +342,7 @@ def make_record(
     data: Path,
     out: Path,
     recording: Recording,
-    *,
-    arch: str | None,
-    input: InputSpec | None,
-    trust_code: bool,
+    flags: ModelFlags,
     progress: Progress = SILENT,
 ) -> RecordFacts:
     """Write the activation record of a dense network from its owner's labelled images.
@@ -361,7 +350,7 @@ def make_record(
     Raises:
         BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
     """
-    teacher = open_classifier(model_path, arch=arch, input_flags=input, trust_code=trust_code)
+    teacher = open_classifier(model_path, flags)
     images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes, progress)
     record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:
@@ -457,12 +446,9 @@ def _loaded(
 def _opened(request: Request) -> tuple[Models, Record | None]:
     models = open_models(
         request.model_path,
-        arch=request.arch,
+        request.flags,
         teacher=request.teacher,
         teacher_arch=request.teacher_arch,
-        input_flags=request.input,
-        trust_code=request.trust_code,
-        trust_pickle=request.trust_pickle,
         will_prune=request.pruning is not None,
     )
     return models, read_record_of(request.record, models.teacher, models.input.shape)

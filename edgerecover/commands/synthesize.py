@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover import __version__
-from edgerecover.artifacts import InputSpec, SyntheticFacts, sha256_of, to_json
+from edgerecover.artifacts import SyntheticFacts, sha256_of, to_json
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile
 from edgerecover.errors import BadInputError
 from edgerecover.files import building_beside, move_into_place
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.onnx.file import is_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
@@ -45,13 +46,12 @@ class DreamRequest:
     """Where dreams are kept between runs."""
     splits: tuple[str, ...] = SPLITS
     """Of `train`, `calibration`, `held_back`."""
-    arch: str | None = None
+    flags: ModelFlags = NO_FLAGS
+    """How to open the teacher."""
     record: Path | None = None
     """Of the teacher's activations on real data, to be matched beside batch norm's statistics."""
-    input: InputSpec | None = None
     seed: int = 0
     device: str = "auto"
-    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
 def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     _require_free(request.out)
     wished = choose_compute(request.device)
-    teacher = open_classifier(
-        request.teacher, arch=request.arch, input_flags=request.input, trust_code=request.trust_code
-    )
+    teacher = open_classifier(request.teacher, request.flags)
     compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
     settled = settle(request.profile, teacher.network, teacher.input, teacher.num_classes, compute, record, progress)

@@ -34,6 +34,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.spec import resolve, stated
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.onnx.file import OnnxFile, is_onnx, own_operators, read_onnx
@@ -101,17 +102,15 @@ class FileRequest:
     """The PyTorch checkpoint that the file was exported from."""
     pruned: Path | None = None
     """The PyTorch checkpoint before its recovery."""
-    arch: str | None = None
-    """Of the PyTorch networks."""
+    flags: ModelFlags = NO_FLAGS
+    """How to open the PyTorch networks."""
     teacher_arch: str | None = None
     """Of the teacher, where it is another."""
-    input: InputSpec | None = None
     eval_data: Path | None = None
     record: Path | None = None
     """Of the teacher's activations, for its dreams."""
     seed: int = 0
     device: str = "auto"
-    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,13 +232,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
 
 
 def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) -> _Teacher:
-    said = resolve(
-        request.model_path,
-        arch=request.arch,
-        teacher=request.teacher,
-        input_flags=request.input,
-        trust_code=request.trust_code,
-    )
+    said = resolve(request.model_path, request.flags, teacher=request.teacher)
     path = said.teacher_path
     if path is None:
         raise BadInputError(
@@ -252,9 +245,7 @@ def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) ->
         return _open_onnx_teacher(request, path, compute)
     opened = open_classifier(
         path,
-        arch=request.teacher_arch or request.arch,
-        input_flags=request.input,
-        trust_code=request.trust_code,
+        replace(request.flags, arch=request.teacher_arch or request.flags.arch),
         belongs_to=request.model_path,
         is_teacher=True,
     )
@@ -267,7 +258,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> _T
     """An ONNX file that decides; its input is what flags or a TOML file say, for the file says no mean and std."""
     said = [
         # An ONNX file has no code to run, so none needs trust.
-        resolve(file, arch=None, teacher=None, input_flags=request.input, trust_code=True)
+        resolve(file, replace(request.flags, arch=None, trust_code=True), teacher=None)
         for file in (path, request.model_path)
     ]
     input = next((spec.input for spec in said if spec.input), None)
@@ -322,11 +313,9 @@ def _open_beside(request: FileRequest, path: Path | None, teacher: _Teacher) -> 
         return None
     opened = open_classifier(
         path,
-        teacher=teacher.network.network if teacher.network else None,
-        arch=request.arch,
-        input_flags=request.input,
-        trust_code=request.trust_code,
+        request.flags,
         belongs_to=request.model_path,
+        teacher=teacher.network.network if teacher.network else None,
     )
     if (opened.num_classes, opened.input.shape) != (teacher.num_classes, teacher.input.shape):
         raise BadInputError(

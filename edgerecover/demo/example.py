@@ -10,6 +10,7 @@ from edgerecover.bundle.write import check_writable
 from edgerecover.config import ModelFile, load_profile, load_target, parse, read_toml
 from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 
 if TYPE_CHECKING:
     from edgerecover.commands.run import Request
@@ -40,9 +41,8 @@ def demo_request(out: Path, seed: int) -> Request:
         profile=load_profile("demo"),
         out=bundle,
         work=out / ".edgerecover",
-        arch=ARCHITECTURE,
+        flags=ModelFlags(ARCHITECTURE, model_file.input.to_spec()),
         teacher=out / files.dense.name,
-        input=model_file.input.to_spec(),
         eval_data=files.test_images,
         seed=seed,
     )

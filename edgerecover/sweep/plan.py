@@ -184,13 +184,7 @@ def _key(request: Request) -> str:
     """Over the content of every file and setting that decides the bundle; read without opening the model."""
     from edgerecover.models.name.spec import resolve
 
-    said = resolve(
-        request.model_path,
-        arch=request.arch,
-        teacher=request.teacher,
-        input_flags=request.input,
-        trust_code=request.trust_code,
-    )
+    said = resolve(request.model_path, request.flags, teacher=request.teacher)
     code = (said.architecture or "").rpartition(":")[0]
     files = {
         "model": request.model_path,
@@ -204,7 +198,7 @@ def _key(request: Request) -> str:
     return _digest(
         __version__,
         {name: _content(path) for name, path in files.items() if path is not None},
-        [said.architecture, request.teacher_arch, to_json(request.input), to_json(request.pruning)],
+        [said.architecture, request.teacher_arch, to_json(request.flags.input), to_json(request.pruning)],
         [request.seed, request.device, request.batch, to_json(request.precisions)],
         request.target.model_dump(mode="json"),
         request.profile.model_dump(mode="json"),

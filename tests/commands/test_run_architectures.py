@@ -17,6 +17,7 @@ from edgerecover.bundle.verify import verify_bundle
 from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import build_from_library
 from edgerecover.prune import Pruning
 from edgerecover.runtime.session.onnxruntime import open_session
@@ -114,10 +115,15 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
     torch.save(classifier(torchvision_classifier, name, size, num_classes).state_dict(), model_path)
     report = run(
         Request(
-            model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
-            input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3), pruning=Pruning("unstructured", 0.75),
+            model_path,
+            load_target("onnx-generic"),
+            tiny,
+            bundle,
+            tmp_path / "work",
+            flags=ModelFlags(input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3)),
+            pruning=Pruning("unstructured", 0.75),
         )
-    )  # fmt: skip
+    )
     assert report.student.architecture == f"torchvision:{name}"
     assert report.student.num_classes == num_classes
     check(report, bundle)
@@ -150,11 +156,17 @@ def test_a_small_network_of_its_family(name, tiny, tmp_path):
     tiny = tiny.model_copy(update={"synthesis": tiny.synthesis.model_copy(update={"patch_weight": 1.0})})
     report = run(
         Request(
-            model_path, load_target("onnx-generic"), tiny, bundle, tmp_path / "work",
-            arch=f"{tmp_path / 'models.py'}:{name}",
-            input=InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3), pruning=Pruning("unstructured", 0.75),
+            model_path,
+            load_target("onnx-generic"),
+            tiny,
+            bundle,
+            tmp_path / "work",
+            flags=ModelFlags(
+                arch=f"{tmp_path / 'models.py'}:{name}", input=InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+            ),
+            pruning=Pruning("unstructured", 0.75),
         )
-    )  # fmt: skip
+    )
     check(report, bundle)
     matrices = [value for key, value in dense.named_parameters() if value.dim() > 1 and not NO_WEIGHT.search(key)]
     assert report.recovered_sparsity.num_weights == sum(value.numel() for value in matrices)
@@ -184,10 +196,15 @@ def test_networks_of_timm_named_by_the_user(name, side, tiny, tmp_path):
     torch.save(network.state_dict(), tmp_path / "dense.pt")
     report = run(
         Request(
-            tmp_path / "dense.pt", load_target("onnx-generic"), tiny, tmp_path / "out.bundle", tmp_path / "work",
-            arch=f"timm:{name}", input=input, pruning=Pruning("unstructured", 0.75),
+            tmp_path / "dense.pt",
+            load_target("onnx-generic"),
+            tiny,
+            tmp_path / "out.bundle",
+            tmp_path / "work",
+            flags=ModelFlags(arch=f"timm:{name}", input=input),
+            pruning=Pruning("unstructured", 0.75),
         )
-    )  # fmt: skip
+    )
     assert report.student.num_classes == 3
     assert report.exported.exporter == "dynamo"
     assert report.parity.top1_agreement == 1.0
@@ -201,9 +218,14 @@ def test_a_network_too_large_for_a_file_costs_no_dream(tiny, tmp_path, monkeypat
     input = InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
     torch.save(build_from_library("timm:test_resnet", 3, input).state_dict(), tmp_path / "dense.pt")
     request = Request(
-        tmp_path / "dense.pt", load_target("onnx-generic"), tiny, tmp_path / "out.bundle", tmp_path / "work",
-        arch="timm:test_resnet", input=input, pruning=Pruning("unstructured", 0.75),
-    )  # fmt: skip
+        tmp_path / "dense.pt",
+        load_target("onnx-generic"),
+        tiny,
+        tmp_path / "out.bundle",
+        tmp_path / "work",
+        flags=ModelFlags(arch="timm:test_resnet", input=input),
+        pruning=Pruning("unstructured", 0.75),
+    )
     with pytest.raises(BadInputError, match=r"weights take 0\.0 GB"):
         run(request)
     assert not list((tmp_path / "work").glob("dreams-*"))

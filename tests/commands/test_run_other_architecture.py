@@ -9,6 +9,7 @@ import torch
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.prune import Pruning, apply_masks, global_magnitude_masks
 
 NETS = """
@@ -81,9 +82,16 @@ def report_of(folder, profile, real_images):
     def report_of(student, **options):
         torch.save(student.state_dict(), folder / "model.pt")
         request = Request(
-            folder / "model.pt", load_target("onnx-generic"), profile, folder / "out.bundle", folder / "work",
-            eval_data=folder / "real.npz", trust_code=True, device="cpu", **options,
-        )  # fmt: skip
+            folder / "model.pt",
+            load_target("onnx-generic"),
+            profile,
+            folder / "out.bundle",
+            folder / "work",
+            flags=ModelFlags(trust_code=True),
+            eval_data=folder / "real.npz",
+            device="cpu",
+            **options,
+        )
         report = run(request)
         verify_bundle(folder / "out.bundle")
         return report

@@ -10,6 +10,7 @@ from edgerecover.artifacts import sha256_of
 from edgerecover.bundle.carry import pack_bundle
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.config import load_profile, load_target
+from edgerecover.models.name.flags import ModelFlags
 
 NETWORK = """
 from torch import nn
@@ -69,6 +70,7 @@ def run(place: Path, out: Path, work: Path | None = None) -> Path:
     from edgerecover.commands.run import run as run_pipeline
 
     request = Request(
+        flags=ModelFlags(trust_code=True),
         model_path=place / "model.pt",
         target=load_target("jetson-orin"),
         profile=load_profile(str(place / "tiny.toml")),
@@ -76,7 +78,6 @@ def run(place: Path, out: Path, work: Path | None = None) -> Path:
         work=work or out / "work",
         device="cpu",
         seed=3,
-        trust_code=True,
     )
     out.mkdir()
     run_pipeline(request)

@@ -11,6 +11,7 @@ from edgerecover.bundle.verify import verify_bundle
 from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.prune import apply_masks, global_magnitude_masks
 
 TOML = """
@@ -69,7 +70,11 @@ def outcome_of(tmp_path):
         torch.save(student.state_dict(), tmp_path / "model.pt")
         bundle = tmp_path / "out.bundle"
         target = load_target("onnx-generic")
-        report = run(Request(tmp_path / "model.pt", target, profile, bundle, tmp_path / "work", trust_code=True))
+        report = run(
+            Request(
+                tmp_path / "model.pt", target, profile, bundle, tmp_path / "work", flags=ModelFlags(trust_code=True)
+            )
+        )
         verify_bundle(bundle)
         written = (bundle / "report.md").read_text(encoding="utf-8")
         assert all(warning in written for warning in report.warnings)

@@ -9,6 +9,7 @@ from edgerecover.artifacts import Descent, GateStatus, InputSpec
 from edgerecover.commands.run import Request, run
 from edgerecover.config import load_profile, load_target
 from edgerecover.models.build.architectures import build
+from edgerecover.models.name.flags import ModelFlags
 
 NETWORKS = """
 import torch
@@ -80,10 +81,15 @@ def recover_pruned(tmp_path):
         torch.save(student.state_dict(), tmp_path / "pruned.pt")
         report = run(
             Request(
-                tmp_path / "pruned.pt", load_target("onnx-generic"), profile, tmp_path / "out.bundle",
-                tmp_path / "work", arch=f"{tmp_path / 'nets.py'}:{name}", teacher=tmp_path / "dense.pt", input=input,
+                tmp_path / "pruned.pt",
+                load_target("onnx-generic"),
+                profile,
+                tmp_path / "out.bundle",
+                tmp_path / "work",
+                flags=ModelFlags(arch=f"{tmp_path / 'nets.py'}:{name}", input=input),
+                teacher=tmp_path / "dense.pt",
             )
-        )  # fmt: skip
+        )
         (kept,) = (gate for gate in report.gates if gate.name == "mask_kept")
         return report, kept
 

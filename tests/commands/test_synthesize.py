@@ -13,6 +13,7 @@ from edgerecover.commands.synthesize import DreamRequest, synthesize_images
 from edgerecover.config import load_profile
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 
 INPUT = InputSpec((1, 8, 8), (0.3052,), (0.3757,))
 
@@ -23,12 +24,11 @@ def dream(tmp_path):
 
     def dream(teacher="dense.pt", out="images", **options):
         request = DreamRequest(
+            flags=ModelFlags(arch="edgerecover.demo.network:digits_net", input=INPUT),
             teacher=tmp_path / teacher,
             profile=load_profile("smoke"),
             out=tmp_path / out,
             work=tmp_path / "work",
-            arch="edgerecover.demo.network:digits_net",
-            input=INPUT,
             **options,
         )
         return synthesize_images(request)

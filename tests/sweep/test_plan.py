@@ -11,6 +11,7 @@ from edgerecover.commands.run import Request
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.sweep.plan import points_of, read_plan, write_plan
 
 ARCHITECTURE = "edgerecover.demo.network:digits_net"
@@ -20,12 +21,12 @@ ARCHITECTURE = "edgerecover.demo.network:digits_net"
 def base(tmp_path):
     torch.save(load_file(demo_files().dense), tmp_path / "dense.pt")
     return Request(
+        flags=ModelFlags(arch=ARCHITECTURE),
         model_path=tmp_path / "dense.pt",
         target=load_target("onnx-generic"),
         profile=load_profile("smoke"),
         out=tmp_path / "sweep",
         work=tmp_path / "work",
-        arch=ARCHITECTURE,
     )
 
 

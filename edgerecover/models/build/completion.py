@@ -11,6 +11,7 @@ from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.build.architectures import build
 from edgerecover.models.build.transformers_folders import with_module_names
 from edgerecover.models.build.whole_modules import WholeModule
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import LIBRARIES, default_input, library_of, transformers_folder
 from edgerecover.models.name.recognise import recognise, recognise_narrower
 from edgerecover.models.name.spec import ModelSpec
@@ -28,10 +29,10 @@ _MAX_GROWTH, _MAX_GROWTH_FREE = 64, 16_000_000
 _NUM_CLASSES_SHOWN = 4
 
 
-def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = False) -> ModelSpec:
+def completed(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> ModelSpec:
     """`spec` with what a trusted pickle, cards, the checkpoint's keys and a library's own weights can add.
 
-    In this order, what is first wins: what the user said; the module itself, with `trust_pickle`; the card beside
+    In this order, what is first wins: what the user said; the module itself, with `--trust-pickle`; the card beside
     the weights; exact keys and shapes; the name that a training script left, when the keys are those of it; the keys
     of a wider network.
 
@@ -39,7 +40,7 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, *, trust_pickle: bool = F
         BadInputError: the card is of something else than an image classifier, or of another network.
         MissingError: the card is of a library that is not installed.
     """
-    if spec.architecture is None and trust_pickle:
+    if spec.architecture is None and flags.trust_pickle:
         spec = with_module(spec, checkpoint)
     spec = with_card(spec, checkpoint)
     if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec, Stated
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import library_of, transformers_folder
 from edgerecover.models.name.trust import require_trust
 from edgerecover.models.read.cards import Card, read_card
@@ -56,18 +57,16 @@ class ModelSpec:
     """What timm's network is built with, beside its number of classes and its input."""
 
 
-def resolve(
-    model_path: Path,
-    *,
-    arch: str | None,
-    teacher: Path | None,
-    input_flags: InputSpec | None,
-    trust_code: bool,
-) -> ModelSpec:
-    """Join flags and the TOML file beside the checkpoint; flags win. What a card says is put beside them.
+def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> ModelSpec:
+    """Join the command line's flags and the TOML file beside the checkpoint; flags win.
 
-    `dense.toml` beside `dense.pt` wins over `model.toml`. Python that only the file names must be trusted; an
-    architecture typed by the user (`arch`, relative to the working directory) is the user's own word.
+    `dense.toml` beside `dense.pt` wins over `model.toml`. Python that only the TOML file names must be trusted; what
+    the user typed as `--arch` is the user's own word.
+
+    Args:
+        model_path: the checkpoint, or a folder that holds it.
+        flags: what the command line says about it.
+        teacher: `--teacher`; None: the TOML file may name one.
 
     Raises:
         BadInputError: a TOML file that is wrong, or that names Python code in a folder the user has not trusted.
@@ -76,18 +75,18 @@ def resolve(
     home, toml_path = home_of(model_path), _model_file_beside(model_path)
     file = _read(toml_path)
     name = toml_path.name if toml_path else UNKNOWN
-    if not arch and file.architecture and toml_path:
-        _require_trust(file.architecture, toml_path, trust_code)
+    if not flags.arch and file.architecture and toml_path:
+        _require_trust(file.architecture, toml_path, flags)
     given_input = file.input.to_spec() if file.input else None
     given_teacher = teacher or (home / file.teacher if file.teacher else None)
-    architecture, base_dir = arch or file.architecture, Path.cwd() if arch else home
+    architecture, base_dir = flags.arch or file.architecture, Path.cwd() if flags.arch else home
     return ModelSpec(
         architecture=architecture,
-        architecture_source="--arch" if arch else name if file.architecture else UNKNOWN,
+        architecture_source="--arch" if flags.arch else name if file.architecture else UNKNOWN,
         base_dir=base_dir,
         teacher_path=weights_in(given_teacher) if given_teacher else None,
-        input=input_flags or given_input,
-        input_source=INPUT_FLAGS if input_flags else name if given_input else UNKNOWN,
+        input=flags.input or given_input,
+        input_source=INPUT_FLAGS if flags.input else name if given_input else UNKNOWN,
         classes=file.classes,
         classes_source=name if file.classes else UNKNOWN,
         toml_path=toml_path,
@@ -105,7 +104,7 @@ def stated(model_path: Path) -> Stated:
     return _read(_model_file_beside(weights_in(model_path))).stated()
 
 
-def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code: bool) -> ModelSpec:
+def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str | None) -> ModelSpec:
     """What is said about the teacher alone: its architecture, where it is not the student's, and its input.
 
     `teacher_arch` (relative to the working directory) wins over `teacher_architecture` in the student's TOML file,
@@ -123,10 +122,10 @@ def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code:
     elif student.teacher_architecture and student.toml_path:
         architecture, source = student.teacher_architecture, student.toml_path.name
         base_dir = student.toml_path.parent
-        _require_trust(architecture, student.toml_path, trust_code)
+        _require_trust(architecture, student.toml_path, flags)
     elif own.architecture and own_toml:
         architecture, source, base_dir = own.architecture, own_toml.name, own_toml.parent
-        _require_trust(architecture, own_toml, trust_code)
+        _require_trust(architecture, own_toml, flags)
     else:
         architecture, source, base_dir = None, UNKNOWN, student.base_dir
     return ModelSpec(
@@ -143,7 +142,7 @@ def resolve_teacher(student: ModelSpec, *, teacher_arch: str | None, trust_code:
     )
 
 
-def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: bool) -> ModelSpec | None:
+def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, flags: ModelFlags) -> ModelSpec | None:
     """What the `model.toml` of a teacher in another folder says of its architecture; None when it says nothing.
 
     Raises:
@@ -153,7 +152,7 @@ def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, *, trust_code: boo
     architecture = _read(toml_path).architecture
     if toml_path is None or architecture is None or toml_path == student.toml_path:
         return None
-    _require_trust(architecture, toml_path, trust_code)
+    _require_trust(architecture, toml_path, flags)
     return replace(
         teacher,
         architecture=architecture,
@@ -184,9 +183,9 @@ def _read(toml_path: Path | None) -> ModelFile:
     return parse(ModelFile, read_toml(toml_path), toml_path) if toml_path else ModelFile()
 
 
-def _require_trust(architecture: str, toml_path: Path, trust_code: bool) -> None:
+def _require_trust(architecture: str, toml_path: Path, flags: ModelFlags) -> None:
     """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
     where = architecture.rpartition(":")[0]
-    if trust_code or not where or library_of(architecture) or where == _OWN_CODE:
+    if flags.trust_code or not where or library_of(architecture) or where == _OWN_CODE:
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

@@ -10,6 +10,7 @@ from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import completed
 from edgerecover.models.build.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import default_input
 from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.examples import example_images
@@ -61,14 +62,7 @@ class Models:
         return self.channels.related
 
 
-def inspect(
-    model_path: Path,
-    *,
-    arch: str | None,
-    input_flags: InputSpec | None,
-    trust_code: bool,
-    trust_pickle: bool = False,
-) -> ModelFacts:
+def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
     """Find out what a checkpoint or an ONNX file holds. Without a known architecture, its weights alone are looked at.
 
     Raises:
@@ -78,14 +72,14 @@ def inspect(
     if is_onnx(model_path) or detect(model_path) is Container.ONNX:
         return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
-    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    said = resolve(model_path, flags, teacher=None)
+    spec = completed(said, checkpoint, flags)
     if spec.architecture is None:
         return facts_of(checkpoint, spec, None, num_classes=None)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
-    taught = resolve_teacher(said, teacher_arch=None, trust_code=trust_code)
+    taught = resolve_teacher(said, flags, teacher_arch=None)
     if taught.teacher_path is None or said.toml_path is None:
         return facts
     its_architecture = f" ({taught.architecture})" if taught.architecture else ""
@@ -95,44 +89,36 @@ def inspect(
 
 def open_models(
     model_path: Path,
+    flags: ModelFlags,
     *,
-    arch: str | None,
-    teacher: Path | None,
-    input_flags: InputSpec | None,
-    trust_code: bool,
     will_prune: bool,
+    teacher: Path | None = None,
     teacher_arch: str | None = None,
-    trust_pickle: bool = False,
 ) -> Models:
     """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
 
     Args:
         model_path: the student's checkpoint.
-        arch: `--arch`, relative to the working directory; None: the TOML file says, or keys and shapes tell.
+        flags: what the command line says about it.
         teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        input_flags: the input that flags describe; None: the TOML file or the library's own weights say.
-        trust_code: Python that the TOML file names may run without a trust record.
         will_prune: the caller prunes the student, so a dense model is its own teacher.
         teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
-        trust_pickle: whole modules may really be unpickled, which runs code that their files name.
 
     Raises:
         BadInputError: anything about the files that keeps them from being recovered; the message says which.
     """
     checkpoint = read_checkpoint(weights_in(model_path))
-    said = resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
-    taught = resolve_teacher(said, teacher_arch=teacher_arch, trust_code=trust_code)
-    spec = completed(_with_teachers_input(said, taught), checkpoint, trust_pickle=trust_pickle)
+    said = resolve(model_path, flags, teacher=teacher)
+    taught = resolve_teacher(said, flags, teacher_arch=teacher_arch)
+    spec = completed(_with_teachers_input(said, taught), checkpoint, flags)
     spec, input = _with_input(spec, taught, checkpoint)
     student = open_checkpoint(checkpoint, spec)
-    if trust_pickle and spec.teacher_path is not None and student.dense is None:
+    if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
     num_classes = checked_num_classes(student.network, input, spec)
     student_facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
     its_checkpoint = teacher_checkpoint(student.checkpoint, spec, student_facts.sparsity, will_prune)
-    found = open_teacher(
-        its_checkpoint, taught, student, spec, num_classes, trust_code=trust_code, trust_pickle=trust_pickle
-    )
+    found = open_teacher(its_checkpoint, taught, student, spec, num_classes, flags)
     teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
@@ -164,22 +150,15 @@ def open_models(
     )
 
 
-def open_network(
-    model_path: Path,
-    *,
-    arch: str | None,
-    input_flags: InputSpec | None,
-    trust_code: bool,
-    trust_pickle: bool = False,
-) -> tuple[nn.Module, InputSpec | None]:
+def open_network(model_path: Path, flags: ModelFlags) -> tuple[nn.Module, InputSpec | None]:
     """Open one checkpoint in its architecture, and say what its input looks like where that is known.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
     """
     checkpoint = read_checkpoint(weights_in(model_path))
-    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
-    spec = completed(said, checkpoint, trust_pickle=trust_pickle)
+    said = resolve(model_path, flags, teacher=None)
+    spec = completed(said, checkpoint, flags)
     return open_checkpoint(checkpoint, spec).network, spec.input
 
 
@@ -199,11 +178,8 @@ class Classifier:
 
 def open_classifier(
     model_path: Path,
+    flags: ModelFlags,
     *,
-    arch: str | None,
-    input_flags: InputSpec | None,
-    trust_code: bool,
-    trust_pickle: bool = False,
     belongs_to: Path | None = None,
     is_teacher: bool = False,
     teacher: nn.Module | None = None,
@@ -212,9 +188,7 @@ def open_classifier(
 
     Args:
         model_path: the checkpoint.
-        arch: relative to the working directory; None: a TOML file says, or keys and shapes tell.
-        input_flags: the input that flags describe; None: a TOML file or the architecture's own weights say.
-        trust_code: Python that a TOML file names may run without a trust record.
+        flags: what the command line says about it.
         belongs_to: a file whose TOML file says what that beside the checkpoint does not.
         is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
         teacher: of a student, its dense network, where that is known.
@@ -223,14 +197,14 @@ def open_classifier(
         BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
     """
     checkpoint = read_checkpoint(weights_in(model_path))
-    said = resolve(model_path, arch=arch, teacher=None, input_flags=input_flags, trust_code=trust_code)
+    said = resolve(model_path, flags, teacher=None)
     if belongs_to is not None:
-        other = resolve(belongs_to, arch=arch, teacher=model_path, input_flags=input_flags, trust_code=trust_code)
-        taught = resolve_teacher(other, teacher_arch=None, trust_code=trust_code)
-        if is_teacher and taught.architecture and not arch:
+        other = resolve(belongs_to, flags, teacher=model_path)
+        taught = resolve_teacher(other, flags, teacher_arch=None)
+        if is_teacher and taught.architecture and not flags.arch:
             said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
         said = _filled(said, other)
-    spec, input = _with_input(completed(said, checkpoint, trust_pickle=trust_pickle), said, checkpoint)
+    spec, input = _with_input(completed(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, input, spec)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)

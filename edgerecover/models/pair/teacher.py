@@ -14,6 +14,7 @@ from edgerecover.models.build.completion import with_card, with_module
 from edgerecover.models.build.opening import Opened, fitted_keys, open_checkpoint
 from edgerecover.models.build.whole_modules import WholeModule, load_module
 from edgerecover.models.build.widths import is_narrower
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.recognise import recognise
 from edgerecover.models.name.spec import ModelSpec, resolve_neighbour
 from edgerecover.models.read.load import Checkpoint, read_checkpoint
@@ -81,9 +82,7 @@ def open_teacher(
     student: Opened,
     spec: ModelSpec,
     num_classes: int,
-    *,
-    trust_code: bool,
-    trust_pickle: bool = False,
+    flags: ModelFlags,
 ) -> Teacher:
     """Open the teacher in the architecture that is said to be its own, or else in the student's.
 
@@ -95,8 +94,7 @@ def open_teacher(
         student: opened.
         spec: the student's, with its architecture and input.
         num_classes: of the student.
-        trust_code: Python that a TOML file names may run without a trust record.
-        trust_pickle: a teacher that is a whole module may really be unpickled, to be its own architecture.
+        flags: what the command line says; with `trust_pickle`, a teacher that is a whole module is unpickled.
 
     Raises:
         BadInputError: it fits no architecture that was named or recognised; the message says how it differs.
@@ -117,9 +115,9 @@ def open_teacher(
         own = replace(spec, teacher_path=None, teacher_architecture=None)
         return Teacher(Opened(fitted, network.eval(), None), own, same_architecture=True)
     _refuse_other_classes(fitted, network, num_classes)
-    other = resolve_neighbour(spec, said, trust_code=trust_code)
+    other = resolve_neighbour(spec, said, flags)
     other = other or _as_card_says(checkpoint, said)
-    other = other or (_as_module(checkpoint, said) if trust_pickle else None) or _recognised(checkpoint, said)
+    other = other or (_as_module(checkpoint, said) if flags.trust_pickle else None) or _recognised(checkpoint, said)
     if other is None or other.architecture == spec.architecture:
         raise BadInputError(
             f"teacher {checkpoint.path}: is of another architecture, the student is {spec.architecture}\n"

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.build.transformers_folders import build_from_folder
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models, open_network
 
 SMALL = {"num_labels": 3, "image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
@@ -40,8 +41,8 @@ def saved(folder, family):
     return network
 
 
-def opened(path, **said):
-    return open_network(path, **{"arch": None, "input_flags": None, "trust_code": False} | said)
+def opened(path, flags=NO_FLAGS):
+    return open_network(path, flags)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -57,7 +58,7 @@ def test_a_folder_gives_the_librarys_own_logits(tmp_path, family):
 
 def test_what_inspect_says(tmp_path):
     saved(tmp_path / "hub", "ViT")
-    facts = inspect(tmp_path / "hub", arch=None, input_flags=None, trust_code=False)
+    facts = inspect(tmp_path / "hub", NO_FLAGS)
     assert (facts.architecture, facts.num_classes) == ("transformers:hub", 3)
     assert facts.architecture_source == "config.json: ViTForImageClassification"
     assert facts.input_source == "preprocessor_config.json"
@@ -72,14 +73,7 @@ def test_a_pruned_state_dict_and_a_pruned_file_have_the_same_masks(tmp_path):
         key = next(key for key in keys if key.endswith(("k_proj.weight", "key.weight")))
         zeroed = dict(keys) | {key: keys[key] * (torch.arange(16) % 2)}
         (torch.save if path.endswith(".pt") else save_file)(zeroed, tmp_path / path)
-        models = open_models(
-            tmp_path / path,
-            arch=None,
-            teacher=tmp_path / "hub",
-            input_flags=None,
-            trust_code=False,
-            will_prune=False,
-        )
+        models = open_models(tmp_path / path, NO_FLAGS, teacher=tmp_path / "hub", will_prune=False)
         assert models.same_architecture
         assert models.input == INPUT
         named[path] = {name: int((~mask).sum()) for name, mask in models.masks.items()}
@@ -94,9 +88,7 @@ def test_masks_of_torch_are_given_the_modules_names(tmp_path):
     state[f"{key}_orig"], state[f"{key}_mask"] = state[key], (torch.arange(16) % 4 != 0).float().expand(16, 16).clone()
     del state[key]
     save_file(state, tmp_path / "hub" / "model.safetensors")
-    models = open_models(
-        tmp_path / "hub", arch=None, teacher=None, input_flags=None, trust_code=False, will_prune=False
-    )
+    models = open_models(tmp_path / "hub", NO_FLAGS, will_prune=False)
     (name,) = models.masks
     assert name in theirs.state_dict()
     assert int((~models.masks[name]).sum()) == 64
@@ -107,7 +99,7 @@ def test_an_architecture_by_its_folder(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     torch.save({"state_dict": theirs.state_dict()}, elsewhere / "trained.pt")
-    network, input = opened(elsewhere / "trained.pt", arch=f"transformers:{tmp_path / 'hub'}")
+    network, input = opened(elsewhere / "trained.pt", ModelFlags(f"transformers:{tmp_path / 'hub'}"))
     assert input == INPUT
     assert type(network).__name__ == "ResNetForImageClassification"
 

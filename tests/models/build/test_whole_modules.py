@@ -1,6 +1,7 @@
 """A trusted pickle is its own architecture; an untrusted one never runs."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils import prune
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.whole_modules import WholeModule, load_module
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models
 
 INPUT = InputSpec((1, 6, 6), (0.0,), (1.0,))
@@ -57,17 +59,19 @@ def nets(tmp_path, monkeypatch):
     sys.modules.pop("own_nets", None)
 
 
-def opened(folder, name, **options):
-    defaults = {"arch": None, "teacher": None, "input_flags": INPUT, "trust_code": False, "will_prune": False}
-    return open_models(folder / name, **(defaults | options))
+TRUSTED = ModelFlags(input=INPUT, trust_pickle=True)
+
+
+def opened(folder, name, flags, **options):
+    return open_models(folder / name, flags, **({"will_prune": False} | options))
 
 
 def test_without_trust_nothing_runs_and_the_classes_are_named(nets):
     with pytest.raises(BadInputError, match=r"own_nets\.Net") as caught:
-        opened(nets, "pruned.pt")
+        opened(nets, "pruned.pt", ModelFlags(input=INPUT))
     assert "--trust-pickle" in caught.value.hint
     assert "--arch" in caught.value.hint
-    facts = inspect(nets / "pruned.pt", arch=None, input_flags=None, trust_code=False)
+    facts = inspect(nets / "pruned.pt", NO_FLAGS)
     assert facts.has_masks
     assert not (nets / "it-ran").exists()
 
@@ -75,12 +79,12 @@ def test_without_trust_nothing_runs_and_the_classes_are_named(nets):
 def test_with_an_architecture_nothing_is_unpickled(nets, monkeypatch):
     monkeypatch.chdir(nets)
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("unpickled"))
-    models = opened(nets, "pruned.pt", arch="own_nets.py:Net", trust_pickle=True)
+    models = opened(nets, "pruned.pt", replace(TRUSTED, arch="own_nets.py:Net"))
     assert models.architecture == "own_nets.py:Net"
 
 
 def test_a_trusted_module_is_its_own_architecture(nets):
-    models = opened(nets, "pruned.pt", trust_pickle=True)
+    models = opened(nets, "pruned.pt", TRUSTED)
     assert (nets / "it-ran").exists()
     assert models.architecture == "pickle:own_nets.Net"
     assert models.masks["conv.weight"].sum() == 18
@@ -89,7 +93,7 @@ def test_a_trusted_module_is_its_own_architecture(nets):
 
 
 def test_a_narrower_module_learns_from_the_wider_one_of_its_teacher(nets):
-    models = opened(nets, "narrow.pt", teacher=nets / "dense.pt", trust_pickle=True)
+    models = opened(nets, "narrow.pt", TRUSTED, teacher=nets / "dense.pt")
     assert models.student.conv.out_channels == 2
     assert models.teacher.conv.out_channels == 4
     assert models.student_facts.sparsity.pattern is Pattern.CHANNEL
@@ -97,12 +101,12 @@ def test_a_narrower_module_learns_from_the_wider_one_of_its_teacher(nets):
 
 
 def test_a_state_dict_opens_in_its_teachers_module(nets):
-    models = opened(nets, "state.pt", teacher=nets / "dense.pt", trust_pickle=True, will_prune=True)
+    models = opened(nets, "state.pt", TRUSTED, teacher=nets / "dense.pt", will_prune=True)
     assert models.architecture == "pickle:own_nets.Net"
 
 
 def test_a_teacher_that_is_another_module_opens_in_its_own(nets):
-    models = opened(nets, "pruned.pt", teacher=nets / "other.pt", trust_pickle=True)
+    models = opened(nets, "pruned.pt", TRUSTED, teacher=nets / "other.pt")
     assert models.teacher_facts.architecture == "pickle:torch.nn.modules.container.Sequential"
     assert not models.same_architecture
 
@@ -110,7 +114,7 @@ def test_a_teacher_that_is_another_module_opens_in_its_own(nets):
 def test_classes_that_cannot_be_imported(nets):
     (nets / "own_nets.py").unlink()
     with pytest.raises(BadInputError, match="ModuleNotFoundError") as caught:
-        opened(nets, "pruned.pt", trust_pickle=True)
+        opened(nets, "pruned.pt", TRUSTED)
     assert "beside it" in caught.value.hint
 
 

@@ -8,6 +8,7 @@ import torch
 
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
 from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.prune import Pruning, prune
@@ -91,13 +92,11 @@ def test_without_timm_the_message_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize("architecture", TIMM)
 def test_a_checkpoint_of_timm_is_opened_and_pruned(architecture, tmp_path):
     torch.save({"arch": "x", "state_dict": built(architecture, 5).state_dict()}, tmp_path / "m.pt")
-    facts = inspect(tmp_path / "m.pt", arch=architecture, input_flags=None, trust_code=False)
+    facts = inspect(tmp_path / "m.pt", ModelFlags(arch=architecture))
     assert facts.num_classes == 5
     assert facts.input.shape == (3, 160, 160)
     assert facts.input_source == "timm's own weights"
-    models = open_models(
-        tmp_path / "m.pt", arch=architecture, teacher=None, input_flags=None, trust_code=False, will_prune=True
-    )
+    models = open_models(tmp_path / "m.pt", ModelFlags(arch=architecture), will_prune=True)
     pruned = prune(models.student, Pruning("unstructured", 0.75), models.input)
     assert sum(int((~mask).sum()) for mask in pruned.masks.values()) == pytest.approx(
         0.75 * sum(mask.numel() for mask in pruned.masks.values()), abs=1
@@ -112,6 +111,6 @@ def test_a_checkpoint_of_timm_is_opened_and_pruned(architecture, tmp_path):
 def test_a_checkpoint_for_another_size_and_gray_images_is_opened(tmp_path):
     torch.save(built("timm:test_vit", 5, GRAY).state_dict(), tmp_path / "m.pt")
     (tmp_path / "model.toml").write_text('architecture = "timm:test_vit"\n[input]\nshape = [1, 32, 48]\n')
-    facts = inspect(tmp_path / "m.pt", arch=None, input_flags=None, trust_code=False)
+    facts = inspect(tmp_path / "m.pt", NO_FLAGS)
     assert (facts.num_classes, facts.sparsity.pattern) == (5, Pattern.DENSE)
     assert facts.input.shape == (1, 32, 48)

@@ -6,6 +6,7 @@ import pytest
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.spec import resolve
 from edgerecover.models.name.trust import trust
 
@@ -19,8 +20,8 @@ mean = [0.5]
 """
 
 
-def resolved(model_path, arch=None, teacher=None, input_flags=None, trust_code=True):
-    return resolve(model_path, arch=arch, teacher=teacher, input_flags=input_flags, trust_code=trust_code)
+def resolved(model_path, arch=None, teacher=None, input=None, trust_code=True):
+    return resolve(model_path, ModelFlags(arch, input, trust_code), teacher=teacher)
 
 
 def test_nothing_said(folder):

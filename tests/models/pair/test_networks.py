@@ -9,21 +9,22 @@ from torchvision import models
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 
+TRUSTED = ModelFlags(trust_code=True)
 TOML = 'architecture = "nets.py:tiny"\n[input]\nshape = [1, 6, 6]\n'
 INPUT = InputSpec((1, 6, 6), (0.0,), (1.0,))
 
 
-def opened(path, **options):
-    defaults = {"arch": None, "teacher": None, "input_flags": None, "trust_code": True, "will_prune": False}
-    return open_models(path, **(defaults | options))
+def opened(path, flags=TRUSTED, **options):
+    return open_models(path, flags, **({"will_prune": False} | options))
 
 
-def refused(path, **options):
+def refused(path, *flags, **options):
     with pytest.raises(BadInputError) as caught:
-        opened(path, **options)
+        opened(path, *flags, **options)
     return f"{caught.value.message}\n{caught.value.hint}"
 
 
@@ -109,7 +110,7 @@ def test_a_factory_with_num_classes_gets_the_checkpoints(dense_path, classes):
 
 def test_torchvision_needs_no_word(tmp_path):
     torch.save(models.mobilenet_v3_small(num_classes=4).state_dict(), tmp_path / "m.pt")
-    found = opened(tmp_path / "m.pt", trust_code=False, will_prune=True)
+    found = opened(tmp_path / "m.pt", NO_FLAGS, will_prune=True)
     assert found.architecture == "torchvision:mobilenet_v3_small"
     assert found.student_facts.architecture_source == "recognised from keys and shapes"
     assert found.input.shape == (3, 224, 224)
@@ -119,7 +120,7 @@ def test_torchvision_needs_no_word(tmp_path):
 def test_auxiliary_heads_of_googlenet_are_left_out(tmp_path):
     network = models.googlenet(init_weights=False, num_classes=4, aux_logits=True)
     torch.save(network.state_dict(), tmp_path / "m.pt")
-    found = opened(tmp_path / "m.pt", will_prune=True, input_flags=InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3))
+    found = opened(tmp_path / "m.pt", ModelFlags(input=InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3)), will_prune=True)
     assert found.num_classes == 4
 
 
@@ -178,7 +179,7 @@ def test_the_statistics_that_are_used_are_counted_and_the_others_named(folder, n
 
 def test_the_demo_opens_without_trust():
     files = demo_files()
-    found = opened(files.pruned, trust_code=False)
+    found = opened(files.pruned, NO_FLAGS)
     assert found.num_classes == 10
     assert found.teacher_facts.path.endswith("dense.safetensors")
     assert found.classes[3] == "3"
@@ -188,7 +189,7 @@ def test_the_demo_opens_without_trust():
 
 
 def test_inspect_with_an_architecture(pruned_path, network):
-    facts = inspect(pruned_path, arch=None, input_flags=None, trust_code=True)
+    facts = inspect(pruned_path, TRUSTED)
     assert facts.num_parameters == sum(parameter.numel() for parameter in network.parameters())
     assert facts.num_batch_norms == 1
     assert facts.num_classes == 3
@@ -199,7 +200,7 @@ def test_inspect_with_an_architecture(pruned_path, network):
 
 def test_inspect_without_an_architecture(pruned_path, network):
     pruned_path.with_name("model.toml").unlink()
-    facts = inspect(pruned_path, arch=None, input_flags=None, trust_code=False)
+    facts = inspect(pruned_path, NO_FLAGS)
     assert facts.architecture is None
     assert facts.architecture_source == "unknown"
     assert facts.num_parameters == sum(parameter.numel() for parameter in network.parameters())
@@ -211,7 +212,7 @@ def test_inspect_without_an_architecture(pruned_path, network):
 
 
 def test_untrusted_code(pruned_path, dense_path):
-    assert "have not trusted" in refused(pruned_path, teacher=dense_path, trust_code=False)
+    assert "have not trusted" in refused(pruned_path, NO_FLAGS, teacher=dense_path)
 
 
 def test_no_architecture_and_no_input(dense_path):
@@ -262,7 +263,9 @@ def test_a_teacher_of_an_unknown_architecture(pruned_path):
 
 
 def test_an_input_that_does_not_fit(dense_path):
-    message = refused(dense_path, will_prune=True, input_flags=InputSpec((3, 6, 6), (0.0,) * 3, (1.0,) * 3))
+    message = refused(
+        dense_path, ModelFlags(input=InputSpec((3, 6, 6), (0.0,) * 3, (1.0,) * 3), trust_code=True), will_prune=True
+    )
     assert "on images of shape [3, 6, 6] (from --input-shape): the forward pass failed with RuntimeError" in message
 
 

@@ -8,21 +8,22 @@ from torchvision import models
 from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import build
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models
 
 INPUT_TABLE = "[input]\nshape = [1, 6, 6]\n"
+TRUSTED = ModelFlags(trust_code=True)
 TOML = 'architecture = "nets.py:wider"\nteacher = "dense.pt"\n'
 """Of a student that has five channels; `tiny` has four."""
 
 
-def opened(path, **options):
-    defaults = {"arch": None, "teacher": None, "input_flags": None, "trust_code": True, "will_prune": False}
-    return open_models(path, **(defaults | options))
+def opened(path, flags=TRUSTED, **options):
+    return open_models(path, flags, **({"will_prune": False} | options))
 
 
-def refused(path, **options):
+def refused(path, *flags, **options):
     with pytest.raises(BadInputError) as caught:
-        opened(path, **options)
+        opened(path, *flags, **options)
     return f"{caught.value.message}\n{caught.value.hint}"
 
 
@@ -89,7 +90,7 @@ def test_torchvision_tells_it_by_keys_and_shapes(tmp_path):
         torch.save(models.squeezenet1_1(num_classes=3).state_dict(), tmp_path / "dense.pt")
         torch.save(models.shufflenet_v2_x0_5(num_classes=3).state_dict(), tmp_path / "model.pt")
     small = InputSpec((3, 64, 64), (0.5,) * 3, (0.25,) * 3)
-    found = opened(tmp_path / "model.pt", teacher=tmp_path / "dense.pt", input_flags=small)
+    found = opened(tmp_path / "model.pt", ModelFlags(input=small, trust_code=True), teacher=tmp_path / "dense.pt")
     assert not found.same_architecture
     assert found.architecture == "torchvision:shufflenet_v2_x0_5"
     assert found.teacher_facts.architecture == "torchvision:squeezenet1_1"
@@ -139,7 +140,7 @@ def test_the_students_input_may_be_said_of_the_teacher(student_path, network):
 
 def test_inspect_names_teacher_and_architecture(student_path):
     def named():
-        return inspect(student_path, arch=None, input_flags=None, trust_code=True).teacher_named
+        return inspect(student_path, TRUSTED).teacher_named
 
     assert named() == "dense.pt, named by model.toml"
     student_path.with_name("dense.toml").write_text('architecture = "nets.py:tiny"\n')
@@ -158,7 +159,7 @@ def test_inputs_that_contradict_each_other(student_path):
     assert "take different inputs: model.toml says" in message
     assert "dense.toml" in message
     flags = InputSpec((1, 6, 6), (0.5,), (1.0,))
-    assert opened(student_path, input_flags=flags).input == flags
+    assert opened(student_path, ModelFlags(input=flags, trust_code=True)).input == flags
 
 
 def test_an_input_that_only_the_student_takes(student_path):
@@ -199,10 +200,10 @@ def test_an_architecture_without_a_teacher(student_path):
 def test_code_that_only_a_toml_file_names_must_be_trusted(student_path):
     """`--arch` and `--teacher-arch` are the user's own word."""
     nets = f"{student_path.parent}/nets.py"
-    by_flags = {"arch": f"{nets}:wider", "trust_code": False}
+    by_flags = ModelFlags(arch=f"{nets}:wider")
     student_path.with_name("dense.toml").write_text('architecture = "nets.py:tiny"\n')
-    assert "have not trusted" in refused(student_path, **by_flags)
-    assert not opened(student_path, teacher_arch=f"{nets}:tiny", **by_flags).same_architecture
+    assert "have not trusted" in refused(student_path, by_flags)
+    assert not opened(student_path, by_flags, teacher_arch=f"{nets}:tiny").same_architecture
     student_path.with_name("dense.toml").unlink()
     student_path.with_name("model.toml").write_text(TOML + 'teacher_architecture = "nets.py:tiny"\n' + INPUT_TABLE)
-    assert "have not trusted" in refused(student_path, **by_flags)
+    assert "have not trusted" in refused(student_path, by_flags)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.models.read.cards import PartialInput, read_card
 
@@ -141,8 +142,8 @@ def hub(tmp_path_factory):
     return folder
 
 
-def looked_at(path, arch=None, input_flags=None):
-    return inspect(path, arch=arch, input_flags=input_flags, trust_code=False)
+def looked_at(path, arch=None, input=None):
+    return inspect(path, ModelFlags(arch, input))
 
 
 TIMM_INPUT = InputSpec((3, 48, 40), HALF, (0.25,) * 3)
@@ -161,7 +162,7 @@ def test_a_folder_of_timm(hub, arch):
 
 def test_flags_and_model_toml_win_over_the_card(hub, tmp_path):
     flags = InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3)
-    assert looked_at(hub, input_flags=flags).input == flags
+    assert looked_at(hub, input=flags).input == flags
     copy = tmp_path / "hub"
     copy.mkdir()
     for file in hub.iterdir():
@@ -179,9 +180,7 @@ def test_a_pruned_file_and_its_teachers_folder(hub, tmp_path):
     state = load_file(hub / "model.safetensors")
     state["layer2.0.conv1.weight"] = state["layer2.0.conv1.weight"] * (torch.arange(3) != 1)
     save_file(state, tmp_path / "pruned.safetensors")
-    models = open_models(
-        tmp_path / "pruned.safetensors", arch=None, teacher=hub, input_flags=None, trust_code=False, will_prune=False
-    )
+    models = open_models(tmp_path / "pruned.safetensors", NO_FLAGS, teacher=hub, will_prune=False)
     assert models.same_architecture
     assert models.input == TIMM_INPUT
     assert models.classes == ("a", "b", "c")

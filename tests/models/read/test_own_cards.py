@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from edgerecover.artifacts import InputSpec
+from edgerecover.models.name.flags import NO_FLAGS
 from edgerecover.models.pair.networks import inspect
 from edgerecover.models.read.cards import PartialInput
 from edgerecover.models.read.load import read_checkpoint
@@ -85,7 +86,7 @@ def test_arguments_of_a_script(tmp_path, network, told, said):
 def test_a_size_of_torchvisions_script_goes_with_its_mean(tmp_path):
     state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
     saved(tmp_path, {"model": state, "args": argparse.Namespace(model="squeezenet1_1", val_crop_size=96)})
-    facts = inspect(tmp_path / "model.pt", arch=None, input_flags=None, trust_code=False)
+    facts = inspect(tmp_path / "model.pt", NO_FLAGS)
     assert facts.input == InputSpec((3, 96, 96), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert facts.input_source == "args in the file, and torchvision's own weights"
 
