@@ -34,8 +34,10 @@ from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import logits_on, recover
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 
@@ -341,7 +343,7 @@ def least_squares(network: nn.Module, case: Case, masks: dict[str, Tensor]) -> N
         folder = Path(name)
         shard = write_shard(folder, "train-00000", images_NCHW, (), 0, 0.0)
         images = ImageSet(folder, PixelScale(low, high), (shard,))
-        fit_layers(network, case.teacher, masks, images, 64, COMPUTE)
+        fit_layers(Pair(network, case.teacher, masks), images, 64, Execution(COMPUTE))
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -392,7 +394,8 @@ Method = Callable[[Case, Student, Profile], tuple[nn.Module, str]]
 
 def climb(case: Case, student: Student, profile: Profile, **changes: object) -> tuple[nn.Module, str]:
     settings = profile.recovery.model_copy(update={"flip": case.flip, **changes})
-    recovered = recover(student.network, case.teacher, student.masks, case.sets, settings, seed=0, compute=COMPUTE)
+    pair = Pair(student.network, case.teacher, student.masks)
+    recovered = recover(pair, case.sets, settings, Execution(COMPUTE), seed=0)
     return recovered.student, next(rung.name for rung in recovered.rungs if rung.chosen)
 
 

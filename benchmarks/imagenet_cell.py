@@ -32,7 +32,9 @@ from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.synthesize.image_set import PixelScale, SyntheticSets
@@ -201,8 +203,8 @@ def _climb(task: Task, method: Method, sets: SyntheticSets, setting: Setting, ru
 
     models = setting.models
     recovered = recover(
-        models.student, models.teacher, models.masks, sets, setting.recipe.recovery,
-        seed=task.seed, compute=setting.compute, channels=models.channels,
+        Pair(models.student, models.teacher, models.masks, models.channels), sets, setting.recipe.recovery,
+        Execution(setting.compute), seed=task.seed,
         synthesis=setting.recipe.synthesis if method.on == "dreams" else None, watch=watch,
     )  # fmt: skip
     for rung, known in zip(rungs, recovered.rungs, strict=True):

@@ -81,7 +81,9 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.prune import apply_masks, global_magnitude_masks
     from edgerecover.recover.checkpoints import Checkpoints
     from edgerecover.recover.distill import distill
+    from edgerecover.recover.execution import Execution
     from edgerecover.recover.ladder import numpy_logits
+    from edgerecover.recover.pair import Pair
     from edgerecover.recover.statistics import repair_statistics
     from edgerecover.report.picture import contact_sheet
     from edgerecover.stages.validate import Beside, judge_file, open_on_cpu, scorer_of
@@ -142,12 +144,10 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     with step("the teacher decides on all of them"):
         decisions_over(numpy_logits(teacher, sets.train, compute))
     with step("statistics are repaired on all of them"):
-        repair_statistics(student, teacher, sets.train, BATCH_SIZE, compute)
+        repair_statistics(Pair(student, teacher), sets.train, BATCH_SIZE, Execution(compute))
     with step("each is distilled on once"):
-        distill(
-            student, teacher, masks, sets.train, recovery,
-            seed=0, compute=compute, checkpoint=Checkpoints(work / "steps").of("distillation"),
-        )  # fmt: skip
+        execution = Execution(compute, checkpoints=Checkpoints(work / "steps"))
+        distill(Pair(student, teacher, masks), sets.train, recovery, execution, seed=0)
     with step("a sheet of some of them"):
         contact_sheet(sets.train)
     with step("the exported file is judged on all of them"):

@@ -13,7 +13,6 @@ kept in --results, one JSON each; after a change of the code, delete that folder
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import shutil
@@ -37,7 +36,9 @@ from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.host import this_host
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.settle import settle
@@ -262,8 +263,7 @@ def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     sets = SyntheticSets(_on_disk(real, "train", pixels_NCHW[:num_train], scale), calibration, calibration)
     started = time.perf_counter()
     recovered = recover(
-        copy.deepcopy(models.student), models.teacher, models.masks, sets, recipe.recovery,
-        seed=cell.seed, compute=compute,
+        Pair(models.student, models.teacher, models.masks), sets, recipe.recovery, Execution(compute), seed=cell.seed,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     shutil.rmtree(real)

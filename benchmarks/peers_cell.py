@@ -27,7 +27,9 @@ from edgerecover.config import Profile, Synthesis
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets
 from edgerecover.synthesize.sets import synthesize
@@ -179,9 +181,8 @@ def _nncf(setting: Setting, seed: int) -> nn.Module:
 def _ladder(setting: Setting, seed: int, **changes: Any) -> nn.Module:
     models = setting.models
     return recover(
-        models.student, models.teacher, models.masks, setting.dreams,
-        setting.recipe.recovery.model_copy(update=changes),
-        seed=seed, compute=setting.compute, channels=models.channels,
+        Pair(models.student, models.teacher, models.masks, models.channels), setting.dreams,
+        setting.recipe.recovery.model_copy(update=changes), Execution(setting.compute), seed=seed,
     ).student  # fmt: skip
 
 

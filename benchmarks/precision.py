@@ -31,7 +31,9 @@ from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.sets import synthesis_key, synthesize
@@ -97,8 +99,8 @@ def _of_models(
 
     sets = {seed: dreams(seed) for seed in arguments.seeds}
     recovered = recover(
-        models.student, models.teacher, models.masks, sets[arguments.seeds[0]], profile.recovery,
-        seed=0, compute=compute, channels=models.channels, synthesis=profile.synthesis,
+        Pair(models.student, models.teacher, models.masks, models.channels), sets[arguments.seeds[0]],
+        profile.recovery, Execution(compute), seed=0, synthesis=profile.synthesis,
     ).student  # fmt: skip
     for student, module in (("dense", models.teacher), (f"{pattern} pruned", models.student),
                             (f"{pattern} recovered", recovered)):  # fmt: skip

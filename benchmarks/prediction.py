@@ -34,8 +34,10 @@ from edgerecover.config import load_profile
 from edgerecover.files import replace_file
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.distill import distill
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import logits_on
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.validate import prediction
 from edgerecover.validate.fidelity import agreement
@@ -130,13 +132,15 @@ def pruned(case: Case, masks: Masks) -> nn.Module:
 
 def repaired(case: Case, masks: Masks) -> nn.Module:
     student = pruned(case, masks)
-    repair_statistics(student, case.teacher.network, case.sets.train, case.source.batch_size, choose_compute("cpu"))
+    pair = Pair(student, case.teacher.network)
+    repair_statistics(pair, case.sets.train, case.source.batch_size, Execution(choose_compute("cpu")))
     return student
 
 
 def solved(case: Case, masks: Masks) -> nn.Module:
     student = repaired(case, masks)
-    fit_layers(student, case.teacher.network, masks, case.sets.train, case.source.batch_size, choose_compute("cpu"))
+    pair = Pair(student, case.teacher.network, masks)
+    fit_layers(pair, case.sets.train, case.source.batch_size, Execution(choose_compute("cpu")))
     return student
 
 
@@ -144,7 +148,8 @@ def distilled(case: Case, masks: Masks) -> nn.Module:
     student = solved(case, masks)
     changes = {"num_steps": DISTILLATION_STEPS, "flip": case.source.flip}
     settings = load_profile("balanced").recovery.model_copy(update=changes)
-    distill(student, case.teacher.network, masks, case.sets.train, settings, seed=0, compute=choose_compute("cpu"))
+    pair = Pair(student, case.teacher.network, masks)
+    distill(pair, case.sets.train, settings, Execution(choose_compute("cpu")), seed=0)
     return student
 
 

@@ -91,9 +91,9 @@ def main() -> None:
 
 def take_states_rarely() -> None:
     """As in a run of thousands of steps, whose state is taken down every hundredth of them: here that is every step."""
-    from edgerecover.recover import distill
+    from edgerecover.recover import training
 
-    distill._STATES = 1
+    training._STATES = 1
 
 
 def turned(items: tuple[tuple[int, int], ...], by: int) -> tuple[tuple[int, int], ...]:
@@ -134,6 +134,8 @@ def worker(asked: argparse.Namespace) -> None:
     from edgerecover.distributed import joined
     from edgerecover.prune import apply_masks, global_magnitude_masks
     from edgerecover.recover.distill import distill
+    from edgerecover.recover.execution import Execution
+    from edgerecover.recover.pair import Pair
     from edgerecover.synthesize.sets import synthesize
 
     take_states_rarely()
@@ -173,9 +175,8 @@ def worker(asked: argparse.Namespace) -> None:
 
         train = timed("synthesis", lambda: dreams("timed", synthesis))
         for name, settings in (("warm-up", recovery.model_copy(update={"num_steps": 1})), ("distillation", recovery)):
-            timed(
-                name, partial(distill, student, teacher, masks, train, settings, seed=0, compute=compute, ranks=ranks)
-            )
+            pair, execution = Pair(student, teacher, masks), Execution(compute, ranks=ranks)
+            timed(name, partial(distill, pair, train, settings, execution, seed=0))
     if ranks.is_first:
         known = {name: value for name, value in seconds.items() if not name.startswith("warm-up")}
         (asked.work / "seconds.json").write_text(json.dumps(known))
@@ -219,6 +220,8 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
     from edgerecover.config import load_profile
     from edgerecover.prune import apply_masks, global_magnitude_masks
     from edgerecover.recover.distill import distill
+    from edgerecover.recover.execution import Execution
+    from edgerecover.recover.pair import Pair
     from edgerecover.synthesize.sets import synthesize
 
     take_states_rarely()
@@ -244,7 +247,7 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
             learning = {"num_steps": steps, "batch_size": batch, "flip": False, "crop_border": "edge", "refresh": None}
             settings = profile.recovery.model_copy(update=learning)
             started = time.process_time()
-            distill(student, teacher, masks, sets.train, settings, seed=0, compute=compute)
+            distill(Pair(student, teacher, masks), sets.train, settings, Execution(compute), seed=0)
             distil_s = time.process_time() - started - (distil_s if steps > 1 else 0.0)  # noqa: F821
     return dream_s / (batch * num_steps), distil_s / (batch * num_steps)
 

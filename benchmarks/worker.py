@@ -34,7 +34,9 @@ from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import Recovered, logits_on, recover
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.host import this_host
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.session.onnxruntime import open_session
@@ -192,8 +194,8 @@ def _recovered(
     if kind == "plain bn":
         return Recovered(with_plain_bn(models.student, sets.train, settings.batch_size, compute), ())
     return recover(
-        models.student, models.teacher, models.masks, sets, settings,
-        seed=task.seed, compute=compute, channels=models.channels,
+        Pair(models.student, models.teacher, models.masks, models.channels), sets, settings, Execution(compute),
+        seed=task.seed,
         synthesis=None if kind == "recover on real" else synthesis,
     )  # fmt: skip
 

@@ -15,7 +15,9 @@ from edgerecover.compute import is_out_of_memory
 from edgerecover.errors import EXIT_BAD_INPUT, EXIT_MISSING, BadInputError, MissingError
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.checkpoints import Checkpoints
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
+from edgerecover.recover.pair import Pair
 from edgerecover.run_folder import held
 from edgerecover.stages.stage import stage
 from edgerecover.synthesize.sets import synthesize
@@ -39,6 +41,8 @@ from edgerecover.progress import SILENT
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.distributed import ALONE
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.pair import Pair
 
 folder, stage, spare_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
@@ -199,7 +203,7 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(teacher, input_sp
             made, _ = synthesize(teacher, input_spec, 4, synthesis, seed=0, folder=work / "dreams", compute=cpu)
         with stage("recover", []):
             kept = Checkpoints(work / "steps", every_s=0.0)
-            return recover(student, teacher, masks, made, recovery, seed=0, compute=cpu, checkpoints=kept)
+            return recover(Pair(student, teacher, masks), made, recovery, Execution(cpu, checkpoints=kept), seed=0)
 
     undisturbed = run(tmp_path / "elsewhere").student.state_dict()
     disk = tmp_path / "disk"

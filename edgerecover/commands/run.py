@@ -55,7 +55,9 @@ from edgerecover.models.pair.networks import Models, open_classifier, open_model
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning, multiple_for, prune
 from edgerecover.recover.checkpoints import EVERY_S, Checkpoints
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import Recovered, numpy_logits, recover
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.picture import contact_sheet
 from edgerecover.run_folder import SCRATCH_PREFIX, discard, held
@@ -586,14 +588,12 @@ def _recovered(
             return request, found or Recovered(models.student, ()), True
         try:
             made = recover(
-                models.student, models.teacher, models.masks, sets, settings,
-                seed=request.seed, compute=compute, channels=models.channels,
+                Pair(models.student, models.teacher, models.masks, models.channels), sets, settings,
+                Execution(compute, progress, checkpoints, ranks),
+                seed=request.seed,
                 # Refreshes dream too, in batches of their own.
                 synthesis=in_batches_of(synthesis, max(1, synthesis.batch_size * settings.batch_size // asked)),
                 record=record,
-                checkpoints=checkpoints,
-                progress=progress,
-                ranks=ranks,
             )  # fmt: skip
             break
         except Exception as error:

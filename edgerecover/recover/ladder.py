@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from edgerecover.artifacts import CurvePoint, Descent, Lineage, Rung
 from edgerecover.compute import Compute, judged_at_once
 from edgerecover.config import Recovery, Synthesis
-from edgerecover.distributed import ALONE, Ranks
+from edgerecover.distributed import ALONE
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.norms import batch_norms_of
-from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import apply_masks
-from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
+from edgerecover.recover.checkpoints import NO_CHECKPOINTS, State
 from edgerecover.recover.curve import Curve
 from edgerecover.recover.distill import distill
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.lineage import is_protected, lineage_of
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.runtime.machine.memory import release_freed_memory
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -63,98 +63,101 @@ class Recovered:
 
 
 def recover(
-    student: nn.Module,
-    teacher: nn.Module,
-    masks: Mapping[str, Tensor],
+    pair: Pair,
     sets: SyntheticSets,
     settings: Recovery,
+    execution: Execution,
     *,
     seed: int,
-    compute: Compute,
-    channels: ChannelMap = SAME_CHANNELS,
     synthesis: Synthesis | None = None,
     record: Record | None = None,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    progress: Progress = SILENT,
-    ranks: Ranks = ALONE,
     watch: Watch = lambda _name, _student: None,
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs on the calibration set.
 
     The student as it came is one of the candidates. A rung is left for a later one only where that agrees on more
     images, or comes nearer to the teacher's logits, than chance would explain; where the two cannot be told apart, the
-    earlier one is kept, and a warning says so. So what comes back is never worse by that measure. Of a
-    student that others have trained that measure says little: it is handed back as it came, unless it knows no class
-    or `settings.fine_tuned` is "recover" (docs/adr/0016).
+    earlier one is kept, and a warning says so. So the result is never worse by that measure. For a student that others
+    have trained that measure says little: it is handed back as it came, unless it knows no class or
+    `settings.fine_tuned` is "recover" (docs/adr/0016).
 
     Args:
-        student: the pruned network; not changed.
-        teacher: dense network of the same architecture, as wide as the student or wider, unless `channels` say
-            that it is of another; not changed.
-        masks: weight name to kept positions; zeros outside stay exactly zero.
+        pair: the student as it came and its teacher; neither is changed.
         sets: train to learn from, calibration to choose by; held back is not touched.
         settings: of the profile.
+        execution: the first of its processes alone judges, checkpoints and reports, and its answer counts. A run that
+            resumes ends with the student of an uninterrupted one.
         seed: of batch order and augmentation.
-        compute: device and precision.
-        channels: the teacher's channels that a narrower student has; unrelated ones leave least squares out.
-        synthesis: how the sets were made, for images that are made while distilling; None leaves those out.
+        synthesis: how the sets were made, so that distillation can make more images; None leaves those out.
         record: of the teacher's activations, where the sets were made with one.
-        checkpoints: where to go on from, with the same end as without an interruption; of these very arguments.
-        progress: where to report.
-        ranks: that share the work; the first one's answer counts, and it alone judges, writes and reports.
-        watch: gets each rung's name and its student, which it must leave as it is.
+        watch: called with each rung's name and its student, which it must leave as it is.
     """
-    checkpoints = checkpoints if ranks.is_first else NO_CHECKPOINTS
-    teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
-    current = compute.place(copy.deepcopy(student)).eval().requires_grad_(False)
-    masks = {name: mask.to(compute.device) for name, mask in masks.items()}
-    is_guided = bool(batch_norms_of(teacher)) or record is not None
+    if not execution.ranks.is_first:
+        execution = replace(execution, checkpoints=NO_CHECKPOINTS)
+    as_it_came, pair = pair.student, pair.copy_to(execution.compute)
+    is_guided = bool(batch_norms_of(pair.teacher)) or record is not None
     ladder = (
-        _Ladder(teacher, sets.calibration, compute, is_guided=is_guided, progress=progress, watch=watch)
-        if ranks.is_first
+        _Ladder(pair.teacher, sets.calibration, execution, is_guided, watch)
+        if execution.ranks.is_first
         else _Onlooker()
     )
-    lineage = lineage_of(current, teacher, masks, channels)
-    if settings.fine_tuned == "keep" and ranks.from_first(
-        lambda: is_protected(lineage, current, teacher, sets, compute)
+    lineage = lineage_of(pair)
+    if settings.fine_tuned == "keep" and execution.ranks.from_first(
+        lambda: is_protected(lineage, pair, sets, execution.compute)
     ):
-        progress.note("the student was trained by others: it is handed back as it came")
-        ladder.judge("as it came (fine-tuned)", current, 0.0)
-        return Recovered(copy.deepcopy(student).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
-    ladder.judge("pruned" if channels.related else "as it came", current, 0.0)
+        execution.progress.note("the student was trained by others: it is handed back as it came")
+        ladder.judge("as it came (fine-tuned)", pair.student, 0.0)
+        return Recovered(copy.deepcopy(as_it_came).cpu().eval().requires_grad_(False), ladder.rungs(), lineage)
+    ladder.judge("pruned" if pair.channels.related else "as it came", pair.student, 0.0)
+    if settings.repair_statistics and batch_norms_of(pair.student):
+        _repair(pair, sets.train, settings, execution, ladder)
+    if settings.layerwise and pair.channels.related:
+        _fit(pair, sets.train, settings, execution, ladder)
     warnings: tuple[str, ...] = ()
-    if settings.repair_statistics and batch_norms_of(current):
-        with _rung("statistics repair", current, ladder, checkpoints, ranks) as rung:
-            if not rung.is_done:
-                # Of several processes, none keeps how far its share got: it is soon made again.
-                kept = checkpoints if ranks.size == 1 else NO_CHECKPOINTS
-                repair_statistics(
-                    current, teacher, sets.train, settings.batch_size, compute, channels, kept, progress, ranks
-                )
-    if settings.layerwise and channels.related:
-        with _rung("layer-wise least squares", current, ladder, checkpoints, ranks) as rung:
-            if not rung.is_done and ranks.is_first:
-                fit_layers(
-                    current, teacher, masks, sets.train, settings.batch_size, compute, channels, checkpoints, progress
-                )
-            load_state(current, ranks.from_first(lambda: _on_cpu(current)))
     if settings.num_steps:
-        checkpoint = checkpoints.of("distillation")
-        curve = Curve(current, ladder.agreement, settings.num_steps) if ranks.is_first else None
-        distilled = distill(
-            current, teacher, masks, sets.train, settings,
-            seed=seed, compute=compute, channels=channels, synthesis=synthesis, record=record,
-            checkpoint=checkpoint, carried={"curve": curve} if curve else None, watch=curve.note if curve else None,
-            progress=progress, ranks=ranks,
-        )  # fmt: skip
-        # The rungs below still stand; what diverged is judged like any other, and loses or not.
-        name = "distillation (diverged)" if distilled.diverged else "distillation"
-        warnings = distilled.warnings
-        ladder.judge(name, current, checkpoint.seconds, curve.points if curve else ())
-    best = copy.deepcopy(student).cpu()
+        warnings = _distil(pair, sets.train, settings, execution, ladder, seed, synthesis, record)
+    best = copy.deepcopy(as_it_came).cpu()
     load_state(best, ladder.best_state)
-    apply_masks(best, masks)
+    apply_masks(best, pair.masks)
     return Recovered(best.eval().requires_grad_(False), ladder.rungs(), lineage, (*warnings, *ladder.doubts()))
+
+
+def _repair(pair: Pair, images: ImageSet, settings: Recovery, execution: Execution, ladder: _Judge) -> None:
+    with _rung("statistics repair", pair.student, ladder, execution) as rung:
+        if not rung.is_done:
+            # Of several processes, none keeps how far its share got: it is soon made again.
+            kept = execution.checkpoints if execution.ranks.size == 1 else NO_CHECKPOINTS
+            repair_statistics(pair, images, settings.batch_size, replace(execution, checkpoints=kept))
+
+
+def _fit(pair: Pair, images: ImageSet, settings: Recovery, execution: Execution, ladder: _Judge) -> None:
+    with _rung("layer-wise least squares", pair.student, ladder, execution) as rung:
+        if not rung.is_done and execution.ranks.is_first:
+            fit_layers(pair, images, settings.batch_size, replace(execution, ranks=ALONE))
+        load_state(pair.student, execution.ranks.from_first(lambda: _on_cpu(pair.student)))
+
+
+def _distil(
+    pair: Pair,
+    images: ImageSet,
+    settings: Recovery,
+    execution: Execution,
+    ladder: _Judge,
+    seed: int,
+    synthesis: Synthesis | None,
+    record: Record | None,
+) -> tuple[str, ...]:
+    """The last rung; returns what went wrong on the way."""
+    curve = ladder.curve_of(pair.student, settings.num_steps)
+    distilled = distill(
+        pair, images, settings, execution,
+        seed=seed, synthesis=synthesis, record=record,
+        carried={"curve": curve} if curve else None, watch=curve.note if curve else None,
+    )  # fmt: skip
+    # The rungs below still stand; a student that diverged is judged like any other, and loses or not.
+    name = "distillation (diverged)" if distilled.diverged else "distillation"
+    ladder.judge(name, pair.student, distilled.seconds, curve.points if curve else ())
+    return distilled.warnings
 
 
 @dataclass(frozen=True)
@@ -164,12 +167,10 @@ class _RungUnderWay:
 
 
 @contextmanager
-def _rung(
-    name: str, student: nn.Module, ladder: _Ladder, checkpoints: Checkpoints, ranks: Ranks
-) -> Iterator[_RungUnderWay]:
+def _rung(name: str, student: nn.Module, ladder: _Judge, execution: Execution) -> Iterator[_RungUnderWay]:
     """Judge the student after the block, and keep what it became in it."""
-    checkpoint = checkpoints.of(name.replace(" ", "-"))
-    done = ranks.from_first(checkpoint.read)
+    checkpoint = execution.checkpoints.of(name.replace(" ", "-"))
+    done = execution.ranks.from_first(checkpoint.read)
     if done is not None:
         load_state(student, done.tensors)
     yield _RungUnderWay(done is not None)
@@ -180,6 +181,21 @@ def _rung(
     release_freed_memory()
 
 
+class _Judge(Protocol):
+    """What becomes of each rung's student."""
+
+    best_state: dict[str, Tensor]
+    """Weights of the best student so far, on the CPU."""
+
+    def curve_of(self, student: nn.Module, num_steps: int) -> Curve | None: ...
+
+    def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None: ...
+
+    def rungs(self) -> tuple[Rung, ...]: ...
+
+    def doubts(self) -> tuple[str, ...]: ...
+
+
 class _Ladder:
     """Judges candidates on one set and remembers the best one's weights."""
 
@@ -187,14 +203,13 @@ class _Ladder:
         self,
         teacher: nn.Module,
         images: ImageSet,
-        compute: Compute,
-        *,
+        execution: Execution,
         is_guided: bool,
-        progress: Progress = SILENT,
         watch: Watch = lambda _name, _student: None,
     ) -> None:
-        self._images, self._compute, self._progress, self._watch = images, compute, progress, watch
-        self._teacher_logits_NK = logits_on(teacher, images, compute)
+        self._images, self._watch = images, watch
+        self._compute, self._progress = execution.compute, execution.progress
+        self._teacher_logits_NK = logits_on(teacher, images, self._compute)
         # Dreams that no statistics guide can be learnt by heart; images that nothing is learnt from tell.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
         self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
@@ -206,6 +221,10 @@ class _Ladder:
         self._rungs: list[Rung] = []
         self._best = 0
         self.best_state: dict[str, Tensor] = {}
+
+    def curve_of(self, student: nn.Module, num_steps: int) -> Curve | None:
+        """An empty curve for a distillation of `student`."""
+        return Curve(student, self.agreement, num_steps)
 
     def agreement(self, candidate: nn.Module) -> float:
         """Top-1 with the teacher, 0 to 1."""
@@ -265,14 +284,17 @@ class _Ladder:
         return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
 
     def rungs(self) -> tuple[Rung, ...]:
-        return tuple(dataclasses.replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
+        return tuple(replace(rung, chosen=number == self._best) for number, rung in enumerate(self._rungs))
 
 
-class _Onlooker(_Ladder):
-    """In every process but the first, which alone judges."""
+class _Onlooker:
+    """Stands in for the ladder in every process but the first, which alone judges."""
 
     def __init__(self) -> None:
-        self.best_state = {}
+        self.best_state: dict[str, Tensor] = {}
+
+    def curve_of(self, student: nn.Module, num_steps: int) -> Curve | None:
+        return None
 
     def judge(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
         self.best_state = _on_cpu(candidate)

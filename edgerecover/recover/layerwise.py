@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgerecover.compute import Compute
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.linear_calls import LinearCall
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import prunable_weights
-from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State, part_of
+from edgerecover.progress import Progress, Task
+from edgerecover.recover.checkpoints import Checkpoint, State, part_of
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.held_bytes import held_bytes
 from edgerecover.recover.least_squares import fit, is_too_wide
 from edgerecover.recover.linear_maps import (
@@ -39,6 +38,7 @@ from edgerecover.recover.linear_maps import (
     linear_maps_of,
     set_weight,
 )
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.patches import POSITIONS_PER_IMAGE, Places, rows_of, weight_of
 from edgerecover.recover.statistics import normalising_by_batch, repair_statistics
 from edgerecover.synthesize.image_set import ImageSet
@@ -53,81 +53,80 @@ _UNDETERMINED = "{} images do not determine it"
 _NOT_REACHED = "a forward of many images does not reach it"
 
 
-def fit_layers(
-    student: nn.Module,
-    teacher: nn.Module,
-    masks: Mapping[str, Tensor],
-    images: ImageSet,
-    batch_size: int,
-    compute: Compute,
-    channels: ChannelMap = SAME_CHANNELS,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    progress: Progress = SILENT,
-) -> None:
-    """Fit the student's linear maps to what the teacher's put out, then its BN statistics, in place.
+def fit_layers(pair: Pair, images: ImageSet, batch_size: int, execution: Execution) -> None:
+    """Fit the student's linear maps to the outputs of the teacher's, then its BN statistics, in place.
 
     Linear maps are the weights that a forward was seen to multiply by. One is left as it is, and named in a note, when
     it is used more than once per forward or never, when its weight is computed and cannot be set, when no weight is
     left, when it is too wide to be solved in reasonable time (4,096 inputs and as many outputs, say), when its output
-    is narrower than the teacher's and `channels` does not know how, and when a fit to half of the images does not
-    come nearer on the other half; also when activations are not numbers. One without a mask may use all its weights.
+    is narrower than the teacher's and the pair's `channels` does not know how, and when a fit to half of the images
+    does not come nearer on the other half; also when activations are not numbers. One without a mask may use all its
+    weights.
 
     Args:
-        student: on the device of `compute`, in eval mode; weights outside `masks` are zero and stay exactly zero.
-        teacher: same architecture, as wide as the student or wider; same device, not changed.
-        masks: weight name to kept positions, on the same device.
+        pair: of the same architecture, on the device of `execution`; the teacher is as wide as the student or wider.
         images: synthetic train set; at most the first 512 fit the weights, fewer where a forward of them would hold
             over 1 GiB, which a note says; all of them the statistics.
         batch_size: images per forward of the statistics' repair.
-        compute: device; always float32, which normal equations need.
-        channels: the teacher's channels that a narrower student has.
-        checkpoints: where to go on from, and where to write how far it got.
-        progress: where to report.
+        execution: of one process; always float32, which normal equations need.
     """
-    few = compute.images(images.images_of(range(min(2, len(images)))))
-    maps, left_out = _fittable(student, teacher, masks, channels, few)
-    checkpoint, num_done = checkpoints.of("fitted-layers"), 0
+    student, progress = pair.student, execution.progress
+    few_NCHW = execution.compute.images(images.images_of(range(min(2, len(images)))))
+    maps, left_out = _fittable(pair, few_NCHW)
+    checkpoint, num_done = execution.checkpoints.of("fitted-layers"), 0
     if state := checkpoint.read():
         load_state(student, part_of(state, "student").tensors)
         num_done = state.facts["num_done"]
-        progress.note(f"least squares go on after {num_done} of {len(maps)} layers")
-    num_images = _num_images(student, teacher, maps, images, few, progress)
-    images_NCHW = compute.images(images.images_of(range(num_images)))
-    kept = {id(student.get_parameter(name)): mask for name, mask in masks.items()}
-
+        progress.note(f"resuming least squares after {num_done} of {len(maps)} layers")
+    num_images = _num_images(pair, maps, images, few_NCHW, progress)
+    images_NCHW = execution.compute.images(images.images_of(range(num_images)))
     with progress.task("least squares", len(maps) - num_done, "layers") as task:
-
-        def take(number: int, linear_map: LinearMap, samples: _Samples, call: LinearCall) -> None:
-            if number < num_done:
-                return  # before an interruption
-            if checkpoint.is_due():
-                tensors = {f"student/{name}": tensor for name, tensor in student.state_dict().items()}
-                checkpoint.write(State(tensors, {"student": {}, "num_done": number}))
-            mask = kept.get(id(student.get_parameter(linear_map.weight)))
-            if reason := _fit(student, linear_map, call, samples, mask, few):
-                left_out[linear_map.weight] = reason
-            task.advance(1)
-
-        sampling = _Sampling(teacher, maps, channels, num_images)
-        with torch.no_grad(), normalising_by_batch(teacher), sampling:
-            teacher(images_NCHW)
-        fitting = _Fitting(student, [own for own, _ in maps], sampling.samples, take)
-        try:
-            with torch.no_grad(), normalising_by_batch(student), fitting:
-                student(images_NCHW)
-        except _Failed as failed:
-            raise failed.error from None
-    left_out |= dict.fromkeys(fitting.not_reached, _NOT_REACHED)
+        left_out |= _fit_all(pair, maps, images_NCHW, few_NCHW, num_done, checkpoint, task)
     if left_out:
         progress.note(_in_words(left_out))
     if batch_norms_of(student):
-        repair_statistics(student, teacher, images, batch_size, compute, channels, checkpoints, progress)
+        repair_statistics(pair, images, batch_size, execution)
     checkpoint.discard()
 
 
+def _fit_all(
+    pair: Pair,
+    maps: list[tuple[LinearMap, LinearMap]],
+    images_NCHW: Tensor,
+    few_NCHW: Tensor,
+    num_done: int,
+    checkpoint: Checkpoint,
+    task: Task,
+) -> dict[str, str]:
+    """Fit every map but the first `num_done`; returns why others were left as they are, by name of the parameter."""
+    student, left_out = pair.student, {}
+    masks = {id(student.get_parameter(name)): mask for name, mask in pair.masks.items()}
+
+    def take(number: int, linear_map: LinearMap, samples: _Samples, call: LinearCall) -> None:
+        if number < num_done:
+            return  # before an interruption
+        if checkpoint.is_due():
+            tensors = {f"student/{name}": tensor for name, tensor in student.state_dict().items()}
+            checkpoint.write(State(tensors, {"student": {}, "num_done": number}))
+        mask = masks.get(id(student.get_parameter(linear_map.weight)))
+        if reason := _fit(student, linear_map, call, samples, mask, few_NCHW):
+            left_out[linear_map.weight] = reason
+        task.advance(1)
+
+    sampling = _Sampling(pair, maps, len(images_NCHW))
+    with torch.no_grad(), normalising_by_batch(pair.teacher), sampling:
+        pair.teacher(images_NCHW)
+    fitting = _Fitting(student, [own for own, _ in maps], sampling.samples, take)
+    try:
+        with torch.no_grad(), normalising_by_batch(student), fitting:
+            student(images_NCHW)
+    except _Failed as failed:
+        raise failed.error from None
+    return left_out | dict.fromkeys(fitting.not_reached, _NOT_REACHED)
+
+
 def _num_images(
-    student: nn.Module,
-    teacher: nn.Module,
+    pair: Pair,
     maps: list[tuple[LinearMap, LinearMap]],
     images: ImageSet,
     few_NCHW: Tensor,
@@ -135,8 +134,8 @@ def _num_images(
 ) -> int:
     """That fit the weights: as many as there are, within the bounds of time and memory."""
     asked = min(len(images), MAX_IMAGES)
-    with normalising_by_batch(student), normalising_by_batch(teacher):
-        per_image = max(held_bytes(network, few_NCHW) for network in (student, teacher)) / len(few_NCHW)
+    with normalising_by_batch(pair.student), normalising_by_batch(pair.teacher):
+        per_image = max(held_bytes(network, few_NCHW) for network in (pair.student, pair.teacher)) / len(few_NCHW)
     per_image += sum(4 * POSITIONS_PER_IMAGE * own.num_outputs for own, _ in maps)
     num_images = min(asked, max(2, int(_MAX_BYTES / per_image)))
     if num_images < asked:
@@ -147,16 +146,15 @@ def _num_images(
     return num_images
 
 
-def _fittable(
-    student: nn.Module, teacher: nn.Module, masks: Mapping[str, Tensor], channels: ChannelMap, few_NCHW: Tensor
-) -> tuple[list[tuple[LinearMap, LinearMap]], dict[str, str]]:
+def _fittable(pair: Pair, few_NCHW: Tensor) -> tuple[list[tuple[LinearMap, LinearMap]], dict[str, str]]:
     """The student's maps to fit, in the order in which a forward reaches them, each with the teacher's.
 
     And the reasons why others are not, by name of the parameter.
     """
+    student = pair.student
     own = linear_maps_of(student, few_NCHW)
-    taught = {linear_map.weight: linear_map for linear_map in linear_maps_of(teacher, few_NCHW).found}
-    masked, weights = {id(student.get_parameter(name)) for name in masks}, prunable_weights(student)
+    taught = {linear_map.weight: linear_map for linear_map in linear_maps_of(pair.teacher, few_NCHW).found}
+    masked, weights = {id(student.get_parameter(name)) for name in pair.masks}, prunable_weights(student)
     # A table of positions, or a gain of a row, is left out too, but nobody asks why.
     left_out = {
         name: reason
@@ -166,7 +164,7 @@ def _fittable(
     maps = []
     for linear_map in own.found:
         its = taught.get(linear_map.weight)
-        reason = _reason_against(student, linear_map, its, channels, few_NCHW)
+        reason = _reason_against(pair, linear_map, its, few_NCHW)
         if reason or its is None:
             left_out[linear_map.weight] = reason
         else:
@@ -174,21 +172,19 @@ def _fittable(
     return maps, left_out
 
 
-def _reason_against(
-    student: nn.Module, linear_map: LinearMap, taught: LinearMap | None, channels: ChannelMap, few_NCHW: Tensor
-) -> str:
+def _reason_against(pair: Pair, linear_map: LinearMap, taught: LinearMap | None, few_NCHW: Tensor) -> str:
     """Why a map cannot be fitted; empty where it can."""
     if taught is None:
         return "the teacher uses its own in another way"
-    rows = channels.of_teacher(linear_map.weight, torch.arange(taught.num_outputs), dim=0)
+    rows = pair.channels.of_teacher(linear_map.weight, torch.arange(taught.num_outputs), dim=0)
     if rows is None or len(rows) != linear_map.num_outputs:
         return "which of the teacher's channels it kept is not known"
-    weight = student.get_parameter(linear_map.weight)
+    weight = pair.student.get_parameter(linear_map.weight)
     if not bool(weight.any()):
         return "no weight is left"
     if is_too_wide(linear_map.num_outputs, weight.numel() // linear_map.num_outputs):
         return "too wide"
-    return "" if can_be_set(student, linear_map, few_NCHW) else COMPUTED
+    return "" if can_be_set(pair.student, linear_map, few_NCHW) else COMPUTED
 
 
 def _in_words(left_out: Mapping[str, str]) -> str:
@@ -216,12 +212,10 @@ class _Samples:
 class _Sampling(AtMaps):
     """A forward of the teacher that puts samples of its maps' outputs aside."""
 
-    def __init__(
-        self, teacher: nn.Module, maps: list[tuple[LinearMap, LinearMap]], channels: ChannelMap, num_images: int
-    ) -> None:
-        super().__init__(teacher, [taught for _, taught in maps])
+    def __init__(self, pair: Pair, maps: list[tuple[LinearMap, LinearMap]], num_images: int) -> None:
+        super().__init__(pair.teacher, [taught for _, taught in maps])
         self.samples: dict[str, _Samples] = {}
-        self._channels, self._num_images = channels, num_images
+        self._channels, self._num_images = pair.channels, num_images
         self._seeds = {own.weight: number for number, (own, _) in enumerate(maps)}
 
     def at(self, linear_map: LinearMap, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:

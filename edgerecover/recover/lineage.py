@@ -14,7 +14,7 @@ Random and destroyed networks have weights of their own too, and nothing to lose
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from edgerecover.artifacts import Descent, Lineage
 from edgerecover.compute import Compute, judged_at_once
 from edgerecover.models.network.norms import batch_norms_of, stored_by
-from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
+from edgerecover.models.pair.channels import ChannelMap
+from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 
 _SAME = 1e-5
@@ -46,15 +47,12 @@ _MANY_CLASSES = 0.9
 """unless the teacher itself decides for one on so many."""
 
 
-def is_protected(
-    lineage: Lineage, student: nn.Module, teacher: nn.Module, sets: SyntheticSets, compute: Compute
-) -> bool:
+def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Compute) -> bool:
     """Whether a student, as it came, may have learnt something that recovery without data could destroy unseen.
 
     Args:
         lineage: of the student.
-        student: as it came, on the device of `compute`; not changed.
-        teacher: on the same device.
+        pair: the student as it came, on the device of `compute`; not changed.
         sets: of the teacher; train and calibration are looked at, and nothing was learnt from them yet.
         compute: device; always float32.
     """
@@ -62,7 +60,7 @@ def is_protected(
         return False
     student_NK, teacher_NK = (
         torch.cat([_logits(network, images, compute) for images in (sets.train, sets.calibration)])
-        for network in (student, teacher)
+        for network in (pair.student, pair.teacher)
     )
     return knows_its_classes(student_NK, teacher_NK)
 
@@ -113,28 +111,23 @@ def _logits(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
     )
 
 
-def lineage_of(
-    student: nn.Module, teacher: nn.Module, masks: Mapping[str, Tensor], channels: ChannelMap = SAME_CHANNELS
-) -> Lineage:
+def lineage_of(pair: Pair) -> Lineage:
     """Compare what a student has kept with its teacher's.
 
-    Args:
-        student: as it came.
-        teacher: on the same device; of the same architecture, as wide or wider, or of another one.
-        masks: parameter name to kept positions; zeros of the student are left out with or without one.
-        channels: the teacher's channels that a narrower student has.
+    Zeros of the student are left out, whether a mask covers them or not.
     """
+    student, masks, channels = pair.student, pair.masks, pair.channels
     if not channels.related:
         return Lineage(Descent.UNRELATED, 1.0, ())
-    taught = dict(teacher.named_parameters())
+    taught = dict(pair.teacher.named_parameters())
     differing, total, own = 0.0, 0.0, []
     for name, parameter in student.named_parameters():
         if not parameter.is_floating_point():  # indices, which nothing trains
             continue
-        pair = _pair(name, parameter.detach(), taught.get(name), masks.get(name), channels)
-        if pair is None:
+        both = _kept_by_both(name, parameter.detach(), taught.get(name), masks.get(name), channels)
+        if both is None:
             return Lineage(Descent.UNRELATED, 1.0, ())
-        ours, theirs = pair
+        ours, theirs = both
         total += float(torch.linalg.vector_norm(theirs, dtype=torch.float64)) ** 2
         if torch.equal(ours, theirs):
             continue
@@ -145,11 +138,11 @@ def lineage_of(
     deviation = (differing / total) ** 0.5 if total else 0.0
     if own:
         return Lineage(Descent.TRAINED, deviation, tuple(own))
-    statistics = tuple(_own_statistics(student, teacher, channels))
+    statistics = tuple(_own_statistics(student, pair.teacher, channels))
     return Lineage(Descent.RECALIBRATED if statistics else Descent.COPIED, deviation, statistics)
 
 
-def _pair(
+def _kept_by_both(
     name: str, ours: Tensor, theirs: Tensor | None, mask: Tensor | None, channels: ChannelMap
 ) -> tuple[Tensor, Tensor] | None:
     """What the student has kept of a parameter and what the teacher has there, of one shape.

@@ -10,31 +10,24 @@ a weight per output channel commutes with the batch norm that the exporter folds
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, RefusedVariant, Variant
-from edgerecover.compute import Compute
+from edgerecover.artifacts.int8 import Int8Scheme
 from edgerecover.config import Recovery
-from edgerecover.export.onnx import export
-from edgerecover.export.precision import MAX_POINTS_LOST, Calibration, Int8Scheme, make_variants
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.linear_calls import arguments_of, is_linear, is_transposed
-from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints, State
+from edgerecover.recover.checkpoints import State
 from edgerecover.recover.distill import distill
-from edgerecover.synthesize.image_set import SyntheticSets
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.pair import Pair
+from edgerecover.synthesize.image_set import ImageSet
 
 MAX_STEPS = 300
 RATE_FACTOR = 0.07
@@ -54,100 +47,48 @@ _SUMS: tuple[Any, ...] = (
 
 
 @dataclass(frozen=True)
-class QuantizedStudent:
+class DistilledForInt8:
     """What distillation in fake int8 led to."""
 
     student: nn.Module
-    """On the CPU, in eval mode; its float weights are those that `variant` was made from."""
-    variant: Variant | RefusedVariant
+    """On the CPU, in eval mode; its float weights are meant to be rounded."""
+    num_steps: int
+    """Steps that were asked for."""
     seconds: float
-    """Of the distillation alone."""
+    """Duration, including what an interrupted run had done."""
 
 
 def distil_for_int8(
-    student: nn.Module,
-    teacher: nn.Module,
-    masks: Mapping[str, Tensor],
-    sets: SyntheticSets,
-    settings: Recovery,
-    scheme: Int8Scheme,
-    calibration: Calibration,
-    float32: Exported,
-    input: InputSpec,
-    folder: Path,
-    *,
-    seed: int,
-    compute: Compute,
-    channels: ChannelMap = SAME_CHANNELS,
-    max_points_lost: float = MAX_POINTS_LOST,
-    sums: Int8Sums = Int8Sums.EXACT,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    progress: Progress = SILENT,
-) -> QuantizedStudent:
-    """Distil a copy of the student under fake quantisation, export it, and make its int8 variant in `folder`.
+    pair: Pair, images: ImageSet, settings: Recovery, scheme: Int8Scheme, execution: Execution, *, seed: int
+) -> DistilledForInt8:
+    """Distil a copy of the student under fake quantisation.
 
     Args:
-        student: recovered; not changed.
-        teacher: dense; not changed.
-        masks: weight name to kept positions; zeros outside stay exactly zero.
-        sets: train to learn from; what is chosen is chosen on `calibration`.
-        settings: of the recovery; steps and rate are lowered.
+        pair: a recovered student and its teacher; neither is changed. Pruned weights stay exactly zero.
+        images: synthetic train set.
+        settings: of the recovery; steps and learning rate are lowered.
         scheme: of int8.
-        calibration: what the variant is chosen on.
-        float32: the student's own export. Agreement lost is counted from it, not from what distillation makes of it.
-        input: of the network.
-        folder: where `int8.onnx` goes.
+        execution: of one process. Computes in float32, because bfloat16 has no more bits than the integers. Its
+            checkpoints also keep the result.
         seed: of batch order and augmentation.
-        compute: device; computes in float32 here, because bfloat16 has no more bits than the integers.
-        channels: the teacher's channels that a narrower student has.
-        max_points_lost: agreement that int8 may cost, in percentage points.
-        sums: of int8, as the variant's tries are measured.
-        checkpoints: where the distillation goes on from and keeps its result; of these very arguments.
-        progress: where to report.
-
-    Raises:
-        StageError: the file cannot be written.
-        BadInputError: the student cannot be exported any more.
     """
-    compute = dataclasses.replace(compute, amp_dtype=None)
-    learner = compute.place(copy.deepcopy(student)).eval()
-    teacher = compute.place(copy.deepcopy(teacher)).eval().requires_grad_(False)
-    masks = {name: mask.to(compute.device) for name, mask in masks.items()}
+    execution = replace(execution, compute=replace(execution.compute, amp_dtype=None))
+    learners = pair.copy_to(execution.compute)
     # Frozen: batch statistics would move the student, which is nearly right, away from what its ranges are read for.
     changes = {"lr": settings.lr * RATE_FACTOR, "refresh": None, "bn": "frozen"}
     short = settings.model_copy(update={"num_steps": min(MAX_STEPS, settings.num_steps), **changes})
-    finished = checkpoints.of("learner")
+    finished = execution.checkpoints.of("learner")
     if done := finished.read():
-        load_state(learner, done.tensors)
+        load_state(learners.student, done.tensors)
         seconds = float(done.facts["seconds"])
     else:
-        checkpoint = checkpoints.of("distillation")
-        with fake_int8(learner, scheme) as ranges:
-            distill(
-                learner, teacher, masks, sets.train, short,
-                seed=seed, compute=compute, channels=channels,
-                checkpoint=checkpoint, carried={"ranges": ranges}, progress=progress, title="distil in int8",
-            )  # fmt: skip
-        seconds = checkpoint.seconds
-        finished.write(State(learner.state_dict(), {"seconds": seconds}))
-        checkpoint.discard()
-    learner = learner.cpu().eval().requires_grad_(False)
-    with tempfile.TemporaryDirectory(prefix="edgerecover-") as temporary:
-        path = Path(temporary) / "float32.onnx"
-        exported = export(learner, input, path, opset=float32.opset, batch=float32.batch)
-        (answer,) = make_variants(
-            exported, [Precision.INT8], scheme, calibration, input, folder,
-            counted_from=float32, max_points_lost=max_points_lost, sums=sums, progress=progress,
-        )  # fmt: skip
-    return QuantizedStudent(learner, _said_to_be_distilled(answer, short.num_steps), seconds)
-
-
-def _said_to_be_distilled(answer: Variant | RefusedVariant, num_steps: int) -> Variant | RefusedVariant:
-    how = f"after {num_steps} steps of quantisation-aware distillation"
-    tries = tuple(dataclasses.replace(one, name=f"{how}, {one.name}") for one in answer.tries)
-    if isinstance(answer, Variant):
-        return dataclasses.replace(answer, scheme=f"{answer.scheme}, {how}", tries=tries)
-    return dataclasses.replace(answer, reason=f"{how}: {answer.reason}", tries=tries)
+        with fake_int8(learners.student, scheme) as ranges:
+            seconds = distill(
+                learners, images, short, execution, seed=seed, carried={"ranges": ranges}, title="distil in int8"
+            ).seconds
+        finished.write(State(learners.student.state_dict(), {"seconds": seconds}))
+        execution.checkpoints.of("distillation").discard()
+    return DistilledForInt8(learners.student.cpu().eval().requires_grad_(False), short.num_steps, seconds)
 
 
 @contextmanager

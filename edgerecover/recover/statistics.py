@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.compute import Compute
-from edgerecover.distributed import ALONE, Ranks
+from edgerecover.distributed import Ranks
 from edgerecover.models.network.norms import Normalisation, batch_norms_of, eps_of, normalising, stored_by
-from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints, State
+from edgerecover.progress import Task
+from edgerecover.recover.checkpoints import Checkpoint, State
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.statistics import Moments, moments_of
 
@@ -36,37 +37,24 @@ _MAX_RATIO = 4.0
 """Largest correction of a variance, either way: channels that are nearly dead on dreams would explode without it."""
 
 
-def repair_statistics(
-    student: nn.Module,
-    teacher: nn.Module,
-    images: ImageSet,
-    batch_size: int,
-    compute: Compute,
-    channels: ChannelMap = SAME_CHANNELS,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-    progress: Progress = SILENT,
-    ranks: Ranks = ALONE,
-) -> None:
+def repair_statistics(pair: Pair, images: ImageSet, batch_size: int, execution: Execution) -> None:
     """Give the student's BN layers the statistics of what they really see, in place.
 
     Args:
-        student: on the device of `compute`; only its BN running statistics change.
-        teacher: same device, unchanged; of another architecture, it has no say.
+        pair: on the device of `execution`; only the student's BN running statistics change. A teacher of another
+            architecture is not consulted; where a layer's channels are not known, its statistics are taken as measured.
         images: synthetic train set.
         batch_size: images per forward; batches weigh alike, so a short last one is left out.
-        compute: device and precision.
-        channels: of a narrower student; where a layer's are not known, its statistics are taken as measured.
-        checkpoints: where to go on from, and where to write how far it got.
-        progress: where to report.
-        ranks: that share the batches; each sees whole ones, as one process does.
+        execution: its processes share the batches; each sees whole ones, as a single process does.
     """
+    student, teacher, channels, checkpoints = pair.student, pair.teacher, pair.channels, execution.checkpoints
     kept = checkpoints.of("statistics-of-student"), checkpoints.of("statistics-of-teacher")
     num_passes = 2 if channels.related else 1
     taught_by_name: dict[str, Tensor] = {}
-    with progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
-        student_statistics = _statistics_on(student, images, batch_size, compute, kept[0], task, ranks)
+    with execution.progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
+        student_statistics = _statistics_on(student, images, batch_size, execution, kept[0], task)
         if channels.related:
-            taught_by_name = _stored_and_measured(teacher, images, batch_size, compute, kept[1], task, ranks)
+            taught_by_name = _stored_and_measured(teacher, images, batch_size, execution, kept[1], task)
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in taught_by_name):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
@@ -91,15 +79,14 @@ def _stored_and_measured(
     teacher: nn.Module,
     images: ImageSet,
     batch_size: int,
-    compute: Compute,
+    execution: Execution,
     checkpoint: Checkpoint,
     task: Task,
-    ranks: Ranks,
 ) -> dict[str, Tensor]:
     """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
     layers = batch_norms_of(teacher)
     taught = {}
-    for name, measured in _statistics_on(teacher, images, batch_size, compute, checkpoint, task, ranks).items():
+    for name, measured in _statistics_on(teacher, images, batch_size, execution, checkpoint, task).items():
         taught[name] = torch.stack([*(values_C.float() for values_C in stored_by(layers[name])), *measured])
     return taught
 
@@ -109,12 +96,12 @@ def _statistics_on(
     network: nn.Module,
     images: ImageSet,
     batch_size: int,
-    compute: Compute,
+    execution: Execution,
     checkpoint: Checkpoint,
     task: Task,
-    ranks: Ranks,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance at each BN's input over all images, while BN normalises with each batch's own statistics."""
+    compute, ranks = execution.compute, execution.ranks
     found: dict[str, Moments] = {}
     num_done = 0
     if state := checkpoint.read():

@@ -25,8 +25,10 @@ from edgerecover.models.pair.networks import Models
 from edgerecover.progress import Silent, Task
 from edgerecover.recover.curve import LOOKS
 from edgerecover.recover.distill import pieces_of
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
 from edgerecover.recover.layerwise import MAX_IMAGES
+from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.synthesize.at_once import BESIDE, bytes_per_image
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
@@ -213,9 +215,10 @@ def _try(
     def recovered(train: ImageSet, calibration: ImageSet, settings: Recovery) -> Stopwatch:
         watch = Stopwatch(clock)
         recover(
-            models.student, models.teacher, models.masks, SyntheticSets(train, calibration, calibration),
+            Pair(models.student, models.teacher, models.masks, models.channels),
+            SyntheticSets(train, calibration, calibration),
             in_batches_of(settings, len(train)).model_copy(update={"refresh": None, "fine_tuned": "recover"}),
-            seed=seed, compute=compute, channels=models.channels, record=record, progress=watch,
+            Execution(compute, watch), seed=seed, record=record,
         )  # fmt: skip
         return watch
 

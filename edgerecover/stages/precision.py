@@ -6,24 +6,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn  # noqa: TID253 - distils networks; only what calls the stages imports it
 
-from edgerecover.artifacts import Exported, Int8Sums, Precision, RefusedVariant, Variant
+from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, RefusedVariant, Variant
 from edgerecover.artifacts.int8 import Int8Scheme, scheme_named
 from edgerecover.compute import Compute
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
-from edgerecover.export.precision.make import Calibration, make_variants
+from edgerecover.export.onnx import export
+from edgerecover.export.precision.make import MAX_POINTS_LOST, Calibration, make_variants
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.models.pair.networks import Models
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import Recovered, logits_on
-from edgerecover.recover.quantized import distil_for_int8
+from edgerecover.recover.pair import Pair
+from edgerecover.recover.quantized import DistilledForInt8, distil_for_int8
 from edgerecover.stages.validate import int8_sums_for
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 
@@ -149,10 +153,55 @@ def _distilled(
 ) -> Variant | RefusedVariant:
     described = [weights_sha256(student), sets.sha256, repr(scheme), profile.recovery.model_dump(mode="json"), seed]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-    answer = distil_for_int8(
-        student, models.teacher, models.masks, sets, profile.recovery, scheme, calibration, exported, models.input,
-        folder, seed=seed, compute=compute, channels=models.channels,
-        max_points_lost=profile.gates.max_precision_loss_points, sums=sums,
-        checkpoints=checkpoints.under(f"int8-{key}"), progress=progress,
-    ).variant  # fmt: skip
+    distilled = distil_for_int8(
+        Pair(student, models.teacher, models.masks, models.channels), sets.train, profile.recovery, scheme,
+        Execution(compute, progress, checkpoints.under(f"int8-{key}")), seed=seed,
+    )  # fmt: skip
+    answer = make_distilled(
+        distilled, exported, scheme, calibration, models.input, folder,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=sums, progress=progress,
+    )  # fmt: skip
     return replace(answer, tries=(*refused.tries, *answer.tries))
+
+
+def make_distilled(
+    distilled: DistilledForInt8,
+    float32: Exported,
+    scheme: Int8Scheme,
+    calibration: Calibration,
+    input: InputSpec,
+    folder: Path,
+    *,
+    max_points_lost: float = MAX_POINTS_LOST,
+    sums: Int8Sums = Int8Sums.EXACT,
+    progress: Progress = SILENT,
+) -> Variant | RefusedVariant:
+    """Export a student that was distilled for int8, and make its int8 variant in `folder`.
+
+    Args:
+        distilled: the student, and how many steps it took.
+        float32: the export of the student before distillation: agreement lost is counted from it.
+        scheme: of int8.
+        calibration: what the variant is chosen on.
+        input: of the network.
+        folder: where `int8.onnx` goes.
+        max_points_lost: agreement that int8 may cost, in percentage points.
+        sums: of int8, as the variant's tries are measured.
+        progress: where to report.
+
+    Raises:
+        StageError: the file cannot be written.
+        BadInputError: the student can no longer be exported.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as temporary:
+        path = Path(temporary) / "float32.onnx"
+        exported = export(distilled.student, input, path, opset=float32.opset, batch=float32.batch)
+        (answer,) = make_variants(
+            exported, [Precision.INT8], scheme, calibration, input, folder,
+            counted_from=float32, max_points_lost=max_points_lost, sums=sums, progress=progress,
+        )  # fmt: skip
+    how = f"after {distilled.num_steps} steps of quantisation-aware distillation"
+    tries = tuple(replace(one, name=f"{how}, {one.name}") for one in answer.tries)
+    if isinstance(answer, Variant):
+        return replace(answer, scheme=f"{answer.scheme}, {how}", tries=tries)
+    return replace(answer, reason=f"{how}: {answer.reason}", tries=tries)

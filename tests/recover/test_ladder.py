@@ -5,7 +5,9 @@ import torch
 
 from edgerecover.artifacts import Descent
 from edgerecover.prune import apply_masks
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import _Ladder, logits_on, recover
+from edgerecover.recover.pair import Pair
 
 
 def agreement(network, teacher, images, cpu):
@@ -19,7 +21,7 @@ def climb(student_and_masks, teacher, sets, recovery, cpu):
     def climb(student=None, watch=lambda _name, _student: None, **changes):
         given, masks = student_and_masks
         settings = recovery.model_copy(update=changes)
-        return recover(student or given, teacher, masks, sets, settings, seed=0, compute=cpu, watch=watch)
+        return recover(Pair(student or given, teacher, masks), sets, settings, Execution(cpu), seed=0, watch=watch)
 
     return climb
 
@@ -94,7 +96,7 @@ def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
 
 def test_a_rung_that_cannot_be_told_from_the_one_before_is_not_taken_and_named(teacher, sets, cpu):
     """One image won by chance is no reason to change a student."""
-    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
+    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 10, "one won": 9, "many won": 2, "one won again": 1}.items():
         ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, False, True, False]
@@ -106,7 +108,7 @@ def test_a_rung_that_cannot_be_told_from_the_one_before_is_not_taken_and_named(t
 
 def test_no_rung_below_an_earlier_one_is_taken(teacher, sets, cpu):
     """However much better than the student as it came: each is compared with the best so far."""
-    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
+    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 60, "repaired": 5, "ruined": 30}.items():
         ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, True, False]
@@ -131,7 +133,7 @@ def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
     has_norms, teacher, teacher_without_bn, sets, cpu
 ):
     judge = teacher if has_norms else teacher_without_bn
-    ladder = _Ladder(judge, sets.calibration, cpu, is_guided=has_norms)
+    ladder = _Ladder(judge, sets.calibration, Execution(cpu), is_guided=has_norms)
     ladder.judge("came", _WrongOn(judge, 16), 0.0)
     ladder.judge("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
     assert ladder.rungs()[1].agreement == 1.0
@@ -181,7 +183,7 @@ def test_a_student_without_batch_norm_is_recovered(
     student_and_masks_without_bn, teacher_without_bn, sets, recovery, cpu
 ):
     student, masks = student_and_masks_without_bn
-    recovered = recover(student, teacher_without_bn, masks, sets, recovery, seed=0, compute=cpu)
+    recovered = recover(Pair(student, teacher_without_bn, masks), sets, recovery, Execution(cpu), seed=0)
     assert names(recovered) == ["pruned", "distillation"]
     assert chosen(recovered).name == "distillation"
     assert chosen(recovered).agreement > recovered.rungs[0].agreement
@@ -192,7 +194,7 @@ def test_divergence_costs_a_rung_and_not_the_run(climb):
     assert names(recovered)[-1] == "distillation (diverged)"
     assert chosen(recovered).name == "statistics repair"
     assert all(bool(value.isfinite().all()) for value in recovered.student.state_dict().values())
-    assert "it was stopped there" in recovered.warnings[-1]
+    assert "and stopped there" in recovered.warnings[-1]
 
 
 def test_logits_on_a_set_are_those_of_one_batch(teacher, sets, cpu):
@@ -237,7 +239,7 @@ def test_logits_that_come_surely_nearer_are_a_gain_where_no_decision_is_left_to_
     far = torch.nn.Sequential(teacher, torch.nn.Linear(4, 4, bias=False))
     with torch.no_grad():
         far[1].weight.copy_(0.2 * torch.eye(4))
-    ladder = _Ladder(teacher, sets.calibration, cpu, is_guided=True)
+    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
     ladder.judge("came", far, 0.0)
     ladder.judge("nearer", teacher, 0.0)
     assert [rung.agreement for rung in ladder.rungs()] == [1.0, 1.0]

@@ -1,83 +1,34 @@
 import copy
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Precision, RefusedVariant, Variant
 from edgerecover.export.onnx import export
-from edgerecover.export.precision import SCHEMES, Calibration, make_variants
-from edgerecover.models.onnx.weights import weights_of
-from edgerecover.recover.ladder import logits_on
+from edgerecover.export.precision import SCHEMES
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import distil_for_int8, fake_int8, rounded_weight
 from tests.conftest import INPUT
-
-
-def with_outlying_channels(teacher, factor):
-    """The same function, but two channels that the last convolution reads are `factor` times as large as the others."""
-    student = copy.deepcopy(teacher)
-    norm, conv = student[4], student[6]
-    assert isinstance(norm, nn.BatchNorm2d)
-    with torch.no_grad():
-        norm.weight[:2] *= factor
-        norm.bias[:2] *= factor
-        conv.weight[:, :2] /= factor
-    return student
 
 
 def exported(student, tmp_path):
     return export(student, INPUT, tmp_path / "float32.onnx", opset=18, batch=None)
 
 
-def test_distillation_reaches_what_quantisation_alone_does_not(teacher, sets, recovery, cpu, tmp_path):
-    student = with_outlying_channels(teacher, 250.0)
-    float32 = exported(student, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
-    scheme = SCHEMES["u8s8"]
-    (alone,) = make_variants(float32, [Precision.INT8], scheme, calibration, INPUT, tmp_path)
-    # A layer in float32 may save it; what all layers in int8 lose is asked here.
-    assert min(one.points_lost for one in alone.tries if "kept" not in one.name) > 5
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    settings = recovery.model_copy(update={"num_steps": 150, "lr": 0.03})
-    found = distil_for_int8(
-        student, teacher, {}, sets, settings, scheme, calibration, float32, INPUT, tmp_path, seed=0, compute=cpu
-    )
-    assert isinstance(found.variant, Variant)
-    assert found.variant.kept_higher == ()
-    assert next(one.points_lost for one in found.variant.tries if one.chosen) <= 1
-    assert "after 150 steps of quantisation-aware distillation" in found.variant.scheme
-    assert Path(found.variant.file.path) == tmp_path / "int8.onnx"
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-
-
-def test_zeros_under_the_mask_are_zeros_in_the_int8_file(student_and_masks, teacher, sets, recovery, cpu, tmp_path):
+def test_it_learns_in_fewer_steps_and_leaves_the_student_alone(student_and_masks, teacher, sets, recovery, cpu):
     student, masks = student_and_masks
-    float32 = exported(student, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    pair = Pair(student, teacher, masks)
     found = distil_for_int8(
-        student, teacher, masks, sets, recovery, SCHEMES["tensorrt"], calibration, float32, INPUT, tmp_path,
-        seed=0, compute=cpu, max_points_lost=100.0,
-    )  # fmt: skip
-    stored = {
-        weight.name.removesuffix("_quantized"): weight.is_zero
-        for weight in weights_of(onnx.load(found.variant.file.path))
-    }
-    for name, mask in masks.items():
-        assert torch.from_numpy(stored[name])[~mask].all()
-
-
-def test_what_even_distillation_does_not_reach_is_refused_with_all_tries(teacher, sets, recovery, cpu, tmp_path):
-    float32 = exported(teacher, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
-    found = distil_for_int8(
-        teacher, teacher, {}, sets, recovery.model_copy(update={"num_steps": 1}), SCHEMES["u8s8"], calibration,
-        float32, INPUT, tmp_path, seed=0, compute=cpu, max_points_lost=-100.0,
-    )  # fmt: skip
-    assert isinstance(found.variant, RefusedVariant)
-    assert found.variant.reason.startswith("after 1 steps") or found.variant.reason.startswith("after 1 step")
-    assert len(found.variant.tries) >= 4
+        pair, sets.train, recovery.model_copy(update={"num_steps": 4}), SCHEMES["tensorrt"], Execution(cpu), seed=0
+    )
+    assert found.num_steps == 4
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    weights = dict(found.student.named_parameters())
+    assert all((weights[name][~mask] == 0).all() for name, mask in masks.items())
+    assert any(not torch.equal(weights[name], before[name]) for name in masks)
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES.values() if scheme.name != "qnn"])

@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from edgerecover.config import Refresh
-from edgerecover.recover.distill import _Chosen, distill
+from edgerecover.recover.batches import Chosen
+from edgerecover.recover.distill import distill
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.refresh import FreshDreams
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.deep_inversion import disagreement
@@ -20,7 +23,7 @@ def unchanged(batch_NCHW):
 @pytest.fixture
 def student(student_and_masks, teacher, sets, cpu):
     network = copy.deepcopy(student_and_masks[0])
-    repair_statistics(network, teacher, sets.train, 32, cpu)
+    repair_statistics(Pair(network, teacher), sets.train, 32, Execution(cpu))
     return network
 
 
@@ -44,17 +47,17 @@ def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesi
 def test_half_of_a_batch_is_fresh_once_there_are_any(fresh, student, teacher, sets):
     batch = torch.from_numpy(sets.train.images_of(range(10)))
     everywhere = torch.arange(10)
-    assert torch.equal(_Chosen(sets.train, np.arange(10), None).images_at(everywhere), batch)
-    assert torch.equal(_Chosen(sets.train, np.arange(10), fresh).images_at(everywhere), batch)
+    assert torch.equal(Chosen(sets.train, np.arange(10), None).images_at(everywhere), batch)
+    assert torch.equal(Chosen(sets.train, np.arange(10), fresh).images_at(everywhere), batch)
     fresh.refresh(student, teacher, unchanged)
-    chosen = _Chosen(sets.train, np.arange(10), fresh)
+    chosen = Chosen(sets.train, np.arange(10), fresh)
     mixed = chosen.images_at(everywhere)
     assert chosen.shape_NCHW == tuple(mixed.shape)
     assert torch.equal(mixed[5:], batch[5:])
     assert not any(torch.equal(image, other) for image in mixed[:5] for other in batch)
     for places in ([0], [9], [2, 4, 5, 8], [7, 8], [0, 1]):
         assert torch.equal(chosen.images_at(torch.tensor(places)), mixed[places])
-    assert torch.equal(_Chosen(sets.train, np.arange(1), fresh).images_at(everywhere[:1]), batch[:1])
+    assert torch.equal(Chosen(sets.train, np.arange(1), fresh).images_at(everywhere[:1]), batch[:1])
 
 
 def test_networks_come_back_as_they_were(fresh, student, teacher, sets):
@@ -89,7 +92,7 @@ def test_distillation_with_refreshes_is_decided_by_its_seed_and_keeps_the_mask(
     weights = []
     for made_by in (synthesis, synthesis, None):
         candidate = copy.deepcopy(student)
-        distill(candidate, teacher, masks, sets.train, settings, seed=0, compute=cpu, synthesis=made_by)
+        distill(Pair(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=0, synthesis=made_by)
         weights.append(dict(candidate.named_parameters()))
     first, again, without = weights
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from edgerecover.config import Refresh
-from edgerecover.export.precision import SCHEMES, Calibration
+from edgerecover.export.precision import SCHEMES
 from edgerecover.recover import checkpoints as module
 from edgerecover.recover.checkpoints import Checkpoints
-from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.ladder import recover
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import distil_for_int8
-from tests.conftest import INPUT
-from tests.recover.test_quantized import exported
 
 REFRESH = Refresh(every_steps=6, num_images=40, num_steps=3, lr=0.1, weight=10.0)
 SETTINGS = {
@@ -54,8 +54,8 @@ def climb(student_and_masks, teacher, sets, recovery, synthesis, cpu, tmp_path):
         student, masks = student_and_masks
         kept = Checkpoints(tmp_path / folder, every_s=0.0) if folder else Checkpoints()
         return recover(
-            student, teacher, masks, sets, recovery.model_copy(update=changes),
-            seed=3, compute=cpu, synthesis=synthesis, checkpoints=kept,
+            Pair(student, teacher, masks), sets, recovery.model_copy(update=changes),
+            Execution(cpu, checkpoints=kept), seed=3, synthesis=synthesis,
         )  # fmt: skip
 
     return climb
@@ -120,16 +120,12 @@ def test_damage_to_what_was_kept_costs_time_alone(climb, killed_at, tmp_path):
 
 
 def test_distillation_in_fake_int8_goes_on_too(teacher, sets, recovery, cpu, tmp_path, killed_at):
-    float32 = exported(teacher, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
     settings = recovery.model_copy(update={"num_steps": 6})
 
     def distilled(folder):
         kept = Checkpoints(tmp_path / folder, every_s=0.0) if folder else Checkpoints()
-        return distil_for_int8(
-            teacher, teacher, {}, sets, settings, SCHEMES["u8s8"], calibration, float32, INPUT, tmp_path,
-            seed=0, compute=cpu, max_points_lost=100.0, checkpoints=kept,
-        )  # fmt: skip
+        pair, execution = Pair(teacher, teacher), Execution(cpu, checkpoints=kept)
+        return distil_for_int8(pair, sets.train, settings, SCHEMES["u8s8"], execution, seed=0)
 
     uninterrupted = distilled(None).student.state_dict()
     for number in (4, 7, 8):  # of seven states of the loop, and of what it ends with

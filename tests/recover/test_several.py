@@ -11,8 +11,11 @@ from edgerecover.config import Refresh
 from edgerecover.distributed import ALONE, Ranks
 from edgerecover.errors import BadInputError
 from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.recover.distill import distill, feature_loss
+from edgerecover.recover.distill import distill
+from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
+from edgerecover.recover.losses import feature_loss
+from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.sets import synthesize
 from tests.conftest import INPUT, NUM_CLASSES
@@ -38,8 +41,10 @@ def whole_way(ranks, teacher, synthesis, recovery, folder):
         copy.deepcopy(teacher), INPUT, NUM_CLASSES, synthesis, seed=0, folder=folder, compute=FLOAT32, ranks=ranks
     )
     repaired = copy.deepcopy(student)
-    repair_statistics(repaired, teacher, sets.train, 32, FLOAT32, ranks=ranks)
-    found = recover(student, teacher, masks, sets, recovery, seed=0, compute=FLOAT32, synthesis=synthesis, ranks=ranks)
+    repair_statistics(Pair(repaired, teacher), sets.train, 32, Execution(FLOAT32, ranks=ranks))
+    found = recover(
+        Pair(student, teacher, masks), sets, recovery, Execution(FLOAT32, ranks=ranks), seed=0, synthesis=synthesis
+    )
     rungs = [(rung.name, rung.agreement) for rung in found.rungs]
     return sets.sha256, repaired.state_dict(), found.student.state_dict(), rungs
 
@@ -83,7 +88,7 @@ def test_several_processes_end_with_one_processs_student(size, teacher, synthesi
 def test_more_processes_than_images_in_a_batch_are_refused(teacher, recovery, sets):
     student, masks = pruned(teacher)
     with pytest.raises(BadInputError, match="40 processes cannot share batches of 32"):
-        distill(student, teacher, masks, sets.train, recovery, seed=0, compute=FLOAT32, ranks=Ranks(0, 40))
+        distill(Pair(student, teacher, masks), sets.train, recovery, Execution(FLOAT32, ranks=Ranks(0, 40)), seed=0)
 
 
 def test_shares_are_all_of_it_once():

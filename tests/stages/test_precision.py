@@ -1,16 +1,26 @@
+import copy
+from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
+from torch import nn
 
-from edgerecover.artifacts import Descent, Lineage, Pattern, Precision, Rung
+from edgerecover.artifacts import Descent, Lineage, Pattern, Precision, RefusedVariant, Rung, Variant
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
+from edgerecover.export.precision import SCHEMES, Calibration, make_variants
+from edgerecover.models.onnx.weights import weights_of
 from edgerecover.models.pair.channels import SAME_CHANNELS
 from edgerecover.models.pair.networks import Models
-from edgerecover.recover.ladder import Recovered
-from edgerecover.stages.precision import make_all, precisions_of
+from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.recover.execution import Execution
+from edgerecover.recover.ladder import Recovered, logits_on
+from edgerecover.recover.pair import Pair
+from edgerecover.recover.quantized import distil_for_int8
+from edgerecover.stages.precision import make_all, make_distilled, precisions_of
 from tests.conftest import INPUT, NUM_CLASSES
 
 FP32, FP16, INT8 = Precision
@@ -86,3 +96,66 @@ def test_a_student_that_others_trained_is_not_distilled(make, teacher):
     (refused,) = make((FP32, INT8), points=-100.0, recovered=recovered).refused
     assert not [one for one in refused.tries if "distillation" in one.name]
     assert torch.is_grad_enabled()
+
+
+def with_outlying_channels(teacher, factor):
+    """The same function, but two channels that the last convolution reads are `factor` times as large as the others."""
+    student = copy.deepcopy(teacher)
+    norm, conv = student[4], student[6]
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        norm.weight[:2] *= factor
+        norm.bias[:2] *= factor
+        conv.weight[:, :2] /= factor
+    return student
+
+
+def exported(student, tmp_path):
+    return export(student, INPUT, tmp_path / "float32.onnx", opset=18, batch=None)
+
+
+def test_distillation_reaches_what_quantisation_alone_does_not(teacher, sets, recovery, cpu, tmp_path):
+    student = with_outlying_channels(teacher, 250.0)
+    float32 = exported(student, tmp_path)
+    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    scheme = SCHEMES["u8s8"]
+    (alone,) = make_variants(float32, [Precision.INT8], scheme, calibration, INPUT, tmp_path)
+    # A layer in float32 may save it; what all layers in int8 lose is asked here.
+    assert min(one.points_lost for one in alone.tries if "kept" not in one.name) > 5
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    settings = recovery.model_copy(update={"num_steps": 150, "lr": 0.03})
+    learner = distil_for_int8(Pair(student, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
+    made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path)
+    assert isinstance(made, Variant)
+    assert made.kept_higher == ()
+    assert next(one.points_lost for one in made.tries if one.chosen) <= 1
+    assert "after 150 steps of quantisation-aware distillation" in made.scheme
+    assert Path(made.file.path) == tmp_path / "int8.onnx"
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_zeros_under_the_mask_are_zeros_in_the_int8_file(teacher, sets, recovery, cpu, tmp_path):
+    student = copy.deepcopy(teacher)
+    masks = global_magnitude_masks(student, 0.93)
+    apply_masks(student, masks)
+    float32 = exported(student, tmp_path)
+    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    scheme = SCHEMES["tensorrt"]
+    learner = distil_for_int8(Pair(student, teacher, masks), sets.train, recovery, scheme, Execution(cpu), seed=0)
+    made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=100.0)
+    stored = {
+        weight.name.removesuffix("_quantized"): weight.is_zero for weight in weights_of(onnx.load(made.file.path))
+    }
+    for name, mask in masks.items():
+        assert torch.from_numpy(stored[name])[~mask].all()
+
+
+def test_what_even_distillation_does_not_reach_is_refused_with_all_tries(teacher, sets, recovery, cpu, tmp_path):
+    float32 = exported(teacher, tmp_path)
+    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    scheme, settings = SCHEMES["u8s8"], recovery.model_copy(update={"num_steps": 1})
+    learner = distil_for_int8(Pair(teacher, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
+    made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=-100.0)
+    assert isinstance(made, RefusedVariant)
+    assert made.reason.startswith("after 1 steps") or made.reason.startswith("after 1 step")
+    assert len(made.tries) >= 4

@@ -1,0 +1,37 @@
+"""What every rung of recovery works on: a pruned student and the teacher it learns from."""
+
+# ruff: noqa: TID253 - works on networks; only the recovery stage imports it
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from edgerecover.compute import Compute
+from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pruned student and its teacher, on one device and in eval mode."""
+
+    student: nn.Module
+    """Rungs change its weights in place."""
+    teacher: nn.Module
+    """Never changed. It may be wider than the student or, where `channels` says so, of another architecture."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weight name to kept positions (bool); weights outside are zero and stay exactly zero."""
+    channels: ChannelMap = SAME_CHANNELS
+    """Which of the teacher's channels a narrower student has."""
+
+    def copy_to(self, compute: Compute) -> Pair:
+        """Copy both networks and the masks to the device of `compute`, in eval mode and without gradients."""
+        student, teacher = (
+            compute.place(copy.deepcopy(network)).eval().requires_grad_(False)
+            for network in (self.student, self.teacher)
+        )
+        masks = {name: mask.to(compute.device) for name, mask in self.masks.items()}
+        return replace(self, student=student, teacher=teacher, masks=masks)
