@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
-from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import completed
 from edgerecover.models.build.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
 from edgerecover.models.name.flags import ModelFlags
-from edgerecover.models.name.libraries import default_input
-from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec, resolve, resolve_teacher
+from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.pair.facts import as_narrower, facts_of
+from edgerecover.models.pair.input import require_input, share_input
 from edgerecover.models.pair.masks import masks_of
-from edgerecover.models.pair.teacher import Teacher, open_teacher, other_classes, teacher_checkpoint, wider_module
-from edgerecover.models.read.folders import is_usual_name, weights_in
+from edgerecover.models.pair.teacher import Teacher, find_teacher, open_teacher, wider_module
+from edgerecover.models.read.folders import weights_in
 from edgerecover.models.read.formats import Container, detect
-from edgerecover.models.read.load import Checkpoint, read_checkpoint
+from edgerecover.models.read.load import read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,42 +108,46 @@ def open_models(
     """
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=teacher)
-    taught = resolve_teacher(said, flags, teacher_arch=teacher_arch)
-    spec = completed(_with_teachers_input(said, taught), checkpoint, flags)
-    spec, input = _with_input(spec, taught, checkpoint)
+    teacher_spec = resolve_teacher(said, flags, teacher_arch=teacher_arch)
+    spec = completed(share_input(said, teacher_spec), checkpoint, flags)
+    spec, input = require_input(spec, teacher_spec, checkpoint)
     student = open_checkpoint(checkpoint, spec)
     if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
     num_classes = checked_num_classes(student.network, input, spec)
-    student_facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
-    its_checkpoint = teacher_checkpoint(student.checkpoint, spec, student_facts.sparsity, will_prune)
-    found = open_teacher(its_checkpoint, taught, student, spec, num_classes, flags)
-    teacher_classes = checked_num_classes(found.opened.network, input, found.spec, role="teacher ")
-    if teacher_classes != num_classes:
-        raise other_classes(its_checkpoint.path, teacher_classes, num_classes)
-    channels = _channels(student, found, input)
-    if channels.related and not found.same_architecture:
-        student_facts = as_narrower(student_facts, student.network, found.opened.network)
-    masks = masks_of(student.network, student.checkpoint.masks, found.opened.network)
-    lost = warning_of(uses_of(student.network, masks, input.shape))
-    teacher_facts = facts_of(found.opened.checkpoint, found.spec, found.opened.network, num_classes=num_classes)
-    for network in (student.network, found.opened.network):
+    facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
+    of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
+    opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
+    return _pair(student, spec, facts, opened_teacher, input, num_classes)
+
+
+def _pair(
+    student: Opened, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, num_classes: int
+) -> Models:
+    """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
+    channels = _match_channels(student, teacher, input)
+    if channels.related and not teacher.same_architecture:
+        facts = as_narrower(facts, student.network, teacher.opened.network)
+    masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
+    unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
+    teacher_facts = facts_of(teacher.opened.checkpoint, teacher.spec, teacher.opened.network, num_classes=num_classes)
+    for network in (student.network, teacher.opened.network):
         _read_as_logits(network, input)
     return Models(
         student=student.network,
-        teacher=found.opened.network,
+        teacher=teacher.opened.network,
         masks=masks,
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
-        architecture=required_architecture(checkpoint, spec),
-        student_facts=student_facts,
+        architecture=required_architecture(student.checkpoint, spec),
+        student_facts=facts,
         teacher_facts=teacher_facts,
         warnings=(
             *(doubt.text for doubt in student.checkpoint.doubts),
-            *_warnings(student_facts, teacher_facts, same_architecture=channels.related),
-            *_unused_statistics(found.opened.network),
-            *([lost] if lost else []),
+            *_warnings(facts, teacher_facts, same_architecture=channels.related),
+            *_warn_of_statistics(teacher.opened.network),
+            *([unused_zeros] if unused_zeros else []),
         ),
         channels=channels,
     )
@@ -204,7 +207,7 @@ def open_classifier(
         if is_teacher and taught.architecture and not flags.arch:
             said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
         said = _filled(said, other)
-    spec, input = _with_input(completed(said, checkpoint, flags), said, checkpoint)
+    spec, input = require_input(completed(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = checked_num_classes(opened.network, input, spec)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
@@ -241,61 +244,7 @@ def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
     return spec if spec.card else replace(spec, card=other.card)
 
 
-# --- what teacher and student share ---------------------------------------------------------------------
-
-
-def _with_teachers_input(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
-    """Both see the same images, so what is said of the teacher's input holds for the student's."""
-    if said.input_source == INPUT_FLAGS:
-        return said
-    if taught.input is None:
-        return _with_teachers_card(said, taught)
-    if said.input is not None and said.input != taught.input:
-        raise _different_inputs((said.input_source, said.input), (taught.input_source, taught.input))
-    return replace(said, input=taught.input, input_source=taught.input_source)
-
-
-def _with_teachers_card(said: ModelSpec, taught: ModelSpec) -> ModelSpec:
-    """`said` with what the card in the teacher's folder says, where nothing else does."""
-    card = taught.card
-    if card is None or taught.teacher_path is None or not is_usual_name(taught.teacher_path):
-        return said
-    its = card.input.completed(None) if card.input else None
-    own = said.card.input.completed(None) if said.card and said.card.input else None
-    if said.input is None and own and its and own != its:
-        assert said.card is not None
-        raise _different_inputs(
-            (f"{said.card.input_source} beside the student", own), (f"{card.input_source} beside the teacher", its)
-        )
-    source = f"{card.input_source} of the teacher"
-    if said.input is None and own is None and its:
-        said = replace(said, input=its, input_source=source)
-    theirs = replace(card, source=f"{card.source} of the teacher", input_source=source)
-    return said if said.card or said.architecture else replace(said, card=theirs)
-
-
-def _different_inputs(student: tuple[str, InputSpec], teacher: tuple[str, InputSpec]) -> BadInputError:
-    return BadInputError(
-        f"teacher and student take different inputs: {student[0]} says {student[1]}, {teacher[0]} {teacher[1]}",
-        hint="both are shown the same images: correct one of the two, or give --input-shape, --mean and --std",
-    )
-
-
-def _with_input(spec: ModelSpec, taught: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:
-    required_architecture(checkpoint, spec)
-    if spec.input is None and taught.architecture and (usual := default_input(taught.architecture)):
-        spec = replace(spec, input=usual, input_source=f"{taught.architecture}, the teacher")
-    if spec.input is None:
-        example = checkpoint.example_shape
-        given = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
-        raise BadInputError(
-            f"{checkpoint.path}: what the network's input looks like is not known",
-            hint=f"give --input-shape{given}, or an [input] table with shape, mean and std in model.toml beside it",
-        )
-    return spec, spec.input
-
-
-def _channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
+def _match_channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
         return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS
@@ -317,7 +266,7 @@ def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bo
     return tuple(warnings)
 
 
-def _unused_statistics(teacher: nn.Module) -> Iterator[str]:
+def _warn_of_statistics(teacher: nn.Module) -> Iterator[str]:
     from edgerecover.models.network.norms import unused_statistics_of
 
     if names := unused_statistics_of(teacher):

@@ -11,7 +11,7 @@ from edgerecover.artifacts import Pattern, Sparsity
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_into, mismatch
 from edgerecover.models.build.completion import with_card, with_module
-from edgerecover.models.build.opening import Opened, fitted_keys, open_checkpoint
+from edgerecover.models.build.opening import Opened, checked_num_classes, fitted_keys, open_checkpoint
 from edgerecover.models.build.whole_modules import WholeModule, load_module
 from edgerecover.models.build.widths import is_narrower
 from edgerecover.models.name.flags import ModelFlags
@@ -42,7 +42,7 @@ class Teacher:
     """The student's checkpoint fits the same network, however it is spelled, perhaps with fewer channels."""
 
 
-def teacher_checkpoint(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
+def find_teacher(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
     """The checkpoint given, the dense weights inside the student's, or the student's own when it is yet to be pruned.
 
     Raises:
@@ -97,11 +97,23 @@ def open_teacher(
         flags: what the command line says; with `trust_pickle`, a teacher that is a whole module is unpickled.
 
     Raises:
-        BadInputError: it fits no architecture that was named or recognised; the message says how it differs.
+        BadInputError: it fits no architecture that was named or recognised, or tells other classes apart than the
+            student; the message says how it differs.
     """
+    teacher = _open(checkpoint, said, student, spec, num_classes, flags)
+    assert spec.input is not None
+    teacher_classes = checked_num_classes(teacher.opened.network, spec.input, teacher.spec, role="teacher ")
+    if teacher_classes != num_classes:
+        raise _other_classes(checkpoint.path, teacher_classes, num_classes)
+    return teacher
+
+
+def _open(
+    checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec, num_classes: int, flags: ModelFlags
+) -> Teacher:
     is_its_own_file = not _same_file(checkpoint.path, student.checkpoint.path)
     if is_its_own_file and said.architecture is not None:
-        return _opened_as(checkpoint, said, student, spec)
+        return _open_as(checkpoint, said, student, spec)
     if said.architecture is not None and said.architecture_source == "--teacher-arch":
         raise BadInputError(
             f"--teacher-arch {said.architecture}: no teacher is given that it could be the architecture of",
@@ -117,17 +129,17 @@ def open_teacher(
     _refuse_other_classes(fitted, network, num_classes)
     other = resolve_neighbour(spec, said, flags)
     other = other or _as_card_says(checkpoint, said)
-    other = other or (_as_module(checkpoint, said) if flags.trust_pickle else None) or _recognised(checkpoint, said)
+    other = other or (_as_module(checkpoint, said) if flags.trust_pickle else None) or _recognise(checkpoint, said)
     if other is None or other.architecture == spec.architecture:
         raise BadInputError(
             f"teacher {checkpoint.path}: is of another architecture, the student is {spec.architecture}\n"
             f"{mismatch(network, fitted.tensors)}",
             hint=_HINT,
         )
-    return _opened_as(checkpoint, other, student, spec)
+    return _open_as(checkpoint, other, student, spec)
 
 
-def _opened_as(checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec) -> Teacher:
+def _open_as(checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec) -> Teacher:
     own = replace(said, input=spec.input, input_source=spec.input_source)
     opened = open_checkpoint(checkpoint, own, role="teacher ")
     same = opened.dense is None and _same_structure(opened.network, student.dense or student.network)
@@ -159,7 +171,7 @@ def _as_module(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
     return found if found.module else None
 
 
-def _recognised(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
+def _recognise(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
     architecture = recognise(checkpoint.tensors)
     return replace(said, architecture=architecture, architecture_source=_RECOGNISED) if architecture else None
 
@@ -177,10 +189,10 @@ def _same_file(path: Path, other: Path) -> bool:
 def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, num_classes: int) -> None:
     teacher_classes = _other_num_classes(teacher.tensors, student.state_dict(), num_classes)
     if teacher_classes is not None:
-        raise other_classes(teacher.path, teacher_classes, num_classes)
+        raise _other_classes(teacher.path, teacher_classes, num_classes)
 
 
-def other_classes(teacher: Path, teacher_classes: int, num_classes: int) -> BadInputError:
+def _other_classes(teacher: Path, teacher_classes: int, num_classes: int) -> BadInputError:
     """The error that a teacher's K is not the student's."""
     return BadInputError(
         f"teacher {teacher}: tells {teacher_classes} classes apart, the student {num_classes}",
