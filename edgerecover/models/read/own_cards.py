@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgerecover.models.read.cards import Card, PartialInput, labels_of, numbers_of, shape_of, side_of, sides_of
-from edgerecover.models.read.records import Made
-from edgerecover.models.read.wrappings import entries_of
+from edgerecover.models.read.records import Made, entries_of
 
 _MAX_CONFIG_CHARACTERS = 1 << 20
 _MAX_RECORDS = 20_000

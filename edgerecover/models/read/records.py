@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,3 +63,10 @@ class Outside:
     """A reference to something stored outside the pickle (its persistent id)."""
 
     id: Any
+
+
+def entries_of(content: Any) -> Mapping[Any, Any] | None:
+    """What a dictionary, or an object of a subclass of dict, holds; None for anything else."""
+    if isinstance(content, Made):
+        return content.entries
+    return content if isinstance(content, Mapping) else None

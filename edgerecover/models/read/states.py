@@ -14,11 +14,12 @@ from edgerecover.models.read.file_masks import Doubt, Sibling, find_masks
 from edgerecover.models.read.formats import COPY_HINT, SAVE_HINT
 from edgerecover.models.read.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
 from edgerecover.models.read.mask_shapes import is_binary
+from edgerecover.models.read.masks_beside import Beside
 from edgerecover.models.read.parts import size_of
 from edgerecover.models.read.records import UnusableTensorError, printable
 from edgerecover.models.read.sound import check_values, plain
 from edgerecover.models.read.tensors import DTYPES, META_HINT, SUBCLASS_HINT, TensorReader, compact_kind
-from edgerecover.models.read.wrappings import COUNTER, FLOAT_HINT, ZERO_HINT, Beside, Weights, plain_names
+from edgerecover.models.read.wrappings import COUNTER, FLOAT_HINT, ZERO_HINT, Weights, plain_names
 from edgerecover.models.read.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 
 if TYPE_CHECKING:

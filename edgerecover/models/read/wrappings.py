@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgerecover.models.read.masks_beside import MAX_NESTING, Beside, find_masks, is_called_masks
 from edgerecover.models.read.modules import (
     MAX_NAME,
-    MAX_PARTS,
     adapter_scales,
     classes_of,
     is_module,
     mask_attributes,
     state_of,
 )
-from edgerecover.models.read.records import Made, printable
+from edgerecover.models.read.records import Made, entries_of, printable
 from edgerecover.models.read.tensors import is_tensor
 from edgerecover.models.read.torch_files import NoWeightsError
 
@@ -41,9 +41,6 @@ they wrap."""
 _PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "metrics", "train_", "val_", "test_")
 """What Lightning modules hold beside the network; its tensors' keys begin so."""
 
-_MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
-"""In the names of what stands beside weights and holds their masks: NNI's, torch.ao's sparsifiers, people's own."""
-
 _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
 
 _TORCH_PRUNING = "full_state_dict"
@@ -55,8 +52,6 @@ _LEARNER = "fastai.learner.Learner"
 _LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"
 """What AveragedModel adds to a state_dict."""
-
-_MAX_NESTING = 4
 
 
 @dataclass(frozen=True)
@@ -73,19 +68,6 @@ class Weights:
     """For people, where the wrapping says more than the file: "Lightning checkpoint"."""
     scales: dict[tuple[str, str], float] = field(default_factory=dict)
     """Of low-rank adapters; see `modules.adapter_scales`."""
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What stands beside the weights under a name such as `masks`."""
-
-    name: str
-    tensors: dict[str, Any]
-    """Records, by the path of keys that leads to each."""
-    num_others: int = 0
-    """Arrays and the like among them, which are not read."""
-    is_certain: bool = True
-    """What does not fit is still masks; else it may be anything, and goes unmentioned."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,7 @@ def find_weights(root: Any) -> Found:
     content, average = root, None
     under: tuple[str, ...] = ()
     kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
-    while len(under) < _MAX_NESTING:
+    while len(under) < MAX_NESTING:
         average = average or _average_in(content, under, known)
         inner = _inner_key(content, EMA_KEYS if average else (), known)
         if inner is None:
@@ -133,7 +115,7 @@ def find_weights(root: Any) -> Found:
     if average is not None and _is_of_mmengine(root):
         own = {key: value for key, value in average.state.items() if key != "steps"}
         plain, average = replace(average, state=own), plain
-    masks = _masks_beside(root, under)
+    masks = find_masks(root, under)
     if attributes := mask_attributes(content):
         masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
     return Found(plain, average, _named_architecture(root), masks)
@@ -150,7 +132,7 @@ def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) ->
     if key is None:
         return None
     content, under = entries[key], (*under, key)
-    while len(under) < 2 * _MAX_NESTING and (inner := _inner_key(content, (), known)) is not None:
+    while len(under) < 2 * MAX_NESTING and (inner := _inner_key(content, (), known)) is not None:
         content, under = (entries_of(content) or {})[inner], (*under, inner)
     return _weights_of(content, under, "")
 
@@ -213,82 +195,6 @@ def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     return unwrapped if len(set(unwrapped.values())) == len(names) else names, tuple(taken)
 
 
-def _masks_beside(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
-    """What is called masks on the way from the root to the weights."""
-    found: list[Beside] = []
-    seen: set[int] = set()
-    content = root
-    for level in range(len(under) + 1):
-        entries = entries_of(content) or {}
-        way = under[level] if level < len(under) else None
-        for key, value in entries.items():
-            if isinstance(key, str) and key != way and _MASKS.search(key) and (way is not None or not is_tensor(value)):
-                found += _beside(key, value)
-            elif key != way:
-                found += _masks_inside(value, (str(key),), seen)
-        content = entries.get(way)
-    return tuple(found)
-
-
-def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[Beside]:
-    """Dictionaries and lists that are called masks within something that is called otherwise: `pruning`, `meta`.
-
-    Args:
-        content: anything of the tree.
-        under: keys that lead to it.
-        seen: ids of what was looked into already, which a tree may refer to many times.
-    """
-    if len(under) > _MAX_NESTING or id(content) in seen:
-        return []
-    seen.add(id(content))
-    found = []
-    for key, value in (entries_of(content) or {}).items():
-        way = (*under, str(key))
-        if is_tensor(value):
-            continue  # of another network's weights, a table that it has by that name
-        is_called_so = isinstance(key, str) and _MASKS.search(key)
-        found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
-    return found
-
-
-def _beside(name: str, content: Any) -> list[Beside]:
-    tensors, num_others = _leaves(content)
-    return [Beside(name, tensors, num_others)] if tensors or num_others else []
-
-
-def _leaves(root: Any) -> tuple[dict[str, Any], int]:
-    """Tensors in nested dictionaries and lists, by their dotted paths, and how many arrays there are beside."""
-    tensors: dict[str, Any] = {}
-    num_others, seen = 0, {id(root)}
-    waiting = [("", root)]
-    while waiting and len(tensors) + num_others < MAX_PARTS:
-        path, value = waiting.pop()
-        if is_tensor(value):
-            if len(path) <= MAX_NAME:
-                tensors[path.removesuffix(".")] = value
-            continue
-        entries = entries_of(value)
-        children = (
-            entries.items() if entries is not None else enumerate(value) if isinstance(value, list | tuple) else ()
-        )
-        num_others += isinstance(value, Made) and "numpy" in value.maker
-        for key, child in reversed(list(children)):
-            if is_tensor(child) or (isinstance(child, Made | dict | list | tuple) and id(child) not in seen):
-                seen.add(id(child))
-                waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
-    return tensors, num_others
-
-
-# --- looking into a tree --------------------------------------------------------------------------------
-
-
-def entries_of(content: Any) -> Mapping[Any, Any] | None:
-    """What a dictionary, or an object of a subclass of dict, holds; None for anything else."""
-    if isinstance(content, Made):
-        return content.entries
-    return content if isinstance(content, Mapping) else None
-
-
 def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> str | None:
     """Key of the state_dict inside `content`; None when `content` is one itself."""
     entries = entries_of(content)
@@ -297,7 +203,7 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
     holding = [
         key
         for key, value in entries.items()
-        if isinstance(key, str) and key not in ignored and not _MASKS.search(key) and _holds_tensors(value, known)
+        if isinstance(key, str) and key not in ignored and not is_called_masks(key) and _holds_tensors(value, known)
     ]
     for key in STATE_KEYS:
         if key in holding:
@@ -324,7 +230,7 @@ def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
             or _torch_pruning_module(value) is not None
             or any(isinstance(key, str) and is_tensor(inner) for key, inner in entries.items())
             or (
-                depth < _MAX_NESTING
+                depth < MAX_NESTING
                 and any(_holds_tensors(entries[key], known, depth + 1) for key in STATE_KEYS if key in entries)
             )
         )

@@ -1,0 +1,111 @@
+"""Masks that stand beside the weights in a file: dictionaries and lists whose name says so, at any depth."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edgerecover.models.read.modules import MAX_NAME, MAX_PARTS
+from edgerecover.models.read.records import Made, entries_of
+from edgerecover.models.read.tensors import is_tensor
+
+MAX_NESTING = 4
+"""How many dictionaries within one another are looked into."""
+
+_MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
+"""In the names of what stands beside weights and holds their masks: NNI's, torch.ao's sparsifiers, people's own."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the weights under a name such as `masks`."""
+
+    name: str
+    tensors: dict[str, Any]
+    """Records, by the path of keys that leads to each."""
+    num_others: int = 0
+    """Arrays and the like among them, which are not read."""
+    is_certain: bool = True
+    """What does not fit is still masks; else it may be anything, and goes unmentioned."""
+
+
+def is_called_masks(name: str) -> bool:
+    """Whether a name speaks of masks: `masks`, `weight_mask`, `pruner`, `sparsifier_config`."""
+    return _MASKS.search(name) is not None
+
+
+def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
+    """What is called masks beside the weights, on the way from the root of the file to them.
+
+    Args:
+        root: what the file holds.
+        under: the keys that lead to the weights.
+    """
+    found: list[Beside] = []
+    seen: set[int] = set()
+    content = root
+    for level in range(len(under) + 1):
+        entries = entries_of(content) or {}
+        way = under[level] if level < len(under) else None
+        for key, value in entries.items():
+            if (
+                isinstance(key, str)
+                and key != way
+                and is_called_masks(key)
+                and (way is not None or not is_tensor(value))
+            ):
+                found += _beside(key, value)
+            elif key != way:
+                found += _masks_inside(value, (str(key),), seen)
+        content = entries.get(way)
+    return tuple(found)
+
+
+def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[Beside]:
+    """Dictionaries and lists that are called masks within something that is called otherwise: `pruning`, `meta`.
+
+    Args:
+        content: anything of the tree.
+        under: keys that lead to it.
+        seen: ids of what was looked into already, which a tree may refer to many times.
+    """
+    if len(under) > MAX_NESTING or id(content) in seen:
+        return []
+    seen.add(id(content))
+    found = []
+    for key, value in (entries_of(content) or {}).items():
+        way = (*under, str(key))
+        if is_tensor(value):
+            continue  # of another network's weights, a table that it has by that name
+        is_called_so = isinstance(key, str) and is_called_masks(key)
+        found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
+    return found
+
+
+def _beside(name: str, content: Any) -> list[Beside]:
+    tensors, num_others = _leaves(content)
+    return [Beside(name, tensors, num_others)] if tensors or num_others else []
+
+
+def _leaves(root: Any) -> tuple[dict[str, Any], int]:
+    """Tensors in nested dictionaries and lists, by their dotted paths, and how many arrays there are beside."""
+    tensors: dict[str, Any] = {}
+    num_others, seen = 0, {id(root)}
+    waiting = [("", root)]
+    while waiting and len(tensors) + num_others < MAX_PARTS:
+        path, value = waiting.pop()
+        if is_tensor(value):
+            if len(path) <= MAX_NAME:
+                tensors[path.removesuffix(".")] = value
+            continue
+        entries = entries_of(value)
+        children = (
+            entries.items() if entries is not None else enumerate(value) if isinstance(value, list | tuple) else ()
+        )
+        num_others += isinstance(value, Made) and "numpy" in value.maker
+        for key, child in reversed(list(children)):
+            if is_tensor(child) or (isinstance(child, Made | dict | list | tuple) and id(child) not in seen):
+                seen.add(id(child))
+                waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
+    return tensors, num_others
