@@ -181,7 +181,7 @@ def test_the_recipe_for_github_runs(shell, bundle, branch):
         ran.append(step.get("name", "gate"))
         assert done.returncode == 0, done.stderr
     kept = ["Keep it as the next baseline"] if branch == "main" else []
-    assert ran == ["gate", "What came out", *kept]
+    assert ran == ["gate", "Show the verdict", *kept]
     assert (shell.job / "last.bundle" / "manifest.json").read_bytes() == (new / "manifest.json").read_bytes()
 
 
