@@ -1,4 +1,4 @@
-"""The race of a network's variants, and the networks that ran beside it for comparison."""
+"""The race: how each entrant came out, the variants of a network, and the networks raced for comparison."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import PrecisionLoss, Proportion
 from edgerecover.artifacts.latency import Latency, Ratio
+from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 
 
 class Outcome(str, Enum):
@@ -24,6 +25,29 @@ class Outcome(str, Enum):
     """The target's runtime does not take it."""
     NOT_RUN = "not run"
     """It could not be made, or could not run on this runtime here."""
+
+
+@dataclass(frozen=True)
+class Raced:
+    """How an entrant came out: its latency, or why there is none."""
+
+    name: str
+    latency: Latency | None
+    error: str = ""
+    hint: str = ""
+    exit_code: int = 0
+    """Of the error."""
+
+    def latency_or_error(self) -> Latency:
+        """The latency.
+
+        Raises:
+            EdgeRecoverError: there is none, for the reason and with the exit code that are here.
+        """
+        if self.latency is not None:
+            return self.latency
+        family: dict[int, type[EdgeRecoverError]] = {kind.exit_code: kind for kind in (BadInputError, MissingError)}
+        raise family.get(self.exit_code, StageError)(self.error, hint=self.hint)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgerecover.cli.options import (
 from edgerecover.errors import EXIT_INTERNAL, BadInputError
 
 if TYPE_CHECKING:
-    from edgerecover.commands.bench import Bench
+    from edgerecover.artifacts.bench import Bench
     from edgerecover.remote.ssh import Access
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover import __version__
-from edgerecover.artifacts import Ratio, sha256_of
+from edgerecover.artifacts import sha256_of
+from edgerecover.artifacts.bench import Bench, Lane
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.bundle.archive import SUFFIX
@@ -17,7 +18,7 @@ from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.machine.host import is_target, this_host
-from edgerecover.runtime.measure.race import Entrant, Raced, race
+from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.opening import RUNTIMES
 from edgerecover.runtime.session.providers import CPU
@@ -49,42 +50,6 @@ class BenchRequest:
     shape: tuple[int, int, int] | None = None
     """C, H, W, where a file leaves it open."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One file, as one runtime ran it with one number of threads and one batch size."""
-
-    name: str
-    """What tells it from the others."""
-    file: str
-    sha256: str
-    runtime: str
-    threads: int | None
-    batch: int | None
-    """Both as asked for."""
-    raced: Raced
-    compared_with: str = ""
-    """Name of the lane of the same batch size that it is compared with; empty for that lane itself."""
-    slower: Ratio | None = None
-    """Than that one; None where either has no latency."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """All that was measured at once."""
-
-    edgerecover_version: str
-    created_utc: str
-    target: str | None
-    max_p99_ms: float | None
-    """The target's limit."""
-    lanes: tuple[Lane, ...]
-
-    @property
-    def failures(self) -> tuple[Raced, ...]:
-        """The entrants without a latency."""
-        return tuple(lane.raced for lane in self.lanes if lane.raced.latency is None)
 
 
 @dataclass(frozen=True)

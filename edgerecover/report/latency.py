@@ -27,7 +27,7 @@ from edgerecover.report.words import count, size
 from edgerecover.runtime.measure.doubts import doubts
 
 if TYPE_CHECKING:
-    from edgerecover.commands.bench import Bench, Lane
+    from edgerecover.artifacts.bench import Bench, Lane
 
 _STEPS = "▁▂▃▄▅▆▇█"
 _STEPS_ASCII = "_.:-=+*#"

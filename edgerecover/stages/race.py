@@ -26,12 +26,13 @@ from edgerecover.artifacts import (
     Twin,
     Variant,
 )
+from edgerecover.artifacts.race import Raced
 from edgerecover.config import Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.machine.host import is_target, this_host
-from edgerecover.runtime.measure.race import Entrant, Raced, race
+from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.session.onnxruntime import CPU
 from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.session.opening import open_model

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgerecover.artifacts import Conditions, Energy, Fingerprint, Host, Latency, Ratio
-from edgerecover.commands.bench import Bench, Lane
+from edgerecover.artifacts.bench import Bench, Lane
+from edgerecover.artifacts.race import Raced
 from edgerecover.report.latency import (
     conditions_words,
     histogram,
@@ -18,7 +19,6 @@ from edgerecover.report.latency import (
     sparkline,
     steps_for,
 )
-from edgerecover.runtime.measure.race import Raced
 
 
 def latency(scale=1.0, **changes):

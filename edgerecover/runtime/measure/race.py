@@ -16,7 +16,8 @@ from typing import Any
 
 from edgerecover.artifacts import Conditions, Energy, Fingerprint, Host, Latency, TargetMachine
 from edgerecover.artifacts.machine import ANY_MACHINE
-from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.artifacts.race import Raced
+from edgerecover.errors import BadInputError, EdgeRecoverError
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.machine.fingerprint import fingerprint
 from edgerecover.runtime.machine.fresh import Conversation
@@ -49,29 +50,6 @@ class Entrant:
     """Images per query, where the file leaves that open; None: one."""
     worker: str = "edgerecover.runtime.measure.worker"
     """Module that opens the file and answers; a benchmark has its own for what is no runtime of a device."""
-
-
-@dataclass(frozen=True)
-class Raced:
-    """How an entrant came out: its latency, or why there is none."""
-
-    name: str
-    latency: Latency | None
-    error: str = ""
-    hint: str = ""
-    exit_code: int = 0
-    """Of the error."""
-
-    def latency_or_error(self) -> Latency:
-        """The latency.
-
-        Raises:
-            EdgeRecoverError: there is none, for the reason and with the exit code that are here.
-        """
-        if self.latency is not None:
-            return self.latency
-        family: dict[int, type[EdgeRecoverError]] = {kind.exit_code: kind for kind in (BadInputError, MissingError)}
-        raise family.get(self.exit_code, StageError)(self.error, hint=self.hint)
 
 
 def race(

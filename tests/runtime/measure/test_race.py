@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgerecover.artifacts import Latency, TargetMachine, from_json, to_json
+from edgerecover.artifacts.race import Raced
 from edgerecover.errors import BadInputError, MissingError, StageError
 from edgerecover.runtime.measure import race as race_module
-from edgerecover.runtime.measure.race import Entrant, Raced, race, turns
+from edgerecover.runtime.measure.race import Entrant, race, turns
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.providers import CPU
 
