@@ -96,8 +96,8 @@ class DeviceResult:
     python: str
     tried: tuple[Tried, ...]
     fastest: int | None
-    """Index in `tried` of what to deploy: the lowest median among those that passed the golden check, but the shipped
-    model unless another is surely faster; None where nothing was timed."""
+    """Index in `tried` of the file to deploy: of the highest precision among those with correct outputs that are not
+    significantly slower than the fastest; None where nothing was timed."""
     gates: tuple[Gate, ...]
     """Those of the report, settled by `fastest` as far as this machine can, and the golden check."""
     stages: tuple[StageTime, ...]

@@ -24,6 +24,7 @@ from edgerecover.runtime.machine.host import differences, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.providers import CPU
+from edgerecover.validate.fastest import fastest
 from edgerecover.validate.gates import golden_gate, settle
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _run(contents: Contents, options: Options, progress: Progress, times: list[S
             entries = _raced(entries, contents, options, progress)
         _require_one(entries)
     tried = tuple(entry.tried for entry in entries)
-    fastest = _fastest(tried)
+    winner = winner_of(tried)
     return DeviceResult(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -116,10 +117,10 @@ def _run(contents: Contents, options: Options, progress: Progress, times: list[S
         host_is_target=not differs,
         python=platform.python_version(),
         tried=tried,
-        fastest=fastest,
-        gates=_gates(contents, tried, fastest),
+        fastest=winner,
+        gates=_gates(contents, tried, winner),
         stages=tuple(times),
-        warnings=tuple(_warnings(contents, tried, fastest, differs)),
+        warnings=tuple(_warnings(contents, tried, winner, differs)),
         signature=signature_words(contents.signed, contents.signer),
     )
 
@@ -227,28 +228,25 @@ def _raced(entries: Sequence[_Entry], contents: Contents, options: Options, prog
     return done
 
 
-def _fastest(tried: Sequence[Tried]) -> int | None:
-    """The lowest median; but the shipped model unless another is surely faster."""
-    latencies = {index: one.latency for index, one in enumerate(tried) if one.latency is not None}
-    if not latencies:
-        return None
-    best = min(latencies, key=lambda index: latencies[index].percentile_ms(50))
-    shipped = next((index for index in latencies if tried[index].path == MODEL), best)
-    return best if best == shipped or latencies[shipped].slower_than(latencies[best]).low > 1 else shipped
+def winner_of(tried: Sequence[Tried]) -> int | None:
+    """Index of the one to deploy, by the rule that the desk ships by; None where nothing was timed."""
+    ran = [(index, one.precision, one.latency) for index, one in enumerate(tried) if one.latency is not None]
+    place = fastest([(precision, latency) for _, precision, latency in ran])
+    return None if place is None else ran[place][0]
 
 
-def _gates(contents: Contents, tried: Sequence[Tried], fastest: int | None) -> tuple[Gate, ...]:
-    """Settled by the fastest; where nothing answers as it should, only that is said anew."""
-    if fastest is not None:
-        best = tried[fastest]
-        assert best.latency is not None, "the fastest was timed"
+def _gates(contents: Contents, tried: Sequence[Tried], winner: int | None) -> tuple[Gate, ...]:
+    """Judged by the winner; where nothing answers as it should, only that is judged."""
+    if winner is not None:
+        best = tried[winner]
+        assert best.latency is not None, "the winner was timed"
         assert best.golden is not None, "and checked before"
         return settle(contents.gates, contents.limits, best.latency, best.golden)
     wrong = [one.golden for one in tried if one.golden is not None and not one.golden.passed]
     return (*contents.gates, *(golden_gate(golden) for golden in wrong[:1]))
 
 
-def _warnings(contents: Contents, tried: Sequence[Tried], fastest: int | None, differs: Sequence[str]) -> Iterator[str]:
+def _warnings(contents: Contents, tried: Sequence[Tried], winner: int | None, differs: Sequence[str]) -> Iterator[str]:
     if differs:
         yield f"this machine is not {contents.task.target}: {'; '.join(differs)}"
     for one in tried:
@@ -256,6 +254,6 @@ def _warnings(contents: Contents, tried: Sequence[Tried], fastest: int | None, d
             yield f"{one.path} in {one.runtime} does not answer as the bundle says, and was not timed"
         elif one.error:
             yield f"{one.path} in {one.runtime}: {one.error}{f' ({one.hint})' if one.hint else ''}"
-    if fastest is not None and (tried[fastest].path, tried[fastest].runtime) != (MODEL, tried[0].runtime):
+    if winner is not None and (tried[winner].path, tried[winner].runtime) != (MODEL, tried[0].runtime):
         advice = "" if differs else ": deploy that"
-        yield f"{tried[fastest].path} in {tried[fastest].runtime} is the fastest here{advice}"
+        yield f"{tried[winner].path} in {tried[winner].runtime} wins the race here{advice}"

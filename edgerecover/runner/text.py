@@ -31,7 +31,7 @@ def _lines(result: DeviceResult) -> Iterator[str]:
     yield from _row("took", ", ".join(f"{stage.stage} {stage.seconds:.1f} s" for stage in result.stages))
     yield from _section("Files")
     for index, one in enumerate(result.tried):
-        yield from _tried(one, is_fastest=index == result.fastest)
+        yield from _tried(one, wins=index == result.fastest)
     yield from _section("Gates")
     yield from _gates(result.gates)
     if result.warnings:
@@ -42,8 +42,8 @@ def _lines(result: DeviceResult) -> Iterator[str]:
     yield from _row(result.verdict.word, _summary(result))
 
 
-def _tried(one: Tried, *, is_fastest: bool) -> Iterator[str]:
-    yield f"  {one.path}, {one.precision.value}, {one.runtime}{' <- fastest' if is_fastest else ''}"
+def _tried(one: Tried, *, wins: bool) -> Iterator[str]:
+    yield f"  {one.path}, {one.precision.value}, {one.runtime}{' <- winner' if wins else ''}"
     if one.engine is not None:
         engine, key = one.engine, one.engine.key
         types = ", ".join(f"{count} {kind}" for kind, count in engine.layers_by_type.items())
@@ -84,7 +84,7 @@ def _summary(result: DeviceResult) -> str:
     if result.fastest is None:
         return f"nothing in the bundle answers as it should here{left}"
     best = result.tried[result.fastest]
-    assert best.latency is not None, "the fastest was timed"
+    assert best.latency is not None, "the winner was timed"
     return f"{best.path} in {best.runtime}, p50 {best.latency.percentile_ms(50):.3f} ms{left}"
 
 

@@ -39,6 +39,7 @@ from edgerecover.runtime.session.opening import open_model
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
 from edgerecover.stages.validate import Images, Scorer, Scores, int8_sums_for, scores_of, timing_of
+from edgerecover.validate.fastest import fastest
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.gates import precision_status
 from edgerecover.validate.parity import precision_loss
@@ -258,9 +259,9 @@ def placed(
     ran = sorted((runner for runner in runners if runner.latency), key=_median_ms)
     verdicts = {id(runner): _verdict(runner, profile, target) for runner in ran}
     passing = [r for r in ran if r.precision not in unfit and verdicts[id(r)] is GateStatus.PASS]
-    shipped = _fastest([runner for runner in runners if runner in passing]) or next(
-        runner for runner in ran if runner.precision is Precision.FP32
-    )
+    in_order = [runner for runner in runners if runner in passing]
+    winner = fastest([(runner.precision, runner.latency) for runner in in_order if runner.latency])
+    shipped = in_order[winner] if winner is not None else next(r for r in ran if r.precision is Precision.FP32)
     for runner in ran:
         if runner is shipped:
             yield replace(runner, outcome=Outcome.SHIPPED)
@@ -290,24 +291,6 @@ def _with_what_can_tell(runner: Runner, profile: Profile) -> str:
         f"images, which may be chance; {profile.gates.max_precision_loss_points:g} are allowed. More images can tell: "
         f"raise synthesis.num_held_back in a profile of your own"
     )
-
-
-def _fastest(passing: Sequence[Runner]) -> Runner | None:
-    """The first that no other is surely faster than: highest precision first, then the target's first runtime.
-
-    So a second run, whose medians come out a little differently, ships the same file.
-    """
-    if not passing:
-        return None
-    best = min(passing, key=_median_ms)
-    in_order = sorted(passing, key=lambda runner: tuple(Precision).index(runner.precision))
-    return next(runner for runner in in_order if runner is best or not _surely_slower(runner, best))
-
-
-def _surely_slower(runner: Runner, best: Runner) -> bool:
-    assert runner.latency is not None, "only those that ran are compared"
-    assert best.latency is not None, "only those that ran are compared"
-    return runner.latency.slower_than(best.latency).low > 1
 
 
 def _median_ms(runner: Runner) -> float:

@@ -116,8 +116,9 @@ def test_the_fastest_that_answers_rightly_is_named_and_a_wrong_one_is_not_timed(
     result, _ = run(make_bundle(variants={"fp32": right, "fp16": wrong}))
     assert [one.path for one in result.tried] == ["model.onnx", "variants/fp32.onnx", "variants/fp16.onnx"]
     assert all(one.golden.passed for one in result.tried), "fp16 is judged by its decisions"
-    best, shipped = result.tried[result.fastest].latency, result.tried[0].latency
-    assert best is shipped or shipped.slower_than(best).low > 1, "another one is named only where it is surely faster"
+    shipped, *others = (one.latency for one in result.tried)
+    surely_faster = [other for other in others if shipped.slower_than(other).low > 1]
+    assert result.fastest == 0 or surely_faster, "another one is named only where one is surely faster"
 
     same_precision = write_onnx(tmp_path / "other.onnx", softmax=True)
     result, _ = run(make_bundle("b.bundle", variants={"fp32": same_precision}))
