@@ -39,9 +39,9 @@ def prune(
     require_checkpoint(model)
     require_suffix("--out", out, (".safetensors", ".pt", ".pth"))
     require_free("--out", out, force=force)
-    from edgerecover.prune import asked_pruning
+    from edgerecover.prune import pruning_from_flags
 
-    pruning = asked_pruning(pattern, sparsity)
+    pruning = pruning_from_flags(pattern, sparsity)
     assert pruning is not None, "a pattern was given"
     from edgerecover.commands.run import prune_file
 

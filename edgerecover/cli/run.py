@@ -118,9 +118,9 @@ def run_command(
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle)
     require_checkpoint(model)
-    from edgerecover.prune import asked_pruning
+    from edgerecover.prune import pruning_from_flags
 
-    pruning = asked_pruning(pattern, sparsity)
+    pruning = pruning_from_flags(pattern, sparsity)
     bundle = out or beside_bundle(model.parent) / f"{model.stem}.{loaded_target.name}.bundle"
     require_same_release(bundle, model, loaded_target.name, force=force)
     if work is not None:

@@ -44,7 +44,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import check_size, export, frozen_values
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
-from edgerecover.models.name.spec import stated
+from edgerecover.models.name.spec import read_stated
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.outputs import Outputs, declared_outputs
@@ -300,7 +300,7 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
             request.target,
             request.profile,
             shipped.precision,
-            Provenance(lineage, stated(request.model_path), models.input, models.num_classes),
+            Provenance(lineage, read_stated(request.model_path), models.input, models.num_classes),
         )
     return report
 

@@ -35,7 +35,7 @@ from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
-from edgerecover.models.name.spec import resolve, stated
+from edgerecover.models.name.spec import read_stated, resolve
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.onnx.file import OnnxFile, is_onnx, own_operators, read_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
@@ -220,7 +220,7 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
                 _precision(file),
                 Provenance(
                     _lineage(report, evidence, student, pruned),
-                    stated(request.model_path),
+                    read_stated(request.model_path),
                     teacher.input,
                     teacher.num_classes,
                 ),

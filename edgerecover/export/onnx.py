@@ -56,7 +56,7 @@ def export(
     if ir_version is not None:
         model = _with_ir_version(model, ir_version)
     _strip(model)
-    _write(_checked(model), path)
+    _write(_check(model), path)
     num_weights, num_nonzero = count_weights(model)
     return Exported(
         path=str(path),
@@ -259,7 +259,7 @@ def _strip(model: onnx.ModelProto) -> None:
         part.ClearField("metadata_props")
 
 
-def _checked(model: onnx.ModelProto) -> bytes:
+def _check(model: onnx.ModelProto) -> bytes:
     size_bytes = model.ByteSize()
     if size_bytes > MAX_FILE_BYTES:
         raise _too_large(f"the exported file would take {size_bytes / 1e9:.1f} GB")

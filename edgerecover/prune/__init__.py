@@ -22,12 +22,12 @@ __all__ = [
     "Pruning",
     "PruningPattern",
     "apply_masks",
-    "asked_pruning",
     "global_magnitude_masks",
     "layerwise_magnitude_masks",
     "multiple_for",
     "prune",
     "prune_channels",
+    "pruning_from_flags",
     "two_four_masks",
 ]
 
@@ -56,7 +56,7 @@ class Pruned:
     """What the user should know, such as the layers that cannot be 2:4."""
 
 
-def asked_pruning(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:
+def pruning_from_flags(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:
     """The flags --pattern and --sparsity as one value; None when neither was given.
 
     Raises:

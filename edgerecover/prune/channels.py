@@ -73,7 +73,7 @@ def prune_channels(
     work = Work(groups, macs_by_weight(network, input.shape))
     tolerance = ROUGH_TOLERANCE if roughly else MACS_TOLERANCE
     units = _nearest(groups, work, macs_removed, multiple, tolerance)
-    narrower = _narrowed(network, groups, [group.num_units - kept for group, kept in zip(groups, units, strict=True)])
+    narrower = _narrow(network, groups, [group.num_units - kept for group, kept in zip(groups, units, strict=True)])
     if narrower is None or not _is_subnetwork(narrower, network, images_NCHW):
         raise BadInputError(f"this network cannot lose {macs_removed:g} of its MACs without breaking", hint=_HINT)
     removed = 1 - count_macs(narrower.network, input.shape) / count_macs(network, input.shape)
@@ -149,7 +149,7 @@ def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tupl
         raise refused from error
 
     def can_lose_half(some: Sequence[Group]) -> bool:
-        narrower = _narrowed(network, some, [group.num_units // 2 for group in some])
+        narrower = _narrow(network, some, [group.num_units // 2 for group in some])
         return (
             narrower is not None
             and _is_subnetwork(narrower, network, images_NCHW)
@@ -164,7 +164,7 @@ def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tupl
     return free
 
 
-def _narrowed(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[int]) -> Cut | None:
+def _narrow(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[int]) -> Cut | None:
     """Without the weakest units of each group; None where nothing goes or the network does not survive it."""
     try:
         found = cut(network, groups, [group.weakest(gone) for group, gone in zip(groups, num_removed, strict=True)])

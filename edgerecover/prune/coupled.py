@@ -147,7 +147,7 @@ class _Walk:
         pruner = graph.get_pruner_of_module(module)
         width = pruner.get_out_channels(module)
         unions = _Unions(width)
-        reached = self._reached(graph.module2node[module], pruner.prune_out_channels, width, unions)
+        reached = self._reach(graph.module2node[module], pruner.prune_out_channels, width, unions)
         outputs = {dep.target.module for dep, _ in reached if graph.is_out_channel_pruning_fn(dep.handler)}
         names = {graph._module2name.get(target) for target in outputs}
         is_free = (
@@ -157,7 +157,7 @@ class _Walk:
         )
         for dep, roots in reached:
             self._unite_blocks(dep, roots, unions)
-        units = unions.numbered()
+        units = unions.number_channels()
         members = tuple(
             Member(
                 graph._module2name[dep.target.module],
@@ -171,7 +171,7 @@ class _Walk:
         )
         return Group(width, self._importances(reached, units) if is_free else (), members), outputs, is_free
 
-    def _reached(self, root: Any, cut_outputs: Any, width: int, unions: _Unions) -> list[tuple[Any, dict[int, int]]]:
+    def _reach(self, root: Any, cut_outputs: Any, width: int, unions: _Unions) -> list[tuple[Any, dict[int, int]]]:
         """Each dependency met, and for each place of its target the channel of the first layer that leads there."""
         first = self._library.dependency.Dependency(cut_outputs, cut_outputs, source=root, target=root)
         start = [self._index(place, place) for place in range(width)]
@@ -257,7 +257,7 @@ class _Unions:
         one, other = sorted((self._leader(one), self._leader(other)))
         self._first[other] = one
 
-    def numbered(self) -> list[int]:
+    def number_channels(self) -> list[int]:
         """A unit for each channel, counted from 0."""
         leaders = [self._leader(channel) for channel in range(len(self._first))]
         numbers = {leader: number for number, leader in enumerate(dict.fromkeys(leaders))}

@@ -29,8 +29,8 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
         BadInputError: sparsity out of range, below what the network has already, or nothing to prune.
     """
     weights = _used_weights(module)
-    num_pruned = _checked_count(weights, sparsity)
-    return _smallest_removed(weights, num_pruned)
+    num_pruned = _count_to_prune(weights, sparsity)
+    return _remove_smallest(weights, num_pruned)
 
 
 def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tensor]:
@@ -41,11 +41,11 @@ def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, T
     Args, returns and raises: as `global_magnitude_masks`.
     """
     weights = _used_weights(module)
-    _checked_count(weights, sparsity)
+    _count_to_prune(weights, sparsity)
     masks: dict[str, Tensor] = {}
     for name, weight in weights.items():
         num_zeros = weight.numel() - int(weight.count_nonzero())
-        masks |= _smallest_removed({name: weight}, max(num_zeros, round(sparsity * weight.numel())))
+        masks |= _remove_smallest({name: weight}, max(num_zeros, round(sparsity * weight.numel())))
     return masks
 
 
@@ -69,10 +69,10 @@ def _used_weights(module: nn.Module) -> dict[str, Tensor]:
 
     Zero where the parameter is, in either.
     """
-    return {name: _normalised(module, name, weight) for name, weight in prunable_weights(module).items()}
+    return {name: _normalise(module, name, weight) for name, weight in prunable_weights(module).items()}
 
 
-def _normalised(module: nn.Module, name: str, weight: Tensor) -> Tensor:
+def _normalise(module: nn.Module, name: str, weight: Tensor) -> Tensor:
     from torch.nn.utils.weight_norm import WeightNorm
 
     layer, found, rest = name.rpartition("parametrizations.")
@@ -85,7 +85,7 @@ def _normalised(module: nn.Module, name: str, weight: Tensor) -> Tensor:
     return used.detach() if used.shape == weight.shape else weight
 
 
-def _smallest_removed(weights: Mapping[str, Tensor], num_pruned: int) -> dict[str, Tensor]:
+def _remove_smallest(weights: Mapping[str, Tensor], num_pruned: int) -> dict[str, Tensor]:
     import torch
 
     if num_pruned == 0:
@@ -104,7 +104,7 @@ def _smallest_removed(weights: Mapping[str, Tensor], num_pruned: int) -> dict[st
     return masks
 
 
-def _checked_count(weights: Mapping[str, Tensor], sparsity: float) -> int:
+def _count_to_prune(weights: Mapping[str, Tensor], sparsity: float) -> int:
     num_weights = sum(weight.numel() for weight in weights.values())
     if not 0.0 < sparsity < 1.0:
         raise BadInputError(

@@ -79,15 +79,15 @@ def choose_widths(groups: Sequence[Group], work: Work, macs_removed: float, mult
     low, high = 0.0, 1.0
     for _ in range(_BISECTIONS):
         ratio = (low + high) / 2
-        if 1 - work.kept(_rounded(groups, steps, ratio)) < macs_removed:
+        if 1 - work.kept(_round(groups, steps, ratio)) < macs_removed:
             low = ratio
         else:
             high = ratio
     nearest = min(
-        (_rounded(groups, steps, ratio) for ratio in (low, high)),
+        (_round(groups, steps, ratio) for ratio in (low, high)),
         key=lambda units: abs(1 - work.kept(units) - macs_removed),
     )
-    return _repaired(nearest, groups, steps, work, macs_removed)
+    return _repair(nearest, groups, steps, work, macs_removed)
 
 
 def _step(group: Group, multiple: int) -> int:
@@ -98,7 +98,7 @@ def _step(group: Group, multiple: int) -> int:
     return multiple // math.gcd(multiple, channels_per_unit)
 
 
-def _rounded(groups: Sequence[Group], steps: Sequence[int], ratio: float) -> tuple[int, ...]:
+def _round(groups: Sequence[Group], steps: Sequence[int], ratio: float) -> tuple[int, ...]:
     units = []
     for number, (group, step) in enumerate(zip(groups, steps, strict=True)):
         point = (number + 1) * _GOLDEN_RATIO % 1
@@ -107,7 +107,7 @@ def _rounded(groups: Sequence[Group], steps: Sequence[int], ratio: float) -> tup
     return tuple(units)
 
 
-def _repaired(
+def _repair(
     units: tuple[int, ...], groups: Sequence[Group], steps: Sequence[int], work: Work, macs_removed: float
 ) -> tuple[int, ...]:
     """With single groups a step wider or narrower, as long as that comes nearer to the MACs."""

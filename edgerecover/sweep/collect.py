@@ -43,7 +43,7 @@ def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
             reports[point.name] = read_report(bundle)
             found.append(PointFound(point, f"{point.name}.bundle"))
         else:
-            found.append(_failed(PointFound(point, ""), read_outcome(folder, point.name), key))
+            found.append(_describe_failure(PointFound(point, ""), read_outcome(folder, point.name), key))
     if not reports:
         first = found[0]
         error = BadInputError if first.exit_code == EXIT_BAD_INPUT else StageError
@@ -59,13 +59,13 @@ def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
         measure="accuracy" if by_accuracy else "agreement",
         measured_on=_measured_on(report, by_accuracy),
         synthetic=plan.synthetic,
-        found=with_front(_raced(folder, found, reports, plan.seed, progress)),
+        found=with_front(_race(folder, found, reports, plan.seed, progress)),
     )
     _write(folder, sweep)
     return sweep
 
 
-def _failed(found: PointFound, outcome: Outcome | None, key: str) -> PointFound:
+def _describe_failure(found: PointFound, outcome: Outcome | None, key: str) -> PointFound:
     if outcome is None or outcome.key != key or not outcome.error:
         return replace(
             found,
@@ -95,7 +95,7 @@ def _measured_on(report: Report, by_accuracy: bool) -> str:
     return f"{report.fidelity.exported.total:,} held-back {report.synthetic.source}"
 
 
-def _raced(
+def _race(
     folder: Path, found: Sequence[PointFound], reports: dict[str, Report], seed: int, progress: Progress
 ) -> list[PointFound]:
     """All files at once, each on the runtime that its own race chose, on the same images."""

@@ -72,14 +72,14 @@ def points_of(
 
     Raises:
         BadInputError: too many points, two profiles of one name, a pattern without a sparsity, or what
-            `asked_pruning` refuses.
+            `pruning_from_flags` refuses.
     """
-    from edgerecover.prune import asked_pruning
+    from edgerecover.prune import pruning_from_flags
 
     if len({profile.name for profile in profiles}) < len(profiles):
         raise BadInputError("--profile: two of them have the same name", hint="a profile's name is in its file")
     prunings = dict.fromkeys(
-        asked_pruning(pattern, None if pattern == "2:4" else sparsity)
+        pruning_from_flags(pattern, None if pattern == "2:4" else sparsity)
         for pattern in patterns or (None,)
         for sparsity in (sparsities if sparsities and pattern != "2:4" else (None,))
     )

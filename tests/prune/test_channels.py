@@ -14,7 +14,7 @@ from edgerecover.config import load_target
 from edgerecover.demo.network import digits_net
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.network.macs import count_macs
-from edgerecover.prune import Pruning, asked_pruning, multiple_for, prune, prune_channels
+from edgerecover.prune import Pruning, multiple_for, prune, prune_channels, pruning_from_flags
 from edgerecover.prune.channels import MACS_TOLERANCE
 
 INPUT = InputSpec((1, 8, 8), (0.0,), (1.0,))
@@ -120,12 +120,12 @@ def test_without_torch_pruning_the_command_that_installs_it_is_named(monkeypatch
 
 
 def test_what_flags_ask():
-    assert asked_pruning(None, None) is None
-    assert asked_pruning(None, 0.75) == Pruning("unstructured", 0.75)
-    assert asked_pruning("2:4", None) == Pruning("2:4", 0.5)
+    assert pruning_from_flags(None, None) is None
+    assert pruning_from_flags(None, 0.75) == Pruning("unstructured", 0.75)
+    assert pruning_from_flags("2:4", None) == Pruning("2:4", 0.5)
     for pattern, sparsity in (("channel", None), ("layerwise", 1.0), ("2:4", 0.75)):
         with pytest.raises(BadInputError, match="sparsity"):
-            asked_pruning(pattern, sparsity)
+            pruning_from_flags(pattern, sparsity)
 
 
 def test_channels_need_the_input():

@@ -156,7 +156,7 @@ class _Maker:
         started = time.perf_counter()
         model = to_half(self.graph, kept)
         in_order = tuple(node.name for node in self.graph.nodes if node.name in kept)
-        return self._made(model, name, started, in_order)
+        return self._make(model, name, started, in_order)
 
     # --- int8 ------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class _Maker:
         tries = []
         with self.progress.task("int8", len(ways), "ways") as task:
             for way in ways:
-                tries.append(self._quantized(way))
+                tries.append(self._quantize(way))
                 task.advance(points_lost=tries[-1].cost.points_lost)
         reason = ""
         if not any(self._passes(made) for made in tries):
@@ -186,11 +186,11 @@ class _Maker:
         )
         return self._answer(Precision.INT8, tries, described, reason)
 
-    def _quantized(self, way: _Way, kept: tuple[str, ...] = ()) -> _Made:
+    def _quantize(self, way: _Way, kept: tuple[str, ...] = ()) -> _Made:
         started = time.perf_counter()
         name = f"{way}, {len(kept)} {'layer' if len(kept) == 1 else 'layers'} kept in float32" if kept else str(way)
         model = quantize(self._graph_of(way, kept), self.ranges, way.scheme, kept=kept, clip=way.clip)
-        return self._made(model, name, started, kept)
+        return self._make(model, name, started, kept)
 
     def _graph_of(self, way: _Way, kept: Collection[str]) -> Graph:
         """A layer that stays float32 keeps its bias, too."""
@@ -201,7 +201,7 @@ class _Maker:
 
         def without(num_kept: int) -> _Made:
             worst = set(ranked[:num_kept])
-            return self._quantized(way, tuple(layer for layer in layers if layer in worst))
+            return self._quantize(way, tuple(layer for layer in layers if layer in worst))
 
         most = max(1, int(_MAX_SHARE_KEPT * len(layers)))
         ranked = self._by_cost(way, layers)
@@ -233,7 +233,7 @@ class _Maker:
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def _made(self, model: onnx.ModelProto, name: str, started: float, kept: tuple[str, ...]) -> _Made:
+    def _make(self, model: onnx.ModelProto, name: str, started: float, kept: tuple[str, ...]) -> _Made:
         cost = self.trial.cost_of(model)
         return _Made(model, cost, name, time.perf_counter() - started, kept)
 

@@ -55,9 +55,9 @@ class Trial:
             path = Path(folder) / "variant.onnx"
             path.write_bytes(model.SerializeToString())
             scores_NK = self._scores(path, min(num_images or len(self.images), len(self.images)))
-        return self._compared(scores_NK)
+        return self._compare(scores_NK)
 
-    def _compared(self, scores_NK: NDArray[Any]) -> Cost:
+    def _compare(self, scores_NK: NDArray[Any]) -> Cost:
         import numpy as np
 
         n = len(scores_NK)

@@ -70,10 +70,10 @@ def build(
     if library_of(architecture):
         return build_from_library(architecture, num_classes, input, options)
     path = base_dir / where if where.endswith(".py") else None
-    with importable(path.parent if path else base_dir), _reported(architecture):
+    with importable(path.parent if path else base_dir), _report_errors(architecture):
         module = _load_file(path) if path else importlib.import_module(where)
         factory = _factory_of(module, factory_name, architecture)
-        network = _checked_network(_call(factory, num_classes), architecture)
+        network = _check_network(_call(factory, num_classes), architecture)
         _initialise_lazy_layers(network, input, architecture)
         return network
 
@@ -166,7 +166,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reported(architecture: str) -> Iterator[None]:
+def _report_errors(architecture: str) -> Iterator[None]:
     try:
         yield
     except BadInputError:
@@ -217,7 +217,7 @@ def _call(factory: Callable[..., Any], num_classes: int | None) -> Any:
     return factory()
 
 
-def _checked_network(network: Any, architecture: str) -> nn.Module:
+def _check_network(network: Any, architecture: str) -> nn.Module:
     from torch import nn
 
     if not isinstance(network, nn.Module):

@@ -29,7 +29,7 @@ _MAX_GROWTH, _MAX_GROWTH_FREE = 64, 16_000_000
 _NUM_CLASSES_SHOWN = 4
 
 
-def completed(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> ModelSpec:
+def complete(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> ModelSpec:
     """`spec` with what a trusted pickle, cards, the checkpoint's keys and a library's own weights can add.
 
     In this order, what is first wins: what the user said; the module itself, with `--trust-pickle`; the card beside
@@ -45,7 +45,7 @@ def completed(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> Mod
     spec = with_card(spec, checkpoint)
     if spec.architecture is None and (recognised := recognise(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys and shapes")
-    if spec.architecture is None and (named := _named(checkpoint)):
+    if spec.architecture is None and (named := _find_named(checkpoint)):
         spec = replace(spec, architecture=named, architecture_source="named in the file")
     if spec.architecture is None and (recognised := recognise_narrower(checkpoint.tensors)):
         spec = replace(spec, architecture=recognised, architecture_source="recognised from keys, channel-pruned")
@@ -64,7 +64,7 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
         usual = default_input(spec.architecture)
         return replace(spec, input=usual, input_source=library) if usual else spec
     usual = None if card.input.is_whole else default_input(spec.architecture)
-    joined = card.input.completed(usual)
+    joined = card.input.complete(usual)
     if joined is None:
         return spec
     rest = f", and {library}" if usual else ""
@@ -78,7 +78,7 @@ def with_card(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     """`spec` with the architecture, its options and the classes of its card; without a card that is another file's.
 
     Raises:
-        BadInputError, MissingError: as `completed`.
+        BadInputError, MissingError: as `complete`.
     """
     card = spec.card
     if card is None or card.architecture is None:
@@ -190,7 +190,7 @@ def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None
     return WholeModule(candidate.path, candidate.under, candidate.classes[0]) if candidate.classes else None
 
 
-def _named(checkpoint: Checkpoint) -> str | None:
+def _find_named(checkpoint: Checkpoint) -> str | None:
     """The library's classifier of the name in the file, when it has the checkpoint's keys."""
     for library in LIBRARIES if checkpoint.arch else ():
         name = f"{library}:{checkpoint.arch}"

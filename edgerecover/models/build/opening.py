@@ -34,7 +34,7 @@ _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenCheckpoint:
     """A checkpoint in its architecture."""
 
     checkpoint: Checkpoint
@@ -44,7 +44,7 @@ class Opened:
     """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
 
 
-def required_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
+def require_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
     """The architecture that was named or recognised.
 
     Raises:
@@ -55,7 +55,7 @@ def required_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
     return spec.architecture
 
 
-def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> Opened:
+def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> OpenCheckpoint:
     """The network with the checkpoint's weights, its layers as narrow as these.
 
     Args:
@@ -66,17 +66,17 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     Raises:
         BadInputError: no architecture is named, it cannot be built, or the checkpoint does not fit it.
     """
-    architecture = required_architecture(checkpoint, spec)
-    guess = _guessed_num_classes(checkpoint, spec, architecture)
-    network = _built(spec, architecture, guess)
-    fitted = fitted_keys(checkpoint, network, spec)
+    architecture = require_architecture(checkpoint, spec)
+    guess = _guess_num_classes(checkpoint, spec, architecture)
+    network = _build(spec, architecture, guess)
+    fitted = fit_keys(checkpoint, network, spec)
     if guess is not None and mismatch(network, fitted.tensors):
         # The guess was wrong, or the factory's own default is right: let it be the judge.
-        default = _built(spec, architecture, None)
+        default = _build(spec, architecture, None)
         if not mismatch(default, fitted.tensors):
             network = default
     what = f"{role}{checkpoint.path} ({architecture})"
-    dense = _narrowed(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
+    dense = _narrow(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
     load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
     if spec.input is not None:
         from edgerecover.models.network.several_outputs import return_logits
@@ -84,10 +84,10 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
         for one in (network, dense):
             if one is not None:
                 return_logits(one.eval(), example_images(spec.input, 2))
-    return Opened(fitted, network.eval(), dense)
+    return OpenCheckpoint(fitted, network.eval(), dense)
 
 
-def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
+def _build(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Module:
     import torch
 
     network = (
@@ -105,7 +105,7 @@ def _built(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Mo
     return network
 
 
-def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
+def _narrow(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
     """Make the layers as narrow as a channel-pruned checkpoint's; returns the network as it was, None if it is still.
 
     Raises:
@@ -124,7 +124,7 @@ def _narrowed(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | Non
     return dense
 
 
-def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
+def _guess_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
     """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
     if architecture.startswith("torchvision:"):
         return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
@@ -136,7 +136,7 @@ def _guessed_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: 
     return int(sizes[-1]) if sizes else None
 
 
-def fitted_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Checkpoint:
+def fit_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Checkpoint:
     """Spell keys as the network does, and drop what only training and tools use.
 
     A file of transformers is given the names of the library's modules.
@@ -212,7 +212,7 @@ def _hint_of_failure(error: Exception) -> str:
     return "check the input's shape [C, H, W] (--input-shape or model.toml)"
 
 
-def checked_num_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
+def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
     """K, from the logits of two images.
 
     Raises:

@@ -30,7 +30,7 @@ def build_from_folder(folder: Path) -> nn.Module:
         MissingError: transformers is not installed.
     """
     network_class, config = _class_and_config(folder)
-    with _reported(folder), _quiet():
+    with _report_errors(folder), _quiet():
         # Plain matrix products: the exporter does not take the fused attention of every network apart.
         network: nn.Module = network_class._from_config(config, attn_implementation="eager")
     return network.float().eval()
@@ -46,7 +46,7 @@ def with_module_names(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, 
     import torch
 
     network_class, config = _class_and_config(folder)
-    with _reported(folder), _quiet():
+    with _report_errors(folder), _quiet():
         network, told = network_class.from_pretrained(
             None,
             config=config,
@@ -79,7 +79,7 @@ def _class_and_config(folder: Path) -> tuple[Any, Any]:
             f"{folder / CARD_FILE}: transformers {transformers.__version__} has no class {name}{own}",
             hint="name the network's own factory with --arch file.py:factory",
         )
-    with _reported(folder):
+    with _report_errors(folder):
         config = network_class.config_class.from_dict(said)
     return _with_logits(network_class), config
 
@@ -107,7 +107,7 @@ def _transformers() -> Any:
 
 
 @contextlib.contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _report_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except BadInputError:

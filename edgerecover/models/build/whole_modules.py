@@ -58,12 +58,12 @@ def load_module(whole: WholeModule) -> nn.Module:
         )
     from edgerecover.models.network.train_modes import let_eval_return, take_off_compilation
 
-    module = let_eval_return(take_off_compilation(_unwrapped(content)).cpu().float())
+    module = let_eval_return(take_off_compilation(_unwrap(content)).cpu().float())
     _make_masks_permanent(module)
     return module
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def _unwrap(module: nn.Module) -> nn.Module:
     from torch import nn
     from torch.optim.swa_utils import AveragedModel
 

@@ -95,7 +95,7 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
     )
 
 
-def stated(model_path: Path) -> Stated:
+def read_stated(model_path: Path) -> Stated:
     """Licence and card that the TOML file beside a checkpoint states.
 
     Raises:

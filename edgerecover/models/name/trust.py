@@ -163,12 +163,12 @@ def _read_records() -> dict[str, dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise _broken(path, str(error)) from error
     try:
-        return _checked(json.loads(content))
+        return _check(json.loads(content))
     except (ValueError, RecursionError) as error:
         raise _broken(path, str(error)) from error
 
 
-def _checked(data: Any) -> dict[str, dict[str, str]]:
+def _check(data: Any) -> dict[str, dict[str, str]]:
     if not isinstance(data, dict) or data.get("schema_version") != _SCHEMA_VERSION:
         raise ValueError(f"schema_version {_SCHEMA_VERSION} was expected")
     folders = data.get("folders")

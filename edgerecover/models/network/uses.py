@@ -47,7 +47,7 @@ def uses_of(network: nn.Module, masks: Mapping[str, Tensor], shape_CHW: tuple[in
 
     watch = _watch(network)
     with torch.no_grad(), watch:
-        network(watch.marked(torch.zeros(1, *shape_CHW)))
+        network(watch.mark(torch.zeros(1, *shape_CHW)))
     parameters = dict(network.named_parameters())
     found = {}
     for name, mask in masks.items():
@@ -75,7 +75,7 @@ def _watch(network: nn.Module) -> Any:
             """Where something that was computed from parameters is zero, as it was multiplied by, by its shape."""
             self._from_input: Any = WeakIdKeyDictionary()
 
-        def marked(self, tensor: Tensor) -> Tensor:
+        def mark(self, tensor: Tensor) -> Tensor:
             self._from_input[tensor] = True
             return tensor
 

@@ -88,8 +88,8 @@ def read_onnx(path: Path) -> OnnxFile:
     """
     import onnx
 
-    model = _parsed(path)
-    external = _checked_external(path, model)
+    model = _parse(path)
+    external = _check_external(path, model)
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not model.graph.node or not opsets:
         raise BadInputError(f"{path}: is not an ONNX model: it holds no graph", hint="name an .onnx file")
@@ -130,7 +130,7 @@ def own_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(sorted(foreign))
 
 
-def _parsed(path: Path) -> onnx.ModelProto:
+def _parse(path: Path) -> onnx.ModelProto:
     import onnx
 
     if not path.exists():
@@ -157,7 +157,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
 # --- files beside it ----------------------------------------------------------------------------------------
 
 
-def _checked_external(path: Path, model: onnx.ModelProto) -> tuple[str, ...]:
+def _check_external(path: Path, model: onnx.ModelProto) -> tuple[str, ...]:
     """Files that hold tensors of this one, each known to lie in its folder and to be large enough.
 
     Raises:
@@ -280,7 +280,7 @@ def _gains(model: onnx.ModelProto, folder: Path) -> Iterator[Tensor]:
     tensors = Tensors(model, folder)
     for graph in graphs_of(model.graph):
         for node in graph.node:
-            if node.op_type == "BatchNormalization" and (gain := tensors.stored(node.input[1])) is not None:
+            if node.op_type == "BatchNormalization" and (gain := tensors.read_stored(node.input[1])) is not None:
                 yield torch.from_numpy(gain != 0)
 
 

@@ -86,7 +86,7 @@ class Tensors:
             if sum(side != 1 for side in tensor.dims) == 1 and tensor.data_type != tensor.STRING:
                 yield name, array_of(tensor, self._folder).reshape(-1)
 
-    def stored(self, name: str) -> NDArray[Any] | None:
+    def read_stored(self, name: str) -> NDArray[Any] | None:
         """Its content; None where it is not stored.
 
         Raises:
@@ -95,7 +95,7 @@ class Tensors:
         if name in self._dense:
             return array_of(self._dense[name], self._folder)
         if name in self._sparse:
-            return _densified(self._sparse[name], self._folder)
+            return _densify(self._sparse[name], self._folder)
         return None
 
     def is_constant(self, name: str) -> bool:
@@ -126,7 +126,7 @@ class Tensors:
                 left += self.makers[name].input
         return found
 
-    def computed(self, name: str) -> NDArray[Any]:
+    def compute(self, name: str) -> NDArray[Any]:
         """What a constant tensor holds.
 
         Raises:
@@ -139,7 +139,7 @@ class Tensors:
             if name in known or not name:
                 left.pop()
                 continue
-            if (stored := self.stored(name)) is not None:
+            if (stored := self.read_stored(name)) is not None:
                 known[name] = stored
                 continue
             node = self.makers[name]
@@ -244,7 +244,7 @@ def external_fields(tensor: onnx.TensorProto) -> Mapping[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _densified(sparse: onnx.SparseTensorProto, folder: Path | None) -> NDArray[Any]:
+def _densify(sparse: onnx.SparseTensorProto, folder: Path | None) -> NDArray[Any]:
     import numpy as np
 
     dims = tuple(sparse.dims)

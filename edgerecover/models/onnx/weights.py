@@ -100,7 +100,7 @@ def layers_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[On
     Raises:
         ValueError: a tensor's content does not fit its shape.
     """
-    model = _inlined(model)
+    model = _inline(model)
     tensors = Tensors(model, folder)
     seen: set[str] = set()
     for graph in graphs_of(model.graph):
@@ -108,14 +108,14 @@ def layers_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[On
             if all(tensors.is_constant(name) for name in node.input if name):
                 continue  # no layer, but a part of what computes a weight
             for place in _places(node, tensors):
-                for found in _traced(tensors, node, place):
+                for found in _trace(tensors, node, place):
                     key = found.name if isinstance(found, OnnxWeight) else found.layer
                     if key not in seen:
                         seen.add(key)
                         yield found
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
     if not model.functions:
         return model
     import onnx.inliner
@@ -198,7 +198,7 @@ def _is_matrix(tensors: Tensors, name: str) -> bool:
 # --- back to what is stored ---------------------------------------------------------------------------------
 
 
-def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[OnnxWeight | UnknownWeight]:
+def _trace(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[OnnxWeight | UnknownWeight]:
     """Nothing where the input is no weight: it is left out, too small, or depends on the model's input.
 
     Several where the input decides how they are mixed (CondConv, dynamic convolution).
@@ -233,18 +233,18 @@ def _traced(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[O
     try:
         stored, label = _content(tensors, name)
         zero = _content(tensors, zero_name)[0] if zero_name else None
-        mixed = list(_mixed(tensors, name)) if stored is None and place.is_certain else []
+        mixed = list(_trace_mixture(tensors, name)) if stored is None and place.is_certain else []
     except NotComputedError as error:
         yield UnknownWeight(layer, str(error))
         return
     if stored is not None and stored.ndim >= 2:
-        yield OnnxWeight(label, stored, zero, zero_axis, _counted_from_front(input_axis, stored.ndim))
+        yield OnnxWeight(label, stored, zero, zero_axis, _count_from_front(input_axis, stored.ndim))
     elif stored is None and place.is_certain and not mixed:
         yield UnknownWeight(layer, "its weight is computed from the input")
     yield from mixed
 
 
-def _mixed(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
+def _trace_mixture(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
     """What a kernel is mixed of, entry by entry, in shares that depend on the input: zeros of all are zeros of it."""
     left, seen = [name], {""}
     while left:
@@ -262,11 +262,11 @@ def _mixed(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
 
 def _content(tensors: Tensors, name: str) -> tuple[NDArray[Any] | None, str]:
     """What a tensor holds, and the name to call it by; None where it depends on an input."""
-    if (stored := tensors.stored(name)) is not None:
+    if (stored := tensors.read_stored(name)) is not None:
         return stored, name
     if not tensors.is_constant(name):
         return None, name
-    computed = tensors.computed(name)
+    computed = tensors.compute(name)
     alike = sorted(source for source in tensors.sources(name) if tensors.shape_of(source) == computed.shape)
     # A mask has the weight's shape as well; its name says what it is.
     return computed, next((source for source in alike if "mask" not in source.lower()), name)
@@ -278,24 +278,24 @@ def _of_few_bits(tensors: Tensors, node: onnx.NodeProto, layer: str) -> OnnxWeig
 
     flags = {attribute.name: attribute.i for attribute in node.attribute}
     bits, size, num_inputs = flags.get("bits", 4), flags.get("block_size", 0), flags.get("K", 0)
-    packed = tensors.stored(node.input[1])
+    packed = tensors.read_stored(node.input[1])
     if packed is None or bits not in (2, 4, 8) or packed.ndim != 3 or packed.dtype != np.uint8:
         return UnknownWeight(layer, "its packed weight cannot be read")
     if packed.shape[2] * 8 != size * bits or not 0 < num_inputs <= packed.shape[1] * size:
         return UnknownWeight(layer, "its packed weight does not fit its attributes")
-    values = _unpacked(packed, bits).astype(np.int16)  # (N, blocks, size)
+    values = _unpack(packed, bits).astype(np.int16)  # (N, blocks, size)
     zero: Any = np.int16(1 << (bits - 1))
     if len(node.input) > 3 and node.input[3]:
-        stored = tensors.stored(node.input[3])
+        stored = tensors.read_stored(node.input[3])
         if stored is None:
             return UnknownWeight(layer, "its zero points cannot be read")
-        zero = _unpacked(stored.reshape(len(packed), -1), bits) if stored.dtype == np.uint8 else stored
+        zero = _unpack(stored.reshape(len(packed), -1), bits) if stored.dtype == np.uint8 else stored
         zero = zero.reshape(len(packed), -1)[:, : packed.shape[1], None]
     shifted = (values - zero).reshape(len(packed), -1)[:, :num_inputs]
     return OnnxWeight(node.input[1], shifted, None, 0, 1)
 
 
-def _unpacked(packed: NDArray[Any], bits: int) -> NDArray[Any]:
+def _unpack(packed: NDArray[Any], bits: int) -> NDArray[Any]:
     """Numbers of few bits, the lowest bits of each byte first, along the last axis."""
     import numpy as np
 
@@ -310,11 +310,11 @@ def _before_transpose(node: onnx.NodeProto, axis: int | None) -> int | None:
         return None
     if not perm:  # reversed: counted from the other end
         return -1 - axis
-    axis = _counted_from_front(axis, len(perm))
+    axis = _count_from_front(axis, len(perm))
     return perm[axis] if axis is not None and axis < len(perm) else None
 
 
-def _counted_from_front(axis: int | None, num_axes: int) -> int | None:
+def _count_from_front(axis: int | None, num_axes: int) -> int | None:
     if axis is None or not -num_axes <= axis < num_axes:
         return None
     return axis % num_axes

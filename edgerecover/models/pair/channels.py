@@ -98,7 +98,7 @@ def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[in
             sources = _same_labels(taught.outputs[name], _signature(output, dim))
             kept[name] = sources if bool((sources != _UNKNOWN).all()) else None
 
-    with torch.no_grad(), _labelled(student, label, record):
+    with torch.no_grad(), _label_channels(student, label, record):
         student(images)
     return ChannelMap(kept)
 
@@ -183,13 +183,13 @@ def _teacher_labels(teacher: nn.Module, images: Tensor) -> _TeacherLabels:
     def record(name: str, output: Tensor, dim: int) -> None:
         taught.outputs[name] = _signature(output, dim)
 
-    with torch.no_grad(), _labelled(teacher, label, record):
+    with torch.no_grad(), _label_channels(teacher, label, record):
         teacher(images)
     return taught
 
 
 @contextmanager
-def _labelled(
+def _label_channels(
     network: nn.Module,
     label: Callable[[str, LinearCall, Tensor], Tensor],
     record: Callable[[str, Tensor, int], None],
@@ -287,7 +287,7 @@ def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) 
     known = known[:: 1 + len(known) // _MAX_INPUTS]
     weight_t, weight_s = teacher.weight.detach(), student.weight.detach()
     rows_t, rows_s = weight_t[:, sources_I[known]].flatten(1), weight_s[:, known].flatten(1)
-    return _assigned(_row_distances(rows_s, rows_t))
+    return _assign(_row_distances(rows_s, rows_t))
 
 
 def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
@@ -304,7 +304,7 @@ def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I
         inside = sources - group * weight_t.shape[2]
         if bool(((inside < 0) | (inside >= weight_t.shape[2])).any()):
             return None
-        rows = _assigned(_row_distances(weight_s[group].flatten(1), weight_t[group][:, inside].flatten(1)))
+        rows = _assign(_row_distances(weight_s[group].flatten(1), weight_t[group][:, inside].flatten(1)))
         if rows is None:
             return None
         found.append(rows + group * weight_t.shape[1])
@@ -324,7 +324,7 @@ def _row_distances(student: Tensor, teacher: Tensor) -> Tensor:
     return distances.masked_fill((lengths_s == 0) & (lengths_t == 0).T, 0.0)
 
 
-def _assigned(distances_ST: Tensor) -> Tensor | None:
+def _assign(distances_ST: Tensor) -> Tensor | None:
     """Nearest first, each teacher row to one student row; None when a row finds none near enough."""
     import torch
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.build.opening import required_architecture
+from edgerecover.models.build.opening import require_architecture
 from edgerecover.models.name.libraries import default_input
 from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec
 from edgerecover.models.read.folders import is_usual_name
@@ -34,7 +34,7 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
     Raises:
         BadInputError: the architecture or the input is not known.
     """
-    required_architecture(checkpoint, spec)
+    require_architecture(checkpoint, spec)
     if spec.input is None and teacher.architecture and (usual := default_input(teacher.architecture)):
         spec = replace(spec, input=usual, input_source=f"{teacher.architecture}, the teacher")
     if spec.input is None:
@@ -52,8 +52,8 @@ def _share_card(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
     card = teacher.card
     if card is None or teacher.teacher_path is None or not is_usual_name(teacher.teacher_path):
         return student
-    its = card.input.completed(None) if card.input else None
-    own = student.card.input.completed(None) if student.card and student.card.input else None
+    its = card.input.complete(None) if card.input else None
+    own = student.card.input.complete(None) if student.card and student.card.input else None
     if student.input is None and own and its and own != its:
         assert student.card is not None
         raise _different_inputs(

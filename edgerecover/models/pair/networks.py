@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
-from edgerecover.models.build.completion import completed
-from edgerecover.models.build.opening import Opened, checked_num_classes, open_checkpoint, required_architecture
+from edgerecover.models.build.completion import complete
+from edgerecover.models.build.opening import OpenCheckpoint, count_classes, open_checkpoint, require_architecture
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.examples import example_images
@@ -72,11 +72,11 @@ def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
         return read_onnx(model_path).facts
     checkpoint = read_checkpoint(model_path)
     said = resolve(model_path, flags, teacher=None)
-    spec = completed(said, checkpoint, flags)
+    spec = complete(said, checkpoint, flags)
     if spec.architecture is None:
         return facts_of(checkpoint, spec, None, num_classes=None)
     opened = open_checkpoint(checkpoint, spec)
-    num_classes = checked_num_classes(opened.network, spec.input, spec) if spec.input else None
+    num_classes = count_classes(opened.network, spec.input, spec) if spec.input else None
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     taught = resolve_teacher(said, flags, teacher_arch=None)
     if taught.teacher_path is None or said.toml_path is None:
@@ -109,12 +109,12 @@ def open_models(
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=teacher)
     teacher_spec = resolve_teacher(said, flags, teacher_arch=teacher_arch)
-    spec = completed(share_input(said, teacher_spec), checkpoint, flags)
+    spec = complete(share_input(said, teacher_spec), checkpoint, flags)
     spec, input = require_input(spec, teacher_spec, checkpoint)
     student = open_checkpoint(checkpoint, spec)
     if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
-    num_classes = checked_num_classes(student.network, input, spec)
+    num_classes = count_classes(student.network, input, spec)
     facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
     of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
     opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
@@ -122,7 +122,7 @@ def open_models(
 
 
 def _pair(
-    student: Opened, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, num_classes: int
+    student: OpenCheckpoint, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, num_classes: int
 ) -> Models:
     """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
     channels = _match_channels(student, teacher, input)
@@ -140,7 +140,7 @@ def _pair(
         input=input,
         num_classes=num_classes,
         classes=spec.classes,
-        architecture=required_architecture(student.checkpoint, spec),
+        architecture=require_architecture(student.checkpoint, spec),
         student_facts=facts,
         teacher_facts=teacher_facts,
         warnings=(
@@ -161,7 +161,7 @@ def open_network(model_path: Path, flags: ModelFlags) -> tuple[nn.Module, InputS
     """
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=None)
-    spec = completed(said, checkpoint, flags)
+    spec = complete(said, checkpoint, flags)
     return open_checkpoint(checkpoint, spec).network, spec.input
 
 
@@ -205,11 +205,11 @@ def open_classifier(
         other = resolve(belongs_to, flags, teacher=model_path)
         taught = resolve_teacher(other, flags, teacher_arch=None)
         if is_teacher and taught.architecture and not flags.arch:
-            said = _filled(replace(taught, input=said.input or taught.input, classes=said.classes), said)
-        said = _filled(said, other)
-    spec, input = require_input(completed(said, checkpoint, flags), said, checkpoint)
+            said = _fill(replace(taught, input=said.input or taught.input, classes=said.classes), said)
+        said = _fill(said, other)
+    spec, input = require_input(complete(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
-    num_classes = checked_num_classes(opened.network, input, spec)
+    num_classes = count_classes(opened.network, input, spec)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     _read_as_logits(opened.network, input)
     return Classifier(
@@ -228,7 +228,7 @@ def _read_as_logits(network: nn.Module, input: InputSpec) -> None:
     read_as_logits(network, outputs_of(network, example_images(input, 4)))
 
 
-def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
     """`spec` with what only `other` says."""
     if spec.architecture is None:
         spec = replace(
@@ -244,7 +244,7 @@ def _filled(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
     return spec if spec.card else replace(spec, card=other.card)
 
 
-def _match_channels(student: Opened, teacher: Teacher, input: InputSpec) -> ChannelMap:
+def _match_channels(student: OpenCheckpoint, teacher: Teacher, input: InputSpec) -> ChannelMap:
     if not teacher.same_architecture:
         return descent(teacher.opened.network, student.network, input.shape)
     return match_channels(teacher.opened.network, student.network, input.shape) if student.dense else SAME_CHANNELS

@@ -11,7 +11,7 @@ from edgerecover.artifacts import Pattern, Sparsity
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_into, mismatch
 from edgerecover.models.build.completion import with_card, with_module
-from edgerecover.models.build.opening import Opened, checked_num_classes, fitted_keys, open_checkpoint
+from edgerecover.models.build.opening import OpenCheckpoint, count_classes, fit_keys, open_checkpoint
 from edgerecover.models.build.whole_modules import WholeModule, load_module
 from edgerecover.models.build.widths import is_narrower
 from edgerecover.models.name.flags import ModelFlags
@@ -35,7 +35,7 @@ _HINT = (
 class Teacher:
     """A teacher, opened."""
 
-    opened: Opened
+    opened: OpenCheckpoint
     spec: ModelSpec
     """Its own: with its architecture, and who named it."""
     same_architecture: bool
@@ -79,7 +79,7 @@ def find_teacher(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_
 def open_teacher(
     checkpoint: Checkpoint,
     said: ModelSpec,
-    student: Opened,
+    student: OpenCheckpoint,
     spec: ModelSpec,
     num_classes: int,
     flags: ModelFlags,
@@ -102,14 +102,19 @@ def open_teacher(
     """
     teacher = _open(checkpoint, said, student, spec, num_classes, flags)
     assert spec.input is not None
-    teacher_classes = checked_num_classes(teacher.opened.network, spec.input, teacher.spec, role="teacher ")
+    teacher_classes = count_classes(teacher.opened.network, spec.input, teacher.spec, role="teacher ")
     if teacher_classes != num_classes:
         raise _other_classes(checkpoint.path, teacher_classes, num_classes)
     return teacher
 
 
 def _open(
-    checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec, num_classes: int, flags: ModelFlags
+    checkpoint: Checkpoint,
+    said: ModelSpec,
+    student: OpenCheckpoint,
+    spec: ModelSpec,
+    num_classes: int,
+    flags: ModelFlags,
 ) -> Teacher:
     is_its_own_file = not _same_file(checkpoint.path, student.checkpoint.path)
     if is_its_own_file and said.architecture is not None:
@@ -121,11 +126,11 @@ def _open(
         )
     assert spec.architecture is not None
     network = copy.deepcopy(student.dense or student.network)
-    fitted = fitted_keys(checkpoint, network, spec)
+    fitted = fit_keys(checkpoint, network, spec)
     if not mismatch(network, fitted.tensors):
         load_into(network, fitted.tensors, what=f"teacher {checkpoint.path} ({spec.architecture})")
         own = replace(spec, teacher_path=None, teacher_architecture=None)
-        return Teacher(Opened(fitted, network.eval(), None), own, same_architecture=True)
+        return Teacher(OpenCheckpoint(fitted, network.eval(), None), own, same_architecture=True)
     _refuse_other_classes(fitted, network, num_classes)
     other = resolve_neighbour(spec, said, flags)
     other = other or _as_card_says(checkpoint, said)
@@ -139,7 +144,7 @@ def _open(
     return _open_as(checkpoint, other, student, spec)
 
 
-def _open_as(checkpoint: Checkpoint, said: ModelSpec, student: Opened, spec: ModelSpec) -> Teacher:
+def _open_as(checkpoint: Checkpoint, said: ModelSpec, student: OpenCheckpoint, spec: ModelSpec) -> Teacher:
     own = replace(said, input=spec.input, input_source=spec.input_source)
     opened = open_checkpoint(checkpoint, own, role="teacher ")
     same = opened.dense is None and _same_structure(opened.network, student.dense or student.network)

@@ -59,7 +59,7 @@ def read_torchscript(archive: Archive) -> Content:
     check_byte_order(archive)
     parsed = read_pickle(archive, "data.pkl")
     reader = TensorReader(lambda key: archive.read(f"data/{key}"))
-    state = _attributes(parsed.root, _declared(archive))
+    state = _attributes(parsed.root, _find_declared(archive))
     if state:
         return Content(state, reader, "TorchScript archive")
     if "constants.pkl" in archive and any(map(is_tensor, _flat(read_pickle(archive, "constants.pkl").root))):
@@ -67,7 +67,7 @@ def read_torchscript(archive: Archive) -> Content:
     return Content({}, reader, "TorchScript archive")
 
 
-def _declared(archive: Archive) -> dict[str, frozenset[str]]:
+def _find_declared(archive: Archive) -> dict[str, frozenset[str]]:
     """Names of parameters and buffers by class, as far as the archive's code says."""
     declared: dict[str, frozenset[str]] = {}
     sources = [name for name in archive.names if name.startswith("code/") and name.endswith(".py")]
@@ -133,13 +133,13 @@ def read_exported(archive: Archive) -> Content:
     if tables:
         content = Content(_from_table(archive, tables[0]), TensorReader(archive.read), "torch.export archive")
     elif pickled:
-        content = _nested(archive, pickled[0])
+        content = _read_nested(archive, pickled[0])
     else:
         raise NoWeightsError("a torch.export archive without weights by name; AOTInductor compiles them into a library")
     return _with_example(archive, content)
 
 
-def _nested(archive: Archive, name: str) -> Content:
+def _read_nested(archive: Archive, name: str) -> Content:
     """A file of torch.save inside the archive."""
     inner = read_zip(_inner_archive(archive, name))
     return Content(inner.root, inner.reader, "torch.export archive", inner.names)

@@ -42,7 +42,7 @@ class PartialInput:
     range: tuple[float, float] | None = None
     """Lowest and highest pixel before mean and std."""
 
-    def completed(self, usual: InputSpec | None) -> InputSpec | None:
+    def complete(self, usual: InputSpec | None) -> InputSpec | None:
         """With what else is usual for the architecture; None while the shape, or mean and std, are not known."""
         shape = self.shape or (usual.shape if usual else None)
         mean, std = self.mean, self.std

@@ -131,7 +131,7 @@ def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()
 def _take_spelled(found: Masked) -> None:
     used: set[str] = set()
     idle: set[str] = set()
-    underscored = _underscored(found.tensors)
+    underscored = _with_underscores(found.tensors)
     for key, mask in list(found.tensors.items()):
         for tool, weight_key in _readings(key, underscored):
             weight = found.tensors.get(weight_key)
@@ -163,7 +163,7 @@ def _readings(key: str, underscored: Mapping[str, str] = MappingProxyType({})) -
                     yield tool, dotted
 
 
-def _underscored(keys: Iterable[str]) -> dict[str, str]:
+def _with_underscores(keys: Iterable[str]) -> dict[str, str]:
     """Keys by their spelling with underscores for dots, as names of buffers must have; less those that become one."""
     spelled: dict[str, str] = {}
     num_keys: dict[str, int] = {}
@@ -231,7 +231,7 @@ def _pairs(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
     if sibling.tensors and all(map(_NUMBERS.fullmatch, sibling.tensors)):
         return _pairs_in_order(found.tensors, [mask for mask in sibling.tensors.values() if mask.dim() >= 2])
     by_name = {_bare(_plain_name(key)): key for key in found.tensors}
-    by_name = {name: by_name[dotted] for name, dotted in _underscored(by_name).items()} | by_name
+    by_name = {name: by_name[dotted] for name, dotted in _with_underscores(by_name).items()} | by_name
     pairs = []
     for name, mask in sibling.tensors.items():
         weight_key = next((by_name[n] for n in _names_of_weight(name) if n in by_name), None)

@@ -124,7 +124,7 @@ def counters(tensors: Mapping[str, Tensor], known: Collection[str]) -> list[str]
     ]
 
 
-def shown(keys: Collection[str]) -> str:
+def list_some(keys: Collection[str]) -> str:
     """The first of some keys, for people."""
     first = printable(next(iter(keys)))
     return f"'{first}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")

@@ -16,13 +16,13 @@ from edgerecover.models.read.archives import read_exported, read_torchscript
 from edgerecover.models.read.cards import Card
 from edgerecover.models.read.file_masks import Doubt
 from edgerecover.models.read.formats import COPY_HINT, SAVE_HINT, Container, detect, onnx_error
-from edgerecover.models.read.leftovers import counters, shown
+from edgerecover.models.read.leftovers import counters, list_some
 from edgerecover.models.read.own_cards import card_in
 from edgerecover.models.read.parts import digest_of, read_distributed, read_shards, size_of
 from edgerecover.models.read.records import PickleError, printable
 from edgerecover.models.read.states import State, read_state
 from edgerecover.models.read.tensors import TensorReader, is_tensor
-from edgerecover.models.read.torch_files import Content, NoWeightsError, opened_archive, read_stream, read_zip
+from edgerecover.models.read.torch_files import Content, NoWeightsError, open_archive, read_stream, read_zip
 from edgerecover.models.read.wrappings import find_weights
 from edgerecover.models.read.zips import ZipError
 
@@ -100,7 +100,7 @@ class Checkpoint:
                 key: tensor.new_ones(tensor.shape) if key in self.mask_keys else tensor for key, tensor in aside.items()
             }
         idle = counters(tensors, keys)
-        words = f", {len(idle)} counters left out, {shown(idle)}" if idle else ""
+        words = f", {len(idle)} counters left out, {list_some(idle)}" if idle else ""
         return replace(
             self, wording=self.wording + words, tensors=tensors | aside, masks=masks, dense_tensors=dense or None,
             doubts=doubts, own_keys={}, aside={},
@@ -111,13 +111,13 @@ class Checkpoint:
         dense = self.dense_tensors
         return replace(
             self,
-            tensors=_prefixed(self.tensors, prefix),
-            masks=_prefixed(self.masks, prefix),
-            dense_tensors=_prefixed(dense, prefix) if dense is not None else None,
+            tensors=_add_prefix(self.tensors, prefix),
+            masks=_add_prefix(self.masks, prefix),
+            dense_tensors=_add_prefix(dense, prefix) if dense is not None else None,
             prefixes=(),
             own_keys={prefix + key: prefix + own for key, own in self.own_keys.items()},
             # NNCF keeps masks at the top of the network, whatever is below.
-            aside=self.aside | _prefixed(self.aside, prefix),
+            aside=self.aside | _add_prefix(self.aside, prefix),
             mask_keys=self.mask_keys | {prefix + key for key in self.mask_keys},
             doubts=tuple(doubt.with_prefix(prefix) for doubt in self.doubts),
         )
@@ -158,7 +158,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         BadInputError: no such file, not a checkpoint, or no tensors in it; NaN or infinite weights, negative BN
             variances; 8-bit, complex, packed or absurdly large ones.
     """
-    with _opened(path, detect(path)) as content, _faults_of(path, content):
+    with _open(path, detect(path)) as content, _faults_of(path, content):
         found = find_weights(content.root)
         own, average = (
             read_state(path, content.reader, weights, found.masks) if weights else None
@@ -193,7 +193,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def _opened(path: Path, container: Container) -> Iterator[Content]:
+def _open(path: Path, container: Container) -> Iterator[Content]:
     """What the file holds, readable while the context lasts."""
     if container is Container.ONNX:
         raise onnx_error(path)
@@ -215,14 +215,14 @@ def _opened(path: Path, container: Container) -> Iterator[Content]:
                     content = read_stream(stream, len(stream))
                 yield content
             return
-        with opened_archive(path) as archive:
+        with open_archive(path) as archive:
             with _damage(path):
                 content = read_archive[container](archive)
             yield content
 
 
 def _read_shard(path: Path) -> dict[str, Tensor]:
-    with _opened(path, detect(path)) as content, _faults_of(path, content):
+    with _open(path, detect(path)) as content, _faults_of(path, content):
         entries = content.root if isinstance(content.root, dict) else {}
         return {key: content.reader.tensor(value) for key, value in entries.items() if is_tensor(value)}
 
@@ -284,7 +284,7 @@ def _first_line(error: Exception) -> str:
 # --- of two sets of weights, one ----------------------------------------------------------------------
 
 
-def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: tensor for key, tensor in tensors.items()}
 
 

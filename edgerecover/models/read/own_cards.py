@@ -39,16 +39,16 @@ def card_in(root: Any) -> Card | None:
         return _mmengine_card(entries["meta"])
     for key in ("ema", "model"):
         if isinstance(entries.get(key), Made) and entries[key].maker == _ULTRALYTICS:
-            return _ultralytics_card(entries[key], _told(entries.get("train_args")))
+            return _ultralytics_card(entries[key], _arguments_of(entries.get("train_args")))
     for key, source in _TOLD:
-        told = _told(entries.get(key))
+        told = _arguments_of(entries.get(key))
         said = _input(told)
         if said is not None:
             return Card(source=source, input=said, input_source=source)
     return None
 
 
-def _told(value: Any) -> Mapping[Any, Any]:
+def _arguments_of(value: Any) -> Mapping[Any, Any]:
     """Arguments as a dictionary, a Namespace, or an object of a subclass of dict."""
     if isinstance(value, Made) and value.entries is None and isinstance(value.state, dict):
         return value.state
@@ -72,7 +72,7 @@ def _input(told: Mapping[Any, Any]) -> PartialInput | None:
 
 def _mmengine_card(meta: Mapping[Any, Any]) -> Card | None:
     source = "meta in the file"
-    told = _told(meta.get("dataset_meta"))
+    told = _arguments_of(meta.get("dataset_meta"))
     classes = next((labels for key in ("classes", "CLASSES") if (labels := labels_of(told.get(key)))), None)
     classes = classes or labels_of(meta.get("CLASSES"))
     processor = _preprocessor(meta.get("cfg", meta.get("config")))
@@ -140,7 +140,7 @@ def _ultralytics_card(module: Made, told: Mapping[Any, Any]) -> Card:
     size = sides_of(told.get("imgsz"))
     names = state.get("names")
     names = {str(key): name for key, name in names.items()} if isinstance(names, dict) else names
-    normalise = next(_made_by(state.get("transforms"), "torchvision.transforms.transforms.Normalize"), None)
+    normalise = next(_records_by(state.get("transforms"), "torchvision.transforms.transforms.Normalize"), None)
     values = normalise.state if normalise is not None and isinstance(normalise.state, dict) else {}
     said = PartialInput(
         (3, *size) if size else None, numbers_of(values.get("mean")), numbers_of(values.get("std"), above=0.0)
@@ -155,7 +155,7 @@ def _ultralytics_card(module: Made, told: Mapping[Any, Any]) -> Card:
 
 def _fastai_card(learner: Made) -> Card | None:
     loaders = learner.state.get("dls") if isinstance(learner.state, dict) else None
-    found = next(_made_by(loaders, "fastai.data.transforms.CategoryMap"), None)
+    found = next(_records_by(loaders, "fastai.data.transforms.CategoryMap"), None)
     vocabulary = found.state.get("items") if found is not None and isinstance(found.state, dict) else None
     listed = (
         vocabulary.state.get("items")
@@ -166,7 +166,7 @@ def _fastai_card(learner: Made) -> Card | None:
     return Card(source="the vocabulary in the file", classes=classes) if classes else None
 
 
-def _made_by(root: Any, maker: str) -> Iterator[Made]:
+def _records_by(root: Any, maker: str) -> Iterator[Made]:
     """Records of a class inside others, the nearest first."""
     waiting, seen = [root], set[int]()
     for value in waiting:

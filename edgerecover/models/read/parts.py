@@ -146,7 +146,7 @@ def read_distributed(folder: Path) -> Content:
         budget -= 4 * math.prod(sizes)
         if budget < 0:
             raise PickleError("its tensors claim to be larger than its files can hold")
-        _put(root, keys, _joined(folder, name, sizes, pieces.get(name, [])))
+        _put(root, keys, _join(folder, name, sizes, pieces.get(name, [])))
     return Content(root, TensorReader(_no_storage), "folder of torch.distributed.checkpoint")
 
 
@@ -157,7 +157,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return _state(parse(path.read_bytes()).root)
 
 
-def _joined(folder: Path, name: str, sizes: tuple[int, ...], pieces: list[tuple[Any, dict[str, Any]]]) -> Tensor:
+def _join(folder: Path, name: str, sizes: tuple[int, ...], pieces: list[tuple[Any, dict[str, Any]]]) -> Tensor:
     import torch
 
     whole: Tensor | None = None

@@ -211,7 +211,7 @@ class _Machine:
 
     def reduce(self, _: Any) -> None:
         args = self.pop()
-        self.stack.append(_made(self.pop(), args))
+        self.stack.append(_make(self.pop(), args))
 
     def new_object_with_keywords(self, _: Any) -> None:
         keywords, args, by = self.pop(), self.pop(), self.pop()
@@ -220,13 +220,13 @@ class _Machine:
     def instance(self, argument: str) -> None:
         args = tuple(self.pop_to_mark())
         self.name(argument)
-        self.stack.append(_made(self.pop(), args))
+        self.stack.append(_make(self.pop(), args))
 
     def object_to_mark(self, _: Any) -> None:
         items = self.pop_to_mark()
         if not items:
             raise PickleError("makes an object of no class")
-        self.stack.append(_made(items[0], tuple(items[1:])))
+        self.stack.append(_make(items[0], tuple(items[1:])))
 
     def build(self, _: Any) -> None:
         state, to = self.pop(), self.top()
@@ -244,7 +244,7 @@ class _Machine:
         self.stack.append(Outside(argument))
 
 
-def _made(by: Any, args: Any) -> Any:
+def _make(by: Any, args: Any) -> Any:
     """Dictionaries as dictionaries, everything else as a note."""
     if not isinstance(by, Name) or str(by) not in _DICTIONARIES:
         return Made(by, args)

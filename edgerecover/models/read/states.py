@@ -12,7 +12,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.read.adapters import merge_adapters
 from edgerecover.models.read.file_masks import Doubt, Sibling, find_masks
 from edgerecover.models.read.formats import COPY_HINT, SAVE_HINT
-from edgerecover.models.read.leftovers import MERGE_HINT, foreign_form, is_adapter, shown, take_leftovers
+from edgerecover.models.read.leftovers import MERGE_HINT, foreign_form, is_adapter, list_some, take_leftovers
 from edgerecover.models.read.mask_shapes import is_binary
 from edgerecover.models.read.masks_beside import Beside
 from edgerecover.models.read.parts import size_of
@@ -118,7 +118,7 @@ def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:
     is_long = sum(tensor.numel() for tensor in matrices.values()) >= _MIN_MASK_VALUES
     if has_zeros and is_long and all(is_binary(tensor) for tensor in tensors.values()):
         raise BadInputError(
-            f"{path}: holds nothing but 0 and 1, in {shown(matrices)}: these look like masks, not weights",
+            f"{path}: holds nothing but 0 and 1, in {list_some(matrices)}: these look like masks, not weights",
             hint="give the file with the weights; masks are read when they stand beside them: "
             'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")',
         )
@@ -128,7 +128,7 @@ def _check_not_empty(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse the placeholders of weights that DeepSpeed's ZeRO stage 3 keeps in other files."""
     empty = [key for key, tensor in tensors.items() if key.endswith("weight") and tensor.numel() == 0]
     if empty:
-        raise BadInputError(f"{path}: {shown(empty)} have no values: they are in other files", hint=ZERO_HINT)
+        raise BadInputError(f"{path}: {list_some(empty)} have no values: they are in other files", hint=ZERO_HINT)
 
 
 def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
@@ -136,7 +136,7 @@ def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
     if not adapters:
         return []
     return [
-        Doubt(f"low-rank adapters (LoRA), {shown(adapters)}, are not merged into the weights", adapters, MERGE_HINT)
+        Doubt(f"low-rank adapters (LoRA), {list_some(adapters)}, are not merged into the weights", adapters, MERGE_HINT)
     ]
 
 

@@ -128,7 +128,7 @@ class TensorReader:
         if made.maker in SPARSE:
             return self._sparse(made, max_values)
         if made.maker == QUANTIZED:
-            return self._quantized(made)
+            return self._dequantize(made)
         return self._view(made)
 
     def _view(self, made: Made, *, quantized: bool = False) -> Tensor:
@@ -153,7 +153,7 @@ class TensorReader:
         parts = [self._part(part) for part in data[:num_parts]]
         return densify(name, parts, _integers(data[num_parts]), max_values)
 
-    def _quantized(self, made: Made) -> Tensor:
+    def _dequantize(self, made: Made) -> Tensor:
         """Of (storage, offset, sizes, strides, (scheme, scale, zero point, axis), ...)."""
         import torch
 

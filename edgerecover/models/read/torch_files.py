@@ -54,7 +54,7 @@ class Content:
 
 
 @contextmanager
-def opened_archive(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[Archive]:
     """The zip at `path`.
 
     Raises:

@@ -118,7 +118,7 @@ def find_weights(root: Any) -> Found:
     masks = find_masks(root, under)
     if attributes := mask_attributes(content):
         masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
-    return Found(plain, average, _named_architecture(root), masks)
+    return Found(plain, average, _find_architecture(root), masks)
 
 
 def _is_of_mmengine(root: Any) -> bool:
@@ -145,16 +145,18 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
         classes = classes_of(content)
         if int8 := next((name for name in classes if _QUANTIZED_CLASSES.fullmatch(name)), None):
             raise NoWeightsError(f"a network of int8 layers ({int8}), whose float weights are gone", FLOAT_HINT)
-        return _cleaned(Weights(state_of(content), under, classes, kind or "pickled module", adapter_scales(content)))
+        return _drop_training_parts(
+            Weights(state_of(content), under, classes, kind or "pickled module", adapter_scales(content))
+        )
     if packed := next((key for key in entries_of(content) or {} if str(key).endswith("_packed_params")), None):
         shown = printable(packed)
         raise NoWeightsError(
             f"int8 layers of torch.ao.quantization ({shown!r}), whose float weights are gone", FLOAT_HINT
         )
-    return _cleaned(Weights(_tensors_of(content), under, (), kind))
+    return _drop_training_parts(Weights(_tensors_of(content), under, (), kind))
 
 
-def _cleaned(weights: Weights) -> Weights:
+def _drop_training_parts(weights: Weights) -> Weights:
     """Of Lightning, without what only training uses."""
     if not weights.kind.startswith("Lightning"):
         return weights
@@ -281,7 +283,7 @@ def _kind_of(content: Any) -> str:
     return f"an object of type {type(content).__name__}"
 
 
-def _named_architecture(root: Any) -> str | None:
+def _find_architecture(root: Any) -> str | None:
     """timm leaves `arch` beside the weights; it and torchvision's scripts leave their arguments."""
     entries = entries_of(root) or {}
     args = entries.get("args")

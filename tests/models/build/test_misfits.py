@@ -9,7 +9,7 @@ from torch import nn
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_into
 from edgerecover.models.build.misfits import fitting_prefixes, hint_of_misfit, shared_prefix
-from edgerecover.models.build.opening import fitted_keys
+from edgerecover.models.build.opening import fit_keys
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.read.load import read_checkpoint
 
@@ -70,6 +70,6 @@ def test_a_prefix_that_is_on_one_side_alone_settles_it(tmp_path, state, network)
     torch.save(
         state | {"backbone.steps": torch.tensor(3)} if "backbone.0.weight" in state else state, tmp_path / "m.pt"
     )
-    fitted = fitted_keys(read_checkpoint(tmp_path / "m.pt"), network, SPEC)
+    fitted = fit_keys(read_checkpoint(tmp_path / "m.pt"), network, SPEC)
     assert fitted.tensors.keys() == network.state_dict().keys()
     load_into(network, fitted.tensors, what="m.pt")

@@ -27,7 +27,7 @@ def card_of(folder, config, processor=None):
 
 def input_of(folder, processor, config=VIT):
     said = card_of(folder, config, processor).input
-    return said.completed(None)
+    return said.complete(None)
 
 
 # --- transformers: what its image processors hand to the network -------------------------------------------------
@@ -40,7 +40,7 @@ def test_an_image_processor_in_full(tmp_path):
     assert card.source == "config.json: ViTForImageClassification"
     assert card.input_source == "preprocessor_config.json"
     assert card.classes == ("cat", "dog")
-    assert card.input.completed(None) == InputSpec((3, 32, 24), HALF, (0.25,) * 3)
+    assert card.input.complete(None) == InputSpec((3, 32, 24), HALF, (0.25,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_processor_that_never_normalises_holds_a_mean_all_the_same(tmp_path):
     mobilevit = {key: value for key, value in IMAGES.items() if key != "do_normalize"}
     mobilevit |= {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True}
     card = card_of(tmp_path, VIT, mobilevit)
-    assert card.input.completed(None) == InputSpec((3, 32, 24), (0.0,) * 3, (1.0,) * 3)
+    assert card.input.complete(None) == InputSpec((3, 32, 24), (0.0,) * 3, (1.0,) * 3)
     assert card.input_source == "preprocessor_config.json, channels blue, green, red"
 
 
@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_guessed(tmp_path, unsure):
 def test_without_a_processor_the_size_alone_is_known(tmp_path):
     card = card_of(tmp_path, VIT)
     assert card.input == PartialInput((3, 48, 48))
-    assert card.input.completed(InputSpec((3, 8, 8), HALF, HALF)) == InputSpec((3, 48, 48), HALF, HALF)
+    assert card.input.complete(InputSpec((3, 8, 8), HALF, HALF)) == InputSpec((3, 48, 48), HALF, HALF)
 
 
 def test_a_processor_inside_another(tmp_path):
