@@ -8,7 +8,7 @@ from edgerecover.artifacts.engines import EngineFacts
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import Gate, GateStatus, Proportion, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
-from edgerecover.artifacts.machine import TargetMachine
+from edgerecover.artifacts.machine import Deployment, TargetMachine
 from edgerecover.artifacts.report import StageTime
 
 
@@ -32,6 +32,11 @@ class DeviceTask:
     """Those that may be faster, where they are installed."""
     precision: Precision = Precision.FP32
     """Of model.onnx."""
+
+    @property
+    def deployment(self) -> Deployment:
+        """Where its models are to run."""
+        return Deployment(self.machine, self.runtime, self.providers, self.also_runtimes)
 
 
 @dataclass(frozen=True)

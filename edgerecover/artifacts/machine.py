@@ -44,4 +44,17 @@ class TargetMachine:
     """First number of the Jetson Linux release: "36" is JetPack 6. A machine that does not tell its own may be it."""
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """Where a model is to run: on which machine, and what runs it there."""
+
+    machine: TargetMachine
+    runtime: str
+    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    providers: tuple[str, ...]
+    """Execution providers of onnxruntime, or devices of OpenVINO, best first."""
+    also_runtimes: tuple[str, ...] = ()
+    """Runtimes raced beside it on the CPU, where they are installed."""
+
+
 ANY_MACHINE = TargetMachine()

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 from edgerecover import __version__
 from edgerecover.artifacts import sha256_of
 from edgerecover.artifacts.bench import Bench, Lane
-from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.bundle.archive import SUFFIX
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
-from edgerecover.runtime.machine.host import is_target, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.opening import RUNTIMES
-from edgerecover.runtime.session.providers import CPU
+from edgerecover.runtime.surfaces import file_surface_of, surface_on
 
 if TYPE_CHECKING:
     from edgerecover.config import Target
@@ -69,7 +67,8 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
         VerificationError: a bundle is not what its manifest lists.
     """
     files = _open_all([request.model, *request.against])
-    runtimes = request.runtimes or (_runtime_of(request.target),)
+    usual = file_surface_of(request.target.deployment).runtime if request.target else "onnxruntime"
+    runtimes = request.runtimes or (usual,)
     for runtime in runtimes:
         if runtime not in RUNTIMES:
             raise BadInputError(f"--runtime {runtime}: no runtime is called so", hint=f"one of {', '.join(RUNTIMES)}")
@@ -108,8 +107,9 @@ def _race(
     drawn: Sequence[_Drawn], batch: int | None, request: BenchRequest, golden: Path | None, progress: Progress
 ) -> list[Lane]:
     target = request.target
+    deployment = target.deployment if target else None
     entrants = [
-        Entrant(name, file.model, runtime, _providers(runtime, target), count, batch)
+        Entrant(name, file.model, runtime, surface_on(runtime, deployment).providers, count, batch)
         for file, runtime, count, name in drawn
     ]
     raced = race(
@@ -139,19 +139,6 @@ def _beside(lane: Lane, other: Lane) -> Lane:
     ours, theirs = lane.raced.latency, other.raced.latency
     slower = ours.slower_than(theirs) if ours and theirs and ours.batch == theirs.batch else None
     return replace(lane, compared_with=other.name, slower=slower)
-
-
-def _runtime_of(target: Target | None) -> str:
-    """What opens an ONNX file there: an engine is built and raced on the device, by the bundle's runner."""
-    named = target.runtime.value if target else "onnxruntime"
-    return "onnxruntime" if named in ENGINE_RUNTIMES else named
-
-
-def _providers(runtime: str, target: Target | None) -> tuple[str, ...]:
-    """On the target its own; elsewhere the CPU, which every machine has."""
-    if target is None or runtime != target.runtime.value:
-        return (CPU,)
-    return target.providers.value if is_target(target.needs, this_host()) else (CPU,)
 
 
 def _lane_name(

@@ -61,6 +61,7 @@ from edgerecover.recover.pair import Pair
 from edgerecover.recover.store import read_recovered, recovery_key, weights_of, write_recovered
 from edgerecover.report.picture import contact_sheet
 from edgerecover.run_folder import SCRATCH_PREFIX, discard, held
+from edgerecover.runtime.surfaces import surfaces_of
 from edgerecover.stages.bundle import (
     GOLDEN_IMAGES,
     Provenance,
@@ -90,7 +91,7 @@ from edgerecover.stages.estimate import (
 from edgerecover.stages.export import TwinFile, Write, export_dense, export_twins
 from edgerecover.stages.precision import Variants, make_all, precisions_of
 from edgerecover.stages.probe import STUDENT, TEACHER, Probed, probe_networks
-from edgerecover.stages.race import hold_race, open_runner, surfaces_of
+from edgerecover.stages.race import hold_race, open_runner
 from edgerecover.stages.stage import stage
 from edgerecover.stages.validate import Beside, Judged, int8_sums_for, judge_file, open_on_cpu, scorer_of
 from edgerecover.synthesize.image_set import SyntheticSets
@@ -409,7 +410,7 @@ def _tell_estimate(
 
 def _num_variants(request: Request) -> int:
     """That the race runs: every precision on every runtime."""
-    return len(precisions_of(request.target, request.precisions)) * len(surfaces_of(request.target))
+    return len(precisions_of(request.target, request.precisions)) * len(surfaces_of(request.target.deployment))
 
 
 def _check_batch(request: Request) -> None:

@@ -11,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, model_validator
 
 from edgerecover.artifacts import Precision, TargetMachine
-from edgerecover.artifacts.machine import ISA
+from edgerecover.artifacts.machine import ISA, Deployment
 from edgerecover.config.schema import Count, Fact, Positive, Settings
 
 
@@ -142,6 +142,12 @@ class Target(Settings):
             compute_capability=self.compute_capability.value if self.compute_capability and not self.board else None,
             gpu=self.gpu.value if self.gpu else None,
         )
+
+    @property
+    def deployment(self) -> Deployment:
+        """Where a model for this target is to run."""
+        also = self.also_runtimes.value if self.also_runtimes else ()
+        return Deployment(self.needs, self.runtime.value, self.providers.value, also)
 
     @property
     def host_part(self) -> Literal["measure", "build", "parse", "judge"]:

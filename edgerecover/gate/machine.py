@@ -17,24 +17,15 @@ from edgerecover.progress import Progress
 from edgerecover.runner.answers import answers_of, check
 from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, read_contents
 from edgerecover.runner.engines import engine_of
-from edgerecover.runtime.machine.host import is_target, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
-from edgerecover.runtime.session.providers import CPU
+from edgerecover.runtime.surfaces import Surface, surface_of
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
 NOW, BEFORE = "this bundle", "the baseline"
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A runtime and its providers: on the target its own, elsewhere onnxruntime's CPU, as the bundle's runner does."""
-
-    runtime: str
-    providers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,18 +66,11 @@ def ready(opened: Opened, surface: Surface | None, progress: Progress) -> Model:
         MissingError: the runtime, or a GPU for it, is not here.
     """
     contents = read_contents(opened.verified, opened.folder)
-    where = surface or surface_of(contents)
+    where = surface or surface_of(contents.task.deployment)
     file = contents.folder / MODEL
     if where.runtime in ENGINE_RUNTIMES:
         file = engine_of(contents, contents.models[0], where.runtime, None, progress).file
     return Model(contents, where, file)
-
-
-def surface_of(contents: Contents) -> Surface:
-    """Where this machine runs a bundle's model."""
-    if is_target(contents.task.machine, this_host()):
-        return Surface(contents.task.runtime, contents.task.providers)
-    return Surface("onnxruntime", (CPU,))
 
 
 def golden_check(model: Model) -> GoldenCheck:

@@ -23,7 +23,7 @@ from edgerecover.runner.engines import Engine, engine_of
 from edgerecover.runtime.machine.host import differences, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
-from edgerecover.runtime.session.providers import CPU
+from edgerecover.runtime.surfaces import device_surfaces_of
 from edgerecover.validate.fastest import fastest
 from edgerecover.validate.gates import golden_gate, settle
 
@@ -93,7 +93,7 @@ def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> D
 def _run(contents: Contents, options: Options, progress: Progress, times: list[StageTime]) -> DeviceResult:
     host = this_host()
     differs = differences(contents.task.machine, host)
-    entries = _entries(contents, options, is_target=not differs)
+    entries = _entries(contents, options)
     if any(entry.runtime in ENGINE_RUNTIMES for entry in entries):
         with _timed("engine", times):
             entries = [_with_engine(entry, contents, options, progress) for entry in entries]
@@ -142,24 +142,19 @@ def _require_one(entries: Sequence[_Entry]) -> None:
 # --- what there is to try -----------------------------------------------------------------------------------
 
 
-def _entries(contents: Contents, options: Options, *, is_target: bool) -> list[_Entry]:
-    """Every model in the asked runtime; without one, in all that the target names.
-
-    A machine that is not the target cannot be expected to have its runtime: there, onnxruntime's CPU answers.
-    """
-    task = contents.task
-    if options.runtime is not None:
-        runtimes: tuple[str, ...] = (options.runtime,)
-    else:
-        runtimes = (task.runtime, *task.also_runtimes) if is_target else ("onnxruntime",)
-    entries = []
-    for runtime in runtimes:
-        own = task.providers if is_target and runtime == task.runtime else (CPU,)
-        for model in contents.models:
-            tried = Tried(model.path, model.precision, runtime)
-            file = contents.folder / model.path
-            entries.append(_Entry(model, runtime, options.providers or own, file, tried))
-    return entries
+def _entries(contents: Contents, options: Options) -> list[_Entry]:
+    """Every model in every runtime that this machine races it in."""
+    return [
+        _Entry(
+            model,
+            surface.runtime,
+            options.providers or surface.providers,
+            contents.folder / model.path,
+            Tried(model.path, model.precision, surface.runtime),
+        )
+        for surface in device_surfaces_of(contents.task.deployment, options.runtime)
+        for model in contents.models
+    ]
 
 
 def _with_engine(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:

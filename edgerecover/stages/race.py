@@ -15,7 +15,6 @@ from pathlib import Path
 
 from edgerecover.artifacts import (
     GateStatus,
-    Int8Sums,
     Outcome,
     Precision,
     PrecisionLoss,
@@ -31,44 +30,17 @@ from edgerecover.config import Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.runtime.machine.host import is_target, this_host
+from edgerecover.runtime.machine.host import is_this_machine
 from edgerecover.runtime.measure.race import Entrant, race
-from edgerecover.runtime.session.onnxruntime import CPU
 from edgerecover.runtime.session.opened import Opened
-from edgerecover.runtime.session.opening import open_model
+from edgerecover.runtime.surfaces import Surface, surfaces_of
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
-from edgerecover.stages.validate import Images, Scorer, Scores, int8_sums_for, scores_of, timing_of
+from edgerecover.stages.validate import Images, Scorer, Scores, scores_of, timing_of
 from edgerecover.validate.fastest import fastest
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.gates import precision_status
 from edgerecover.validate.parity import precision_loss
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A runtime with the providers to ask it for."""
-
-    runtime: str
-    providers: tuple[str, ...]
-    int8_sums: Int8Sums
-    """As agreement is measured; what is timed is timed as the runtime does it."""
-
-    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_classes: int | None = None) -> Opened:
-        """A file, to be judged.
-
-        Raises:
-            EdgeRecoverError: it does not open there.
-        """
-        return open_model(
-            path,
-            self.runtime,
-            self.providers,
-            strict=True,
-            shape_CHW=shape_CHW,
-            num_classes=num_classes,
-            exact_int8=self.int8_sums is Int8Sums.EXACT,
-        )
 
 
 @dataclass(frozen=True)
@@ -84,19 +56,6 @@ class _Candidate:
     @property
     def name(self) -> str:
         return f"{self.variant.precision.value}, {self.surface.runtime}"
-
-
-def surfaces_of(target: Target) -> tuple[Surface, ...]:
-    """Where the race is held: on the target's runtimes if this machine is the target, else on the host's CPU.
-
-    What needs an engine is raced on the device by the bundle's runner: here its ONNX files run on onnxruntime.
-    """
-    also = target.also_runtimes.value if target.also_runtimes else ()
-    sums = int8_sums_for(target)
-    own = Surface(target.runtime.value, target.providers.value, sums)
-    here = is_target(target.needs, this_host())
-    first = own if here and own.runtime in ("onnxruntime", "openvino") else Surface("onnxruntime", (CPU,), sums)
-    return (first, *(Surface(runtime, (CPU,), sums) for runtime in also if runtime != first.runtime))
 
 
 def hold_race(
@@ -126,7 +85,7 @@ def hold_race(
     Raises:
         EdgeRecoverError: not even float32 runs.
     """
-    surfaces = surfaces_of(target)
+    surfaces = surfaces_of(target.deployment)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
     with progress.task("agreement", total, "decisions") as task:
         teacher_scores_NK = scores_of(teacher, held_back, task)
@@ -137,7 +96,7 @@ def hold_race(
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
     runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
     race_held = Race(
-        on_target=is_target(target.needs, this_host()),
+        on_target=is_this_machine(target.needs),
         runners=tuple(runners),
         twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
     )
@@ -152,7 +111,7 @@ def open_runner(
     Raises:
         EdgeRecoverError: it no longer opens.
     """
-    surface = next(surface for surface in surfaces_of(target) if surface.runtime == runner.runtime)
+    surface = next(surface for surface in surfaces_of(target.deployment) if surface.runtime == runner.runtime)
     return surface.open(Path(variant.file.path), shape_CHW, num_classes)
 
 

@@ -33,12 +33,11 @@ from edgerecover.export.two_four import check_two_four
 from edgerecover.files import npy_bytes
 from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.runtime.machine.host import is_target, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
-from edgerecover.runtime.session.onnxruntime import CPU, Session, open_session
+from edgerecover.runtime.session.onnxruntime import Session, open_session
 from edgerecover.runtime.session.opened import Opened
-from edgerecover.runtime.session.openvino import DEVICE_CPU
+from edgerecover.runtime.surfaces import file_surface_of, int8_sums_of
 from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, agrees
@@ -119,9 +118,8 @@ def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool 
 
 
 def int8_sums_for(target: Target) -> Int8Sums:
-    """How int8 is judged here: as the host adds up only where its CPU is what the target computes on."""
-    on_cpu = target.providers.value[0] in (CPU, DEVICE_CPU)
-    return Int8Sums.HOST if on_cpu and is_target(target.needs, this_host()) else Int8Sums.EXACT
+    """How int8 is added up here where agreement with a target's file is measured."""
+    return int8_sums_of(target.deployment)
 
 
 def open_on_cpu(
@@ -301,11 +299,10 @@ def latency_of(
     progress: Progress = SILENT,
 ) -> Latency:
     """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
-    here = is_target(target.needs, this_host())
+    surface = file_surface_of(target.deployment)
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
-        providers = target.providers.value if here else _FOREIGN_HOST_PROVIDERS
-        entrant = Entrant(onnx_path.name, onnx_path, providers=providers)
+        entrant = Entrant(onnx_path.name, onnx_path, surface.runtime, surface.providers)
         (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs, progress=progress)
     return raced.latency_or_error()

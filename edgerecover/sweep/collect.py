@@ -18,7 +18,7 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.report.sweep import html, markdown
 from edgerecover.report.sweep_picture import front_svg
 from edgerecover.runtime.measure.race import Entrant, race
-from edgerecover.stages.race import surfaces_of
+from edgerecover.runtime.surfaces import surfaces_of
 from edgerecover.stages.validate import timing_of
 from edgerecover.sweep.front import with_front
 from edgerecover.sweep.make import Outcome, finished, read_outcome
@@ -101,7 +101,7 @@ def _race(
     """All files at once, each on the runtime that its own race chose, on the same images."""
     made = [one for one in found if one.bundle]
     target, profile = _configuration(folder / made[0].bundle)
-    providers = {surface.runtime: surface.providers for surface in surfaces_of(target)}
+    providers = {surface.runtime: surface.providers for surface in surfaces_of(target.deployment)}
     entrants = []
     for one in made:
         held = reports[one.point.name].race

@@ -2,12 +2,9 @@
 
 import dataclasses
 
-import pytest
-
-from edgerecover.artifacts import Gpu, Host, Int8Sums, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
+from edgerecover.artifacts import Host, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
 from edgerecover.config import Fact, load_profile, load_target
-from edgerecover.stages.race import placed, surfaces_of
-from edgerecover.stages.validate import int8_sums_for
+from edgerecover.stages.race import placed
 
 PROFILE, TARGET = load_profile("balanced"), load_target("x86-cpu")
 HOST = Host("x86_64", "EPYC", 2, "Linux")
@@ -103,42 +100,6 @@ def test_a_race_tells_its_winner():
     assert race.latency.percentile_ms(50) == 1.0
     assert race.float32.precision is FP32
     assert race.speedup(race.latency) is None, "there is no dense network to compare with"
-
-
-@pytest.mark.parametrize("name", ["jetson-orin-nano", "rtx-40", "android-qnn"])
-def test_elsewhere_the_host_s_cpu_stands_in(name):
-    (surface,) = surfaces_of(load_target(name))
-    assert (surface.runtime, surface.providers) == ("onnxruntime", ("CPUExecutionProvider",))
-
-
-HASWELL, ZEN_4 = ("sse4_1", "avx2", "fma"), ("avx2", "fma", "avx512f", "avx512_vnni")
-
-
-@pytest.mark.parametrize(
-    ("name", "isa", "sums"),
-    [
-        ("jetson-orin-nano", HASWELL, Int8Sums.EXACT),
-        ("raspberry-pi-5", HASWELL, Int8Sums.EXACT),
-        ("x86-avx512-vnni", HASWELL, Int8Sums.EXACT),
-        ("rtx-40", HASWELL, Int8Sums.EXACT),  # though it is this machine: its CPU is not what the target computes on
-        ("x86-avx2", ZEN_4, Int8Sums.EXACT),
-        ("x86-avx2", HASWELL, Int8Sums.HOST),
-        ("x86-avx512-vnni", ZEN_4, Int8Sums.HOST),
-        ("x86-cpu", HASWELL, Int8Sums.HOST),
-    ],
-)
-def test_int8_is_judged_as_the_host_adds_up_only_where_it_is_the_target(name, isa, sums, monkeypatch):
-    gpu = Gpu("NVIDIA GeForce RTX 4060", compute_capability="8.9")
-    host = dataclasses.replace(HOST, isa=isa, gpus=(gpu,))
-    for module in ("race", "validate"):
-        monkeypatch.setattr(f"edgerecover.stages.{module}.this_host", lambda: host)
-    target = load_target(name)
-    assert int8_sums_for(target) is sums
-    assert {surface.int8_sums for surface in surfaces_of(target)} == {sums}
-
-
-def test_x86_has_two_runtimes():
-    assert [surface.runtime for surface in surfaces_of(load_target("x86-avx2"))] == ["onnxruntime", "openvino"]
 
 
 def test_the_names_are_those_people_read():

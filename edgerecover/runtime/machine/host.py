@@ -73,6 +73,11 @@ def is_target(target: TargetMachine, host: Host) -> bool:
     return not differences(target, host)
 
 
+def is_this_machine(target: TargetMachine) -> bool:
+    """Whether this machine is, and has, what the target asks for."""
+    return is_target(target, this_host())
+
+
 def differences(target: TargetMachine, host: Host) -> tuple[str, ...]:
     """What tells `host` from the target, for people: "the processor has no avx512_vnni"."""
     found = []
