@@ -1,4 +1,4 @@
-"""Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.
+"""Recover a pruned image classifier without data, validate the exported file and bundle it for the device.
 
 Importing this package loads nothing heavy: torch, onnx and onnxruntime come in where they are used.
 """

@@ -269,7 +269,7 @@ def _leave_note(note: Path, error: EdgeRecoverError) -> None:
 
 def _why(ranks: Ranks, work: Path, lost: LostError) -> EdgeRecoverError:
     """The error of the process that ended first, as far as it left word."""
-    kept = f"what is finished is kept in {work}; the same command goes on from there"
+    kept = f"finished work is kept in {work}; the same command resumes from it"
     until = time.monotonic() + _LAST_WORDS_S
     while True:
         for rank in range(1, ranks.size):

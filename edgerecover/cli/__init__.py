@@ -45,7 +45,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Recover a pruned image classifier without data, export it, judge the exported file, pack it for the device.",
+    help="Recover a pruned image classifier without data, validate the exported file and bundle it for the device.",
 )
 app.command("run")(run.run_command)
 app.command("sweep")(sweep.sweep_command)
@@ -111,8 +111,8 @@ def _refuse_several(arguments: Sequence[str]) -> None:
     num_processes = os.environ.get("WORLD_SIZE", "1")
     if num_processes != "1" and command != "run":
         raise BadInputError(
-            f"`{command}` was started in {num_processes} processes: it is for one",
-            hint="start it without torchrun; `run` alone can use several processes",
+            f"`{command}` cannot run in {num_processes} processes",
+            hint="start it without torchrun; only `run` can use several processes",
         )
 
 
@@ -138,6 +138,6 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full trace of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
     """`main` has read --debug already, wherever it stood; it is declared here to show in the help."""

@@ -1,4 +1,4 @@
-"""Latency on this machine."""
+"""`bench`: latency on this machine, or on a device over SSH."""
 
 from __future__ import annotations
 
@@ -27,27 +27,31 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file, or bundle (which is verified first).")],
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file or bundle; a bundle is verified first.")],
     against: Annotated[
         list[Path] | None,
-        typer.Option("--against", help="ONNX file or bundle to race it with, a previous release say; may be repeated."),
+        typer.Option(
+            "--against", help="ONNX file or bundle to race against, e.g. the previous release; repeat for several."
+        ),
     ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", help="onnxruntime, openvino, …; may be repeated. [the target's, or onnxruntime]"),
+        typer.Option("--runtime", help="onnxruntime, openvino, …; repeat for several. [the target's, or onnxruntime]"),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option("--threads", help="Numbers to try, e.g. 1,2,4. [the runtime's choice]")
+        str | None, typer.Option("--threads", help="Thread counts to try, e.g. 1,2,4. [the runtime's default]")
     ] = None,
     batches: Annotated[
-        str | None, typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, where the file leaves it open. [1]")
+        str | None, typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, if the file's batch is dynamic. [1]")
     ] = None,
-    cores: Annotated[str | None, typer.Option("--cores", help="Hold all on these cores, e.g. 0 or 0,1.")] = None,
+    cores: Annotated[
+        str | None, typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.")
+    ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Device whose runtime, providers and limit count.")
+        str | None, typer.Option("--target", "-t", help="Target whose runtime, providers and latency limit apply.")
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="How long to measure: a name of `profiles list`, or a .toml file.")
+        str, typer.Option("--profile", "-p", help="How long to measure: a name from `profiles list`, or a .toml file.")
     ] = "balanced",
     on: OnOption = None,
     ssh_config: SshConfigOption = None,
@@ -57,13 +61,13 @@ def bench(
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Measure FILE's latency on this machine, all that is compared in interleaved rounds, and draw it."""
+    """Measure and plot FILE's latency on this machine; what is compared runs in interleaved rounds."""
     access = device_access(on, ssh_config, device_python)
     if access is not None:
         if against or runtime or threads or batches or cores or target or input_shape:
             raise BadInputError(
-                "--on runs the bundle's own runner, which races its variants on its target's runtime",
-                hint="give BUNDLE and --on alone",
+                "--on lets the bundle's own runner decide what to race, and takes no other choice",
+                hint="give only BUNDLE and --on",
             )
         _on_the_device(model, access, as_json, events)
     from edgerecover.commands.bench import BenchRequest
@@ -74,7 +78,7 @@ def bench(
     settings = load_profile(profile).latency
     shape = whole_numbers("--input-shape", input_shape, least=1)
     if shape and len(shape) != 3:
-        raise BadInputError(f"--input-shape {input_shape!r}: C,H,W was expected", hint="for example 3,224,224")
+        raise BadInputError(f"--input-shape {input_shape!r}: expected C,H,W", hint="for example 3,224,224")
     request = BenchRequest(
         model=model,
         timing=Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),

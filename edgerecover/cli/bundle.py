@@ -29,7 +29,7 @@ from edgerecover.errors import BadInputError
 if TYPE_CHECKING:
     from edgerecover.bundle.verify import Verified
 
-app = typer.Typer(no_args_is_help=True, help="Check, show, pack, unpack and sign bundles.")
+app = typer.Typer(no_args_is_help=True, help="Verify, show, pack, unpack and sign bundles.")
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: folder or archive.")]
 
 
@@ -44,7 +44,7 @@ def bundle_verify(
     staging: StagingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check BUNDLE: its signature if somebody is named to be trusted, its manifest, and every file."""
+    """Verify BUNDLE: its manifest, every file, and its signature if a trusted signer is given."""
     from edgerecover.bundle.verify import BundleDiffersError, verify_bundle
 
     trusted = trusted_by(public_key, certificates, identity, issuer, trust_config, staging)
@@ -62,7 +62,7 @@ def bundle_verify(
 def bundle_show(
     bundle: BundleArgument,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the report there as one HTML file instead of showing it.")
+        Path | None, typer.Option("--html", help="Write the report to this HTML file instead of showing it.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -93,7 +93,7 @@ def bundle_pack(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write BUNDLE as one archive: the same files give the same bytes."""
+    """Write BUNDLE as a single archive; the same files give the same bytes."""
     from edgerecover.bundle.carry import archive_path, pack_bundle
 
     path = out or archive_path(bundle)
@@ -114,7 +114,7 @@ def bundle_unpack(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the folder of ARCHIVE, once all of it is verified."""
+    """Verify ARCHIVE, then write the bundle's folder."""
     from edgerecover.bundle.carry import archive_stem, unpack_bundle
 
     folder = out or archive.with_name(archive_stem(archive))
@@ -132,21 +132,23 @@ def bundle_sign(
     certificate: CertificateOption = None,
     chain: ChainOption = None,
     keyless: Annotated[
-        bool, typer.Option("--keyless", help="Sign as who you, or this CI job, are to Sigstore; takes a network.")
+        bool, typer.Option("--keyless", help="Sign with your (or this job's) Sigstore identity; needs network access.")
     ] = False,
     identity_token: Annotated[
-        str | None, typer.Option("--identity-token", help="With --keyless: an OpenID Connect token. [this job's]")
+        str | None, typer.Option("--identity-token", help="OpenID Connect token for --keyless. [this job's]")
     ] = None,
     trust_config: TrustConfigOption = None,
     staging: StagingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify BUNDLE and sign it, with a key file or keyless; an earlier signature is replaced."""
+    """Verify BUNDLE and sign it with a key file or keyless, replacing any earlier signature."""
     from edgerecover.bundle.carry import sign_bundle
     from edgerecover.bundle.signature import KeylessSigner
 
     if keyless == (key is not None):
-        raise BadInputError("bundle sign: who signs is not clear", hint="give --key FILE, or --keyless, and not both")
+        raise BadInputError(
+            "bundle sign: exactly one of --key and --keyless is needed", hint="give --key FILE or --keyless"
+        )
     signer = KeylessSigner(identity_token, trust_config, staging) if keyless else key_signer(key, certificate, chain)
     _show_verified(sign_bundle(bundle, signer), as_json)
 
@@ -168,6 +170,6 @@ def _show_verified(verified: Verified, as_json: bool) -> None:
         )
         return
     words = signature_words(verified.signed, verified.signer)
-    typer.echo(f"{verified.path}: {len(verified.files)} files are what the manifest says; {words}")
+    typer.echo(f"{verified.path}: {len(verified.files)} files match the manifest; {words}")
     if verified.signed is Signed.ABSENT:
-        typer.echo("nothing proves who made it: that takes a signature", err=True)
+        typer.echo("it is not signed: nothing proves who made it", err=True)

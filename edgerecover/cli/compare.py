@@ -14,15 +14,15 @@ from edgerecover.cli.reports import drawing, write_page
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle, folder or archive, to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Bundle, folder or archive, that is compared.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Bundle (folder or archive) to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Bundle (folder or archive) to compare.")],
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write it there as one HTML file instead of showing it.")
+        Path | None, typer.Option("--html", help="Write the comparison to this HTML file instead of showing it.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify bundles A and B and show what changed from A to B, and whether it is more than chance."""
+    """Verify bundles A and B, and show what changed from A to B and whether it is more than chance."""
     from edgerecover.artifacts import to_json
     from edgerecover.commands.compare import compare as put_side_by_side
 

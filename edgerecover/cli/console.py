@@ -93,10 +93,10 @@ def internal_error(error: Exception) -> EdgeRecoverError:
     """What nobody foresaw, as an error of ours; a full device is nobody's fault."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"{error.filename}: " if error.filename else ""
-        return BadInputError(f"{where}{error.strerror}", hint="free some space there, or write to another place")
+        return BadInputError(f"{where}{error.strerror}", hint="free some space there, or write elsewhere")
     return EdgeRecoverError(
         f"internal error: {type(error).__name__}: {error}",
-        hint="this is a fault of edgerecover; run again with --debug and report the trace",
+        hint="this is a bug in edgerecover; run again with --debug and report the traceback",
     )
 
 

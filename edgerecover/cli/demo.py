@@ -16,11 +16,11 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.")] = Path(
         "edgerecover-demo"
     ),
-    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.", min=0)] = 0,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Recover a collapsed digit classifier without data, and show its true accuracy on real test images."""
+    """Recover a digit classifier broken by pruning, without data, and report its accuracy on real test images."""
     from edgerecover.demo import DATA_CREDIT
     from edgerecover.demo.example import demo_request
 

@@ -21,11 +21,11 @@ _STYLES = {"ok": "green", "note": "dim", "missing": "bold red", "wrong": "bold r
 def doctor(
     target: Annotated[
         str | None,
-        typer.Option("--target", "-t", help="Device to make bundles for: a name of `targets list`, or a .toml file."),
+        typer.Option("--target", "-t", help="Target to check for: a name from `targets list`, or a .toml file."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what this machine has, what it lacks, and one command for each thing that is missing. Installs nothing."""
+    """Check what this machine has and lacks, with one command for each missing thing. Installs nothing."""
     from edgerecover.artifacts import to_json
     from edgerecover.config import load_target
     from edgerecover.doctor.examine import examine
@@ -62,7 +62,8 @@ def _verdict(diagnosis: Diagnosis) -> str:
     if diagnosis.is_target:
         purpose = f"to make and run bundles for {diagnosis.target}"
     bad = [finding.name for finding in diagnosis.findings if finding.status.value in ("missing", "wrong")]
-    here = f"This machine is target {', '.join(diagnosis.targets_here) or 'of no shipped file'}."
+    matching = ", ".join(diagnosis.targets_here)
+    here = f"This machine matches target {matching}." if matching else "This machine matches no shipped target."
     if diagnosis.is_ready:
-        return f"{here} All that is needed {purpose} is here."
-    return f"{here} In the way {purpose}: {', '.join(bad)}."
+        return f"{here} It is ready {purpose}."
+    return f"{here} It is not ready {purpose}: {', '.join(bad)}."

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgerecover.artifacts import BatchRange, EngineRecipe, Precision
     from edgerecover.config import Target
 
-app = typer.Typer(no_args_is_help=True, help="Build TensorRT engines from ONNX files, check and show them.")
-OnnxArgument = Annotated[Path, typer.Argument(metavar="ONNX", help="A file that states every type itself.")]
+app = typer.Typer(no_args_is_help=True, help="Build, check and show TensorRT engines.")
+OnnxArgument = Annotated[Path, typer.Argument(metavar="ONNX", help="Strongly typed ONNX file.")]
 
 
 @app.command("build")
@@ -27,24 +27,24 @@ def engine_build(
     target: TargetOption,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Engine file. [ONNX.TARGET.engine]")] = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", help="Smallest, usual, largest, where the file leaves it open: 1,1,8.")
+        str | None, typer.Option("--batch", help="Minimum, typical and maximum batch, if the file's is dynamic: 1,1,8.")
     ] = None,
     sparse: Annotated[
-        bool | None, typer.Option("--sparse/--no-sparse", help="Try 2:4 kernels. [if the target has them]")
+        bool | None, typer.Option("--sparse/--no-sparse", help="Allow 2:4 sparse kernels. [if the target has them]")
     ] = None,
     workspace_mb: Annotated[
-        int | None, typer.Option("--workspace-mb", min=1, help="Most memory for one layer's own use. [the target's]")
+        int | None, typer.Option("--workspace-mb", min=1, help="Maximum workspace of one layer, in MB. [the target's]")
     ] = None,
-    tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Let float32 layers round their inputs.")] = True,
-    dla_core: Annotated[int | None, typer.Option("--dla-core", min=0, help="Deep learning accelerator to use.")] = None,
-    timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", help="File in which TensorRT keeps what it has timed.")
+    tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Allow TF32 in float32 layers.")] = True,
+    dla_core: Annotated[
+        int | None, typer.Option("--dla-core", min=0, help="Deep learning accelerator (DLA) core to use.")
     ] = None,
+    timing_cache: Annotated[Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache file.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Build the engine of ONNX for a target: rtx-… on any machine, a Jetson's on the Jetson."""
+    """Build an engine from ONNX for a target: for rtx-… on any machine, for a Jetson on that Jetson."""
     from dataclasses import replace
 
     from edgerecover.artifacts import to_json
@@ -71,7 +71,7 @@ def engine_build(
 
 @app.command("check")
 def engine_check(onnx: OnnxArgument, target: TargetOption, as_json: JsonOption = False) -> None:
-    """Ask TensorRT's parser whether it takes ONNX: exit code 0 when it does, 1 when it does not."""
+    """Ask TensorRT's parser whether it accepts ONNX: exit code 0 if it does, 1 if it does not."""
     from edgerecover.artifacts import to_json
     from edgerecover.config import load_target
     from edgerecover.export.engines import recipe_for
@@ -91,10 +91,10 @@ def engine_check(onnx: OnnxArgument, target: TargetOption, as_json: JsonOption =
 
 @app.command("show")
 def engine_show(
-    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="A built engine, its facts beside it.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Built engine, with its facts file beside it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an engine was built from and for. It is not opened."""
+    """Show what an engine was built from and for, without loading it."""
     from edgerecover.artifacts import to_json
     from edgerecover.report.engines import engine_lines
     from edgerecover.runtime.engine.engine import facts_path, read_facts
@@ -104,7 +104,7 @@ def engine_show(
     facts = read_facts(engine)
     if facts is None:
         raise BadInputError(
-            f"{engine}: its facts are not in {facts_path(engine).name} beside it, or they are another engine's",
+            f"{engine}: {facts_path(engine).name} beside it is missing, or describes another engine",
             hint="keep the two files together; `edgerecover engine build` writes both",
         )
     if as_json:
@@ -120,7 +120,7 @@ def _echo(lines: list[str]) -> None:
 
 
 def _precision(onnx: Path) -> Precision:
-    """That of a stranger's file, whose external data is checked on the way."""
+    """Precision of an untrusted file; its external data is checked on the way."""
     from edgerecover.export.engines import precision_of
     from edgerecover.models.onnx.file import read_onnx
 
@@ -137,19 +137,19 @@ def _batch(text: str | None) -> BatchRange | None:
         least, usual, most = sizes * 3 if len(sizes) == 1 else sizes
     except ValueError as error:
         raise BadInputError(
-            f"--batch {text}: three sizes were expected, such as 1,1,8", hint="for example --batch 1,1,8"
+            f"--batch {text}: expected one size, or three in ascending order", hint="for example --batch 1,1,8"
         ) from error
     return BatchRange(least, usual, most)
 
 
 def _check_machine(device: Target, recipe: EngineRecipe) -> None:
-    """TensorRT builds for the GPU it runs on: another machine's engine would be refused there."""
+    """TensorRT builds for the GPU it runs on: the device would refuse an engine from another machine."""
     from edgerecover.artifacts import TENSORRT
     from edgerecover.runtime.machine.host import differences, this_host
 
     if recipe.runtime != TENSORRT or not (found := differences(device.needs, this_host())):
         return
     raise MissingError(
-        f"an engine for {device.name} is built on that device, and this is not one: {'; '.join(found)}",
-        hint="`edgerecover engine check` tells here whether TensorRT takes the file; the runner builds it there",
+        f"an engine for {device.name} must be built on that device, which this machine is not: {'; '.join(found)}",
+        hint="`edgerecover engine check` tells whether TensorRT accepts the file; the runner builds it on the device",
     )

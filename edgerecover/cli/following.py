@@ -109,7 +109,7 @@ class _Followers:
         return Several(self.all)
 
     def interrupted(self, work: Path | None) -> None:
-        kept = f"; what is finished is kept in {work}, and the same command goes on from there" if work else ""
+        kept = f"; finished work is kept in {work}, and the same command resumes from it" if work else ""
         self._close_live()
         self.progress.note(f"interrupted{kept}")
 

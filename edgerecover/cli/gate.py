@@ -1,4 +1,4 @@
-"""`gate`: a bundle beside its limits and the release before."""
+"""`gate`: a bundle against its limits and the previous release."""
 
 from __future__ import annotations
 
@@ -31,53 +31,56 @@ if TYPE_CHECKING:
     from edgerecover.artifacts import GateResult
     from edgerecover.gate.check import GateRequest
 
-_Fraction = "as a fraction of the baseline's. [the profile's]"
+_FRACTION = "as a fraction of the baseline's. [the profile's]"
 
 
 def gate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to judge; it is verified first.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to gate; it is verified first.")],
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", help="The release before: a bundle, or a .json of its numbers."),
+        typer.Option("--baseline", help="Previous release: a bundle, or its stored numbers (.json)."),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", "-p", help="Whose limits to judge by: a name or a .toml file. [the bundle's own]"),
+        typer.Option("--profile", "-p", help="Profile whose limits apply: a name or a .toml file. [the bundle's own]"),
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option("--limits", help="TOML file of limits that take the place of the bundle's.")
+        Path | None, typer.Option("--limits", help="TOML file of limits that override the bundle's.")
     ] = None,
     max_latency_regression: Annotated[
-        float | None, typer.Option("--max-latency-regression", help=f"How much slower it may be, {_Fraction}", min=0)
+        float | None, typer.Option("--max-latency-regression", help=f"Allowed increase in latency, {_FRACTION}", min=0)
     ] = None,
     max_size_regression: Annotated[
-        float | None, typer.Option("--max-size-regression", help=f"How much larger the file may be, {_Fraction}", min=0)
+        float | None, typer.Option("--max-size-regression", help=f"Allowed increase in file size, {_FRACTION}", min=0)
     ] = None,
     max_memory_regression: Annotated[
         float | None,
-        typer.Option("--max-memory-regression", help=f"How much more memory it may take, {_Fraction}", min=0),
+        typer.Option("--max-memory-regression", help=f"Allowed increase in memory, {_FRACTION}", min=0),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="That each model takes of a race, at least.", min=0.0, max=60.0)
+        float, typer.Option("--seconds", help="Minimum seconds per model in each race.", min=0.0, max=60.0)
     ] = 3.0,
     races: Annotated[
-        int, typer.Option("--races", help="Most races to hold while the latency is not settled.", min=1, max=20)
+        int, typer.Option("--races", help="Maximum number of races while the latency is inconclusive.", min=1, max=20)
     ] = 8,
-    cores: Annotated[str | None, typer.Option("--cores", help="Hold all on these cores, e.g. 0 or 0,1.")] = None,
+    cores: Annotated[
+        str | None, typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.")
+    ] = None,
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Run nothing here; take latencies from the bundle's report.")
+        bool, typer.Option("--no-measure", help="Measure nothing here; take latencies from the bundle's report.")
     ] = False,
     init_baseline: Annotated[
-        bool, typer.Option("--init-baseline", help="Where there is no baseline yet, make this release it.")
+        bool, typer.Option("--init-baseline", help="Make this release the baseline if there is none yet.")
     ] = False,
     update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Put this release in the baseline's place when no gate fails.")
+        bool, typer.Option("--update-baseline", help="Replace the baseline with this release if no gate fails.")
     ] = False,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates to this file as JUnit XML.")] = None,
     summary: Annotated[
-        Path | None, typer.Option("--summary", help="Append the gates as Markdown, to $GITHUB_STEP_SUMMARY say.")
+        Path | None,
+        typer.Option("--summary", help="Append the gates to this file as Markdown, e.g. $GITHUB_STEP_SUMMARY."),
     ] = None,
-    result: Annotated[Path | None, typer.Option("--result", help="Write what --json shows to a file, too.")] = None,
+    result: Annotated[Path | None, typer.Option("--result", help="Also write the --json output to this file.")] = None,
     public_key: PublicKeyOption = None,
     certificates: CertificatesOption = None,
     identity: IdentityOption = None,
@@ -86,18 +89,18 @@ def gate(
     staging: StagingOption = False,
     github: Annotated[bool, typer.Option("--github", help="Write GitHub annotations to stderr.")] = False,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit with 0 also when a gate fails or is not certain.")
+        bool, typer.Option("--exit-zero", help="Exit with 0 even if a gate fails or is inconclusive.")
     ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Judge BUNDLE by its limits and beside the release before: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
+    """Gate BUNDLE on its limits and the previous release: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
     for flag, path in (("--junit", junit), ("--summary", summary), ("--result", result)):
         if path is not None:
             require_outside(flag, path)
             if baseline is not None and path.absolute() == baseline.absolute():
-                raise BadInputError(f"{flag} {path}: is the baseline", hint=f"name another file with {flag}")
+                raise BadInputError(f"{flag} {path}: is the baseline file", hint=f"name another file with {flag}")
     outputs = _Outputs(bundle, junit, summary, result, github)
     with following("gate", events=events) as progress:
         try:
@@ -152,7 +155,9 @@ def _request(
     given = {name: value for name, value in flags.items() if value is not None}
     for name, value in given.items():
         if not math.isfinite(value):
-            raise BadInputError(f"--{name.replace('_', '-')} {value}: a number was expected", hint="for example 0.05")
+            raise BadInputError(
+                f"--{name.replace('_', '-')} {value}: expected a finite number", hint="for example 0.05"
+            )
     return GateRequest(
         bundle=bundle,
         baseline=baseline,
@@ -165,7 +170,7 @@ def _request(
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where the result goes beside the terminal."""
+    """Where the result goes besides the terminal."""
 
     bundle: Path
     junit: Path | None
@@ -174,7 +179,7 @@ class _Outputs:
     github: bool
 
     def write(self, found: GateResult) -> None:
-        """All that were asked for.
+        """Write every file that was asked for, and the annotations.
 
         Raises:
             BadInputError: one cannot be written.
@@ -194,7 +199,7 @@ class _Outputs:
                 typer.echo(line, err=True)
 
     def write_error(self, error: EdgeRecoverError) -> None:
-        """Why there is no result; what cannot be written then is left, because the error itself is shown."""
+        """Write why there is no result. A file that cannot be written is skipped: the error itself is shown."""
         from edgerecover.gate.annotations import annotation_of_error
         from edgerecover.gate.junit import junit_of_error
         from edgerecover.gate.markdown import markdown_of_error
@@ -229,7 +234,9 @@ def _append(path: Path, text: str) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> BadInputError:
-    return BadInputError(f"{path} cannot be written: {error.strerror or error}", hint="is its folder there?")
+    return BadInputError(
+        f"{path} cannot be written: {error.strerror or error}", hint="check that its folder exists and is writable"
+    )
 
 
 def _as_json(found: GateResult) -> dict[str, Any]:

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a path where nothing is."""
+    """Refuse a path that does not exist."""
     if not path.exists():
-        raise BadInputError(f"{path} does not exist", hint="give the path of a file")
+        raise BadInputError(f"{path} does not exist", hint="check the path")
 
 
 def require_checkpoint(path: Path) -> None:
-    """What is to be trained, pruned or dreamt from; an ONNX file can only be judged."""
+    """Refuse what cannot be trained, pruned or synthesized from: a missing file, or an ONNX file."""
     if not path.exists():
         raise BadInputError(f"{path} does not exist", hint="MODEL is the path of a checkpoint")
     if path.suffix.lower() == ".onnx":
         raise BadInputError(
-            f"{path} is an ONNX file, which can be judged and not changed: it has no gradients",
-            hint="`edgerecover validate` judges it beside its teacher; here the PyTorch checkpoint is needed",
+            f"{path} is an ONNX file, which can be validated but not trained",
+            hint="give the PyTorch checkpoint, or use `edgerecover validate` on this file",
         )
 
 

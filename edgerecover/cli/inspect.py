@@ -28,7 +28,7 @@ def inspect(
     trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a checkpoint holds: format, architecture, sparsity per layer, and whether the teacher is inside."""
+    """Show a checkpoint's format, architecture and sparsity per layer, and whether it contains the teacher."""
     require_file(model)
     from edgerecover.artifacts import to_json
     from edgerecover.models.pair.networks import inspect as inspect_model

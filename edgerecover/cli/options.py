@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Checkpoint, of any of the formats in the docs, or its folder.")
+    Path, typer.Argument(metavar="MODEL", help="Checkpoint in any supported format, or its folder.")
 ]
 ArchOption = Annotated[
     str | None,
@@ -16,13 +16,15 @@ ArchOption = Annotated[
         "--arch", help="file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or transformers:FOLDER."
     ),
 ]
-ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input, e.g. 3,224,224.")]
-MeanOption = Annotated[str | None, typer.Option("--mean", help="Per channel, e.g. 0.485,0.456,0.406.")]
-StdOption = Annotated[str | None, typer.Option("--std", help="Per channel, e.g. 0.229,0.224,0.225.")]
-RangeOption = Annotated[str | None, typer.Option("--pixel-range", help="Before mean and std: 0,1 or 0,255.")]
+ShapeOption = Annotated[str | None, typer.Option("--input-shape", help="Input shape as C,H,W, e.g. 3,224,224.")]
+MeanOption = Annotated[str | None, typer.Option("--mean", help="Mean per channel, e.g. 0.485,0.456,0.406.")]
+StdOption = Annotated[str | None, typer.Option("--std", help="Standard deviation per channel, e.g. 0.229,0.224,0.225.")]
+RangeOption = Annotated[
+    str | None, typer.Option("--pixel-range", help="Pixel range before mean and std: 0,1 or 0,255.")
+]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
 TrustPickleOption = Annotated[
-    bool, typer.Option("--trust-pickle", help="Really unpickle a whole module, which runs code that its file names.")
+    bool, typer.Option("--trust-pickle", help="Unpickle a whole saved module, which runs code that the file names.")
 ]
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 """That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
@@ -30,36 +32,38 @@ SparsityOption = Annotated[
     float | None,
     typer.Option(
         "--sparsity",
-        help="Fraction of weights to prune, e.g. 0.75; with --pattern channel, of MACs (within 0.03); not with 2:4.",
+        help="Fraction of weights to prune, e.g. 0.75; of MACs (±0.03) with --pattern channel; not with 2:4.",
     ),
 ]
-TargetOption = Annotated[str, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")]
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", help="Target device: a name from `targets list`, or a .toml file.")
+]
 EvalDataOption = Annotated[
     Path | None,
-    typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder): judged, never learnt."),
+    typer.Option("--eval-data", help="Labelled real images (npz or ImageFolder), for evaluation only."),
 ]
 RecordOption = Annotated[
     Path | None,
-    typer.Option("--record", help="Activation record shipped with the teacher (`edgerecover record` makes one)."),
+    typer.Option("--record", help="Activation record shipped with the teacher; see `edgerecover record`."),
 ]
 TeacherArchOption = Annotated[
-    str | None, typer.Option("--teacher-arch", help="Its architecture, where it is not MODEL's: spelled as --arch.")
+    str | None, typer.Option("--teacher-arch", help="Teacher's architecture, if not MODEL's; same syntax as --arch.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)]
-DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Random seed.", min=0)]
+DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Device to compute on.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result to stdout as JSON.")]
 EventsOption = Annotated[
     str | None,
-    typer.Option("--events", help="Write progress as JSON lines to this file, pipe, or - for stderr."),
+    typer.Option("--events", help="Write progress as JSON lines to this file or pipe; - for stderr."),
 ]
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", help="ssh://user@host[:port]: run the bundle's runner there; settles the target's gates."),
+    typer.Option("--on", help="Run the bundle on this device, ssh://user@host[:port], and settle the target's gates."),
 ]
 SshConfigOption = Annotated[
-    Path | None, typer.Option("--ssh-config", help="OpenSSH configuration for --on. [~/.ssh/config]")
+    Path | None, typer.Option("--ssh-config", help="OpenSSH configuration file for --on. [~/.ssh/config]")
 ]
 DevicePythonOption = Annotated[
-    str, typer.Option("--device-python", help="Python on the device of --on, with numpy and the runtime.")
+    str, typer.Option("--device-python", help="Python on that device, with numpy and the runtime installed.")
 ]

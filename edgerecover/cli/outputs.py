@@ -20,7 +20,7 @@ def require_free(flag: str, path: Path, *, force: bool) -> None:
     """
     require_outside(flag, path)
     if path.is_dir():
-        raise BadInputError(f"{flag} {path}: is a folder, and a file is to be written", hint="name a file")
+        raise BadInputError(f"{flag} {path}: is a folder; a file was expected", hint="name a file")
     if not force and (path.exists() or path.is_symlink()):
         raise _taken(f"{flag} {path}: already exists", flag)
 
@@ -57,8 +57,8 @@ def require_outside(flag: str, path: Path) -> None:
     """
     if (bundle := bundle_around(path)) is not None:
         raise BadInputError(
-            f"{flag} {path}: lies inside the bundle {bundle}, which is sealed",
-            hint=f"name a place outside it with {flag}",
+            f"{flag} {path}: is inside the bundle {bundle}, which must not change",
+            hint=f"name a path outside it with {flag}",
         )
 
 
@@ -78,12 +78,12 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
     names = [origin["name"] for origin in fields["lineage"].values() if origin["name"]]
     is_same = fields["target"] == target and (model.is_dir() or model.name in names)
     if not force and not is_same:
-        raise _taken(f"--out {out}: holds the bundle of {names[-1]} for {fields['target']}", "--out")
+        raise _taken(f"--out {out}: contains the bundle of {names[-1]} for {fields['target']}", "--out")
 
 
 def _taken(what: str, flag: str) -> BadInputError:
     return BadInputError(
-        f"{what}, and was not overwritten", hint=f"name another place with {flag}, or overwrite it with --force"
+        f"{what}, and was not overwritten", hint=f"name another path with {flag}, or overwrite it with --force"
     )
 
 

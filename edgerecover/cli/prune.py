@@ -23,11 +23,11 @@ from edgerecover.cli.outputs import require_free, require_suffix
 
 def prune(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it: .safetensors, or .pt or .pth.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file: .safetensors, .pt or .pth.")],
     sparsity: SparsityOption = None,
     pattern: Annotated[
         PruningPattern,
-        typer.Option("--pattern", help="What goes: weights, of all layers together or each alone, or channels."),
+        typer.Option("--pattern", help="What to prune: weights globally or per layer, 2:4 groups, or channels."),
     ] = "unstructured",
     arch: ArchOption = None,
     input_shape: ShapeOption = None,
@@ -35,7 +35,7 @@ def prune(
     trust_pickle: TrustPickleOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Prune a dense MODEL by magnitude of Conv and Linear weights; nothing is trained."""
+    """Prune the Conv and Linear weights of a dense MODEL by magnitude, without training."""
     require_checkpoint(model)
     require_suffix("--out", out, (".safetensors", ".pt", ".pth"))
     require_free("--out", out, force=force)
@@ -49,7 +49,7 @@ def prune(
     pruned = prune_file(model, out, pruning, flags)
     zeros = pruned.sparsity
     if pattern == "channel":
-        typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights are left")
+        typer.echo(f"{out}: {100 * pruned.macs_kept:.1f} % of the MACs and {zeros.num_weights:,} weights remain")
     else:
         typer.echo(
             f"{out}: {zeros.num_zeros:,} of {zeros.num_weights:,} weights are zero ({100 * zeros.sparsity:.2f} %)"

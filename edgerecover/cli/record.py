@@ -29,14 +29,14 @@ RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", 
 
 def record_command(
     model: Annotated[Path, typer.Argument(metavar="DENSE", help="Checkpoint of the dense network.")],
-    data: Annotated[
-        Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) that it was trained on.")
-    ],
+    data: Annotated[Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) it was trained on.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Record file. [DENSE.record.safetensors]")] = None,
-    kind: Annotated[RecordKind, typer.Option("--kind", help="Which statistics; see the documentation.")] = "joint",
+    kind: Annotated[RecordKind, typer.Option("--kind", help="Statistics to record; see the documentation.")] = "joint",
     noise: Annotated[
         float,
-        typer.Option("--noise", help="Gaussian noise on every statistic, in its standard errors.", min=0.0, max=100.0),
+        typer.Option(
+            "--noise", help="Gaussian noise added to every statistic, in standard errors.", min=0.0, max=100.0
+        ),
     ] = 0.0,
     arch: ArchOption = None,
     input_shape: ShapeOption = None,
@@ -48,7 +48,7 @@ def record_command(
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Write statistics of DENSE's activations on its own data: what to ship so that others can recover it."""
+    """Record statistics of DENSE's activations on its own data, to ship so that others can recover it."""
     require_file(model)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.run import make_record
@@ -67,4 +67,4 @@ def record_command(
             f"{path}: {facts.kind} record of {facts.num_images:,} images, {facts.size_bytes / 1000:,.0f} kB; "
             f"noise: {f'{facts.noise:g} standard errors' if facts.noise else 'none'}"
         )
-        typer.echo("what it tells about the images: docs/explanation/activation-records.md; look before you ship it")
+        typer.echo("before you ship it, read what it reveals about the images: docs/explanation/activation-records.md")

@@ -1,4 +1,4 @@
-"""`run`: recover, export, judge and pack a pruned network."""
+"""`run`: recover, export, validate and bundle a pruned network."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def run_command(
     arch: ArchOption = None,
     teacher_arch: TeacherArchOption = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Recipe: a name of `profiles list`, or a .toml file.")
+        str, typer.Option("--profile", "-p", help="Recipe: a name from `profiles list`, or a .toml file.")
     ] = "balanced",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [MODEL.TARGET.bundle]")] = None,
     work: Annotated[
         Path | None,
-        typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside the bundle]"),
+        typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside the bundle]"),
     ] = None,
     pattern: Annotated[
         PruningPattern | None,
-        typer.Option("--pattern", help="Prune a dense MODEL to this pattern."),
+        typer.Option("--pattern", help="Prune a dense MODEL to this pattern first."),
     ] = None,
     sparsity: SparsityOption = None,
     eval_data: EvalDataOption = None,
@@ -77,7 +77,7 @@ def run_command(
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="That may be shipped beside fp32; several times for several. [the target's]"),
+        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. [the target's]"),
     ] = None,
     on: OnOption = None,
     ssh_config: SshConfigOption = None,
@@ -90,29 +90,29 @@ def run_command(
         bool,
         typer.Option(
             "--resume/--fresh",
-            help="Go on with what an earlier run of the same request has finished in --work; or make it all anew.",
+            help="Resume from the finished steps of an earlier run in --work, or start afresh.",
         ),
     ] = True,
     checkpoint_every: Annotated[
         float,
-        typer.Option("--checkpoint-every", help="Seconds between two writes of what is half done.", min=0.0),
+        typer.Option("--checkpoint-every", help="Seconds between checkpoints of unfinished steps.", min=0.0),
     ] = 60.0,
     sign_key: Annotated[
         Path | None,
-        typer.Option("--sign-key", help="Sign the bundle with this private key: see `bundle sign --key`."),
+        typer.Option("--sign-key", help="Sign the bundle with this private key; see `bundle sign --key`."),
     ] = None,
     archive: Annotated[
-        bool, typer.Option("--archive", help="Write the bundle as one archive too, BUNDLE.tar.")
+        bool, typer.Option("--archive", help="Also write the bundle as a single archive, BUNDLE.tar.")
     ] = False,
     force: ForceOption = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Load, try a few images, say how long it will take, and write nothing."),
+        typer.Option("--dry-run", help="Load the model, time a few images, print an estimate, and write nothing."),
     ] = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Recover a pruned MODEL without data, export it, judge the exported file and pack it for TARGET."""
+    """Recover a pruned MODEL without data, export it, validate the exported file and bundle it for TARGET."""
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
@@ -176,7 +176,7 @@ def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> N
 
 
 def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
-    """What is still to be done with a packed bundle; what would fail for want of a key fails now."""
+    """What is left to do with a finished bundle; a missing key or an archive in the way is refused now."""
     from edgerecover.bundle.carry import archive_path, check_free, pack_bundle, sign_bundle
 
     signer = key_signer(sign_key) if sign_key is not None else None
@@ -239,7 +239,7 @@ def run_and_show(
 
 
 def assist_the_first(request: Request) -> None:
-    """What a process does that `torchrun` has started beside the first; it prints nothing."""
+    """Do the work of a process that `torchrun` started besides the first; prints nothing."""
     from edgerecover.commands.run import assist
     from edgerecover.distributed import LostError, joined
 
@@ -251,17 +251,19 @@ def assist_the_first(request: Request) -> None:
 
 
 def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
-    """The report once the device has run the bundle; its own result is kept beside the bundle."""
+    """The report after the device has run the bundle; the device's result is kept beside the bundle."""
     from edgerecover.artifacts import to_json
     from edgerecover.files import replace_file
     from edgerecover.remote.device import run_on, settled
 
-    progress.note(f"packed: {bundle}; `edgerecover bench {bundle} --on {access.destination}` does alone what follows")
+    progress.note(
+        f"bundle: {bundle}; to repeat only the device run: edgerecover bench {bundle} --on {access.destination}"
+    )
     result = run_on(bundle, access, progress=progress)
     kept = bundle.with_name(f"{bundle.name}.result.json")
     try:
         replace_file(kept, (json.dumps(to_json(result), indent=1) + "\n").encode())
-        progress.note(f"the device's own result: {kept}")
+        progress.note(f"result from the device: {kept}")
     except OSError as error:
-        progress.note(f"the device's own result was not kept: {kept}: {error.strerror or error}")
+        progress.note(f"the result from the device could not be saved: {kept}: {error.strerror or error}")
     return settled(report, result)

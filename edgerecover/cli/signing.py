@@ -14,32 +14,34 @@ if TYPE_CHECKING:
     from edgerecover.bundle.signature import Signer, Trusted
 
 PublicKeyOption = Annotated[
-    Path | None, typer.Option("--public-key", help="PEM: the bundle must be signed with its private key.")
+    Path | None, typer.Option("--public-key", help="PEM public key; the bundle must be signed with its private key.")
 ]
 CertificatesOption = Annotated[
     list[Path] | None,
-    typer.Option("--certificates", help="PEM: the signer's certificate must lead to one of them; several times."),
+    typer.Option("--certificates", help="PEM certificate that the signer's must chain to; repeat for several."),
 ]
 IdentityOption = Annotated[
-    str | None, typer.Option("--identity", help="Mail address or workflow that Sigstore must have certified.")
+    str | None, typer.Option("--identity", help="Email address or workflow that Sigstore must have certified.")
 ]
-IssuerOption = Annotated[str | None, typer.Option("--issuer", help="URL of who vouches for --identity.")]
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer (URL) of --identity.")]
 TrustConfigOption = Annotated[
-    Path | None, typer.Option("--trust-config", help="JSON of a Sigstore instance of one's own. [the public one]")
+    Path | None,
+    typer.Option("--trust-config", help="Trust configuration (JSON) of a private Sigstore instance. [the public one]"),
 ]
-StagingOption = Annotated[bool, typer.Option("--staging", help="Sigstore's staging instance.")]
+StagingOption = Annotated[bool, typer.Option("--staging", help="Use Sigstore's staging instance.")]
 KeyOption = Annotated[
     Path | None,
-    typer.Option("--key", help="PEM of a P-256, P-384 or P-521 private key; password in EDGERECOVER_KEY_PASSWORD."),
+    typer.Option("--key", help="PEM private key (P-256, P-384 or P-521); password in EDGERECOVER_KEY_PASSWORD."),
 ]
-CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="PEM of --key's certificate.")]
+CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="PEM certificate of --key.")]
 ChainOption = Annotated[
-    list[Path] | None, typer.Option("--chain", help="PEM of the certificates above it; several times.")
+    list[Path] | None,
+    typer.Option("--chain", help="PEM intermediate certificate of --certificate; repeat for several."),
 ]
 
 
 def key_signer(key: Path | None, certificate: Path | None = None, chain: list[Path] | None = None) -> Signer:
-    """Who signs with a file, as the flags say.
+    """The signer that the flags about a key file name.
 
     Raises:
         BadInputError: a certificate without a key, or a chain without a certificate.
@@ -47,7 +49,9 @@ def key_signer(key: Path | None, certificate: Path | None = None, chain: list[Pa
     from edgerecover.bundle.signature import PASSWORD_VARIABLE, CertificateSigner, KeySigner
 
     if key is None or (chain and certificate is None):
-        raise BadInputError("--chain and --certificate belong to a --key", hint="give all of them, or --key alone")
+        raise BadInputError(
+            "--certificate needs --key, and --chain needs --certificate", hint="give all of them, or --key alone"
+        )
     if certificate is not None:
         return CertificateSigner(key, certificate, tuple(chain or ()))
     return KeySigner(key, os.environ.get(PASSWORD_VARIABLE))
@@ -61,20 +65,21 @@ def trusted_by(
     trust_config: Path | None,
     staging: bool,
 ) -> Trusted | None:
-    """Who must have signed, as the flags say; None: nobody.
+    """The signer that the flags ask for; None: no signature is asked for.
 
     Raises:
-        BadInputError: they name several, or half of one.
+        BadInputError: they name several signers, or one incompletely.
     """
     from edgerecover.bundle.signature import Certificates, Identity, PublicKey
 
     if (public_key is not None) + bool(certificates) + (identity is not None or issuer is not None) > 1:
         raise BadInputError(
-            "whom to trust is not clear", hint="give one of --public-key, --certificates, and --identity with --issuer"
+            "several trusted signers were given",
+            hint="give one of --public-key, --certificates, or --identity with --issuer",
         )
     if (identity is None) != (issuer is None):
         raise BadInputError(
-            "--identity and --issuer belong together: a name counts only with who vouches for it",
+            "--identity and --issuer must be given together",
             hint="give both, or neither",
         )
     if public_key is not None:

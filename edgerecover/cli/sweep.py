@@ -44,20 +44,20 @@ _OF_THIS_CALL = {"--slurm": 1, "--ray": 0, "--json": 0, "--cpus": 1, "--gpus": 1
 
 def sweep_command(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Checkpoint: a dense one is pruned to each point.")
+        Path | None, typer.Argument(metavar="MODEL", help="Checkpoint; a dense one is pruned to each point.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Device: a name of `targets list`, or a .toml file.")
+        str | None, typer.Option("--target", "-t", help="Target device: a name from `targets list`, or a .toml file.")
     ] = None,
     sparsity: Annotated[
-        str | None, typer.Option("--sparsity", help="Fractions as of `run`, with commas: 0.5,0.75,0.9.")
+        str | None, typer.Option("--sparsity", help="Comma-separated fractions, each as in `run`: 0.5,0.75,0.9.")
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option("--pattern", help="With commas, of unstructured, layerwise, 2:4 and channel. [unstructured]"),
+        typer.Option("--pattern", help="Comma-separated: unstructured, layerwise, 2:4, channel. [unstructured]"),
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Recipes with commas; all learn from the images of the first.")
+        str, typer.Option("--profile", "-p", help="Comma-separated recipes; all recover on the images of the first.")
     ] = "balanced",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the sweep. [MODEL.TARGET.sweep]")] = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
@@ -74,40 +74,43 @@ def sweep_command(
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="That may be shipped beside fp32; several times for several. [the target's]"),
+        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. [the target's]"),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     slurm: Annotated[
-        Path | None, typer.Option("--slurm", help="Make nothing; write a script that hands the points to sbatch.")
+        Path | None,
+        typer.Option("--slurm", help="Write a script that submits the points to Slurm (sbatch), and run nothing."),
     ] = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Make the points on Ray: the cluster of RAY_ADDRESS, or this machine.")
+        bool, typer.Option("--ray", help="Run the points on Ray: the cluster at RAY_ADDRESS, or this machine.")
     ] = False,
-    cpus: Annotated[int, typer.Option("--cpus", help="Cores of a task, for --slurm and --ray.", min=1)] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs of a task, for --slurm and --ray.", min=0)] = 0,
+    cpus: Annotated[int, typer.Option("--cpus", help="CPU cores per task, for --slurm and --ray.", min=1)] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", help="GPUs per task, for --slurm and --ray.", min=0)] = 0,
     step: Annotated[
-        int | None, typer.Option("--step", help="Make this one point alone, counted from 0: a scheduler's task.", min=0)
+        int | None, typer.Option("--step", help="Run only this point, counted from 0, as a scheduler's task.", min=0)
     ] = None,
     collect: Annotated[
-        Path | None, typer.Option("--collect", help="Compare what is finished in this folder of a sweep; alone.")
+        Path | None, typer.Option("--collect", help="Compare the finished points of this sweep folder; takes no MODEL.")
     ] = None,
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Prune and recover MODEL in several ways, each with a bundle of its own, and show which are worth having."""
+    """Prune and recover MODEL in several ways, write a bundle for each, and show which are worth keeping."""
     if collect is not None:
         if model is not None or target is not None:
-            raise BadInputError("--collect takes the folder alone", hint=f"edgerecover sweep --collect {collect}")
+            raise BadInputError(
+                "--collect takes the folder of a sweep and nothing else", hint=f"edgerecover sweep --collect {collect}"
+            )
         with following("sweep", events=events) as progress:
             _collect_and_show(collect, as_json, progress)
         return
     if model is None or target is None:
-        raise BadInputError("MODEL and --target are missing", hint="see `edgerecover sweep --help`")
+        raise BadInputError("MODEL and --target are required", hint="see `edgerecover sweep --help`")
     if sum((slurm is not None, ray, step is not None)) > 1:
-        raise BadInputError("--slurm, --ray and --step do not go together", hint="give one of them")
+        raise BadInputError("--slurm, --ray and --step cannot be combined", hint="give only one of them")
     from edgerecover.config import load_profile, load_target
 
     loaded_target = load_target(target)
@@ -225,7 +228,7 @@ def without(arguments: Sequence[str], flags: Mapping[str, int]) -> tuple[str, ..
 def _words(flag: str, text: str) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))
     if not all(words):
-        raise BadInputError(f"{flag} {text!r}: a name is missing between commas", hint=f"for example {flag} a,b")
+        raise BadInputError(f"{flag} {text!r}: a name between commas is empty", hint=f"for example {flag} a,b")
     return words
 
 
@@ -233,7 +236,7 @@ def _patterns(text: str | None) -> list[PruningPattern]:
     known: dict[str, PruningPattern] = {name: name for name in get_args(PruningPattern)}
     words = _words("--pattern", text) if text is not None else []
     if unknown := [word for word in words if word not in known]:
-        raise BadInputError(f"--pattern {unknown[0]!r}: no pattern is called so", hint=f"one of {', '.join(known)}")
+        raise BadInputError(f"--pattern {unknown[0]!r}: unknown pattern", hint=f"one of {', '.join(known)}")
     return [known[word] for word in words]
 
 

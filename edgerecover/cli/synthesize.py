@@ -40,14 +40,14 @@ def synthesize(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")],
     sets: Annotated[
         list[ImageSetName] | None,
-        typer.Option("--set", help="Which images; may be given several times. [all three]"),
+        typer.Option("--set", help="Set to write; repeat for several. [all three]"),
     ] = None,
     arch: ArchOption = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="How they are dreamt: a name of `profiles list`, or a .toml file.")
+        str, typer.Option("--profile", "-p", help="Synthesis recipe: a name from `profiles list`, or a .toml file.")
     ] = "balanced",
     work: Annotated[
-        Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside --out]")
+        Path | None, typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside --out]")
     ] = None,
     record: RecordOption = None,
     input_shape: ShapeOption = None,
@@ -60,7 +60,7 @@ def synthesize(
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Dream images from a dense TEACHER and write them as .npy network inputs, for a quantiser say."""
+    """Synthesize images from a dense TEACHER and write them as .npy network inputs, e.g. for a quantiser."""
     from edgerecover.config import load_profile
 
     loaded_profile = load_profile(profile)
@@ -91,4 +91,4 @@ def synthesize(
     for name in done.files:
         typer.echo(f"{out / name}")
     if done.facts.teacher_agrees_with_target is not None:
-        typer.echo(f"{done.facts.teacher_agrees_with_target:.1%} are seen as their class by the teacher")
+        typer.echo(f"the teacher assigns {done.facts.teacher_agrees_with_target:.1%} of them to their target class")

@@ -9,10 +9,10 @@ import typer
 
 
 def trust(
-    folder: Annotated[Path, typer.Argument(help="Folder whose model.toml and Python files you have read.")],
+    folder: Annotated[Path, typer.Argument(help="Folder whose model.toml and Python files you have reviewed.")],
 ) -> None:
-    """Allow the Python code that a model.toml in FOLDER names, as long as its files stay as they are now."""
+    """Trust the Python code that the model.toml in FOLDER names, until one of its files changes."""
     from edgerecover.models.name.trust import trust as trust_folder
 
     record = trust_folder(folder)
-    typer.echo(f"trusted {len(record.files)} files in {record.folder}; a changed or new one needs `trust` again")
+    typer.echo(f"trusted {len(record.files)} files in {record.folder}; run `trust` again after any change")

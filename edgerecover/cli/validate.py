@@ -31,27 +31,30 @@ from edgerecover.cli.outputs import beside_bundle, require_outside, require_same
 
 
 def validate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file of a classifier, recovered anywhere.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file of a classifier, recovered with any tool.")],
     target: TargetOption,
     teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="The dense network: a checkpoint, or an .onnx file.")
+        Path | None, typer.Option("--teacher", help="Dense network: a checkpoint or an .onnx file.")
     ] = None,
     student: Annotated[
         Path | None,
-        typer.Option("--student", help="Checkpoint that MODEL was exported from, to compare with."),
+        typer.Option("--student", help="Checkpoint that MODEL was exported from, for comparison."),
     ] = None,
     pruned: Annotated[
         Path | None,
-        typer.Option("--pruned", help="Checkpoint before its recovery: MODEL must not be worse."),
+        typer.Option("--pruned", help="Checkpoint before recovery; MODEL must not be worse."),
     ] = None,
     arch: ArchOption = None,
     teacher_arch: TeacherArchOption = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Gates and dreams: a name of `profiles list`, or a .toml file.")
+        str,
+        typer.Option(
+            "--profile", "-p", help="Gates and synthesis recipe: a name from `profiles list`, or a .toml file."
+        ),
     ] = "balanced",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Pack a bundle there. [none]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a bundle to this folder. [none]")] = None,
     work: Annotated[
-        Path | None, typer.Option("--work", help="Where dreams are kept between runs. [.edgerecover beside MODEL]")
+        Path | None, typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside MODEL]")
     ] = None,
     eval_data: EvalDataOption = None,
     record: RecordOption = None,
@@ -66,7 +69,7 @@ def validate(
     as_json: JsonOption = False,
     events: EventsOption = None,
 ) -> None:
-    """Judge an ONNX file that was recovered elsewhere beside its dense teacher, and pack it with --out."""
+    """Validate an ONNX file that was recovered elsewhere against its dense teacher, and bundle it with --out."""
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)

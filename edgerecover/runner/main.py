@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         _show_error(
             f"internal error: {type(error).__name__}: {error}",
-            "this is a fault of edgerecover; run again with --debug and report the trace",
+            "this is a bug in edgerecover; run again with --debug and report the traceback",
         )
         return EXIT_INTERNAL
 
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         verified = verify_bundle(options.bundle, PublicKey(options.public_key) if options.public_key else None)
         words = signature_words(verified.signed, verified.signer)
         facts = {"verified": True, "signature": verified.signed.value, "files": sorted(verified.files)}
-        text = f"{options.bundle}: {len(verified.files)} files are what the manifest says; {words}\n"
+        text = f"{options.bundle}: {len(verified.files)} files match the manifest; {words}\n"
         sys.stdout.write(_json(facts) if options.json else text)
         return 0
     out = _place_for_result(options.out, options.bundle)
@@ -117,7 +117,7 @@ def _place_for_result(asked: Path | None, bundle: Path) -> Path:
         out = inside.with_name(f"{inside.name}.result.json")
     if out.resolve().is_relative_to(inside):
         raise BadInputError(
-            f"--out {out} lies inside the bundle, which would no longer be what its manifest lists",
+            f"--out {out} is inside the bundle, which must not change",
             hint="name a file elsewhere with --out",
         )
     if out.is_dir() or not os.access(out.resolve().parent, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
@@ -170,6 +170,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--build-only", action="store_true", help="stop when the engines are ready")
     parser.add_argument("--verify-only", action="store_true", help="check the files against the manifest, no more")
     parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
-    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"edgerecover {__version__}")
     return parser

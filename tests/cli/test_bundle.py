@@ -47,8 +47,8 @@ def test_verify_and_show(folder, bundle):
     done = edgerecover(folder, "bundle", "verify", bundle)
     assert done.returncode == 0
     num_files = sum(path.is_file() for path in (folder / "net.bundle").rglob("*")) - 2
-    assert done.stdout == f"{bundle}: {num_files} files are what the manifest says; not signed\n"
-    assert "takes a signature" in done.stderr
+    assert done.stdout == f"{bundle}: {num_files} files match the manifest; not signed\n"
+    assert "nothing proves who made it" in done.stderr
     facts = json.loads(edgerecover(folder, "bundle", "verify", bundle, "--json").stdout)
     assert (facts["verified"], facts["schema_version"], facts["signature"]) == (True, 2, "absent")
     assert "Verdict" in edgerecover(folder, "bundle", "show", bundle).stdout
@@ -102,12 +102,12 @@ def test_a_hostile_archive_is_exit_4_and_writes_nothing(folder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["sign", "net.bundle"], "who signs is not clear"),
-        (["sign", "net.bundle", "--keyless", "--key", "k"], "who signs is not clear"),
-        (["sign", "net.bundle", "--key", "k", "--chain", "c"], "belong to a --key"),
+        (["sign", "net.bundle"], "exactly one of --key and --keyless"),
+        (["sign", "net.bundle", "--keyless", "--key", "k"], "exactly one of --key and --keyless"),
+        (["sign", "net.bundle", "--key", "k", "--chain", "c"], "--certificate needs --key"),
         (["sign", "net.bundle", "--key", "nothing.pem"], "nothing.pem cannot be read"),
-        (["verify", "net.bundle", "--public-key", "k", "--certificates", "c"], "whom to trust is not clear"),
-        (["verify", "net.bundle", "--identity", "me"], "belong together"),
+        (["verify", "net.bundle", "--public-key", "k", "--certificates", "c"], "several trusted signers were given"),
+        (["verify", "net.bundle", "--identity", "me"], "must be given together"),
         (["verify", "nothing"], "does not exist"),
         (["unpack", "net.bundle"], "does not end in .tar"),
         (["pack", "net.bundle", "--out", "net.bundle"], "is a folder"),

@@ -98,8 +98,8 @@ def test_a_jetsons_engine_is_built_on_the_jetson(folder):
     [
         (("build", "model.onnx", "-t", "onnx-generic"), "not engines"),
         (("build", "nowhere.onnx", "-t", "rtx-40"), "nowhere.onnx"),
-        (("build", "model.onnx", "-t", "rtx-40", "--batch", "1,2"), "three sizes were expected"),
-        (("show", "model.onnx"), "its facts are not in model.onnx.json"),
+        (("build", "model.onnx", "-t", "rtx-40", "--batch", "1,2"), "expected one size, or three"),
+        (("show", "model.onnx"), "model.onnx.json beside it is missing, or describes another engine"),
         (("show", "nowhere.engine"), "no such file"),
     ],
 )

@@ -58,9 +58,9 @@ def test_a_folder_with_something_in_it_is_replaced_only_by_force(tmp_path):
 
 def test_nothing_is_written_into_a_bundle_by_force_either(bundle):
     for path in (bundle / "page.html", bundle / "deep" / "work"):
-        with pytest.raises(BadInputError, match="lies inside the bundle"):
+        with pytest.raises(BadInputError, match="is inside the bundle"):
             require_free("--html", path, force=True)
-        with pytest.raises(BadInputError, match="lies inside the bundle"):
+        with pytest.raises(BadInputError, match="is inside the bundle"):
             require_outside("--work", path)
     require_outside("--out", bundle)
 
@@ -83,7 +83,7 @@ def test_a_bundle_is_replaced_by_a_run_for_the_same_model_and_target(bundle, tmp
 
 @pytest.mark.parametrize(("model", "target"), [("model.pt", "jetson"), ("other.pt", "pi")])
 def test_the_bundle_of_another_model_or_target_is_replaced_only_by_force(bundle, tmp_path, model, target):
-    with pytest.raises(BadInputError, match=r"holds the bundle of model.pt for pi"):
+    with pytest.raises(BadInputError, match=r"contains the bundle of model.pt for pi"):
         require_same_release(bundle, tmp_path / model, target, force=False)
     require_same_release(bundle, tmp_path / model, target, force=True)
 

@@ -131,7 +131,7 @@ def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
     assert code != 0
     assert stdout == ""
     assert "one of them was killed, ran out of memory or lost its node" in said(stderr)
-    assert "what is finished is kept in" in said(stderr)
+    assert "finished work is kept in" in said(stderr)
     assert "edgerecover/commands.run.py" not in stderr  # torchrun shows a trace of its own, and of nothing of ours
     assert not (folder / "out").exists()
 
@@ -183,7 +183,7 @@ def test_what_is_for_one_process_is_refused_in_several(folder):
     several = {**environment(), "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
     done = subprocess.run(alone, env=several, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "`targets` was started in 2 processes" in said(done.stderr)
+    assert "`targets` cannot run in 2 processes" in said(done.stderr)
 
 
 def test_one_process_is_the_same_as_itself():
@@ -210,4 +210,4 @@ def test_a_process_that_is_stuck_in_a_library_is_heard_all_the_same(tmp_path):
     code, stdout, stderr = ended(started(tmp_path, [*torchrun(2), sys.executable, "stuck.py"]), tmp_path)
     assert code != 0
     assert stdout.startswith("this run of 2 processes was cut off"), stderr
-    assert "what is finished is kept in ." in stdout
+    assert "finished work is kept in ." in stdout
