@@ -1,0 +1,95 @@
+"""Phrases that CONTRIBUTING.md replaces stay replaced: plain, idiomatic English, in the words of the field."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documentation import PAGES, REFERENCE, ROOT
+
+GENERATED = REFERENCE / "cli.md"
+"""From the help texts of the command line, which are searched as source."""
+MODULES = sorted((ROOT / "edgerecover").rglob("*.py"))
+
+IN_PAGES = {
+    r"go(es|ing|ne)? on (from|by|with)": "resume",
+    r"goes on where": "resumes",
+    r"(is|are) called so": "unknown",
+    r"so called": "called",
+    r"c[oa]mes? to (its|their) end": "finish",
+    r"do(es)? not suffice": "not enough; out of memory",
+    r"too little memory": "out of memory",
+    r"c[oa]mes? about": "was made; could not connect",
+    r"(shared|sharing|dealt|dealing|handed|handing) out": "distribute",
+    r"told (by|from|apart)": "recognised by, distinguished from",
+    r"anew": "again, re-",
+    r"in the place of": "instead of",
+    r"process of (its|their) own": "its own process",
+    r"surely": "significantly",
+    r"the release before": "the previous release",
+    r"held[- ]back": "held-out",
+    r"nowhere worse": "Pareto-optimal",
+    r"in silence": "silently",
+    r"puts? out": "outputs",
+    r"weighs? alike": "have equal weight",
+    r"(is|was|were) at hand": "available",
+    r"learn(t|ed) by heart": "memorised",
+    r"brought back": "recovered",
+}
+"""Gone from README.md and docs/, with what is written instead."""
+IN_SOURCE = {
+    phrase: IN_PAGES[phrase]
+    for phrase in (
+        r"so called",
+        r"(shared|sharing|dealt|dealing|handed|handing) out",
+    )
+}
+"""Gone from the texts and docstrings of edgerecover/, too."""
+
+_CODE = re.compile(r"^ *```.*?^ *```$|`[^`]*`|\]\([^)\s]*\)|<!--.*?-->", re.MULTILINE | re.DOTALL)
+
+
+def found(phrases, text):
+    """Each phrase that the text has, with what to write instead. Line breaks count as spaces."""
+    text = " ".join(text.split())
+    return [
+        f"{match[0]!r}: write {better!r}"
+        for phrase, better in phrases.items()
+        for match in re.finditer(rf"\b{phrase}\b", text, re.IGNORECASE)
+    ]
+
+
+def texts_of(module):
+    """Every string literal of a module, docstrings and the literal parts of f-strings included."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(p for p in PAGES if p != GENERATED)], ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_pages_are_in_plain_english(page):
+    assert not found(IN_PAGES, _CODE.sub(" ", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(ROOT).as_posix())
+def test_texts_of_the_program_are_in_plain_english(module):
+    assert not [line for text in texts_of(module) for line in found(IN_SOURCE, text)]
+
+
+def test_a_phrase_is_found_across_lines_and_in_docstrings(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text('def run():\n    """It goes on\n    from here."""\n    return f"{run} is sharing out work"\n')
+    texts = " ".join(texts_of(module))
+    assert found(IN_PAGES, texts) == [
+        "'goes on from': write 'resume'",
+        "'sharing out': write 'distribute'",
+    ]
+
+
+def test_contributing_lists_what_is_replaced():
+    section = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## English\n")[2].partition("\n## ")[0]
+    )
+    assert len(re.findall(r"^\| [^|]+ \| [^|]+ \|$", section, re.MULTILINE)) >= 25
