@@ -55,6 +55,7 @@ from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 
@@ -167,12 +168,10 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
         will_prune=False,
     )
     compute = choose_compute("cpu")
-    profile = settle(load_profile(options.profile), models.teacher, CIFAR, models.num_classes, compute).profile
-    key = synthesis_key(models.teacher, CIFAR, models.num_classes, profile.synthesis, 0, compute.arithmetic)
-    sets, _ = synthesize(
-        models.teacher, CIFAR, models.num_classes, profile.synthesis,
-        seed=0, folder=folder / "work" / f"dreams-{key}", compute=compute,
-    )  # fmt: skip
+    source = Source(models.teacher, CIFAR, models.num_classes, compute)
+    profile = settle(load_profile(options.profile), source).profile
+    dreams = folder / "work" / f"dreams-{synthesis_key(source, profile.synthesis, 0)}"
+    sets, _ = synthesize(source, profile.synthesis, seed=0, folder=dreams)
     return Pair(models.teacher.eval(), models.student.eval(), CIFAR, sets.calibration, Trained(models, profile, sets))
 
 

@@ -40,6 +40,7 @@ from edgerecover.recover.layerwise import fit_layers
 from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.sets import synthesis_key, synthesize
+from edgerecover.synthesize.source import Source
 
 COMPUTE = choose_compute("cpu")
 FASHION = InputSpec((1, 28, 28), (0.286,), (0.353,))
@@ -103,8 +104,9 @@ def open_case(name: str, data: Path, work: Path, profile: Profile) -> Case:
     make = _fashion if name in FASHION_NETWORKS else {"mnist-lenet": _mnist, "resnet8": _cifar}[name]
     teacher, earlier, other, input, train, test, flip, lr = make(name, data, work)
     settings = profile.synthesis.model_copy(update={"flip": flip})
-    key = synthesis_key(teacher, input, 10, settings, 0, COMPUTE.arithmetic)
-    sets, _ = synthesize(teacher, input, 10, settings, seed=0, folder=work / f"dreams-{key}", compute=COMPUTE)
+    source = Source(teacher, input, 10, COMPUTE)
+    folder = work / f"dreams-{synthesis_key(source, settings, 0)}"
+    sets, _ = synthesize(source, settings, seed=0, folder=folder)
     return Case(name, teacher, earlier, other, input, sets, train, test, flip, lr)
 
 

@@ -41,6 +41,7 @@ from edgerecover.synthesize.image_set import PixelScale, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict
@@ -142,13 +143,11 @@ def open_setting(task: Task, compute: Compute, *, pattern: str) -> tuple[Setting
         will_prune=not pattern,
     )
     clock.lap()
-    recipe = settle(
-        Profile.model_validate(task.settled or task.profile), models.teacher, models.input, models.num_classes, compute
-    ).profile
+    source = Source(models.teacher, models.input, models.num_classes, compute)
+    recipe = settle(Profile.model_validate(task.settled or task.profile), source).profile
     settled_s = clock.lap()
-    asked = models.teacher, models.input, models.num_classes, recipe.synthesis
-    key = synthesis_key(*asked, task.seed, compute.arithmetic)
-    dreams, facts = synthesize(*asked, seed=task.seed, folder=folder / f"dreams-{key}", compute=compute)
+    kept = folder / f"dreams-{synthesis_key(source, recipe.synthesis, task.seed)}"
+    dreams, facts = synthesize(source, recipe.synthesis, seed=task.seed, folder=kept)
     spent = {"settle_cpu_s": settled_s, "synthesis_cpu_s": clock.lap()}
     test = read_eval_data(folder / "test.npz", models.input, models.num_classes, models.classes)
     return Setting(models, recipe, dreams, facts, test, compute), spent

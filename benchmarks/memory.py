@@ -88,6 +88,7 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.report.picture import contact_sheet
     from edgerecover.stages.validate import Beside, judge_file, open_on_cpu, scorer_of
     from edgerecover.synthesize.sets import synthesize
+    from edgerecover.synthesize.source import Source
     from edgerecover.validate.evidence import decisions_over
 
     torch.manual_seed(0)
@@ -133,9 +134,8 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
         print(f"  {name}: {found[name]}", file=sys.stderr, flush=True)
 
     def make():  # type: ignore[no-untyped-def]
-        return synthesize(
-            teacher, input, NUM_CLASSES, synthesis, seed=0, folder=work / "dreams", compute=compute
-        )[0]  # fmt: skip
+        source = Source(teacher, input, NUM_CLASSES, compute)
+        return synthesize(source, synthesis, seed=0, folder=work / "dreams")[0]
 
     with step("shards are made"):
         make()

@@ -42,6 +42,7 @@ from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.host import this_host
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 
 HERE = Path(__file__).parent
@@ -249,7 +250,7 @@ def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     """The recovery of `balanced` with real train images in the place of dreams: what data would have bought."""
     compute = choose_compute("cpu")
     models = open_models(pruned_file(folder, cell.pattern), ModelFlags(trust_code=True), will_prune=False)
-    recipe = settle(load_profile("balanced"), models.teacher, models.input, models.num_classes, compute).profile
+    recipe = settle(load_profile("balanced"), Source(models.teacher, models.input, models.num_classes, compute)).profile
     halved = folder / "first_half.npz"
     test = read_eval_data(
         halved if halved.exists() else folder / "test.npz", models.input, models.num_classes, models.classes

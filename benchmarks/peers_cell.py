@@ -22,7 +22,7 @@ from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
 from edgerecover.artifacts import SyntheticFacts, to_json
-from edgerecover.compute import choose_compute
+from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Synthesis
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
@@ -34,6 +34,7 @@ from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets
 from edgerecover.synthesize.sets import synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 
 SOURCES = {
@@ -82,7 +83,7 @@ def run_cell(task: Task) -> dict[str, Any]:
     dense = _open(task, "")
     clock = CpuClock()
     profile = Profile.model_validate(task.profile)
-    recipe = settle(profile, dense.teacher, dense.input, dense.num_classes, compute).profile
+    recipe = settle(profile, _source(dense, compute)).profile
     settled_cpu_s = clock.lap()
     train, chosen_by = _make(task, recipe.synthesis, dense)
     # What it costs to decide on mirroring is part of making our images; MCT mirrors them all.
@@ -117,6 +118,10 @@ def _open(task: Task, pattern: str) -> Models:
 # --- images -------------------------------------------------------------------------------------------------
 
 
+def _source(dense: Models, compute: Compute) -> Source:
+    return Source(dense.teacher, dense.input, dense.num_classes, compute)
+
+
 def _make(task: Task, settings: Synthesis, dense: Models) -> tuple[ImageSet, ImageSet]:
     """To learn from and to choose by; made anew, so that what it costs is measured whole."""
     num_chosen_by = max(1, task.num_images // _SHARE_TO_CHOOSE_BY)
@@ -127,8 +132,8 @@ def _make(task: Task, settings: Synthesis, dense: Models) -> tuple[ImageSet, Ima
     if task.source == "ours":
         settings = settings.model_copy(update={"num_train": task.num_images, "num_calibration": num_chosen_by})
         sets, _ = synthesize(
-            dense.teacher, dense.input, dense.num_classes, settings,
-            seed=task.seed, folder=folder, compute=choose_compute("cpu"), splits=("train", "calibration"),
+            _source(dense, choose_compute("cpu")), settings,
+            seed=task.seed, folder=folder, splits=("train", "calibration"),
         )  # fmt: skip
         return sets.train, sets.calibration
     images_NCHW = _of_mct(task, settings, dense, task.num_images + num_chosen_by)

@@ -38,6 +38,7 @@ from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 
 Record = dict[str, Any]
@@ -84,16 +85,14 @@ def _of_models(
     network: str, pattern: str, models: Models, folder: Path, arguments: argparse.Namespace
 ) -> Iterator[Record]:
     compute = choose_compute("cpu")
-    profile = settle(load_profile(arguments.profile), models.teacher, models.input, models.num_classes, compute).profile
+    source = Source(models.teacher, models.input, models.num_classes, compute)
+    profile = settle(load_profile(arguments.profile), source).profile
     real = read_eval_data(folder / "test.npz", models.input, models.num_classes)
 
     def dreams(seed: int) -> SyntheticSets:
-        key = synthesis_key(
-            models.teacher, models.input, models.num_classes, profile.synthesis, seed, compute.arithmetic
-        )
         return synthesize(
-            models.teacher, models.input, models.num_classes, profile.synthesis, seed=seed,
-            folder=folder / f"dreams-{key}", compute=compute,
+            source, profile.synthesis, seed=seed,
+            folder=folder / f"dreams-{synthesis_key(source, profile.synthesis, seed)}",
             splits=("train", "calibration") if seed == arguments.seeds[0] else ("calibration",),
         )[0]  # fmt: skip
 

@@ -22,6 +22,7 @@ from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
+from edgerecover.synthesize import source as dreams
 from edgerecover.synthesize.image_set import SyntheticSets
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.validate.evaluation import read_eval_data
@@ -88,9 +89,9 @@ def open_case(name: str, source: Source, data: Path, work: Path) -> Case:
             "batch_size": source.batch_size, "num_steps": source.num_steps, "flip": source.flip, "start": "fractal",
         }
     )  # fmt: skip
-    given = teacher.network, teacher.input, teacher.num_classes, settings
-    folder = work / f"dreams-{synthesis_key(*given, 0, compute.arithmetic)}"
-    sets, _ = synthesize(*given, seed=0, folder=folder, compute=compute)
+    made_from = dreams.Source(teacher.network, teacher.input, teacher.num_classes, compute)
+    folder = work / f"dreams-{synthesis_key(made_from, settings, 0)}"
+    sets, _ = synthesize(made_from, settings, seed=0, folder=folder)
     return Case(name, source, teacher, sets)
 
 

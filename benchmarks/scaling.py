@@ -137,6 +137,7 @@ def worker(asked: argparse.Namespace) -> None:
     from edgerecover.recover.execution import Execution
     from edgerecover.recover.pair import Pair
     from edgerecover.synthesize.sets import synthesize
+    from edgerecover.synthesize.source import Source
 
     take_states_rarely()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -157,7 +158,7 @@ def worker(asked: argparse.Namespace) -> None:
 
         def dreams(folder: str, settings):
             return synthesize(
-                teacher, input, NUM_CLASSES, settings, seed=0, folder=asked.work / folder, compute=compute,
+                Source(teacher, input, NUM_CLASSES, compute), settings, seed=0, folder=asked.work / folder,
                 splits=("train",), ranks=ranks,
             )[0].train  # fmt: skip
 
@@ -223,6 +224,7 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
     from edgerecover.recover.execution import Execution
     from edgerecover.recover.pair import Pair
     from edgerecover.synthesize.sets import synthesize
+    from edgerecover.synthesize.source import Source
 
     take_states_rarely()
     torch.set_num_threads(1)  # so that its CPU time is the time it takes, whatever else the machine does
@@ -239,7 +241,7 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
             settings = profile.synthesis.model_copy(update={**images, "num_steps": steps})
             started = time.process_time()
             sets, _ = synthesize(
-                teacher, input, 1000, settings, seed=0, folder=Path(work) / str(steps), compute=compute,
+                Source(teacher, input, 1000, compute), settings, seed=0, folder=Path(work) / str(steps),
                 splits=("train",),
             )  # fmt: skip
             dream_s = time.process_time() - started - (dream_s if steps > 1 else 0.0)  # noqa: F821

@@ -43,6 +43,7 @@ from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.prediction import predict
@@ -102,7 +103,11 @@ _AS_THE_FOLDER_SAYS = ModelFlags(trust_code=True)
 def _settled(task: Task, models: Models, compute: Compute) -> Profile:
     """What the settings leave to the teacher decided, as a run decides it."""
     profile = Profile.model_validate({**task.images, "recovery": task.recovery})
-    return settle(profile, models.teacher, models.input, models.num_classes, compute).profile
+    return settle(profile, _source(models, compute)).profile
+
+
+def _source(models: Models, compute: Compute) -> Source:
+    return Source(models.teacher, models.input, models.num_classes, compute)
 
 
 def _pruned(task: Task, pattern: str) -> Path:
@@ -113,10 +118,9 @@ def _pruned(task: Task, pattern: str) -> Path:
 
 
 def _images(task: Task, recipe: Profile, models: Models, compute: Compute) -> Images:
-    settings = recipe.synthesis
-    asked = models.teacher, models.input, models.num_classes, settings
-    key = synthesis_key(*asked, task.seed, compute.arithmetic)
-    sets, facts = synthesize(*asked, seed=task.seed, folder=Path(task.folder) / f"dreams-{key}", compute=compute)
+    settings, source = recipe.synthesis, _source(models, compute)
+    folder = Path(task.folder) / f"dreams-{synthesis_key(source, settings, task.seed)}"
+    sets, facts = synthesize(source, settings, seed=task.seed, folder=folder)
     if METHODS[task.method].kind == "recover on real":
         return Images(_real_sets(task, models, sets.held_back), sets.held_back, facts)
     return Images(sets, sets.held_back, facts)

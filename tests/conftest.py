@@ -192,10 +192,11 @@ def recovery():
 def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
     """Dreams of the toy teacher; read only."""
     from edgerecover.synthesize.sets import synthesize
+    from edgerecover.synthesize.source import Source
 
     teacher = copy.deepcopy(_trained_teachers[True])
     folder = tmp_path_factory.mktemp("dreams")
-    found, _ = synthesize(teacher, INPUT, NUM_CLASSES, synthesis, seed=0, folder=folder, compute=cpu)
+    found, _ = synthesize(Source(teacher, INPUT, NUM_CLASSES, cpu), synthesis, seed=0, folder=folder)
     return found
 
 

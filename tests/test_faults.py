@@ -21,6 +21,7 @@ from edgerecover.recover.pair import Pair
 from edgerecover.run_folder import held
 from edgerecover.stages.stage import stage
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.synthesize.source import Source
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
@@ -41,6 +42,7 @@ from edgerecover.progress import SILENT
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.distributed import ALONE
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.synthesize.source import Source
 from edgerecover.recover.execution import Execution
 from edgerecover.recover.pair import Pair
 
@@ -71,7 +73,8 @@ recovery = profile.recovery.model_copy(
 profile = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery})
 # What is imported at its first use is there before memory is taken away.
 few = {"num_train": 2, "num_calibration": 2, "num_held_back": 2}
-synthesize(teacher, input, 4, synthesis.model_copy(update=few), seed=0, folder=folder / "few", compute=compute)
+source = Source(teacher, input, 4, compute)
+synthesize(source, synthesis.model_copy(update=few), seed=0, folder=folder / "few")
 
 
 def allow(spare_mb):
@@ -82,7 +85,7 @@ def allow(spare_mb):
 
 if stage == "synthesize":
     allow(spare_mb)
-sets, facts = synthesize(teacher, input, 4, synthesis, seed=0, folder=folder / "dreams", compute=compute)
+sets, facts = synthesize(source, synthesis, seed=0, folder=folder / "dreams")
 answer = {"warnings": facts.warnings, "sha256": sets.sha256,
           "batches": [shard.batch_size for shard in sets.train.shards]}
 if stage == "recover":
@@ -118,7 +121,7 @@ def test_dreams_are_made_in_smaller_batches_where_memory_does_not_suffice(tmp_pa
     assert enough["warnings"] == []
     assert 0 < little["batches"][0] < 64
     (warning,) = little["warnings"]
-    assert "memory did not suffice for 64 images at once" in warning
+    assert "out of memory at batch size 64" in warning
     assert f"in batches of {min(filter(None, little['batches']))} or more" in warning
     assert little["sha256"] != enough["sha256"], "what was recovered from them must have another key"
     again = with_little_memory(tmp_path / "little", "synthesize", 0)
@@ -167,12 +170,12 @@ def test_a_gpu_that_is_too_small_halves_the_batch(teacher, input_spec, synthesis
     try:
         settings = synthesis.model_copy(update={"num_train": 8192, "batch_size": 8192, "num_steps": 1})
         sets, facts = synthesize(
-            teacher, input_spec, 4, settings, seed=0, folder=tmp_path, compute=choose_compute("cuda")
+            Source(teacher, input_spec, 4, choose_compute("cuda")), settings, seed=0, folder=tmp_path
         )  # fmt: skip
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert 0 < sets.train.shards[0].batch_size < 8192
-    assert "memory did not suffice" in facts.warnings[0]
+    assert "out of memory" in facts.warnings[0]
 
 
 # --- disks ----------------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(teacher, input_sp
 
     def run(work):
         with stage("synthesize", []):
-            made, _ = synthesize(teacher, input_spec, 4, synthesis, seed=0, folder=work / "dreams", compute=cpu)
+            made, _ = synthesize(Source(teacher, input_spec, 4, cpu), synthesis, seed=0, folder=work / "dreams")
         with stage("recover", []):
             kept = Checkpoints(work / "steps", every_s=0.0)
             return recover(Pair(student, teacher, masks), made, recovery, Execution(cpu, checkpoints=kept), seed=0)

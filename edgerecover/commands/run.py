@@ -100,6 +100,7 @@ from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import Settled, settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_over, doubts
 from edgerecover.validate.gates import Measured, judge
@@ -490,20 +491,14 @@ def _exported_on_trial(models: Models, folder: Path, write: Write) -> TwinFile:
 def _settled(
     request: Request, models: Models, record: Record | None, compute: Compute, progress: Progress = SILENT
 ) -> Settled:
-    return settle(request.profile, models.teacher, models.input, models.num_classes, compute, record, progress)
+    source = Source(models.teacher, models.input, models.num_classes, compute, record)
+    return settle(request.profile, source, progress)
 
 
 def _key_of(request: Request, models: Models, record: Record | None, compute: Compute) -> str:
     """Of the images of a request whose profile is settled."""
-    return synthesis_key(
-        models.teacher,
-        models.input,
-        models.num_classes,
-        request.profile.synthesis,
-        request.seed,
-        compute.arithmetic,
-        record,
-    )
+    source = Source(models.teacher, models.input, models.num_classes, compute, record)
+    return synthesis_key(source, request.profile.synthesis, request.seed)
 
 
 def _synthesized(
@@ -517,14 +512,10 @@ def _synthesized(
 ) -> tuple[SyntheticSets, SyntheticFacts]:
     ranks.wait()  # until the first has discarded what is not to be used again
     return synthesize(
-        models.teacher,
-        models.input,
-        models.num_classes,
+        Source(models.teacher, models.input, models.num_classes, compute, record),
         request.profile.synthesis,
         seed=request.seed,
         folder=request.work / f"dreams-{key}",
-        compute=compute,
-        record=record,
         progress=progress,
         ranks=ranks,
     )

@@ -29,6 +29,7 @@ from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.sets import SPLITS, synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 
 FACTS_NAME = "synthetic.json"
 _BATCH = 256
@@ -87,16 +88,13 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     teacher = open_classifier(request.teacher, request.flags)
     compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
-    settled = settle(request.profile, teacher.network, teacher.input, teacher.num_classes, compute, record, progress)
+    source = Source(teacher.network, teacher.input, teacher.num_classes, compute, record)
+    settled = settle(request.profile, source, progress)
     request, settings = replace(request, profile=settled.profile), settled.profile.synthesis
-    key = synthesis_key(
-        teacher.network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic, record
-    )
+    folder = request.work / f"dreams-{synthesis_key(source, settings, request.seed)}"
     sets, facts = synthesize(
-        teacher.network, teacher.input, teacher.num_classes, settings,
-        seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, record=record,
-        progress=progress, splits=request.splits,
-    )  # fmt: skip
+        source, settings, seed=request.seed, folder=folder, splits=request.splits, progress=progress
+    )
     facts = replace(facts, mirror_correlation=settled.mirror_correlation)
     try:
         files = _write(request, teacher, sets, facts)

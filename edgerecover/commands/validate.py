@@ -75,6 +75,7 @@ from edgerecover.synthesize.record.file import read_record_of
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.sets import procedural_set, synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
+from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import EvalSet, read_eval_data
 from edgerecover.validate.evidence import Decisions, decisions_of, doubts_of_file
 from edgerecover.validate.gates import Measured, judge
@@ -363,16 +364,13 @@ def _evidence(
     """Held-back dreams; of an ONNX teacher, real images where there are some, else fractals."""
     if teacher.network is not None:
         compute, network = teacher.probed.compute, teacher.network.network
-        settled = settle(request.profile, network, teacher.input, teacher.num_classes, compute, record, progress)
+        source = Source(network, teacher.input, teacher.num_classes, compute, record)
+        settled = settle(request.profile, source, progress)
         settings = settled.profile.synthesis
-        key = synthesis_key(
-            network, teacher.input, teacher.num_classes, settings, request.seed, compute.arithmetic, record
-        )
+        folder = request.work / f"dreams-{synthesis_key(source, settings, request.seed)}"
         sets, facts = synthesize(
-            network, teacher.input, teacher.num_classes, settings,
-            seed=request.seed, folder=request.work / f"dreams-{key}", compute=compute, record=record,
-            progress=progress, splits=("held_back",),
-        )  # fmt: skip
+            source, settings, seed=request.seed, folder=folder, splits=("held_back",), progress=progress
+        )
         network.cpu()
         facts = replace(facts, mirror_correlation=settled.mirror_correlation)
         return _Evidence(sets.held_back, sets.held_back, facts)

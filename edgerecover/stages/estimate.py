@@ -35,6 +35,7 @@ from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.mirror import IMAGE_STEPS
 from edgerecover.synthesize.record.values import Record
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.synthesize.source import Source
 
 FACTOR = 2.0
 """Within which the estimate of a run has been: docs/explanation/benchmarks.md has the runs."""
@@ -201,15 +202,14 @@ def _try(
 ) -> _Trial:
     """Time the stages themselves on a few images."""
 
+    source = Source(models.teacher, models.input, models.num_classes, compute, record)
+
     def dreamt(split: str, num_images: int, num_steps: int) -> tuple[ImageSet, float]:
         settings = profile.synthesis.model_copy(
             update={f"num_{split}": num_images, "num_steps": num_steps, "batch_size": num_images}
         )
         watch = Stopwatch(clock)
-        sets, _ = synthesize(
-            models.teacher, models.input, models.num_classes, settings,
-            seed=seed, folder=folder / split, compute=compute, record=record, progress=watch, splits=(split,),
-        )  # fmt: skip
+        sets, _ = synthesize(source, settings, seed=seed, folder=folder / split, splits=(split,), progress=watch)
         return getattr(sets, split), watch.per_step("synthesize") or watch.seconds("synthesize")
 
     def recovered(train: ImageSet, calibration: ImageSet, settings: Recovery) -> Stopwatch:
@@ -243,7 +243,7 @@ def _try(
         fit_s=fit_s,
         fit_image_s=fit_image_s,
         step_s=watch.per_step("distill") / more,
-        kept_bytes=bytes_per_image(models.teacher, models.input, profile.synthesis, compute, record),
+        kept_bytes=bytes_per_image(source, profile.synthesis),
     )
 
 

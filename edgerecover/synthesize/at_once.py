@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from edgerecover.errors import MissingError
@@ -16,13 +16,11 @@ from edgerecover.models.network.examples import example_images
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.machine.memory import free_bytes
 from edgerecover.synthesize.deep_inversion import evidence_of
+from edgerecover.synthesize.source import Source
 from edgerecover.synthesize.statistics import tapped
 
 if TYPE_CHECKING:
-    from edgerecover.artifacts import InputSpec
-    from edgerecover.compute import Compute
     from edgerecover.config import Synthesis
-    from edgerecover.synthesize.record.values import Record
 
 _ENOUGH_BYTES = 600_000_000
 """On a CPU a step takes as long per image whatever their number, so that there more memory buys nothing."""
@@ -33,28 +31,19 @@ _TRIED = 2
 """Images: of one alone, some networks take no statistics."""
 
 
-def images_at_once(
-    teacher: nn.Module,
-    input: InputSpec,
-    settings: Synthesis,
-    compute: Compute,
-    record: Record | None = None,
-    progress: Progress = SILENT,
-) -> int:
-    """Of a batch of dreams, how many go through the teacher at once.
+def images_at_once(source: Source, settings: Synthesis, progress: Progress = SILENT) -> int:
+    """How many images of a batch of dreams go through the teacher at once.
 
     Args:
-        teacher: in eval mode, parameters without gradients, on the device of `compute`.
-        input: its preprocessing.
-        settings: how to dream; at most its batch size is the answer.
-        compute: device and precision.
-        record: of the teacher's activations.
-        progress: where to say so where it is not the whole batch.
+        source: its teacher in eval mode, parameters without gradients, on the device of `compute`.
+        settings: how to dream; the result is at most its batch size.
+        progress: gets a note where it is less than the whole batch.
 
     Raises:
-        MissingError: what is free does not suffice for one image.
+        MissingError: there is not enough free memory for one image.
     """
-    each = bytes_per_image(teacher, input, settings, compute, record)
+    compute, input = source.compute, source.input
+    each = bytes_per_image(source, settings)
     is_cpu = compute.device.type == "cpu"
     free = free_bytes() if is_cpu else torch.cuda.mem_get_info(compute.device)[0]
     if BESIDE * each > free:
@@ -73,22 +62,21 @@ def images_at_once(
     return min(at_once, settings.batch_size)
 
 
-def bytes_per_image(
-    teacher: nn.Module, input: InputSpec, settings: Synthesis, compute: Compute, record: Record | None = None
-) -> int:
-    """What a forward pass keeps of each image for the backward pass, as autograd is seen to keep it."""
+def bytes_per_image(source: Source, settings: Synthesis) -> int:
+    """What a forward pass keeps of each image for the backward pass, as autograd is observed to keep it."""
+    teacher, compute = source.teacher, source.compute
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    images_NCHW = compute.images(example_images(input, _TRIED)).clone().requires_grad_()
+    images_NCHW = compute.images(example_images(source.input, _TRIED)).clone().requires_grad_()
     own = {tensor.untyped_storage().data_ptr() for tensor in (*teacher.parameters(), *teacher.buffers())}
     generator = torch.Generator().manual_seed(0)
     with (
         compute.without_slow_kernels(teacher),
-        tapped(teacher, evidence_of(teacher, settings, record)) as tap,
+        tapped(teacher, evidence_of(teacher, settings, source.record)) as tap,
         saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         tap.draw([_TRIED], None, generator)

@@ -4,7 +4,7 @@ Method: Yin et al., "Dreaming to Distill", CVPR 2020 (arXiv 1912.08795), equatio
 """
 
 # Shapes: N images in a batch, C channels, H height, W width, K classes.
-# ruff: noqa: TID253 - an optimisation over tensors from top to bottom; only stages import it, never the CLI's help
+# ruff: noqa: TID253, N815 - an optimisation over tensors from top to bottom, shapes are suffixes of fields too; only stages import it, never the CLI's help
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def evidence_of(teacher: nn.Module, settings: Synthesis, record: Record | None = None) -> tuple[Weighted, ...]:
-    """All that is known of the teacher's activations on real data, and how much each counts."""
+    """Everything known of the teacher's activations on real data, each with its weight in the loss."""
     terms: list[Weighted] = []
     if batch_norms_of(teacher):
         terms.append(Weighted(settings.bn_weight, BatchNormStatistics(teacher, settings.bn_distance)))
@@ -61,7 +61,7 @@ def dream(
 
     Args:
         teacher: in eval mode, parameters without gradients, on the device of `compute`.
-        tap: on the teacher, with all that is known of its activations.
+        tap: on the teacher, with everything known of its activations.
         bounds_C: lowest and highest input per channel.
         shape_NCHW: of the batch.
         targets_N: class of each image, or None for the entropy term.
@@ -81,29 +81,8 @@ def dream(
     pieces = _pieces(shape_NCHW[0], settings)
     tap.draw([piece.stop - piece.start for piece in pieces], targets_N, generator)
     # Shifted by a pixel, every patch is another token: a mean over shifts leaves such a network next to nothing.
-    jitter_fraction = 0.0 if reads_patches_as_tokens(teacher) else settings.jitter_fraction
-
-    def loss_of(number: int, piece: slice, z_NCHW: Tensor, is_coarse: bool) -> Tensor:
-        view = (
-            z_NCHW if tap.is_positional else _jitter_and_flip(z_NCHW, jitter_fraction, settings.flip is True, generator)
-        )
-        tap.clear()
-        inputs = middle + unit * (F.avg_pool2d(view, 2) if is_coarse else view)
-        with compute.autocast():
-            logits_NK = teacher(inputs)
-        classes_N = None if targets_N is None else targets_N[piece]
-        loss = (
-            settings.class_weight * _class_term(logits_NK.float(), classes_N, settings.class_temperature)
-            + tap.distance(number)
-            + settings.tv_weight * total_variation(view, settings.tv_reduction)
-            + settings.l2_weight * view.square().mean()
-        )
-        if rival is None:
-            return loss
-        with compute.autocast():
-            rival_logits_NK = rival.student(inputs)
-        return loss - rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
-
+    jitter = 0.0 if reads_patches_as_tokens(teacher) else settings.jitter_fraction
+    objective = _Objective(teacher, tap, settings, generator, compute, targets_N, middle, unit, jitter, rival)
     with compute.without_slow_kernels(teacher, *([rival.student] if rival else [])):
         for step in range(settings.num_steps):
             optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
@@ -111,7 +90,7 @@ def dream(
             z.grad, total = torch.empty_like(z), 0.0
             for number, piece in enumerate(pieces):
                 z_NCHW = z[piece].requires_grad_()
-                loss, share = loss_of(number, piece, z_NCHW, is_coarse), len(z_NCHW) / len(z)
+                loss, share = objective.loss_of(number, piece, z_NCHW, is_coarse), len(z_NCHW) / len(z)
                 (gradient,) = torch.autograd.grad(loss, z_NCHW)
                 z.grad[piece] = share * gradient
                 total += share * float(loss.detach())
@@ -122,15 +101,54 @@ def dream(
     return (middle + unit * z).cpu().float()
 
 
+@dataclass(frozen=True)
+class _Objective:
+    """What one batch of dreams is optimised for; its fields are as in `dream`."""
+
+    teacher: nn.Module
+    tap: Tap
+    settings: Synthesis
+    generator: torch.Generator
+    compute: Compute
+    targets_N: Tensor | None
+    middle: Tensor
+    unit: Tensor
+    jitter_fraction: float
+    rival: Rival | None
+
+    def loss_of(self, number: int, piece: slice, z_NCHW: Tensor, is_coarse: bool) -> Tensor:
+        """The loss of one piece of the batch, as a mean over its images."""
+        settings, tap = self.settings, self.tap
+        view = z_NCHW
+        if not tap.is_positional:
+            view = _jitter_and_flip(z_NCHW, self.jitter_fraction, settings.flip is True, self.generator)
+        tap.clear()
+        inputs = self.middle + self.unit * (F.avg_pool2d(view, 2) if is_coarse else view)
+        with self.compute.autocast():
+            logits_NK = self.teacher(inputs)
+        classes_N = None if self.targets_N is None else self.targets_N[piece]
+        loss = (
+            settings.class_weight * _class_term(logits_NK.float(), classes_N, settings.class_temperature)
+            + tap.distance(number)
+            + settings.tv_weight * total_variation(view, settings.tv_reduction)
+            + settings.l2_weight * view.square().mean()
+        )
+        if self.rival is None:
+            return loss
+        with self.compute.autocast():
+            rival_logits_NK = self.rival.student(inputs)
+        return loss - self.rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
+
+
 def _pieces(num_images: int, settings: Synthesis) -> list[slice]:
-    """Of nearly the same size, as few as go through the network at once."""
+    """Pieces of nearly the same size, as few as fit through the network at once."""
     size = -(-num_images // -(-num_images // settings.at_once(num_images)))
     return [slice(start, min(start + size, num_images)) for start in range(0, num_images, size)]
 
 
 @dataclass(frozen=True)
 class Rival:
-    """The student that Adaptive DeepInversion competes with."""
+    """The student that Adaptive DeepInversion makes the teacher disagree with."""
 
     student: nn.Module
     start: Tensor
@@ -151,7 +169,7 @@ def disagreement(teacher_NK: Tensor, student_NK: Tensor) -> Tensor:
 
 _RIVAL_TEMPERATURE = 4.0
 _USUAL_SPAN = 4.4
-"""From darkest to brightest input of an ImageNet-normalised channel: learning rates are meant for this span."""
+"""From the darkest to the brightest input of an ImageNet-normalised channel, the span that learning rates are for."""
 
 
 def _coordinates(bounds_C: tuple[Tensor, Tensor], settings: Synthesis) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +208,7 @@ def _start(
         return _USUAL_SPAN * (unit_NCHW - 0.5) + 0.1 * torch.randn(shape_NCHW, generator=generator)
     coarse = torch.randn((n, c, -(-h // 4), -(-w // 4)), generator=generator)
     smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
-    # Interpolation shrinks the variance; real images, normalised, have about 1, and to grow it back takes steps.
+    # Interpolation shrinks the variance; normalised real images have about 1, and growing it back would take steps.
     return smooth / smooth.std().clamp_min(1e-6) + 0.1 * torch.randn(shape_NCHW, generator=generator)
 
 
@@ -199,11 +217,11 @@ def _numpy_random(generator: torch.Generator) -> np.random.Generator:
 
 
 _START_SATURATION = 0.4
-"""The colour channels of photographs go together: about 0.9 of their variance is brightness."""
+"""The colour channels of photographs are correlated: about 0.9 of their variance is brightness."""
 
 
 def reads_patches_as_tokens(network: nn.Module) -> bool:
-    """Whether it attends to patches that do not overlap: the first convolution's stride is its kernel, as in ViT."""
+    """Whether it attends to patches that do not overlap: its first convolution has stride = kernel, as in ViT."""
     stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
     cuts_patches = stem is not None and stem.kernel_size == stem.stride and max(stem.stride) > 1
     return cuts_patches and bool(attentions_of(network))

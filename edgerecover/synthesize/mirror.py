@@ -25,15 +25,14 @@ from torch import nn
 
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
+from edgerecover.synthesize.source import Source
 from edgerecover.synthesize.statistics import tapped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgerecover.artifacts import InputSpec
     from edgerecover.compute import Compute
     from edgerecover.config import Synthesis
-    from edgerecover.synthesize.record.values import Record
 
 LEAST_CORRELATION = 0.8
 """docs/adr/0015 has what networks trained with and without mirroring show."""
@@ -49,28 +48,17 @@ _SEED = 0
 """Not the run's: what a teacher was trained on does not change with it."""
 
 
-def mirror_correlation(
-    teacher: nn.Module,
-    input: InputSpec,
-    num_classes: int,
-    settings: Synthesis,
-    compute: Compute,
-    record: Record | None = None,
-    progress: Progress = SILENT,
-) -> float:
+def mirror_correlation(source: Source, settings: Synthesis, progress: Progress = SILENT) -> float:
     """Correlation of the teacher's margins on its dreams with those on the mirrored dreams, -1 to 1.
 
     0 where they are not numbers, or where it tells no class from another.
 
     Args:
-        teacher: in eval mode, parameters without gradients, on the device of `compute`.
-        input: its preprocessing.
-        num_classes: K.
+        source: its teacher in eval mode, parameters without gradients, on the device of `compute`.
         settings: how to dream; number of images and steps, class targets and mirroring are this function's own.
-        compute: device and precision.
-        record: of the teacher's activations.
         progress: where to report.
     """
+    teacher, compute, num_classes = source.teacher, source.compute, source.num_classes
     settings = settings.model_copy(
         update={
             "num_steps": _NUM_STEPS,
@@ -86,13 +74,13 @@ def mirror_correlation(
     generator = torch.Generator().manual_seed(_SEED)
     num_images = max(_FEWEST_IMAGES, min(_NUM_IMAGES, _NUM_MARGINS // num_classes))
     targets_N = torch.randperm(max(num_classes, num_images), generator=generator)[:num_images] % num_classes
-    low, high = input.bounds()
+    low, high = source.input.bounds()
     bounds_C = torch.tensor(low), torch.tensor(high)
     with (
         progress.task("mirrored?", num_images, "dreams") as task,
-        tapped(teacher, evidence_of(teacher, settings, record)) as tap,
+        tapped(teacher, evidence_of(teacher, settings, source.record)) as tap,
     ):
-        shape_NCHW = (num_images, *input.shape)
+        shape_NCHW = (num_images, *source.input.shape)
         images = dream(
             teacher, tap, bounds_C, shape_NCHW, targets_N.to(compute.device), settings, generator, compute,
             on_step=partial(_advance, task, num_images / _NUM_STEPS),

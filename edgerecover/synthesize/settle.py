@@ -23,10 +23,10 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.at_once import images_at_once
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
+from edgerecover.synthesize.source import Source
 
 if TYPE_CHECKING:
     from edgerecover.compute import Compute
-    from edgerecover.synthesize.record.values import Record
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,20 @@ class Settled:
     """What `flip = "auto"` was decided by; None where it was not asked for."""
 
 
-def settle(
-    profile: Profile,
-    teacher: nn.Module,
-    input: InputSpec,
-    num_classes: int,
-    compute: Compute,
-    record: Record | None = None,
-    progress: Progress = SILENT,
-) -> Settled:
+def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Settled:
     """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, coarse steps,
     how many images go through it at once, mirroring.
 
     Args:
         profile: as shipped or written.
-        teacher: dense network; comes back on the device of `compute`, in eval mode, without gradients.
-        input: its preprocessing.
-        num_classes: K.
-        compute: device and precision.
-        record: of the teacher's activations, where one came with it.
+        source: its teacher comes back on the device of `compute`, in eval mode, without gradients.
         progress: where to say what was decided.
 
     Raises:
-        MissingError: memory does not suffice for one image.
+        MissingError: there is not enough free memory for one image.
     """
-    teacher = compute.place(teacher).eval().requires_grad_(False)
+    input, compute, record = source.input, source.compute, source.record
+    teacher = compute.place(source.teacher).eval().requires_grad_(False)
     synthesis, recovery = profile.synthesis, profile.recovery
     if profile.without_norms is not None and not has_norms(teacher):
         synthesis, recovery = profile.without_norms.synthesis, profile.without_norms.recovery
@@ -74,11 +63,11 @@ def settle(
     if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, compute)):
         synthesis = synthesis.model_copy(update={"coarse_fraction": 0.0})
     if synthesis.images_at_once == "auto" and synthesis.source == "dream":
-        at_once = images_at_once(teacher, input, synthesis, compute, record, progress)
+        at_once = images_at_once(source, synthesis, progress)
         synthesis = synthesis.model_copy(update={"images_at_once": at_once})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        correlation = mirror_correlation(teacher, input, num_classes, synthesis, compute, record, progress)
+        correlation = mirror_correlation(source, synthesis, progress)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "

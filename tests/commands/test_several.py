@@ -142,7 +142,7 @@ def test_a_killed_process_ends_the_run_with_a_message_and_what_it_had(folder):
         cwd=folder, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert {again.returncode} in MADE, again.stderr
-    assert "shards of images are there already" in said(again.stderr)
+    assert "reusing" in said(again.stderr)
     now = {path.name: path.stat().st_mtime_ns for path in folder.glob(".edgerecover/dreams-*/*.npy")}
     assert {name: now[name] for name in kept} == kept
     assert verify_bundle(folder / "out").manifest

@@ -18,6 +18,7 @@ from edgerecover.recover.losses import feature_loss
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.synthesize.source import Source
 from tests.conftest import INPUT, NUM_CLASSES
 from tests.processes import in_processes
 
@@ -38,7 +39,7 @@ def whole_way(ranks, teacher, synthesis, recovery, folder):
     torch.use_deterministic_algorithms(True)
     student, masks = pruned(teacher)
     sets, _ = synthesize(
-        copy.deepcopy(teacher), INPUT, NUM_CLASSES, synthesis, seed=0, folder=folder, compute=FLOAT32, ranks=ranks
+        Source(copy.deepcopy(teacher), INPUT, NUM_CLASSES, FLOAT32), synthesis, seed=0, folder=folder, ranks=ranks
     )
     repaired = copy.deepcopy(student)
     repair_statistics(Pair(repaired, teacher), sets.train, 32, Execution(FLOAT32, ranks=ranks))

@@ -10,6 +10,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.config import load_profile
 from edgerecover.demo.network import DigitsNet
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
+from edgerecover.synthesize.source import Source
 
 GREY = InputSpec((1, 8, 8), (0.5,), (0.25,))
 
@@ -40,7 +41,7 @@ def correlation_of(synthesis, cpu):
     def correlation_of(teacher, num_classes=2, input=GREY):
         # Shifts move bright sides around, which these toys do not survive.
         settings = synthesis.model_copy(update={"jitter_fraction": 0.0})
-        return mirror_correlation(teacher.eval(), input, num_classes, settings, cpu)
+        return mirror_correlation(Source(teacher.eval(), input, num_classes, cpu), settings)
 
     return correlation_of
 
@@ -67,7 +68,8 @@ def test_digits_were_not_trained_on_mirrored_ones(cpu):
     teacher.load_state_dict(load_file(weights))
     settings = load_profile("balanced").synthesis.model_copy(update={"start": "fractal", "coarse_fraction": 0.0})
     digits = InputSpec((1, 8, 8), (0.5,), (0.5,))
-    assert mirror_correlation(teacher.eval().requires_grad_(False), digits, 10, settings, cpu) < LEAST_CORRELATION
+    source = Source(teacher.eval().requires_grad_(False), digits, 10, cpu)
+    assert mirror_correlation(source, settings) < LEAST_CORRELATION
 
 
 def test_a_teacher_that_tells_nothing_apart_has_no_correlation(correlation_of):

@@ -11,6 +11,7 @@ from edgerecover.synthesize.procedural import (
     white_noise,
 )
 from edgerecover.synthesize.sets import synthesize
+from edgerecover.synthesize.source import Source
 
 BOUNDS = (-2.0, -1.5, -1.0), (1.0, 1.5, 2.0)
 SHAPE = (3, 24, 32)
@@ -109,7 +110,7 @@ def test_as_a_source_they_make_the_three_sets_without_class_targets(
     source, teacher, input_spec, synthesis, cpu, tmp_path
 ):
     settings = synthesis.model_copy(update={"source": source})
-    sets, facts = synthesize(teacher, input_spec, 4, settings, seed=0, folder=tmp_path, compute=cpu)
+    sets, facts = synthesize(Source(teacher, input_spec, 4, cpu), settings, seed=0, folder=tmp_path)
     assert [len(part) for part in (sets.train, sets.calibration, sets.held_back)] == [96, 64, 32]
     assert sets.train.targets() == ()
     assert facts.teacher_agrees_with_target is None

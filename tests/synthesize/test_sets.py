@@ -8,9 +8,8 @@ from torch import nn
 
 from edgerecover.errors import StageError
 from edgerecover.progress import Silent
-from edgerecover.synthesize import sets as stage
-from edgerecover.synthesize.image_set import PixelScale
 from edgerecover.synthesize.sets import synthesis_key, synthesize
+from edgerecover.synthesize.source import Source
 
 SPLITS = ("train", "calibration", "held_back")
 
@@ -27,8 +26,8 @@ def quick(synthesis):
 def make(teacher, input_spec, quick, cpu, tmp_path):
     def make(folder="dreams", settings=quick, seed=3, progress=None):
         return synthesize(
-            teacher, input_spec, 4, settings,
-            seed=seed, folder=tmp_path / folder, compute=cpu, progress=progress or Silent(),
+            Source(teacher, input_spec, 4, cpu), settings,
+            seed=seed, folder=tmp_path / folder, progress=progress or Silent(),
         )  # fmt: skip
 
     return make
@@ -187,13 +186,15 @@ def test_a_teacher_whose_images_all_come_out_alike_is_found_out(input_spec, quic
     nn.init.constant_(linear.weight[0], -1.0)
     nn.init.constant_(linear.weight[1], 1.0)
     settings = quick.model_copy(update={"lr": 100.0})
+    network = nn.Sequential(nn.Flatten(), linear)
     with pytest.raises(StageError, match="share an image"):
-        synthesize(nn.Sequential(nn.Flatten(), linear), input_spec, 1, settings, seed=0, folder=tmp_path, compute=cpu)
+        synthesize(Source(network, input_spec, 1, cpu), settings, seed=0, folder=tmp_path)
 
 
-def test_the_key_follows_everything_the_images_depend_on(teacher, input_spec, quick):
+def test_the_key_follows_everything_the_images_depend_on(teacher, input_spec, quick, cpu):
     def key(network=teacher, spec=input_spec, num_classes=4, settings=quick, seed=0, device="cpu"):
-        return synthesis_key(network, spec, num_classes, settings, seed, device)
+        compute = dataclasses.replace(cpu, device=torch.device(device))
+        return synthesis_key(Source(network, spec, num_classes, compute), settings, seed)
 
     other_stride = nn.Sequential(*teacher)
     other_stride[3] = nn.Conv2d(16, 16, 3, 1, padding=1, bias=False)
@@ -211,15 +212,3 @@ def test_the_key_follows_everything_the_images_depend_on(teacher, input_spec, qu
     assert key() == first
     teacher[1].running_var[0] += 1e-3
     assert key() != first
-
-
-def test_a_few_flat_images_give_way_to_fractals(input_spec):
-    plan = stage._Plan("train-00000", 5, 4, ())
-    scale = PixelScale(*input_spec.bounds())
-    pixels = np.random.default_rng(0).integers(0, 255, (4, *input_spec.shape), np.uint8)
-    pixels[2] = 0
-    made = stage._without_flat_images(pixels.copy(), plan, input_spec, scale)
-    assert (made[[0, 1, 3]] == pixels[[0, 1, 3]]).all()
-    assert np.ptp(made[2]) > 50
-    alike = np.zeros_like(pixels)
-    assert not stage._without_flat_images(alike, plan, input_spec, scale).any()

@@ -6,6 +6,7 @@ from edgerecover.config import WithoutNorms, load_profile
 from edgerecover.progress import Silent
 from edgerecover.synthesize import settle as module
 from edgerecover.synthesize.settle import has_norms, has_pixel_statistics, settle
+from edgerecover.synthesize.source import Source
 
 
 class Notes(Silent):
@@ -29,7 +30,7 @@ def profile(synthesis, recovery):
 
 
 def settled(profile, teacher, input, cpu, progress=None):
-    return settle(profile, teacher, input, 4, cpu, None, progress or Silent())
+    return settle(profile, Source(teacher, input, 4, cpu), progress or Silent())
 
 
 def test_a_teacher_with_batch_norm_keeps_the_recipe(profile, teacher, input_spec, cpu):
@@ -53,12 +54,12 @@ def test_dreams_that_nothing_guides_start_from_shapes(profile, teacher, teacher_
     )
     assert settled(open_start, teacher, input_spec, cpu).profile.synthesis.start == "fractal"
     assert settled(open_start, teacher_without_bn, input_spec, cpu).profile.synthesis.start == "shapes"
-    with_record = settle(open_start, teacher_without_bn, input_spec, 4, cpu, object())
+    with_record = settle(open_start, Source(teacher_without_bn, input_spec, 4, cpu, object()))
     assert with_record.profile.synthesis.start == "fractal"
 
 
 def test_a_record_is_added_to_the_recipe_without_norms(profile, teacher_without_bn, input_spec, cpu):
-    found = settle(profile, teacher_without_bn, input_spec, 4, cpu, object())
+    found = settle(profile, Source(teacher_without_bn, input_spec, 4, cpu, object()))
     assert found.profile == settled(profile, teacher_without_bn, input_spec, cpu).profile
 
 
@@ -158,4 +159,4 @@ def test_steps_are_coarse_where_images_are_large_and_the_teacher_takes_half_of_t
     cases = ((teacher, large, 0.5), (teacher, small, 0.0), (OfOneSize(64), large, 0.0))
     for network, spec, expected in cases:
         assert settled(coarse, network, spec, cpu).profile.synthesis.coarse_fraction == expected
-    assert settle(coarse, teacher, large, 4, cpu, object()).profile.synthesis.coarse_fraction == 0.0
+    assert settle(coarse, Source(teacher, large, 4, cpu, object())).profile.synthesis.coarse_fraction == 0.0
