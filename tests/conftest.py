@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
 
-SPREAD = ("test_pipeline_architectures.py",)
+SPREAD = ("test_run_architectures.py",)
 """Files whose tests share nothing and take long."""
 
 
@@ -24,17 +24,30 @@ def pytest_addoption(parser):
     parser.addoption("--large", action="store_true", help="also the networks that take minutes each")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """With `-n`, a file's tests run in one process, where they share its fixtures.
-
-    pytest 9.2 hides the groups from pytest-xdist 3.8: there, each process makes fixtures of its own.
-    """
+    """The main job first, then files with slow tests: at the end, no process waits for another's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_main_job.py", item.path not in slow))
     for item in items:
         if item.get_closest_marker("large") and not config.getoption("--large"):
             item.add_marker(pytest.mark.skip(reason="takes minutes, and a smaller one of its family runs: --large"))
-        if item.path.name not in SPREAD:
-            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, a file's tests run in one process, where they share its fixtures.
+
+    pytest-xdist's own `loadgroup` writes its groups where pytest 9.2 no longer reads them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, _ = nodeid.partition("::")
+            return nodeid if file.endswith(SPREAD) else file
+
+    config.option.loadscopereorder = False  # the order is that of above, not files with many tests first
+    return ByFile(config, log)
 
 
 NUM_CLASSES = 4
