@@ -62,6 +62,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_users_own_line_after_trust(digits: Path) -> None:
     """`edgerecover run --target jetson-orin model.pt` with a model.toml beside the file, and nothing else."""
     (digits / "nets.py").write_text("from edgerecover.demo.network import digits_net as net\n")
@@ -115,6 +116,7 @@ def test_a_dry_run_says_how_long_it_takes_and_writes_nothing(digits: Path) -> No
     assert names_in(digits) == before
 
 
+@pytest.mark.slow
 def test_terminal_report_fits_80_columns_and_needs_no_colour(digits: Path) -> None:
     done = edgerecover(
         "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING,
@@ -128,6 +130,7 @@ def test_terminal_report_fits_80_columns_and_needs_no_colour(digits: Path) -> No
     assert "\r" not in done.stderr  # no live bar where nobody watches
 
 
+@pytest.mark.slow
 def test_a_record_is_made_used_and_refused_for_another_teacher(digits: Path) -> None:
     said = ("--arch", ARCHITECTURE, *PREPROCESSING)
     made = edgerecover("record", "dense.pt", "--data", demo_files().test_images, *said, "--json", cwd=digits)
@@ -165,6 +168,7 @@ def test_a_failed_gate_is_exit_1_and_still_a_bundle(digits: Path) -> None:
     assert edgerecover("bundle", "verify", "model.onnx-generic.bundle", cwd=digits).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_dense_checkpoint_alone_is_enough(digits: Path) -> None:
     line = ("run", "-t", "x86-cpu", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING, "-p", "smoke", "--json")
     before = names_in(digits)
@@ -177,7 +181,9 @@ def test_a_dense_checkpoint_alone_is_enough(digits: Path) -> None:
     assert zeros == round(0.75 * total)
 
 
-@pytest.mark.parametrize("pattern", ["layerwise", "2:4", "channel"])
+@pytest.mark.parametrize(
+    "pattern", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("layerwise", "2:4")), "channel"]
+)
 def test_every_pattern_goes_through_all_stages(pattern: str, digits: Path) -> None:
     sparsity = () if pattern == "2:4" else ("--sparsity", 0.5)
     flags = ("--pattern", pattern, *sparsity, "--arch", ARCHITECTURE)
@@ -201,6 +207,7 @@ def test_every_pattern_goes_through_all_stages(pattern: str, digits: Path) -> No
         assert report["student"]["sparsity"]["layers"][1]["num_zeros"] > 0
 
 
+@pytest.mark.slow
 def test_same_command_again_reuses_what_was_made(digits: Path) -> None:
     line = (
         "run", "-t", "onnx-generic", "model.pt", "--teacher", "dense.pt", "--arch", ARCHITECTURE, *PREPROCESSING,
@@ -212,6 +219,7 @@ def test_same_command_again_reuses_what_was_made(digits: Path) -> None:
     assert first["rungs"] == second["rungs"]
 
 
+@pytest.mark.slow
 def test_dynamic_batch(digits: Path) -> None:
     import onnxruntime
 
@@ -227,6 +235,7 @@ def test_dynamic_batch(digits: Path) -> None:
         assert session.run(None, {"input": np.zeros((n, 1, 8, 8), np.float32)})[0].shape == (n, 10)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_judged_and_packed_in_the_same_look(digits: Path) -> None:
     run_flags = ("--arch", ARCHITECTURE, *PREPROCESSING, "-p", "smoke", "--work", "work")
     done = edgerecover("run", "-t", "jetson-orin", "model.pt", "--teacher", "dense.pt", *run_flags, cwd=digits)
@@ -409,6 +418,7 @@ def test_lists_and_shows(kind: str, tmp_path: Path) -> None:
         assert max(len(line) for line in shown.stdout.splitlines()) <= 80
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_finished_shards(digits: Path) -> None:
     """Ctrl-C in the middle of synthesis: exit 130, a hint, and the next run goes on from the finished shards."""
     import signal

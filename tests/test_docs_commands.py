@@ -258,11 +258,10 @@ def in_a_shell(command, folder, programs):
     return done.returncode, done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
-        page
+        pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.slow)
         for page in WITH_COMMANDS
         if page not in FROM_NOTHING and any(not block.not_run for block in blocks_of(page))
     ],

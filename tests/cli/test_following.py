@@ -135,6 +135,7 @@ def test_events_that_cannot_be_written_are_refused_first(digits):
     assert {path.name for path in digits.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_failed_gate_is_the_last_word(digits):
     (digits / "strict.toml").write_text(
         'extends = "smoke"\nname = "strict"\ndescription = "asks too much"\n[gates]\nmin_agreement = 1.0\n'
@@ -146,6 +147,7 @@ def test_a_failed_gate_is_the_last_word(digits):
     assert not [e for e in events if e["event"] == "error"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_log_and_events_whole(digits):
     (digits / "slow.toml").write_text(
         'extends = "smoke"\nname = "slow"\ndescription = "many shards"\n'

@@ -74,6 +74,7 @@ def files_in(sweep: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_dreams_are_made_once_and_finished_points_are_kept(folder: Path) -> None:
     sweep = folder / "out"
     done = edgerecover(*SWEEP, "--sparsity", "0.5,0.9", "--out", sweep, "--json", cwd=folder)
