@@ -1,4 +1,4 @@
-"""One network of the zoo: random weights with statistics of their own, half of them zero, through `pipeline.run`.
+"""One network of the zoo: random weights with statistics of their own, half of them zero, through `commands.run.run`.
 
 Meant for a process of its own. What comes of it is a `Row`.
 """

@@ -74,6 +74,18 @@ def test_every_page_is_reachable_from_the_index():
     assert not set(PAGES) - reached
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_modules_stand_where_the_page_says(page):
+    """A path with a folder: from the top of the repository, or of the package."""
+    named = re.findall(r"`((?:[\w.-]+/)+\w+\.py)`", page.read_text(encoding="utf-8"))
+    missing = {path for path in named if not any((top / path).is_file() for top in (ROOT, ROOT / "edgerecover"))}
+    assert missing <= OF_THE_READERS
+
+
+OF_THE_READERS = {"own/network.py"}
+"""Modules that pages speak of as a user's."""
+
+
 # --- reference ----------------------------------------------------------------------------------------------
 
 

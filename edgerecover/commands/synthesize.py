@@ -1,6 +1,6 @@
 """The synthetic images given out as arrays: for other people's quantisers, and for any tool that calibrates.
 
-They are the images that `pipeline.run` works with, under the same key: what one made the other reuses.
+They are the images that `edgerecover run` works with, under the same key: what one made the other reuses.
 """
 
 # Shapes: N images, C channels, H height, W width.

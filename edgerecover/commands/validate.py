@@ -1,6 +1,6 @@
 """The second half alone: judging, and packing, an ONNX file that was recovered elsewhere.
 
-The same judgement, gates and bundle as at the end of `pipeline.run`. What needs a network that is not there is left
+The same judgement, gates and bundle as at the end of `edgerecover run`. What needs a network that is not there is left
 out; the report says with what evidence it works.
 """
 
