@@ -25,9 +25,9 @@ from edgerecover.artifacts import (
     paired_interval,
 )
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
+from edgerecover.validate.limit import AT_LEAST, Limit, advice
 from edgerecover.validate.limits import Limits
 
-AT_LEAST, AT_MOST = "at least", "at most"
 _LARGEST = 3.4e38
 """Stands for infinity in a gate's numbers, which JSON cannot hold."""
 
@@ -120,16 +120,11 @@ def golden_gate(golden: GoldenCheck) -> Gate:
     close = f", {golden.too_close} too close to call" if golden.too_close else ""
     differ = f"scores differ by {golden.largest_difference:.2g} standard deviations at most"
     allowed = f" ({golden.tolerance:g} are allowed)" if golden.is_same_precision else ""
-    return Gate(
-        name="golden",
-        status=GateStatus.PASS if golden.passed else GateStatus.FAIL,
-        measured=100 * golden.same_decisions / golden.num_images,
-        limit=100.0,
-        direction=AT_LEAST,
-        unit="%",
-        source="edgerecover",
-        message=f"decides as the bundle says on {same}{close}; {differ}{allowed}"
-        + ("" if golden.passed else ": the runtime here computes something else; try another version of it"),
+    wrong = "" if golden.passed else ": the runtime here computes something else; try another version of it"
+    return Limit("golden", 100.0, "%", direction=AT_LEAST).gate(
+        GateStatus.PASS if golden.passed else GateStatus.FAIL,
+        100 * golden.same_decisions / golden.num_images,
+        f"decides as the bundle says on {same}{close}; {differ}{allowed}{wrong}",
     )
 
 
@@ -142,27 +137,14 @@ def exit_code(verdict: GateStatus) -> int:
 
 
 def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
-    source = limits.source_of("min_agreement")
+    limit = Limit("agreement", 100 * limits.min_agreement, "%", limits.source_of("min_agreement"), AT_LEAST)
     low, high = (100 * edge for edge in exported.interval())
-    limit = 100 * limits.min_agreement
-    status = _at_least(low, high, limit)
-    return Gate(
-        name="agreement",
-        status=status,
-        measured=100 * exported.value,
-        limit=limit,
-        direction=AT_LEAST,
-        unit="%",
-        source=source,
-        message=(
-            f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f}) "
-            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}"
-            + advice(
-                status,
-                fail=stronger,
-                inconclusive=f"a profile with more than {exported.total} held-back images can tell",
-            )
-        ),
+    return limit.judge(
+        limit.status(low, high),
+        100 * exported.value,
+        f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f})",
+        fail=stronger,
+        inconclusive=f"a profile with more than {exported.total} held-back images can tell",
     )
 
 
@@ -192,23 +174,16 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
         disjoint = after.interval()[1] < before.interval()[0]
         status = GateStatus.FAIL if disjoint else GateStatus.INCONCLUSIVE
     relation = "at least" if status is GateStatus.PASS else "less than"
-    return Gate(
-        name=name,
-        status=status,
-        measured=100 * after.value,
-        limit=100 * before.value,
-        direction=AT_LEAST,
-        unit="%",
-        source="edgerecover",
-        message=(
-            f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % "
-            f"of the {came}"
-            + advice(
-                status,
-                fail="keep the input, or try another profile",
-                inconclusive=f"on {after.total} images that may be chance",
-            )
-        ),
+    next_step = advice(
+        status,
+        fail="keep the input, or try another profile",
+        inconclusive=f"on {after.total} images that may be chance",
+    )
+    return Limit(name, 100 * before.value, "%", direction=AT_LEAST).gate(
+        status,
+        100 * after.value,
+        f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % of the {came}"
+        f"{next_step}",
     )
 
 
@@ -232,16 +207,7 @@ def _mask_kept(zeros: KeptZeros, two_four: TwoFour | None, is_from_elsewhere: bo
     else:
         of_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
         status, message = GateStatus.PASS, f"every pruned weight is still zero{of_file}"
-    return Gate(
-        name="mask_kept",
-        status=status,
-        measured=max(zeros.num_regrown, num_in_file) + num_dense_groups,
-        limit=0,
-        direction=AT_MOST,
-        unit="",
-        source="edgerecover",
-        message=message,
-    )
+    return Limit("mask_kept", 0).gate(status, max(zeros.num_regrown, num_in_file) + num_dense_groups, message)
 
 
 def _blame(zeros: KeptZeros, is_from_elsewhere: bool) -> str:
@@ -266,67 +232,30 @@ def _what_changed(measured: Measured) -> str:
 
 def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
     """Without an interval: both sides saw the very same images, and the limit is on these."""
-    source = limits.source_of("min_parity_top1")
-    measured, limit = 100 * parity.top1_agreement, 100 * limits.min_parity_top1
-    status = GateStatus.PASS if measured >= limit else GateStatus.FAIL
-    return Gate(
-        name="parity_top1",
-        status=status,
-        measured=measured,
-        limit=limit,
-        direction=AT_LEAST,
-        unit="%",
-        source=source,
-        message=(
-            f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images, "
-            f"{WORDS_AT_LEAST[status]} the {limit:g} % of {source}" + advice(status, fail=what_changed)
-        ),
-    )
+    limit = Limit("parity_top1", 100 * limits.min_parity_top1, "%", limits.source_of("min_parity_top1"), AT_LEAST)
+    measured = 100 * parity.top1_agreement
+    found = f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images,"
+    return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 
 def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
-    source = limits.source_of("max_parity_relative")
-    measured, limit = _finite(parity.relative), limits.max_parity_relative
-    status = GateStatus.PASS if measured <= limit else GateStatus.FAIL
-    return Gate(
-        name="parity_logits",
-        status=status,
-        measured=measured,
-        limit=limit,
-        direction=AT_MOST,
-        unit="",
-        source=source,
-        message=(
-            f"largest logit difference to PyTorch {measured:.2g} standard deviations, "
-            f"{WORDS_AT_MOST[status]} the {limit:g} of {source}" + advice(status, fail=what_changed)
-        ),
-    )
+    limit = Limit("parity_logits", limits.max_parity_relative, source=limits.source_of("max_parity_relative"))
+    measured = min(parity.relative, _LARGEST)
+    found = f"largest logit difference to PyTorch {measured:.2g} standard deviations,"
+    return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 
 def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
-    source = limits.source_of("max_precision_loss_points")
+    points, source = limits.max_precision_loss_points, limits.source_of("max_precision_loss_points")
     low, high = loss.interval_points()
-    limit = limits.max_precision_loss_points
-    status = precision_status(loss, limit)
-    return Gate(
-        name="precision_loss",
-        status=status,
-        measured=loss.points,
-        limit=limit,
-        direction=AT_MOST,
-        unit="points",
-        source=source,
-        message=(
-            f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
-            f"against float32, {WORDS_AT_MOST[status]} the {limit:g} points of {source}; "
-            f"{loss.changed} of {loss.num_images} decisions changed"
-            + advice(
-                status,
-                fail="calibrate it on more images, or leave sensitive layers in a higher precision",
-                inconclusive=f"on {loss.num_images} images that may be chance, more of them can tell "
-                "(synthesis.num_held_back)",
-            )
-        ),
+    return Limit("precision_loss", points, "points", source).judge(
+        precision_status(loss, points),
+        loss.points,
+        f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
+        "against float32,",
+        more=f"; {loss.changed} of {loss.num_images} decisions changed",
+        fail="calibrate it on more images, or leave sensitive layers in a higher precision",
+        inconclusive=f"on {loss.num_images} images that may be chance, more of them can tell (synthesis.num_held_back)",
     )
 
 
@@ -343,31 +272,19 @@ def precision_status(loss: PrecisionLoss, limit_points: float) -> GateStatus:
 
 
 def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
-    source = limits.source_of("max_accuracy_drop_points")
+    points, source = limits.max_accuracy_drop_points, limits.source_of("max_accuracy_drop_points")
+    limit = Limit("accuracy_drop", points, "points", source)
     low, high = (
         100 * edge for edge in paired_interval(accuracy.teacher_only, accuracy.exported_only, accuracy.num_images)
     )
     drop = 100 * (accuracy.teacher.value - accuracy.exported.value)
-    limit = limits.max_accuracy_drop_points
-    status = at_most(low, high, limit)
-    return Gate(
-        name="accuracy_drop",
-        status=status,
-        measured=drop,
-        limit=limit,
-        direction=AT_MOST,
-        unit="points",
-        source=source,
-        message=(
-            f"accuracy on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
-            f"({low:.1f}–{high:.1f}) below the teacher, "
-            f"{WORDS_AT_MOST[status]} the {limit:g} points of {source}"
-            + advice(
-                status,
-                fail=stronger,
-                inconclusive=f"more than {accuracy.num_images} images can tell",
-            )
-        ),
+    return limit.judge(
+        limit.status(low, high),
+        drop,
+        f"accuracy on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
+        f"({low:.1f}–{high:.1f}) below the teacher,",
+        fail=stronger,
+        inconclusive=f"more than {accuracy.num_images} images can tell",
     )
 
 
@@ -385,75 +302,44 @@ def _of_the_device(limits: Limits, latency: Latency) -> list[Gate]:
 
 
 def _latency_p99(limits: Limits, limit_ms: float, latency: Latency) -> Gate:
-    source = limits.source_of("max_p99_ms")
+    limit = Limit("latency_p99", limit_ms, "ms", limits.source_of("max_p99_ms"))
     p99_ms = latency.percentile_ms(99)
     low, high = latency.percentile_interval_ms(99)
-    settled = _settles(limits, latency)
-    status = at_most(low, high, limit_ms) if settled else GateStatus.NEEDS_DEVICE
-    measured = f"p99 {p99_ms:.2f} ms ({low:.2f}–{high:.2f})"
-    return Gate(
-        name="latency_p99",
-        status=status,
-        measured=p99_ms,
-        limit=limit_ms,
-        direction=AT_MOST,
-        unit="ms",
-        source=source,
-        message=(
-            f"latency {measured} {WORDS_AT_MOST[status]} the {limit_ms:g} ms of {source}"
-            + advice(
-                status,
-                fail="a smaller network or a faster provider is needed; zeros alone do not help",
-                inconclusive="more queries or a quieter machine can tell",
-            )
-            if settled
-            else f"host latency {measured}, {_elsewhere(limits, latency)}; the limit of {limit_ms:g} ms "
-            f"is settled by measuring on {limits.target}"
-        ),
+    found = f"latency p99 {p99_ms:.2f} ms ({low:.2f}–{high:.2f})"
+    if not _settles(limits, latency):
+        return _needs_device(limit, limits, latency, p99_ms, found)
+    return limit.judge(
+        limit.status(low, high),
+        p99_ms,
+        found,
+        fail="a smaller network or a faster provider is needed; zeros alone do not help",
+        inconclusive="more queries or a quieter machine can tell",
     )
 
 
 def _memory(limits: Limits, limit_mb: float, latency: Latency) -> Gate:
-    source = limits.source_of("max_memory_mb")
+    limit = Limit("memory", limit_mb, "MB", limits.source_of("max_memory_mb"))
     used_mb = latency.memory_model_bytes / 1e6
-    settled = _settles(limits, latency)
-    status = at_most(used_mb, used_mb, limit_mb) if settled else GateStatus.NEEDS_DEVICE
-    return Gate(
-        name="memory",
-        status=status,
-        measured=used_mb,
-        limit=limit_mb,
-        direction=AT_MOST,
-        unit="MB",
-        source=source,
-        message=(
-            f"peak memory {used_mb:.1f} MB {WORDS_AT_MOST[status]} "
-            f"the {limit_mb:g} MB of {source}" + advice(status, fail="a smaller network or batch is needed")
-            if settled
-            else f"host peak memory {used_mb:.1f} MB, {_elsewhere(limits, latency)}; "
-            f"the limit of {limit_mb:g} MB is settled by measuring on {limits.target}"
-        ),
+    found = f"peak memory {used_mb:.1f} MB"
+    if not _settles(limits, latency):
+        return _needs_device(limit, limits, latency, used_mb, found)
+    return limit.judge(limit.status(used_mb), used_mb, found, fail="a smaller network or batch is needed")
+
+
+def _needs_device(limit: Limit, limits: Limits, latency: Latency, measured: float, found: str) -> Gate:
+    return limit.gate(
+        GateStatus.NEEDS_DEVICE,
+        measured,
+        f"host {found}, {_elsewhere(limits, latency)}; the limit of {limit.value:g} {limit.unit} is settled by "
+        f"measuring on {limits.target}",
     )
 
 
 def _file_size(limits: Limits, limit_mb: float, exported: Exported) -> Gate:
-    source = limits.source_of("max_file_mb")
+    limit = Limit("file_size", limit_mb, "MB", limits.source_of("max_file_mb"))
     size_mb = exported.size_bytes / 1e6
-    status = at_most(size_mb, size_mb, limit_mb)
-    return Gate(
-        name="file_size",
-        status=status,
-        measured=size_mb,
-        limit=limit_mb,
-        direction=AT_MOST,
-        unit="MB",
-        source=source,
-        message=(
-            f"file size {size_mb:.2f} MB {WORDS_AT_MOST[status]} "
-            f"the {limit_mb:g} MB of {source}"
-            + advice(status, fail="zeros do not shrink the file: a smaller network is needed")
-        ),
-    )
+    fail = "zeros do not shrink the file: a smaller network is needed"
+    return limit.judge(limit.status(size_mb), size_mb, f"file size {size_mb:.2f} MB", fail=fail)
 
 
 def _settles(limits: Limits, latency: Latency) -> bool:
@@ -467,41 +353,8 @@ def _elsewhere(limits: Limits, latency: Latency) -> str:
     return f"on this {latency.host.machine} machine ({latency.host.cpu}), which is not the target"
 
 
-# --- words and comparisons ----------------------------------------------------------------------------------
-
-WORDS_AT_LEAST = {
-    GateStatus.PASS: "meets",
-    GateStatus.FAIL: "is below",
-    GateStatus.INCONCLUSIVE: "is too uncertain to judge against",
-}
-WORDS_AT_MOST = WORDS_AT_LEAST | {GateStatus.PASS: "keeps to", GateStatus.FAIL: "is above"}
-
-
-def _at_least(low: float, high: float, limit: float) -> GateStatus:
-    if low >= limit:
-        return GateStatus.PASS
-    return GateStatus.FAIL if high < limit else GateStatus.INCONCLUSIVE
-
-
-def at_most(low: float, high: float, limit: float) -> GateStatus:
-    """How an interval that must not be above a limit comes out."""
-    if high <= limit:
-        return GateStatus.PASS
-    return GateStatus.FAIL if low > limit else GateStatus.INCONCLUSIVE
-
-
-def advice(status: GateStatus, *, fail: str, inconclusive: str = "") -> str:
-    """What to do next, after a colon; nothing where a gate passes."""
-    next_step = {GateStatus.FAIL: fail, GateStatus.INCONCLUSIVE: inconclusive}.get(status, "")
-    return f": {next_step}" if next_step else ""
-
-
 def _stronger(profile: str, measured: Measured) -> str:
     if measured.is_from_elsewhere:
         return "recover it longer or at a lower sparsity"
     other = "a lower sparsity" if measured.same_architecture else "more recovery.num_steps in a profile of your own"
     return f"try {other}" if profile == "quality" else f"try --profile quality, or {other}"
-
-
-def _finite(value: float) -> float:
-    return min(value, _LARGEST)

@@ -18,7 +18,7 @@ from edgerecover.artifacts import (
     difference_interval,
     paired_interval,
 )
-from edgerecover.validate.gates import AT_MOST, WORDS_AT_MOST, advice, at_most
+from edgerecover.validate.limit import Limit
 from edgerecover.validate.limits import Limits
 
 AGREEMENT, ACCURACY = "agreement_kept", "accuracy_kept"
@@ -67,46 +67,26 @@ FIRST = "there is no baseline yet to compare with"
 
 def skipped(limits: Limits, name: str, reason: str) -> Gate:
     """A gate that has nothing to compare with, and why."""
-    limit, unit, source = _limit(limits, name)
-    return Gate(
-        name=name,
-        status=GateStatus.SKIP,
-        measured=None,
-        limit=limit,
-        direction=AT_MOST,
-        unit=unit,
-        source=source,
-        message=f"{_NAMES[name]} is not compared ({limit:g} {unit} of {source} may be lost): {reason}",
-    )
+    limit = _limit(limits, name)
+    allowed = f"{limit.value:g} {limit.unit} of {limit.source}"
+    return limit.gate(GateStatus.SKIP, None, f"{_NAMES[name]} is not compared ({allowed} may be lost): {reason}")
 
 
 def latency_gate(limits: Limits, comparison: Comparison) -> Gate:
     """How much longer a typical query takes: by the interval of the ratio of medians."""
-    limit, unit, source = _limit(limits, LATENCY)
-    value, low, high = (
-        _percent(edge) for edge in (comparison.slower.value, comparison.slower.low, comparison.slower.high)
-    )
-    status = at_most(low, high, limit)
+    limit = _limit(limits, LATENCY)
+    slower = comparison.slower
+    value, low, high = map(_percent, (slower.value, slower.low, slower.high))
     now_ms, before_ms = (side.percentile_ms(50) for side in (comparison.latency, comparison.before))
-    return Gate(
-        name=LATENCY,
-        status=status,
-        measured=value,
-        limit=limit,
-        direction=AT_MOST,
-        unit=unit,
-        source=source,
-        message=(
-            f"latency p50 {now_ms:.3g} ms, {_change(value, low, high)} "
-            f"the baseline's {before_ms:.3g} ms ({comparison.how}), {WORDS_AT_MOST[status]} the {limit:g} % of {source}"
-            + advice(
-                status,
-                fail="`edgerecover bench NEW --against OLD` shows both; look for a changed opset, precision, layer or "
-                "runtime, or accept it with --max-latency-regression",
-                inconclusive="a quieter machine, a longer race (--seconds), or the baseline's bundle in the place of "
-                "its numbers can tell",
-            )
-        ),
+    return limit.judge(
+        limit.status(low, high),
+        value,
+        f"latency p50 {now_ms:.3g} ms, {_change(value, low, high)} the baseline's {before_ms:.3g} ms "
+        f"({comparison.how}),",
+        fail="`edgerecover bench NEW --against OLD` shows both; look for a changed opset, precision, layer or runtime, "
+        "or accept it with --max-latency-regression",
+        inconclusive="a quieter machine, a longer race (--seconds), or the baseline's bundle in the place of its "
+        "numbers can tell",
     )
 
 
@@ -150,21 +130,14 @@ def _of_bytes(
     fail: str,
     inconclusive: str = "",
 ) -> Gate:
-    limit, unit, source = _limit(limits, name)
     change = _percent(now / before) if before else 0.0 if not now else 1e6
-    beside = f"{_change(change)} the baseline's {before / 1e6:.2f} MB"
-    return Gate(
-        name=name,
-        status=status,
-        measured=change,
-        limit=limit,
-        direction=AT_MOST,
-        unit=unit,
-        source=source,
-        message=(
-            f"{_NAMES[name]} {now / 1e6:.2f} MB, {beside}, {WORDS_AT_MOST[status]} the {limit:g} % of {source}"
-            f"{f' {allowance}' if allowance else ''}" + advice(status, fail=fail, inconclusive=inconclusive)
-        ),
+    return _limit(limits, name).judge(
+        status,
+        change,
+        f"{_NAMES[name]} {now / 1e6:.2f} MB, {_change(change)} the baseline's {before / 1e6:.2f} MB,",
+        more=f" {allowance}" if allowance else "",
+        fail=fail,
+        inconclusive=inconclusive,
     )
 
 
@@ -202,7 +175,7 @@ def _loss(
     now_right: Decisions | None,
     before_right: Decisions | None,
 ) -> Gate:
-    limit, unit, source = _limit(limits, name)
+    limit = _limit(limits, name)
     pairs = _pairs(before_right, now_right)
     if pairs is not None:
         low, high = (100 * edge for edge in paired_interval(*pairs, now.total))
@@ -211,24 +184,13 @@ def _loss(
         low, high = (100 * edge for edge in difference_interval(before, now))
         images = f"{now.total:,} and {before.total:,} images"
     loss = 100 * (before.value - now.value)
-    status = at_most(low, high, limit)
-    return Gate(
-        name=name,
-        status=status,
-        measured=loss,
-        limit=limit,
-        direction=AT_MOST,
-        unit=unit,
-        source=source,
-        message=(
-            f"{what} {100 * now.value:.1f} %, {_lost(loss, low, high)} the baseline's {100 * before.value:.1f} % on "
-            f"{images}; the loss {WORDS_AT_MOST[status]} the {limit:g} points of {source}"
-            + advice(
-                status,
-                fail="keep the release before, or recover it longer (--profile quality) or at a lower sparsity",
-                inconclusive=f"more than {now.total:,} images can tell",
-            )
-        ),
+    return limit.judge(
+        limit.status(low, high),
+        loss,
+        f"{what} {100 * now.value:.1f} %, {_lost(loss, low, high)} the baseline's {100 * before.value:.1f} % on "
+        f"{images}; the loss",
+        fail="keep the release before, or recover it longer (--profile quality) or at a lower sparsity",
+        inconclusive=f"more than {now.total:,} images can tell",
     )
 
 
@@ -239,11 +201,10 @@ def _pairs(first: Decisions | None, second: Decisions | None) -> tuple[int, int]
 # --- words --------------------------------------------------------------------------------------------------
 
 
-def _limit(limits: Limits, name: str) -> tuple[float, str, str]:
-    """The limit in its unit, the unit, and who set it."""
+def _limit(limits: Limits, name: str) -> Limit:
     key, unit = _LIMITS[name]
     value: float = getattr(limits, key)
-    return (100 * value if unit == "%" else value), unit, limits.source_of(key)
+    return Limit(name, 100 * value if unit == "%" else value, unit, limits.source_of(key))
 
 
 def _percent(ratio: float) -> float:
