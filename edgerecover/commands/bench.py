@@ -71,7 +71,7 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
     runtimes = request.runtimes or (usual,)
     for runtime in runtimes:
         if runtime not in RUNTIMES:
-            raise BadInputError(f"--runtime {runtime}: no runtime is called so", hint=f"one of {', '.join(RUNTIMES)}")
+            raise BadInputError(f"--runtime {runtime}: unknown runtime", hint=f"one of {', '.join(RUNTIMES)}")
     threads: Sequence[int | None] = request.threads or (None,)
     batches: Sequence[int | None] = request.batches or (None,)
     if len(files) * len(runtimes) * len(threads) > MAX_ENTRANTS:

@@ -62,9 +62,7 @@ def race(
     cores: Sequence[int] = (),
     strict: bool = False,
     seed: int = 0,
-    num_rounds: int = NUM_ROUNDS,
     progress: Progress = SILENT,
-    root: Path = Path("/"),
 ) -> tuple[Raced, ...]:
     """Measure all entrants on this machine, their turns interleaved.
 
@@ -77,9 +75,7 @@ def race(
         cores: hold every entrant on these; empty leaves it to the system.
         strict: an entrant whose first provider runs nothing is an error, not a measurement of another provider.
         seed: of the order in each round.
-        num_rounds: each entrant has one turn in each.
         progress: where to report.
-        root: of /proc and /sys.
 
     Returns:
         One for each entrant, in their order. An entrant that is missing its runtime, crashes or hangs has an error.
@@ -93,7 +89,7 @@ def race(
             f"a race needs entrants with names of their own, found {', '.join(names) or 'none'}",
             hint="give each file a name of its own",
         )
-    num_rounds = max(1, min(num_rounds, timing.min_queries))
+    num_rounds = max(1, min(NUM_ROUNDS, timing.min_queries))
     with ExitStack() as ends:
         runners = [_Runner(entrant) for entrant in entrants]
         total = len(runners) * (num_rounds + 1)
@@ -106,15 +102,15 @@ def race(
                 runner.warm_up(timing)
             task.advance()
         nvml = open_nvml() if any(_uses_gpu(runner.entrant) for runner in _running(runners)) else None
-        watch = Watch(root, cores, nvml)
-        _run_rounds(runners, timing, num_rounds, seed, watch, meter_here(root, nvml), task)
+        watch = Watch(cores=cores, nvml=nvml)
+        _run_rounds(runners, timing, num_rounds, seed, watch, meter_here(nvml=nvml), task)
         conditions = watch.conditions()
         for runner in _running(runners):
             with runner.blamed():
                 runner.finish()
         host = this_host()
         on_target = is_target(target, host)
-        marks = fingerprint(host, {runner.entrant.runtime: runner.version for runner in _running(runners)}, root, nvml)
+        marks = fingerprint(host, {runner.entrant.runtime: runner.version for runner in _running(runners)}, nvml=nvml)
         return tuple(runner.raced(host, on_target, tuple(cores), conditions, marks) for runner in runners)
 
 

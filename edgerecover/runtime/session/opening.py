@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
@@ -43,34 +43,30 @@ def open_model(
         BadInputError: the file is missing, broken or no such classifier; or no runtime has that name.
         MissingError: the runtime is not installed; or `strict`, and the first provider is not there or ran nothing.
     """
-    if runtime == "onnxruntime":
-        from edgerecover.runtime.session.onnxruntime import open_session
-
-        return open_session(
-            path,
-            providers,
-            num_threads=num_threads,
-            strict=strict,
-            shape_CHW=shape_CHW,
-            num_classes=num_classes,
-            batch=batch,
-            exact_int8=exact_int8,
-        )
-    if runtime == "openvino":
-        from edgerecover.runtime.session.openvino import open_openvino
-
-        return open_openvino(
-            path,
-            providers,
-            num_threads=num_threads,
-            strict=strict,
-            shape_CHW=shape_CHW,
-            num_classes=num_classes,
-            batch=batch,
-            exact_int8=exact_int8,
-        )
     if runtime in ENGINE_RUNTIMES:
         from edgerecover.runtime.session.tensorrt import open_engine
 
         return open_engine(path, runtime, shape_CHW=shape_CHW, num_classes=num_classes, batch=batch)
-    raise BadInputError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")
+    return _opener_of(runtime)(
+        path,
+        providers,
+        num_threads=num_threads,
+        strict=strict,
+        shape_CHW=shape_CHW,
+        num_classes=num_classes,
+        batch=batch,
+        exact_int8=exact_int8,
+    )
+
+
+def _opener_of(runtime: str) -> Callable[..., Opened]:
+    """What opens an ONNX file; imported here, because one of them alone may be installed."""
+    if runtime == "onnxruntime":
+        from edgerecover.runtime.session.onnxruntime import open_session
+
+        return open_session
+    if runtime == "openvino":
+        from edgerecover.runtime.session.openvino import open_openvino
+
+        return open_openvino
+    raise BadInputError(f"unknown runtime {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")

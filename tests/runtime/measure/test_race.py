@@ -101,7 +101,7 @@ def test_what_one_entrant_lacks_is_not_the_others_end(classifier, write_onnx, tm
     words = {
         "broken": (BadInputError, "cannot open it"),
         "gone": (BadInputError, "no such file"),
-        "no runtime": (BadInputError, "no runtime is called 'abacus'"),
+        "no runtime": (BadInputError, "unknown runtime 'abacus'"),
         "no provider": (MissingError, "NoSuchExecutionProvider"),
         "another batch": (BadInputError, "takes 4 images at a time, 7 were asked for"),
         "nan": (BadInputError, "not finite"),
