@@ -219,14 +219,14 @@ def test_a_fact_is_replaced_with_its_source(tmp_path):
 
 
 def test_targets_that_extend_each_other(tmp_path):
-    with pytest.raises(BadInputError, match="extend each other in a circle"):
+    with pytest.raises(BadInputError, match="extend each other in a cycle"):
         load_target(own(tmp_path, f'extends = {str(tmp_path / "own.toml")!r}\nname = "own"\n'))
 
 
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ('[isa]\nvalue = ["avx513"]\nsource = "a document"', "'avx513' is none of the instruction sets avx, avx2"),
+        ('[isa]\nvalue = ["avx513"]\nsource = "a document"', "'avx513' is not one of the instruction sets avx, avx2"),
         ('[python]\nvalue = "3.10"\nsource = "a document"', "'3.10' is not a version specifier"),
         ('[int8_scheme]\nvalue = "u8u8"\nsource = "a document"', "int8_scheme"),
         ('[precisions]\nvalue = ["tf32"]\nsource = "a document"', "precisions"),

@@ -9,7 +9,7 @@ from edgerecover.config.toml import parse, read_toml
 
 
 class LimitsFile(Settings):
-    """What `edgerecover gate --limits FILE` asks, in the place of a bundle's own limits; None: as they are."""
+    """Limits of `edgerecover gate --limits FILE`, which override the bundle's own; None: not overridden."""
 
     min_agreement: Fraction | None = None
     min_parity_top1: Fraction | None = None
@@ -27,9 +27,9 @@ class LimitsFile(Settings):
 
 
 def load_limits(path: Path) -> LimitsFile:
-    """Read limits that take the place of a bundle's.
+    """Read limits that override a bundle's.
 
     Raises:
-        BadInputError: the file cannot be read, or holds something else.
+        BadInputError: the file cannot be read, or does not match the schema.
     """
     return parse(LimitsFile, read_toml(path), path)

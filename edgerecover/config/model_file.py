@@ -39,7 +39,7 @@ class ModelFileInput(Settings):
         return self
 
     def to_spec(self) -> InputSpec:
-        """The value that stages use; no mean means 0, no std means 1."""
+        """The value that stages use; a missing mean is 0, a missing std is 1."""
         channels = self.shape[0]
         return InputSpec(self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range)
 
@@ -49,7 +49,7 @@ Lines = Annotated[tuple[Line, ...], Field(max_length=100)]
 
 
 class CardFile(Settings):
-    """`[card]` of model.toml: passed on in the bundle's manifest, model card and bill of materials."""
+    """`[card]` of model.toml: copied to the bundle's manifest, model card and bill of materials."""
 
     name: Line = ""
     version: Line = ""
@@ -67,7 +67,7 @@ class ModelFile(Settings):
     teacher: str | None = None
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None
-    """Its architecture where that is not the student's, spelled as `architecture`."""
+    """The teacher's architecture if it is not the student's; same syntax as `architecture`."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
     licence: Line = ""
@@ -75,5 +75,5 @@ class ModelFile(Settings):
     card: CardFile = CardFile()
 
     def stated(self) -> Stated:
-        """The value that bundles pass on."""
+        """Licence and card, as bundles store them."""
         return Stated(self.licence, **self.card.model_dump())

@@ -17,13 +17,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    """Frozen, and unknown keys are errors."""
+    """Base of all schemas: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Fact(Settings, Generic[T]):
-    """A value and where it is known from: a document, a measurement, or the choice of whoever wrote the file."""
+    """A value and its source: a document, a measurement, or a choice of the file's author."""
 
     value: T
     source: str = Field(min_length=8)

@@ -15,7 +15,7 @@ from edgerecover.errors import BadInputError
 
 
 def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
-    """Folder of the files that come with edgerecover: inside an installed wheel, or at the top of a checkout."""
+    """Folder of the shipped files: inside an installed wheel, or at the top of a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "_shipped" / kind
     return installed if installed.is_dir() else package.parent / kind
@@ -27,18 +27,18 @@ def shipped_names(kind: Literal["targets", "profiles"]) -> list[str]:
 
 
 def load_target(name_or_path: str) -> Target:
-    """Read a shipped target by name, or anyone's by path (it ends in .toml); `extends = "NAME"` is followed.
+    """Read a shipped target by name, or any target by path (it ends in .toml); `extends = "NAME"` is followed.
 
     Raises:
         BadInputError: no such target (names the nearest), a wrong file, or targets that extend each other.
     """
     path = _find("targets", name_or_path)
-    # A fact is replaced whole: what is known of one device from a source is not known of another from the same one.
+    # A fact is replaced whole: a source for one device says nothing about another.
     return parse(Target, _extended("targets", path, (), join=operator.or_), path)
 
 
 def load_profile(name_or_path: str) -> Profile:
-    """Read a shipped profile by name, or anyone's by path (it ends in .toml); `extends = "NAME"` is followed.
+    """Read a shipped profile by name, or any profile by path (it ends in .toml); `extends = "NAME"` is followed.
 
     Raises:
         BadInputError: no such profile (names the nearest), a wrong file, or profiles that extend each other.
@@ -65,7 +65,7 @@ def _extended(
 ) -> dict[str, Any]:
     if path in seen:
         raise BadInputError(
-            f"{path}: {kind} extend each other in a circle: {' → '.join(p.stem for p in seen)}",
+            f"{path}: {kind} extend each other in a cycle: {' → '.join(p.stem for p in seen)}",
             hint="remove one of the `extends` lines",
         )
     data = read_toml(path)
@@ -75,7 +75,7 @@ def _extended(
     if not isinstance(parent, str):
         word = kind.removesuffix("s")
         raise BadInputError(
-            f"{path}:{line_of(path, ['extends'])}: extends: a {word}'s name was expected",
+            f"{path}:{line_of(path, ['extends'])}: extends: expected the name of a {word}",
             hint='for example extends = "balanced"',
         )
     return join(_extended(kind, _find(kind, parent, beside=path.parent), (*seen, path), join=join), data)

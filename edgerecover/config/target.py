@@ -17,7 +17,7 @@ from edgerecover.config.schema import Count, Fact, Positive, Settings
 
 def _known_isa(name: str) -> str:
     if name not in ISA:
-        raise ValueError(f"{name!r} is none of the instruction sets {', '.join(ISA)}")
+        raise ValueError(f"{name!r} is not one of the instruction sets {', '.join(ISA)}")
     return name
 
 
@@ -37,14 +37,14 @@ class Package(Settings):
     """One thing to install for a target, and the one command that installs it."""
 
     name: str
-    """As its installer calls it: `tensorrt-rtx-cu13-bindings`, `python3-libnvinfer`."""
+    """Name that the installer uses: `tensorrt-rtx-cu13-bindings`, `python3-libnvinfer`."""
     module: str
-    """What Python imports."""
+    """Module that Python imports."""
     version: Version = ""
-    """Versions of the module that will do, such as ">=10.3,<11"; empty: any."""
+    """Accepted versions of the module, such as ">=10.3,<11"; empty: any."""
     on: Literal["host", "device"]
     needed: bool = True
-    """False: it adds something, and nothing fails without it."""
+    """False: the package is optional, and nothing fails without it."""
     install: str
     source: str = Field(min_length=8)
 
@@ -55,29 +55,29 @@ class Target(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     description: str
     family: str = ""
-    """Heading under which it is listed: "Jetson Orin"."""
+    """Heading under which the target is listed: "Jetson Orin"."""
 
-    # What tells the device from other machines: see `artifacts.TargetMachine`.
+    # What identifies the device: see `artifacts.TargetMachine`.
     machine: Fact[Literal["aarch64", "x86_64", "any"]]
     """`platform.machine()` of the device; "any" makes every host the target."""
     system: Fact[Literal["Linux", "Darwin", "Windows", "Android"]] | None = None
     board: Fact[str] | None = None
-    """Text that /proc/device-tree/model contains on this device; it tells the device from its neighbours."""
+    """Text that /proc/device-tree/model contains on this device and not on similar ones."""
     l4t: Fact[Annotated[str, Field(pattern=r"^[0-9]+$")]] | None = None
-    """First number of the Jetson Linux release, which tells one JetPack from the next: "36" is JetPack 6."""
+    """Major version of the Jetson Linux release, which identifies the JetPack: "36" is JetPack 6."""
     isa: Fact[tuple[Isa, ...]] | None = None
     """Instruction sets that the processor has, as /proc/cpuinfo spells them."""
     without_isa: Fact[tuple[Isa, ...]] | None = None
-    """Instruction sets that it has not: a machine with them is faster than this target."""
+    """Instruction sets that the processor lacks: a machine with them is faster than this target."""
     compute_capability: Fact[Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")]] | None = None
-    """CUDA's. Without a `board`, it tells the device: one of its GPUs has it."""
+    """CUDA compute capability. Without a `board`, it identifies the device: one of its GPUs must have it."""
     gpu: Fact[str] | None = None
-    """Text in the name of its GPU."""
+    """Text that the name of the GPU contains."""
 
     # What runs there.
     runtime: Fact[Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]]
     also_runtimes: Fact[tuple[Literal["onnxruntime", "openvino"], ...]] | None = None
-    """Raced beside it where they are installed."""
+    """Further runtimes, raced against `runtime` where they are installed."""
     providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
     """onnxruntime execution providers, or OpenVINO devices, to ask for on the device, best first."""
     on_host: Fact[Literal["measure", "build", "parse", "judge"]] | None = None
@@ -85,9 +85,9 @@ class Target(Settings):
     runner: Fact[bool] | None = None
     """False: the bundle's runner cannot run there."""
     python: Fact[Version] | None = None
-    """Of the device's system, as a version specifier."""
+    """Python version of the device's system, as a version specifier."""
     stack: Fact[str] | None = None
-    """System software, for people: "JetPack 6.x: CUDA 12.6, TensorRT 10.3, Python 3.10"."""
+    """System software, as text for people: "JetPack 6.x: CUDA 12.6, TensorRT 10.3, Python 3.10"."""
     packages: tuple[Package, ...] = ()
 
     # What file it takes.
@@ -98,24 +98,24 @@ class Target(Settings):
     static_batch: Fact[bool] | None = None
     """True: the file must name its batch size."""
     precisions: Fact[Annotated[tuple[Precision, ...], Field(min_length=1)]]
-    """Of the files worth making for it."""
+    """Precisions worth making files in for this target."""
     int8_scheme: Fact[Literal["u8s8", "u8s7", "s8s8", "tensorrt", "qnn"]] | None = None
-    """How int8 files are quantised; there is one where `precisions` names int8."""
+    """How int8 files are quantised; required if `precisions` names int8."""
     sparse: Fact[Literal["none", "2:4"]]
     """The zero pattern that the device's kernels can skip."""
     channel_multiple: Fact[Literal[4, 8, 16, 32]] | None = None
-    """Of channels that its kernels take at a time, which `--pattern channel` keeps widths to; None: 8."""
+    """Channels that the kernels process at a time; `--pattern channel` keeps widths to multiples of it. None: 8."""
 
     # What it has.
     memory_gib: Fact[Positive] | None = None
     dla_cores: Fact[Annotated[int, Field(ge=0)]] | None = None
-    """Deep learning accelerators, of the smallest module that this target covers."""
+    """Number of deep learning accelerators of the smallest module that this target covers."""
     power_modes: Fact[tuple[str, ...]] | None = None
-    """As nvpmodel names them."""
+    """Names of the power modes, as in nvpmodel."""
     workspace_mb: Fact[Count] | None = None
-    """Most memory that one layer of an engine may use for itself, in 10^6 bytes."""
+    """Maximum workspace of one layer of an engine, in 10^6 bytes."""
 
-    # What it asks of a model.
+    # What it requires of a model.
     max_p99_ms: Fact[Positive] | None = None
     """Gate: 99th percentile of single-stream latency on the device."""
     max_file_mb: Fact[Positive] | None = None
@@ -131,7 +131,7 @@ class Target(Settings):
 
     @property
     def needs(self) -> TargetMachine:
-        """What a machine must be to be this target. A board tells its GPU too, which Tegra's tools do not."""
+        """What a machine must match to be this target. A board implies its GPU, which Tegra's tools do not report."""
         return TargetMachine(
             machine=self.machine.value,
             system=self.system.value if self.system else None,

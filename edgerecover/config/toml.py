@@ -38,14 +38,14 @@ def read_toml(path: Path) -> dict[str, Any]:
             hint=UNREADABLE_HINT,
         ) from error
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: is not UTF-8 text, so it is not TOML", hint="save it as UTF-8 text") from error
+        raise BadInputError(f"{path}: is not UTF-8 text, as TOML must be", hint="save it as UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(
             f"{path}: is not valid TOML: {error}", hint="correct that line; https://toml.io describes the format"
         ) from error
     except (ValueError, RecursionError) as error:
         raise BadInputError(
-            f"{path}: nests too deeply, or holds a number too long, to be read",
+            f"{path}: is nested too deeply, or contains a number that is too long",
             hint="simplify it; no file of edgerecover needs that",
         ) from error
 

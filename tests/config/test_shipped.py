@@ -98,7 +98,7 @@ def test_a_profile_extends_another_and_changes_single_keys(tmp_path):
 def test_profiles_that_extend_each_other_are_refused(tmp_path):
     for name, parent in (("a", "b"), ("b", "a")):
         (tmp_path / f"{name}.toml").write_text(f'extends = "{parent}.toml"\n', encoding="utf-8")
-    with pytest.raises(BadInputError, match="extend each other in a circle"):
+    with pytest.raises(BadInputError, match="extend each other in a cycle"):
         load_profile(str(tmp_path / "a.toml"))
 
 
@@ -112,7 +112,7 @@ def test_extends_names_a_profile_that_is_there(tmp_path):
 def test_extends_takes_a_name_only(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\nextends = 3\n', encoding="utf-8")
-    with pytest.raises(BadInputError, match=r"mine\.toml:2: extends: a profile's name was expected"):
+    with pytest.raises(BadInputError, match=r"mine\.toml:2: extends: expected the name of a profile"):
         load_profile(str(path))
 
 
