@@ -7,7 +7,7 @@ from edgerecover.artifacts.engines import TENSORRT_RTX
 from edgerecover.runtime.machine.tensorrt_module import WORDS
 
 _SHOWN = 8
-"""So many of a long list."""
+"""Entries shown of a long list."""
 
 
 def engine_lines(facts: EngineFacts) -> list[str]:
@@ -19,11 +19,11 @@ def engine_lines(facts: EngineFacts) -> list[str]:
         f"for {_machine(facts)}; batch {_batch(facts)}",
     ]
     if kinds := ", ".join(f"{number} in {kind}" for kind, number in facts.layers_by_type.items()):
-        lines.append(f"layers by the type they take: {kinds} ({facts.layers_source})")
+        lines.append(f"layers by input type: {kinds} ({facts.layers_source})")
     if facts.recipe.sparse_weights:
         lines.append(f"sparse kernels: {sparse_words(facts)}")
     if facts.dla_fallbacks:
-        lines.append(f"left to the GPU by the deep learning accelerator: {_listed(facts.dla_fallbacks)}")
+        lines.append(f"run on the GPU instead of the deep learning accelerator: {_listed(facts.dla_fallbacks)}")
     lines.extend(f"warning: {text}" for text in facts.warnings[:_SHOWN])
     return lines
 
@@ -44,20 +44,20 @@ def _batch(facts: EngineFacts) -> str:
 def sparse_words(facts: EngineFacts) -> str:
     """How many layers skip zeros: "0 of 53 eligible layers"."""
     if not facts.recipe.sparse_weights:
-        return "not asked for"
+        return "not requested"
     if facts.sparse is None:
         if facts.key.runtime == TENSORRT_RTX:
-            return "allowed; TensorRT-RTX picks kernels when it first runs, and does not say which"
-        return "allowed; the build log does not say whether any was taken"
-    return f"taken in {facts.sparse.picked} of {facts.sparse.eligible} layers whose weights have the 2:4 pattern"
+            return "allowed; TensorRT-RTX picks kernels at the first run and does not report which"
+        return "allowed; the build log does not say whether any was used"
+    return f"used in {facts.sparse.picked} of {facts.sparse.eligible} layers whose weights have the 2:4 pattern"
 
 
 def acceptance_lines(acceptance: Acceptance) -> list[str]:
-    """Whether a file is taken, by whom it was asked, and what stands in the way."""
-    verdict = "takes it" if acceptance.accepted else "does not take it"
+    """Whether a parser accepts a file, which parser that is, and what it objects to."""
+    verdict = "accepts it" if acceptance.accepted else "rejects it"
     lines = [f"the parser of {acceptance.by} {verdict}"]
     if acceptance.stand_in:
-        lines.append("it stands in for the device's own TensorRT, which has the last word when it builds the engine")
+        lines.append("it stands in for the device's own TensorRT, which decides when it builds the engine")
     lines.extend(acceptance.problems[:_SHOWN])
     return lines
 

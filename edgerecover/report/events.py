@@ -15,29 +15,29 @@ from edgerecover.errors import EdgeRecoverError
 from edgerecover.report.following import Follower, Underway
 
 SCHEMA_VERSION = 1
-"""Raised when a reader of today would misread what is written; a new event or a new field is no such change."""
+"""Raised only for a change that would break today's readers; a new event or field is no such change."""
 
 
 class Events(Follower):
-    """A `progress.Progress` as JSON lines. Who reads them may go away: the work goes on without."""
+    """A `progress.Progress` as JSON lines. The work continues if the reader goes away."""
 
     every_s = 1.0
-    """As often as a task's progress is written, at most."""
+    """Minimum seconds between two events about the progress of a task."""
 
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.perf_counter) -> None:
-        """`write` takes one line and has it on its way when it returns."""
+        """`write` takes one line and has written it when it returns."""
         super().__init__(clock)
         self._write_line = write
         self._began_s = clock()
         self.error: OSError | None = None
-        """Why nothing is written any more."""
+        """Why nothing is written any more; None: no error."""
 
     def run_started(self, command: str, arguments: Sequence[str]) -> None:
-        """The first event.
+        """Write the first event.
 
         Args:
-            command: as it was typed: "run", "engine build".
-            arguments: all of the command line, the program's name left out.
+            command: as typed: "run", "engine build".
+            arguments: the command line without the program's name.
         """
         self._write(
             "run_started",
@@ -49,7 +49,7 @@ class Events(Follower):
         )
 
     def failed(self, error: EdgeRecoverError) -> None:
-        """What ended the work."""
+        """Write the error that ended the work."""
         self._write(
             "error",
             stage=self.stage,
@@ -60,7 +60,7 @@ class Events(Follower):
         )
 
     def run_ended(self, exit_code: int) -> None:
-        """The last event, whatever happened."""
+        """Write the last event, whatever happened."""
         self._write("run_ended", exit_code=exit_code, seconds=self._clock() - self._began_s)
 
     def on_stage_began(self, stage: str) -> None:
@@ -121,7 +121,7 @@ def _measured(task: Underway) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Without what JSON has no word for: a loss that is no number any more is null. Six digits are enough."""
+    """A value with what JSON cannot hold (NaN, infinity) as null, and numbers rounded to six digits."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, float):

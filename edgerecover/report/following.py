@@ -1,7 +1,7 @@
-"""What everyone who shows progress shares: which stage and tasks are under way, and when it is time to say so.
+"""What all progress displays share: which stage and tasks are under way, and when to report them.
 
-Stages report from the main thread; `tick` comes from another one, so that an hour without a word does not look like
-the end. Stdlib only.
+Stages report from the main thread; `tick` comes from another one, so that a long silence does not look like a hang.
+Stdlib only.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class Underway:
     """A task under way."""
 
     number: int
-    """Of all tasks of the run, from 1."""
+    """Position among all tasks of the run, from 1."""
     title: str
     unit: str
     pace: Pace
     numbers: dict[str, float] = field(default_factory=dict)
     """The latest of each name."""
     next_s: float = 0.0
-    """When it may be spoken of again."""
+    """Time from which the task may be reported again."""
 
 
 class Follower:
-    """A `progress.Progress` that knows where things stand; what it does with that, the `on_…` methods say."""
+    """A `progress.Progress` that tracks stages and tasks; subclasses report them in the `on_…` methods."""
 
     every_s = 30.0
-    """The least time between two words about one task; a log of hours must be neither silent nor endless."""
+    """Minimum seconds between two reports about one task: a log of hours must be neither silent nor endless."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.stage: str | None = None
@@ -68,7 +68,7 @@ class Follower:
                 self._last_word_s = self._clock()
 
     def note(self, message: str, **numbers: float) -> None:
-        """A line that was said."""
+        """Report a message, with its numbers."""
         with self._lock:
             self._last_word_s = self._clock()
             self.on_note(message, numbers)
@@ -81,14 +81,14 @@ class Follower:
             self.on_stage_began(stage)
 
     def ended(self, stage: str, seconds: float, reused: bool) -> None:
-        """It is through."""
+        """A stage ends, after so many seconds."""
         with self._lock:
             self._last_word_s = self._clock()
             self.on_stage_ended(stage, seconds, reused)
             self.stage = None
 
     def tick(self) -> None:
-        """Say where things stand if that has not been said for long; called from another thread."""
+        """Report the current task or stage if that is due; called from another thread."""
         with self._lock:
             if self._tasks:
                 self._say_if_due(self._tasks[-1])
@@ -102,25 +102,25 @@ class Follower:
         """A task began."""
 
     def on_task_progress(self, task: Underway) -> None:
-        """It is time to say how far it is."""
+        """A report of the task's progress is due."""
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """It is over; not finished where an error or an interrupt ended it."""
+        """A task ended; `is_finished` is False if an error or an interrupt ended it."""
 
     def on_note(self, message: str, numbers: Mapping[str, float]) -> None:
-        """Something was said."""
+        """A message was reported."""
 
     def on_stage_began(self, stage: str) -> None:
         """A stage began."""
 
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
-        """A stage without a task has been silent for long."""
+        """A stage without a task has not been reported for `every_s` seconds."""
 
     def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
-        """A stage is through."""
+        """A stage ended."""
 
     def advanced(self, task: Underway, steps: float, numbers: Mapping[str, float]) -> None:
-        """A task went on."""
+        """A task advanced by so many steps."""
         with self._lock:
             task.pace.advance(steps)
             task.numbers.update(numbers)
@@ -146,7 +146,7 @@ class _Counted:
 
 @contextmanager
 def ticking(followers: Sequence[Follower]) -> Iterator[None]:
-    """A thread calls `tick` of each, every second, until the block ends."""
+    """Call `tick` of every follower once a second, from a thread, until the block ends."""
     stopped = threading.Event()
 
     def tick() -> None:

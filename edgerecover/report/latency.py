@@ -35,7 +35,7 @@ _BAR_COLUMNS = 16
 
 
 def print_bench(console: Console, bench: Bench) -> None:
-    """Show what was measured; what could not be, with what to do about it."""
+    """Show what was measured, and what could not be and how to fix that."""
     bench = plainly(bench)
     ran = [(lane, lane.raced.latency) for lane in bench.lanes if lane.raced.latency is not None]
     steps = steps_for(console)
@@ -43,7 +43,7 @@ def print_bench(console: Console, bench: Bench) -> None:
     if ran:
         parts += [section("One query: median, 95 % interval"), _medians(ran)]
         for other in dict.fromkeys(lane.compared_with for lane in bench.lanes if lane.slower):
-            parts += [section(f"Round by round beside {other}"), _ratios(bench, other)]
+            parts += [section(f"Round by round against {other}"), _ratios(bench, other)]
         parts += [section("All queries"), *_spreads(ran, steps)]
         if any(latency.energy for _, latency in ran):
             parts += [section("Energy"), grid((lane.name, energy_words(latency.energy)) for lane, latency in ran)]
@@ -123,7 +123,7 @@ def _spreads(ran: Sequence[tuple[Lane, Latency]], steps: str) -> list[Renderable
             f"{len(latency.samples_ms):,} queries",
         }
         if len(latency.round_sizes) > 1:
-            rows["rounds"] = f"{sparkline(round_medians(latency), steps)} median of each, from 0"
+            rows["rounds"] = f"{sparkline(round_medians(latency), steps)} median of each, axis from 0"
         parts += [Text(f"  {lane.name}", "bold"), named(rows)]
     return parts
 
@@ -135,7 +135,7 @@ def _measured(name: str, ran: Sequence[Latency]) -> RenderableType:
     rows = {
         "query": "\n".join(dict.fromkeys(f"{one.scope}; batch {one.batch}" for one in ran)),
         "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, "
-        f"{host.system}" + (f"; held on core {', '.join(map(str, first.cores))}" if first.cores else ""),
+        f"{host.system}" + (f"; pinned to core {', '.join(map(str, first.cores))}" if first.cores else ""),
         "runtime": "\n".join(runtimes),
         "memory": f"{size(first.memory_model_bytes)} more than the bare runtime at peak: {name}",
     }
@@ -143,9 +143,9 @@ def _measured(name: str, ran: Sequence[Latency]) -> RenderableType:
     if notes:
         rows["note"] = "\n".join(notes)
     if first.conditions is not None and (said := conditions_words(first.conditions)):
-        rows["meanwhile"] = said
+        rows["conditions"] = said
     if first.fingerprint is not None:
-        rows["print"] = f"{first.fingerprint.digest} of the machine and its software"
+        rows["machine id"] = f"{first.fingerprint.digest}, of hardware and software"
     return named(rows)
 
 
@@ -153,10 +153,10 @@ def _limit(bench: Bench, ran: Sequence[tuple[Lane, Latency]]) -> RenderableType 
     if bench.max_p99_ms is None or not ran:
         return None
     latency = ran[0][1]
-    p99 = f"p99 {_with_interval(latency, 99)} of the limit's {bench.max_p99_ms:g} ms"
+    p99 = f"p99 {_with_interval(latency, 99)} against the limit of {bench.max_p99_ms:g} ms"
     if latency.host_is_target:
         return grid([(p99,)])
-    return grid([(f"{p99}, but this machine is not the target: nothing is settled by it",)])
+    return grid([(f"{p99}, but this machine is not the target, so this settles nothing",)])
 
 
 def _failures(bench: Bench) -> RenderableType:
@@ -168,7 +168,7 @@ def _why(lane: Lane) -> str:
 
 
 def _warnings(ran: Sequence[tuple[Lane, Latency]]) -> list[str]:
-    """Each once; with the lane's name where not all share it."""
+    """Every warning once, with the names of its lanes unless all of them have it."""
     by_text: dict[str, list[str]] = {}
     for lane, latency in ran:
         for text in doubts(latency):

@@ -1,4 +1,4 @@
-"""Progress as people see it: bars with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress for people: bars with rate and time left on a terminal, occasional lines elsewhere."""
 
 # ruff: noqa: TID253 - this module is rich; the command line imports it when work starts
 
@@ -16,11 +16,11 @@ from edgerecover.report.words import amount, clock_time, duration, numbers, rate
 _TITLE_WIDTH = 14
 _NUMBERS_WIDTH = 26
 _WORTH_A_LINE_S = 1.0
-"""What took less and has no number to tell gets no line, nor does a stage that had nothing else to say."""
+"""A task that took less and has no numbers gets no line; neither does a stage without messages."""
 
 
 def live_progress(console: Console, clock: Callable[[], float] = time.perf_counter) -> Lines:
-    """Bars where somebody watches a terminal that can draw them, else lines."""
+    """Bars on a terminal that can draw them, lines elsewhere."""
     can_draw = console.is_terminal and not console.is_dumb_terminal
     return Bars(console, clock) if can_draw else Lines(console, clock)
 
@@ -34,40 +34,37 @@ class Lines(Follower):
         self._num_lines_before_stage = self._num_lines = 0
 
     def say(self, message: str) -> None:
-        """One line."""
+        """Print one line."""
         self._num_lines += 1
         self._console.print(f"  {message}", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing more will be said."""
+        """End the display."""
 
     def on_note(self, message: str, numbers: Mapping[str, float]) -> None:
-        """A note is a line; its numbers stand in it."""
+        """Print a note as a line."""
         self.say(message)
 
     def on_task_progress(self, task: Underway) -> None:
-        """How far it is."""
+        """Print the progress of a task."""
         self.say(progress_line(task))
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """What was done; of what was not finished nothing is claimed.
-
-        In a stage, which has more of them, only if it took its time or found something.
-        """
+        """Print what a finished task did; within a stage, only if it took a second or has numbers."""
         is_small = self.stage is not None and not task.numbers and task.pace.elapsed_s() < _WORTH_A_LINE_S
         if is_finished and not is_small:
             self.say(ended_line(task))
 
     def on_stage_began(self, stage: str) -> None:
-        """Whatever is said from here on belongs to it."""
+        """Start counting the lines of the stage."""
         self._num_lines_before_stage = self._num_lines
 
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
-        """A sign of life."""
+        """Print how long the stage has taken."""
         self.say(f"{stage}: {duration(elapsed_s)} so far")
 
     def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
-        """A line for a stage that said nothing else and took its time."""
+        """Print a line for a stage that took a second and printed nothing else."""
         if self._num_lines == self._num_lines_before_stage and seconds >= _WORTH_A_LINE_S:
             self.say(f"{stage}: {duration(seconds)}")
 
@@ -76,7 +73,7 @@ class Bars(Lines):
     """A `progress.Progress` as bars, one below the other where tasks lie inside each other; each leaves one line."""
 
     every_s = 0.25
-    """As often as a bar is drawn anew."""
+    """Minimum seconds between two updates of a bar."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__(console, clock)
@@ -85,28 +82,28 @@ class Bars(Lines):
         self._stage_bar: TaskID | None = None
 
     def on_stage_began(self, stage: str) -> None:
-        """A stage without a task moves, too."""
+        """Draw a bar for a stage, for as long as it has no task."""
         super().on_stage_began(stage)
         self._stage_bar = self._drawn(stage, None)
 
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
-        """How long it has taken."""
+        """Update the time on the bar of the stage."""
         if self._bars is not None and self._stage_bar is not None:
             self._bars.update(self._stage_bar, elapsed=clock_time(elapsed_s), refresh=True)
 
     def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
-        """Its bar is taken away."""
+        """Remove the bar of the stage."""
         self._erase_stage()
         super().on_stage_ended(stage, seconds, reused)
 
     def on_task_started(self, task: Underway) -> None:
-        """Draw its bar; the stage's own is no longer needed."""
+        """Draw the bar of a task in the place of the stage's own."""
         bar = self._drawn(task.title, task.pace.total)
         self._erase_stage()
         self._ids[task.number] = bar
 
     def on_task_progress(self, task: Underway) -> None:
-        """Draw it anew."""
+        """Update the bar of a task."""
         if self._bars is None:
             return
         left_s = task.pace.left_s()
@@ -121,14 +118,14 @@ class Bars(Lines):
         )
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """Take the bar away and leave a line."""
+        """Replace the bar of a task by a line."""
         self._erase(self._ids.pop(task.number))
         super().on_task_ended(task, is_finished)
         if self._stage_bar is None and self.stage is not None and not self._ids:
             self._stage_bar = self._drawn(self.stage, None)
 
     def close(self) -> None:
-        """Give the terminal back, whatever is still drawn on it."""
+        """Remove all bars from the terminal."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -34,22 +34,22 @@ class RunLog(Follower):
         now = datetime.now(timezone.utc)
         self.path = folder / f"{now:%Y%m%d-%H%M%S}-{name}{_SUFFIX}"
         self.error: OSError | None = None
-        """Why nothing is kept."""
+        """Why nothing is written any more; None: no error."""
         self._held_back: list[str] = []
         self._is_open = False
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a file to look at."""
+        """Whether there is a log file."""
         return self._is_open and self.error is None
 
     def run_started(self, arguments: Sequence[str]) -> None:
-        """What was typed, and where."""
+        """Log the command line, the machine and the folder."""
         self.say("INFO", f"edgerecover {__version__}: {' '.join(arguments)}")
         self.say("INFO", f"Python {platform.python_version()}, {platform.platform()}, folder {Path.cwd()}")
 
     def failed(self, error: EdgeRecoverError) -> None:
-        """What ended the work, with the trace that the terminal is spared."""
+        """Log the error that ended the work, with its traceback, which the terminal does not show."""
         self.say("ERROR", error.message)
         if error.hint:
             self.say("ERROR", f"next: {error.hint}")
@@ -58,7 +58,7 @@ class RunLog(Follower):
         self.say("DEBUG", "".join(traceback.format_exception(error)).rstrip())
 
     def run_ended(self, exit_code: int) -> None:
-        """The last line."""
+        """Log the exit code, as the last line."""
         self.say("INFO", f"ended with exit code {exit_code}")
 
     def on_stage_began(self, stage: str) -> None:
@@ -66,40 +66,40 @@ class RunLog(Follower):
         self.say("INFO", "began")
 
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
-        """A sign of life."""
+        """Log how long the stage has taken."""
         self.say("INFO", f"{duration(elapsed_s)} so far")
 
     def on_stage_ended(self, stage: str, seconds: float, reused: bool) -> None:
-        """A line with its time."""
+        """Log the end of a stage and its seconds."""
         self.open()
         self.say("INFO", f"ended after {duration(seconds)}{', from an earlier run' if reused else ''}")
 
     def on_task_started(self, task: Underway) -> None:
-        """A line with all that is to be done."""
+        """Log the start of a task and its total."""
         self.open()
         self.say("INFO", f"{task.title}: 0 of {amount(task.pace.total)} {task.unit}")
 
     def on_task_progress(self, task: Underway) -> None:
-        """How far it is."""
+        """Log the progress of a task."""
         left_s = task.pace.left_s()
         self._say_task(task, f"about {duration(left_s)} left" if left_s is not None else "")
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
-        """Done, or what there was of it."""
-        self._say_task(task, f"{'done' if is_finished else 'broken off'} after {duration(task.pace.elapsed_s())}")
+        """Log the end of a task, finished or stopped."""
+        self._say_task(task, f"{'done' if is_finished else 'stopped'} after {duration(task.pace.elapsed_s())}")
 
     def on_note(self, message: str, numbers: Mapping[str, float]) -> None:
         """A line."""
         self.say("INFO", message)
 
     def say(self, level: str, message: str) -> None:
-        """One entry; further lines of a message are set in."""
+        """Write one entry; further lines of a message are indented."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         text = message.replace("\n", "\n    ")
         self._write(f"{now} {level:<7} {self.stage or '-':<10} {text}\n")
 
     def open(self) -> None:
-        """Make the file, and write what was held back until now."""
+        """Create the file, and write what was held back so far."""
         if self._is_open or self.error is not None:
             return
         self._is_open = True
@@ -132,7 +132,7 @@ class RunLog(Follower):
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Room for one more; names begin with the time."""
+    """Keep `KEPT_LOGS` - 1 logs, so that there is room for one more; names begin with the time."""
     logs = sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file())
     for path in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
         with contextlib.suppress(OSError):
@@ -140,7 +140,7 @@ def _remove_oldest(folder: Path) -> None:
 
 
 class _Handler(logging.Handler):
-    """What libraries log and warn, into the log of the run."""
+    """Write what libraries log and warn to the log of the run."""
 
     def __init__(self, log: RunLog) -> None:
         super().__init__(logging.WARNING)

@@ -109,7 +109,7 @@ def _exported(report: Report) -> list[tuple[str, str]]:
     e, p, predicted = report.exported, report.parity, report.fidelity.predicted
     return [
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
-        ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are not zero"),
+        ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero"),
         ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
          f"held-back {report.synthetic.source}"),
         *([("agreement before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),

@@ -25,7 +25,7 @@ HEADER = ("variant, runtime", "median", "× dense", "agreement", "")
 
 
 def title(race: Race) -> str:
-    """Where it was held."""
+    """Where the race was held, and at which batch size."""
     where = "on the target" if race.on_target else "on this host, which is not the target"
     return f"Race {where}: batch {race.shipped.latency.batch if race.shipped.latency else 1}, interleaved"
 
@@ -47,10 +47,10 @@ def rows(race: Race) -> Iterator[Row]:
 
 
 def notes(race: Race) -> Iterator[tuple[str, str]]:
-    """What is to be said about a runner, by its name."""
+    """Notes about the runners, by name."""
     yield from ((runner.name, runner.note) for runner in race.runners if runner.note)
     if not race.on_target:
-        yield "on the device", "the bundle's runner holds the race again there, among the variants that pass"
+        yield "on the device", "the bundle's runner repeats the race there, among the variants that pass"
 
 
 def _median(latency: Latency | None) -> str:

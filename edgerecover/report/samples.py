@@ -29,7 +29,7 @@ def histogram(samples_ms: Sequence[float], num_buckets: int = _NUM_BUCKETS) -> t
 
 
 def round_medians(latency: Latency) -> list[float]:
-    """Of every round, in milliseconds; 0 of an empty one."""
+    """Median of every round, in milliseconds; 0 for an empty round."""
     medians, start = [], 0
     for round_size in latency.round_sizes:
         medians.append(median(latency.samples_ms[start : start + round_size]) if round_size else 0.0)
@@ -59,14 +59,14 @@ def _inverse(low: float) -> str:
 
 
 def energy_words(energy: Energy | None) -> str:
-    """ "12.4 mJ a query: INA3221 VDD_IN, the whole board"."""
+    """ "12.4 mJ per query: INA3221 VDD_IN, the whole board"."""
     if energy is None:
-        return "no sensor can be read"
-    return f"{energy.mj_per_query:.3g} mJ a query: {energy.source}"
+        return "no readable sensor"
+    return f"{energy.mj_per_query:.3g} mJ per query: {energy.source}"
 
 
 def conditions_words(conditions: Conditions) -> str:
-    """What is known of the machine meanwhile, in one line; "" where nothing is."""
+    """What is known of the machine during the measurement, in one line; "" if nothing is."""
     c = conditions
     said = []
     if c.power_mode is not None:
@@ -84,9 +84,9 @@ def conditions_words(conditions: Conditions) -> str:
     if c.temperature_before_c is not None and c.temperature_peak_c is not None:
         said.append(f"{_range(c.temperature_before_c, c.temperature_peak_c)} °C")
     if c.busy_elsewhere is not None:
-        said.append(f"{c.busy_elsewhere:.1f} cores busy elsewhere")
+        said.append(f"{c.busy_elsewhere:.1f} cores busy with other work")
     if c.stolen is not None:
-        said.append(f"{c.stolen:.1%} stolen")
+        said.append(f"{c.stolen:.1%} stolen by the hypervisor")
     if c.throttled is not None:
         said.append("throttled" if c.throttled else "not throttled")
     return ", ".join(said)

@@ -12,16 +12,16 @@ _MOST_ROWS = 400
 
 
 def side_by_side_html(both: SideBySide) -> str:
-    """It as HTML of at most `MAX_BYTES` bytes.
+    """The comparison as HTML of at most `MAX_BYTES` bytes.
 
     Raises:
-        ValueError: it is larger even with its texts cut.
+        ValueError: it is larger even with its texts shortened.
     """
     for text_length in (2_000, 200, 60):
         text = draw(side_by_side_page(both), text_length)
         if len(text.encode()) <= MAX_BYTES:
             return text
-    raise ValueError(f"it does not fit in {MAX_BYTES / 1e6:g} MB")
+    raise ValueError(f"the comparison does not fit in {MAX_BYTES / 1e6:g} MB")
 
 
 def side_by_side_page(both: SideBySide) -> Page:
@@ -42,7 +42,7 @@ def side_by_side_page(both: SideBySide) -> Page:
         Section("facts", "What they are", (
             Table("Differs", ("", "A", "B"), differing), Table("The same in both", (), same, is_folded=True)
         )),
-        Section("gates", "Gates", (Table("How each came out", ("gate", "A", "B", ""), gates[:_MOST_ROWS]),)),
+        Section("gates", "Gates", (Table("Status of each gate", ("gate", "A", "B", ""), gates[:_MOST_ROWS]),)),
     ]  # fmt: skip
     if c.layers:
         rows = tuple((layer.name, layer.a or "–", layer.b or "–") for layer in c.layers[:_MOST_ROWS])
@@ -60,6 +60,6 @@ def side_by_side_page(both: SideBySide) -> Page:
         lead=f"Of {count(len(c.measures), 'measurement')} of B against A: {told}.",
         lines=(f"A: {c.a}", f"B: {c.b}"),
         sections=tuple(sections),
-        footer="Agreement says how often two networks decide alike on synthetic images. It is not accuracy. Latencies "
-        "compare only where machine, software and query are the same.",
+        footer="Agreement is how often two networks make the same decision on synthetic images; it is not accuracy. "
+        "Latencies compare only where machine, software and query are the same.",
     )

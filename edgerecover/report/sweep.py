@@ -30,7 +30,7 @@ def header(sweep: Sweep) -> tuple[str, ...]:
 
 
 def rows(sweep: Sweep) -> Iterator[Row]:
-    """In the order asked for."""
+    """The points as rows, in the order that was asked for."""
     numbers = {found.point.name: str(number) for number, found in enumerate(sweep.found)}
     for found in sweep.found:
         yield Row(
@@ -54,21 +54,21 @@ def _outcome(found: PointFound, numbers: dict[str, str]) -> str:
 
 
 def notes(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """What is to be read beside the table, by name."""
-    what = "right on" if sweep.measure == "accuracy" else "decides as the teacher on"
-    yield sweep.measure, f"{what} how many of {sweep.measured_on} (95 % interval)"
+    """What the columns of the table mean, by name, and why a point failed."""
+    what = "correct decisions" if sweep.measure == "accuracy" else "same decision as the teacher"
+    yield sweep.measure, f"{what} on {sweep.measured_on} (95 % interval)"
     timed = next((found.latency for found in sweep.found if found.latency), None)
     if timed is not None:
         where = "the target" if timed.host_is_target else "this host, which is not the target"
-        yield "median", f"of one query, batch {timed.batch}; all files raced at once on {where}: {timed.host.cpu}"
-    yield "front", "no other point is nowhere worse and somewhere better"
+        yield "median", f"of one query, batch {timed.batch}; all files raced together on {where}: {timed.host.cpu}"
+    yield "front", "Pareto-optimal: no other point is as good in all three and better in one"
     for found in sweep.found:
         if found.error:
             yield sweep.label(found), found.error + (f"; {found.hint}" if found.hint else "")
 
 
 def title(sweep: Sweep) -> str:
-    """Of the picture and the page."""
+    """Title of the picture and of the page."""
     return f"{sweep.model} for {sweep.target}: {sweep.measure}, latency and size of {len(sweep.found)} points"
 
 

@@ -1,4 +1,4 @@
-"""A sweep in the terminal: which points are worth having."""
+"""A sweep in the terminal: which points are worth keeping."""
 
 # ruff: noqa: TID253 - this module is rich; the command line imports it when there is something to show
 
@@ -20,7 +20,7 @@ def print_sweep(console: Console, sweep: Sweep, folder: str) -> None:
         (sweep.target, "bold"), f", {count(len(sweep.found), 'point')}",
     )  # fmt: skip
     parts: list[RenderableType] = [title, section(f"{sweep.measure.capitalize()}, latency and size"), _points(sweep)]
-    parts += [section("Read it so"), grid((Text(name, "dim"), said) for name, said in notes(sweep))]
+    parts += [section("How to read it"), grid((Text(name, "dim"), said) for name, said in notes(sweep))]
     parts += [
         section("Written"),
         grid([(Text("bundles", "dim"), folder), (Text("picture", "dim"), f"{folder}/front.svg")]),

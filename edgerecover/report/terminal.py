@@ -86,20 +86,20 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
         **({"not counted": "; ".join(facts.uncounted)} if facts.uncounted else {}),
         **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
-        "masks": "explicit, and applied" if facts.has_masks else "none (zeros only)",
+        "masks": "explicit, applied" if facts.has_masks else "none (zeros only)",
         "teacher": facts.teacher_named
-        or ("inside: the dense weights under the masks" if facts.teacher_inside else "not inside"),
+        or ("in the checkpoint: the dense weights under the masks" if facts.teacher_inside else "not in it"),
     }
     show(console, named(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
 
 
 def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
-    """Names and what they are."""
+    """Show names with their descriptions."""
     show(console, grid((Text(name, "bold"), text) for name, text in pairs.items()))
 
 
 def print_groups(console: Console, groups: Mapping[str, Mapping[str, str]]) -> None:
-    """Names and what they are, under the headings of their groups."""
+    """Show names with their descriptions, under the headings of their groups."""
     rows: list[tuple[str | Text, ...]] = []
     for heading, pairs in groups.items():
         rows += [("", "")] if rows else []
@@ -109,7 +109,7 @@ def print_groups(console: Console, groups: Mapping[str, Mapping[str, str]]) -> N
 
 
 def print_settings(console: Console, data: Mapping[str, object]) -> None:
-    """A target or profile: tables as sections, lists of tables as several; a fact shows value and source."""
+    """Show a target or profile: a heading for every table, and for every fact its value and source."""
     rows: list[tuple[str | Text, ...]] = []
     for name, value in data.items():
         if isinstance(value, dict) and set(value) == {"value", "source"}:
@@ -176,7 +176,7 @@ def _dreams(report: Report) -> str:
     if s.images_per_s:
         made += f", {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is not None:
-        made += f", {percent(s.teacher_agrees_with_target)} seen as their class"
+        made += f", {percent(s.teacher_agrees_with_target)} classified as intended"
     return made if s.mirror_correlation is None else f"{made}\nmirrored: {mirroring(s)}"
 
 
@@ -224,7 +224,7 @@ def _exported(report: Report) -> RenderableType:
     kept = e.num_nonzero / e.num_weights if e.num_weights else 0.0
     return named({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
-        "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are not zero ({percent(kept)})",
+        "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
@@ -292,14 +292,14 @@ def _percentiles(report: Report) -> RenderableType:
 def _measurement(report: Report, steps: str) -> RenderableType:
     latency, host = report.latency, report.latency.host
     counts, low_ms, high_ms = histogram(latency.samples_ms)
-    meanwhile = conditions_words(latency.conditions) if latency.conditions else ""
+    conditions = conditions_words(latency.conditions) if latency.conditions else ""
     return named({
         "spread": f"{milliseconds(low_ms)} {sparkline(counts, steps)} {milliseconds(high_ms)} ms",
         "runs": f"{len(latency.samples_ms):,} after {len(latency.warmup_ms):,} warm-ups: {latency.scope}",
         "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, {host.system}",
         "runtime": f"{latency.runtime}, {latency.provider}, {count(latency.num_threads, 'thread')}",
         "memory": f"{size(latency.memory_model_bytes)} more than the bare runtime at peak",
-        **({"meanwhile": meanwhile} if meanwhile else {}),
+        **({"conditions": conditions} if conditions else {}),
         **({"energy": energy_words(latency.energy)} if latency.energy else {}),
         **({"doubts": "\n".join(noticed)} if (noticed := doubts(latency)) else {}),
     })  # fmt: skip
@@ -324,7 +324,7 @@ def _verdict(report: Report, bundle: str | None) -> RenderableType:
 
 
 def _summary(report: Report) -> str:
-    """What a colleague asks first, in one line."""
+    """Agreement or accuracy, size and latency in one line."""
     latency = report.latency
     pruned, exported, measure = report.fidelity.pruned, report.fidelity.exported, "agreement"
     if report.accuracy:

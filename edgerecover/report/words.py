@@ -50,7 +50,7 @@ def expected(value: Predicted) -> str:
 
 
 def bounds(value: Predicted) -> str:
-    """As "(88–99)"; of a report from before there were intervals "± 2.7"."""
+    """The interval, "(88–99)"; "± 2.7" in reports from before there were intervals."""
     if value.coverage is None:
         return f"± {100 * max(value.kept - value.low, value.high - value.kept):.1f}"
     return f"({100 * value.low:.0f}–{100 * value.high:.0f})"
@@ -60,9 +60,9 @@ def grounds(value: Predicted) -> str:
     """What a prediction rests on, or why there is none."""
     measured = f"{value.num_students} students of {value.num_networks} networks"
     if value.doubt is not None:
-        return f"{value.doubt}; judge on real images with --eval-data"
+        return f"{value.doubt}; use --eval-data to measure on real images"
     if value.coverage is None:
-        return f"read from dreams, not measured; mean error over {measured}"
+        return f"estimated from dreams, not measured; mean error over {measured}"
     share = f"{100 * value.coverage:.0f} %"
     return (
         f"estimated from dreams, not measured; such intervals contained the true value for {share} of {measured}, "
@@ -74,15 +74,15 @@ def mirroring(facts: SyntheticFacts) -> str:
     """Whether images were mirrored, and why: "yes: the teacher's margins on mirrored dreams correlate at 0.94"."""
     answer = "yes" if facts.mirrored else "no"
     if facts.mirror_correlation is None:
-        return f"{answer}: the profile says so"
+        return f"{answer}: set by the profile"
     return f"{answer}: the teacher's margins on mirrored dreams correlate at {facts.mirror_correlation:.2f}"
 
 
 def parity(value: Parity) -> str:
     """How near a file is to its PyTorch network."""
     return (
-        f"same decision as PyTorch on {percent(value.top1_agreement)} of them\n"
-        f"logits differ by {value.max_abs:.1e} at most (their spread: {value.logit_scale:.3g})"
+        f"same decision as PyTorch on {percent(value.top1_agreement)} of the images\n"
+        f"logits differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
     )
 
 
@@ -113,35 +113,35 @@ def status_tone(status: GateStatus) -> str:
 
 
 def gate_counts(gates: Sequence[Gate]) -> str:
-    """ "10 of 12 gates pass; 2 are to be settled on the device"."""
+    """ "10 of 12 gates pass; 2 can only be settled on the device"."""
     number = Counter(gate.status for gate in gates)
     said = [f"{number[GateStatus.PASS]} of {count(len(gates), 'gate')} pass"]
     if failed := number[GateStatus.FAIL]:
         said.append(f"{failed} {'fails' if failed == 1 else 'fail'}")
     if inconclusive := number[GateStatus.INCONCLUSIVE]:
-        said.append(f"{inconclusive} {'is' if inconclusive == 1 else 'are'} too uncertain to judge")
+        said.append(f"{inconclusive} {'is' if inconclusive == 1 else 'are'} inconclusive")
     if waiting := number[GateStatus.NEEDS_DEVICE]:
-        said.append(f"{waiting} {'is' if waiting == 1 else 'are'} to be settled on the device")
+        said.append(f"{waiting} can only be settled on the device")
     return "; ".join(said)
 
 
 def where_measured(latency: Latency) -> str:
-    """Whose latency it is."""
+    """Whether a latency is the target's or only this host's."""
     return "Target latency" if latency.host_is_target else "Host latency: this machine is not the target"
 
 
 def before_words(report: Report) -> str:
-    """Of a number before recovery: "as pruned, before recovery"."""
+    """What a number before recovery is called: "as pruned, before recovery"."""
     return f"{'as pruned' if report.same_architecture else report.before}, before recovery"
 
 
 def is_not_accuracy(report: Report) -> str:
     """What the numbers on synthetic images are, and are not."""
     said = (
-        f"Agreement says how often two networks decide alike on {report.synthetic.source}. It is not accuracy: that is "
-        "how often a network is right on real labelled images"
+        f"Agreement is how often two networks make the same decision on {report.synthetic.source}. It is not accuracy, "
+        "which is how often a network is right on real labelled images"
     )
-    return f"{said}, and stands here because some were given." if report.accuracy else f"{said}, and none were given."
+    return f"{said} and is reported separately." if report.accuracy else f"{said}; none were given."
 
 
 def duration(seconds: float) -> str:
@@ -181,13 +181,13 @@ def numbers(values: Mapping[str, float]) -> str:
 
 
 def record(facts: RecordFacts) -> str:
-    """Of the teacher's activations, shipped with it."""
+    """The record of the teacher's activations: file, kind, images, size and noise."""
     noise = f", noise of {facts.noise:g} standard errors" if facts.noise else ""
     return f"{facts.path}: {facts.kind}, from {facts.num_images:,} real images, {size(facts.size_bytes)}{noise}"
 
 
 def precision(report: Report) -> dict[str, str]:
-    """Of the file that is shipped, what it costs, and how int8 was judged; empty where there is float32 alone."""
+    """The shipped file's precision, what it costs, and how int8 was computed; empty if there is only float32."""
     variant, loss, sums = report.variant, report.precision_loss, report.int8_sums
     lines = [variant.scheme] if variant else ["lower than float32"] if loss or sums else []
     if loss is not None:
@@ -202,6 +202,6 @@ def precision(report: Report) -> dict[str, str]:
 
 
 INT8_SUMS = {
-    Int8Sums.EXACT: "int8 judged by the file: its sums are exact, whatever this processor does",
-    Int8Sums.HOST: "int8 judged as this processor, the target's, adds up",
+    Int8Sums.EXACT: "int8 results are the file's: its sums are exact on any processor",
+    Int8Sums.HOST: "int8 results are this processor's, which is the target's",
 }

@@ -127,4 +127,4 @@ def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe
 
 def _why(answer: Acceptance) -> str:
     problems = "; ".join(answer.problems[:3]) or "it does not say why"
-    return f"the parser of {answer.by} does not take it: {problems}"
+    return f"the parser of {answer.by} rejects it: {problems}"

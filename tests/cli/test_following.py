@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_log_and_events_whole(digits):
     assert [e["finished"] for e in events if e["event"] == "task_ended"] == [False]
     (log,) = logs(digits)
     assert log.read_text(encoding="utf-8").endswith("ended with exit code 130\n")
-    assert "broken off" in log.read_text(encoding="utf-8")
+    assert "stopped" in log.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -33,9 +33,9 @@ def test_an_engine_in_words():
     assert engine_lines(FACTS) == [
         "12.3 MB, built by TensorRT 10.3.0 in 61.2 s",
         "for Orin (compute capability 8.7); batch 1 to 8, tuned for 2",
-        "layers by the type they take: 27 in Int8, 14 in Float (engine inspector)",
-        "sparse kernels: taken in 0 of 39 layers whose weights have the 2:4 pattern",
-        "left to the GPU by the deep learning accelerator: "
+        "layers by input type: 27 in Int8, 14 in Float (engine inspector)",
+        "sparse kernels: used in 0 of 39 layers whose weights have the 2:4 pattern",
+        "run on the GPU instead of the deep learning accelerator: "
         "layer0, layer1, layer2, layer3, layer4, layer5, layer6, layer7 and 2 more",
         "warning: a warning",
     ]
@@ -43,10 +43,10 @@ def test_an_engine_in_words():
 
 def test_what_is_not_known_of_sparse_kernels_is_said():
     unknown = replace(FACTS, sparse=None)
-    assert sparse_words(unknown) == "allowed; the build log does not say whether any was taken"
+    assert sparse_words(unknown) == "allowed; the build log does not say whether any was used"
     rtx = replace(unknown, key=replace(KEY, runtime=TENSORRT_RTX))
-    assert "picks kernels when it first runs" in sparse_words(rtx)
-    assert sparse_words(replace(FACTS, recipe=EngineRecipe())) == "not asked for"
+    assert "picks kernels at the first run" in sparse_words(rtx)
+    assert sparse_words(replace(FACTS, recipe=EngineRecipe())) == "not requested"
 
 
 def test_an_rtx_engine_for_every_gpu():
@@ -56,9 +56,9 @@ def test_an_rtx_engine_for_every_gpu():
 
 def test_acceptance_in_words():
     lines = acceptance_lines(Acceptance(False, "TensorRT-RTX 1.7.1.116", True, 0, ("node a (B): why",)))
-    assert lines[0] == "the parser of TensorRT-RTX 1.7.1.116 does not take it"
+    assert lines[0] == "the parser of TensorRT-RTX 1.7.1.116 rejects it"
     assert "stands in" in lines[1]
     assert lines[2:] == ["node a (B): why"]
     assert acceptance_lines(Acceptance(True, "TensorRT 10.3.0", False, 9, ())) == [
-        "the parser of TensorRT 10.3.0 takes it"
+        "the parser of TensorRT 10.3.0 accepts it"
     ]

@@ -69,14 +69,14 @@ def test_one_screen_says_it_all(bench):
     words = " ".join(text.split())
     for expected in (
         "latency of model.onnx for raspberry-pi-5",
-        "Round by round beside dense.onnx",
+        "Round by round against dense.onnx",
         "3.00× faster (3.00–3.00)",
         f"p50 {milliseconds(bench.lanes[0].raced.latency.percentile_ms(50))}",
         "600 queries",
         "host memory; batch 1",
         "Xeon(R) Platinum 8488C, 2 cores",
         "15.4 MB more than the bare runtime",
-        "of the limit's 33 ms, but this machine is not the target: nothing is settled by it",
+        "against the limit of 33 ms, but this machine is not the target, so this settles nothing",
         "load 3.2 on 2 cores before it began: a busy machine",
         bench.lanes[0].raced.latency.fingerprint.digest,
     ):
@@ -109,7 +109,7 @@ def test_names_of_any_text_are_no_markup(bench):
 def test_energy_and_conditions_where_they_are_known(bench):
     metered = latency(energy=Energy(12.34, "INA3221 VDD_IN, the whole board", 600))
     text = shown(dataclasses.replace(bench, lanes=(lane("a", metered),)))
-    assert "12.3 mJ a query: INA3221 VDD_IN, the whole board" in text
+    assert "12.3 mJ per query: INA3221 VDD_IN, the whole board" in text
     conditions = Conditions(
         3, power_mode="15W (0)", clocks_locked=True, gpu_mhz_lowest=306, gpu_mhz_highest=624,
         temperature_before_c=51, temperature_peak_c=51.2, stolen=0.01, throttled=("over-current",),

@@ -20,7 +20,7 @@ def test_the_facts_of_a_run_are_there(report):
         "| distillation | 91.8 % | kept |",
         "91.0 % (86.9–93.9) of 256 held-back dreams",
         "| agreement before recovery | 41.8 % (35.9–47.9) |",
-        "67,084 of 268,336 are not zero",
+        "67,084 of 268,336 are nonzero",
         "| p99 | 2.454 ms |",
         "> model.pt: 3 keys of optimizer state were ignored",
     ):

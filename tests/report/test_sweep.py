@@ -67,7 +67,7 @@ def test_agreement_is_not_called_accuracy(sweep):
     texts = [terminal(sweep), markdown(sweep, "front.svg"), html(sweep, front_svg(sweep))]
     assert not any("accuracy" in text.lower() for text in texts)
     real = replace(sweep, measure="accuracy", measured_on="500 real images: test.npz")
-    assert "right on" in markdown(real, "front.svg")
+    assert "correct decisions on" in markdown(real, "front.svg")
 
 
 def test_markdown_has_a_row_per_point_and_the_picture(sweep):

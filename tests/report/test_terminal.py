@@ -36,11 +36,11 @@ def test_the_facts_of_a_run_are_there(report):
         "edgerecover 0.1.0: model.pt for jetson-orin",
         "models.py:resnet20, 269,722 parameters, 80.4 % zeros (unstructured)",
         "profile balanced, seed 0, cpu (2 threads), data used: none",
-        "1,536 dreams, 8.61/s, 99.3 % seen as their class",
+        "1,536 dreams, 8.61/s, 99.3 % classified as intended",
         "41.0 %",
         "91.0 % (86.9–93.9) with the teacher on 256 held-back dreams",
         "expected   97 % (95–99) of the teacher's accuracy kept on real images",
-        "67,084 of 268,336 are not zero (25.0 %)",
+        "67,084 of 268,336 are nonzero (25.0 %)",
         "1.12 MB, opset 18, batch 1",
         "2,000 after 50 warm-ups",
         "Intel(R) Xeon(R) Platinum 8488C, 2 cores",
@@ -191,7 +191,7 @@ def test_a_dynamic_batch_and_dreams_without_targets(report):
     )
     text = shown(print_report, report, BUNDLE)
     assert "dynamic batch" in text
-    assert "seen as their class" not in text
+    assert "classified as intended" not in text
 
 
 def test_facts_of_a_checkpoint(report):
@@ -205,7 +205,7 @@ def test_facts_of_a_checkpoint(report):
         "3×32×32, pixels 0 to 1 (model.toml)",
         "80.4 % of 40,240 weights, unstructured",
         "none (zeros only)",
-        "not inside",
+        "not in it",
     ):
         assert fact in text
     (row,) = [line for line in text.splitlines() if "layer1.0.conv1.weight" in line]
@@ -225,8 +225,8 @@ def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
     )
     text = shown(print_facts, facts)
     assert "not recognised: use --arch or model.toml" in text
-    assert "explicit, and applied" in text
-    assert "inside: the dense weights under the masks" in text
+    assert "explicit, applied" in text
+    assert "in the checkpoint: the dense weights under the masks" in text
     assert "classes" not in text
 
 
@@ -285,7 +285,7 @@ def test_latency_shows_its_tail_its_spread_and_what_speaks_against_it(full_repor
         assert re.search(rf"{percentile} +[\d.]+ ms \([\d.]+–[\d.]+\) +█", section)
     assert re.search(r"spread +[\d.]+ [▁▂▃▄▅▆▇█]{24} [\d.]+ ms", section)
     words = " ".join(section.split())
-    assert "meanwhile governor powersave, CPU at 2,000–3,100 MHz, 0.1 cores busy elsewhere" in words
+    assert "conditions governor powersave, CPU at 2,000–3,100 MHz, 0.1 cores busy with other work" in words
     assert "doubts the CPU's clock moved between 2,000 and 3,100 MHz" in words
 
 

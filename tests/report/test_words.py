@@ -68,7 +68,7 @@ def test_a_prediction_that_means_nothing_is_not_stated():
 def test_a_prediction_from_before_there_were_intervals_has_the_mean_error_of_such():
     text = prediction(Predicted(kept=0.99, low=0.963, high=1.0, num_students=86, num_networks=3))
     assert text.startswith("99 % ± 2.7 of the teacher's accuracy kept on real images\n")
-    assert "read from dreams, not measured; mean error over 86 students of 3 networks" in text
+    assert "estimated from dreams, not measured; mean error over 86 students of 3 networks" in text
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_prediction_from_before_there_were_intervals_has_the_mean_error_of_suc
     [
         (True, 0.943, "yes: the teacher's margins on mirrored dreams correlate at 0.94"),
         (False, -0.091, "no: the teacher's margins on mirrored dreams correlate at -0.09"),
-        (False, None, "no: the profile says so"),
+        (False, None, "no: set by the profile"),
     ],
 )
 def test_mirroring(mirrored, correlation, text):

@@ -1,4 +1,4 @@
-"""What a page of a report consists of: frozen values that a template draws. Stdlib only.
+"""What a page of a report consists of: frozen values that a template draws.
 
 Numbers are worked out here and written there, so that a page holds no text that was not escaped.
 """
@@ -16,7 +16,7 @@ from edgerecover.report.words import status_tone
 
 
 class DataUri(str):
-    """A picture inside the page, made here: the one kind of text that is not cut when it is long."""
+    """A picture embedded in the page: the one kind of text that is not cut when it is long."""
 
     __slots__ = ()
 
@@ -69,7 +69,7 @@ class Spark:
     kind: ClassVar[str] = "spark"
     heights: tuple[float, ...]
     says: str
-    """The same for those who do not see it."""
+    """Text alternative, for screen readers."""
 
 
 Cell = str | Bar | Whisker | Chip | Spark
@@ -99,7 +99,7 @@ class Table:
     right: tuple[int, ...] = ()
     """Columns of numbers."""
     is_folded: bool = False
-    """Shown when it is asked for."""
+    """Collapsed until the reader opens it."""
     stacks: bool = False
     """In a narrow window the cells of a row stand below each other; else the table scrolls."""
 
@@ -116,7 +116,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A row of them."""
+    """Tiles side by side."""
 
     kind: ClassVar[str] = "tiles"
     tiles: tuple[Tile, ...]
@@ -185,7 +185,7 @@ class Chart:
     kind: ClassVar[str] = "chart"
     caption: str
     says: str
-    """The same in a sentence, for those who do not see it."""
+    """Text alternative in a sentence, for screen readers."""
     x_label: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -234,7 +234,7 @@ class Page:
     lead: str
     """The verdict in a sentence."""
     lines: tuple[str, ...]
-    """What, where, when."""
+    """Model, target, run and date."""
     sections: tuple[Section, ...]
     footer: str
 
@@ -245,7 +245,7 @@ WIDTH, HEIGHT = 420.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 392.0, 40.0, 170.0
 _WORD_WIDTH_PX, _WORD_HEIGHT_PX = 26.0, 11.0
 _LANES = 3
-"""Of words above a plot."""
+"""Heights at which words may stand above a plot."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class Axis:
     end_px: float
 
     def px(self, value: float) -> float:
-        """Where it stands; the nearer end for what lies outside."""
+        """Pixel of a value; values outside the axis are placed at its nearer end."""
         span = self.high - self.low
         share = (value - self.low) / span if span else 0.0
         return self.start_px + min(max(share, 0.0), 1.0) * (self.end_px - self.start_px)

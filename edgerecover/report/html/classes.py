@@ -115,7 +115,7 @@ def _class_chart(report: Report, values: ByClass, worst_first: Sequence[int], by
     zero = sum(values.exported[number] == 0 for number in worst_first)
     return Chart(
         f"All {len(worst_first):,} classes, lowest first ({'agreement' if by == 'teacher' else 'accuracy'})",
-        f"{zero:,} classes are never decided as the {by} does.",
+        f"{zero:,} classes are never decided like the {by}.",
         "classes",
         ticks(x),
         ticks(y, " %"),
@@ -134,7 +134,7 @@ def _matrix(report: Report, values: ByClass, by: str) -> Matrix:
     has_undecided = any(row[-1] for row in counts)
     columns = (*names, "not a number") if has_undecided else names
     return Matrix(
-        "Confusion: what the exported file decides",
+        "Confusion matrix of the exported file",
         f"{by} ↓ file →",
         names,
         columns,

@@ -52,8 +52,8 @@ def race_section(report: Report) -> Section | None:
     header = ("variant, runtime", "median", "× dense (95 %)", "", "agreement", "")
     notes = [Text(f"{name}: {note}") for name, note in race_words.notes(race)]
     intro = Text(
-        "Every file ran in the same interleaved rounds as the dense network, float32. × dense: how many times as fast, "
-        "by the medians of the same rounds; the line stands at 1, slower is left of it."
+        "Every file ran in the same interleaved rounds as the dense network, float32. × dense: speed-up, "
+        "by the medians of the same rounds; the line marks 1, and slower files are left of it."
     )
     table = Table(race_words.title(race), header, tuple(rows), (1, 2, 4))
     ran = [(runner.name, runner.latency) for runner in race.runners if runner.latency]
@@ -127,9 +127,9 @@ def _conditions(latency: Latency) -> dict[str, str]:
     if latency.notes:
         facts["notes"] = "\n".join(latency.notes)
     if latency.conditions is not None and (said := conditions_words(latency.conditions)):
-        facts["meanwhile"] = said
+        facts["conditions"] = said
     if latency.energy is not None:
-        facts["energy"] = f"{latency.energy.mj_per_query:.3g} mJ a query: {latency.energy.source}"
+        facts["energy"] = f"{latency.energy.mj_per_query:.3g} mJ per query: {latency.energy.source}"
     if latency.fingerprint is not None:
         facts["fingerprint"] = latency.fingerprint.digest
     return facts
@@ -148,7 +148,7 @@ def _histogram(latency: Latency) -> Chart:
     across = [Mark(x.px(ms), 34.0, 0, 0, word, "plain") for word, ms in words]
     told = ", ".join(f"{word} {milliseconds(ms)} ms" for word, ms in words)
     return Chart(
-        f"All {len(latency.samples_ms):,} queries; the slowest hundredth in the last column",
+        f"All {len(latency.samples_ms):,} queries; the slowest 1 % in the last column",
         f"{told}.",
         "milliseconds",
         ticks(x),

@@ -38,10 +38,10 @@ def stages_section(report: Report) -> Section:
     ]
     rows.append(("total", duration(total_s), "", ""))
     s = report.synthetic
-    images = f"{s.num_train:,} to learn from, {s.num_calibration:,} to choose by, {s.num_held_back:,} held back"
+    images = f"{s.num_train:,} for training, {s.num_calibration:,} for calibration, {s.num_held_back:,} held back"
     facts = {"synthetic images": f"{s.source}: {images}", "mirrored": mirroring(s)}
     if s.teacher_agrees_with_target is not None:
-        facts["seen as their class"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
+        facts["classified as intended"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
     if report.record:
         facts["activation record"] = record(report.record)
     return Section(
@@ -60,7 +60,7 @@ def stages_section(report: Report) -> Section:
 
 def ladder_section(report: Report) -> Section:
     """Agreement from the dense teacher to the deployed file, accuracy where it is known, and the curves."""
-    rows: list[tuple[Cell, ...]] = [("dense teacher", "decides what is right", "", "", "")]
+    rows: list[tuple[Cell, ...]] = [("dense teacher", "reference", "", "", "")]
     num = report.synthetic.num_calibration
     for rung in report.rungs:
         value = _of_rung(rung, num)
@@ -86,7 +86,7 @@ def ladder_section(report: Report) -> Section:
     if report.fidelity.predicted:
         facts["expected"] = prediction(report.fidelity.predicted)
     if facts:
-        blocks.append(facts_table("The float32 file beside PyTorch, and what is expected on real images", facts))
+        blocks.append(facts_table("The float32 file against PyTorch, and the estimate for real images", facts))
     return Section("ladder", "From dense to deployed", tuple(blocks))
 
 
@@ -95,7 +95,7 @@ def _of_rung(rung: Rung, num_images: int) -> Proportion:
 
 
 def _judged(report: Report) -> Iterator[tuple[Cell, ...]]:
-    """On the held-back images: before recovery, and every file that was run."""
+    """Agreement on the held-back images: before recovery, and of every file that was run."""
     f = report.fidelity
     images = f"{f.exported.total:,} held back"
     if f.pruned:

@@ -24,7 +24,7 @@ _MOST_LAYERS = 400
 
 
 def sparsity_section(report: Report) -> Section:
-    """What of the dense network's weights is gone, layer by layer."""
+    """Which share of the dense network's weights was removed, layer by layer."""
     layers = report.recovered_sparsity.layers
     before = {layer.name: layer for layer in report.student.sparsity.layers}
     dense = {layer.name: layer for layer in report.teacher.sparsity.layers} if report.same_architecture else {}
@@ -37,7 +37,7 @@ def sparsity_section(report: Report) -> Section:
             for start, end, mean in group(gone, MOST_COLUMNS)
         )
         chart = Chart(
-            f"Weights that are gone, of {'the dense network' if dense else 'each layer'}'s; input to output",
+            f"Weights removed from {'the dense network' if dense else 'each layer'}, input to output",
             f"Between {percent(min(gone))} and {percent(max(gone))} in {count(len(layers), 'layer')}.",
             "layer",
             ticks(x),
@@ -55,7 +55,7 @@ def sparsity_section(report: Report) -> Section:
             )
             for layer, share in zip(layers[:_MOST_LAYERS], gone, strict=False)
         ]
-        header = ("layer", "shape", "zeros as it came", "zeros after", *(["gone of dense"] if dense else []), "pattern")
+        header = ("layer", "shape", "zeros before", "zeros after", *(["removed"] if dense else []), "pattern")
         left_out = f"; the first {_MOST_LAYERS} of {len(layers):,}" if len(layers) > _MOST_LAYERS else ""
         table = Table(f"Zeros layer by layer, before and after{left_out}", header, tuple(rows), (2, 3, 4), True)
         blocks += [Row((chart, _zeros(report))), table]
@@ -70,9 +70,9 @@ def _gone(layer: LayerSparsity, dense: LayerSparsity | None) -> float:
 def _zeros(report: Report) -> Table:
     e, came, after = report.exported, report.student.sparsity, report.recovered_sparsity
     facts = {
-        "as it came": f"{percent(came.sparsity)} of {came.num_weights:,} weights, {came.pattern.value}",
+        "before": f"{percent(came.sparsity)} of {came.num_weights:,} weights, {came.pattern.value}",
         "recovered": f"{percent(after.sparsity)} of {after.num_weights:,} weights, {after.pattern.value}",
-        "exported file": f"{e.num_nonzero:,} of {e.num_weights:,} weights are not zero",
+        "exported file": f"{e.num_nonzero:,} of {e.num_weights:,} weights are nonzero",
         "size": size(e.size_bytes) + (f", {size(e.compressed_bytes)} by gzip" if e.compressed_bytes else ""),
     }
     return facts_table("Conv and Linear weights", facts)

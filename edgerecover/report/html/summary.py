@@ -35,7 +35,7 @@ def summary_section(report: Report) -> Section:
             f"{percent(student.macs_kept)} of MACs"
             if student.macs_kept is not None
             else percent(report.recovered_sparsity.sparsity),
-            f"{student.pruned_to} as it came.",
+            f"{student.pruned_to} in the input model.",
         ),
     ))  # fmt: skip
     return Section("summary", "At a glance", (tiles,))
@@ -63,7 +63,7 @@ def _accuracy_tile(report: Report) -> Tile:
         return Tile(
             "Expected on real images",
             f"{100 * predicted.kept:.0f} % {bounds(predicted)}",
-            "of the teacher's accuracy kept. Read from dreams, not measured.",
+            "of the teacher's accuracy kept. Estimated from dreams, not measured.",
         )
     return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
 

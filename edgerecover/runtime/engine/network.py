@@ -68,7 +68,7 @@ def parse_onnx(onnx: Path, recipe: EngineRecipe, log: Log) -> Network:
         problems = tuple(_problem(parser.get_error(index)) for index in range(parser.num_errors))
         problems = tuple(dict.fromkeys(filter(None, problems))) or log.errors
         raise RefusedByParserError(
-            f"{onnx}: {WORDS[recipe.runtime]} {version_of(module)} does not take it: "
+            f"{onnx}: {WORDS[recipe.runtime]} {version_of(module)} rejects it: "
             f"{first_of(problems, 'its parser gives no reason')}",
             problems,
             hint=_advice(problems),

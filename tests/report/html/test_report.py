@@ -14,7 +14,7 @@ def test_the_facts_of_a_run_are_there(full_report, render):
     text = render(full_report).text
     for fact in (
         "PASS model.pt for jetson-orin",
-        "3 of 4 gates pass; 1 is to be settled on the device",
+        "3 of 4 gates pass; 1 can only be settled on the device",
         "models.py:resnet20, 269,722 parameters, 80.4 % zeros (unstructured)",
         "profile balanced, seed 0, cpu (2 threads), data used: eval-only",
         "89.8 %",

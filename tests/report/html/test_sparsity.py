@@ -21,6 +21,6 @@ def test_of_fewer_channels_what_is_gone_is_of_the_dense_network(report):
         recovered_sparsity=narrow,
     )
     text = html(pruned)
-    chart = re.search(r'aria-label="Weights that are gone, of the dense network.*?</svg>', text, re.DOTALL)[0]
+    chart = re.search(r'aria-label="Weights removed from the dense network.*?</svg>', text, re.DOTALL)[0]
     assert set(re.findall(r": ([\d.]+ %)</title>", chart)) == {"50.0 %"}
     assert "47.0 % of MACs" in text

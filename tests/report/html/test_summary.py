@@ -6,16 +6,14 @@ def test_a_prediction_that_means_nothing_is_not_stated(report, render):
     text = render(
         dataclasses.replace(report, accuracy=None, fidelity=dataclasses.replace(report.fidelity, predicted=predicted))
     ).text
-    assert "cannot be predicted 2,000 classes; judge on real images with --eval-data" in text
+    assert "cannot be predicted 2,000 classes; use --eval-data to measure on real images" in text
     assert "97 %" not in text
 
 
 def test_agreement_is_not_called_accuracy(report, render):
     text = render(dataclasses.replace(report, fidelity=dataclasses.replace(report.fidelity, predicted=None))).text
     assert "not accuracy" in text
-    assert (
-        "It is not accuracy: that is how often a network is right on real labelled images, and none were given." in text
-    )
+    assert "It is not accuracy, which is how often a network is right on real labelled images; none were given." in text
     assert "Accuracy not measured" in text
     without = text.replace("not accuracy", "").replace("Accuracy not measured", "")
     assert "accuracy" not in without.lower()
