@@ -50,7 +50,6 @@ from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.onnxruntime import CPU
 from edgerecover.runtime.session.opening import open_model
 from edgerecover.stages.precision import make_all
-from edgerecover.stages.validate import scorer_of, scores_of
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.sets import synthesis_key, synthesize
@@ -58,6 +57,7 @@ from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
+from edgerecover.validate.scoring import scorer_of, scores_of
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -252,7 +252,7 @@ def _decisions(
 ) -> dict[str, Any]:
     """Agreement with the dense network on held-back dreams, and accuracy on real images, in each runtime."""
     real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, 10)
-    held_back = trained.sets.held_back
+    held_back = trained.images.sets.held_back
     teacher_NK = scores_of(teacher, held_back)
     found = {}
     for kind, variant in files.items():

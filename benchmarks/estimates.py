@@ -22,7 +22,7 @@ from recovery import changed_profile, settings_change
 from worker import json_bytes, machine
 
 from edgerecover.artifacts import InputSpec, to_json
-from edgerecover.commands.run import Request, dry_run, run
+from edgerecover.commands.run import dry_run, run
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_target
 from edgerecover.demo.example import demo_request
@@ -31,6 +31,7 @@ from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.stages.estimate import Stopwatch
+from edgerecover.stages.request import Request
 
 _PARTS = {"mirrored?": "mirrored?", "statistics": "statistics repair", "least squares": "least squares"}
 """Tasks that are a line of the estimate of their own."""

@@ -86,10 +86,11 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.recover.pair import Pair
     from edgerecover.recover.statistics import repair_statistics
     from edgerecover.report.picture import contact_sheet
-    from edgerecover.stages.validate import Beside, judge_file, open_on_cpu, scorer_of
+    from edgerecover.stages.validate import Beside, judge_file
     from edgerecover.synthesize.sets import synthesize
     from edgerecover.synthesize.source import Source
     from edgerecover.validate.evidence import decisions_over
+    from edgerecover.validate.scoring import open_on_cpu, scorer_of
 
     torch.manual_seed(0)
     input = InputSpec((3, size, size), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 
 from edgerecover.artifacts import InputSpec, Report
-from edgerecover.commands.run import Request, run
+from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError, EdgeRecoverError
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import build_from_library, default_input
 from edgerecover.progress import Silent
+from edgerecover.stages.request import Request
 
 PROFILE = """
 name = "zoo"

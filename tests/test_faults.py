@@ -37,7 +37,11 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.config import load_profile, load_target
 from edgerecover.compute import Compute
 from edgerecover.models.pair.channels import SAME_CHANNELS
-from edgerecover.commands.run import Request, _recovered
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.probe import Probed
+from edgerecover.stages.recover import recover_student
+from edgerecover.stages.request import Request
+from edgerecover.stages.synthesize import Images
 from edgerecover.progress import SILENT
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.distributed import ALONE
@@ -96,8 +100,9 @@ if stage == "recover":
     models = SimpleNamespace(student=student, teacher=teacher, masks=masks, channels=SAME_CHANNELS)
     request = Request(folder / "model.pt", load_target("onnx-generic"), profile, folder / "out", folder)
     allow(spare_mb)
-    request, recovered, reused = _recovered(request, models, None, sets, "key", compute, SILENT, ALONE)
-    answer = {"warnings": recovered.warnings, "batch_size": request.profile.recovery.batch_size, "reused": reused,
+    loaded = Loaded(models, Probed(compute))
+    profile, recovered, reused = recover_student(request, loaded, Images(sets, None, profile, "key"), ALONE)
+    answer = {"warnings": recovered.warnings, "batch_size": profile.recovery.batch_size, "reused": reused,
               "kept": sorted(path.parent.name for path in folder.glob("recovered-*/recovery.json"))}
 print(json.dumps(answer))
 """
@@ -135,7 +140,7 @@ def test_recovery_goes_on_in_smaller_batches_and_is_kept_as_such(tmp_path):
     assert (enough["batch_size"], enough["warnings"]) == (64, [])
     little = with_little_memory(tmp_path / "little", "recover", 30)
     assert little["batch_size"] < 64
-    assert "memory did not suffice to recover in batches of 64" in little["warnings"][0]
+    assert "out of memory at batch size 64: recovered at batch size" in little["warnings"][0]
     assert f"in batches of {little['batch_size']}" in little["warnings"][0]
     assert len(little["kept"]) == 1
     assert little["kept"] != enough["kept"]

@@ -101,6 +101,10 @@ class Race:
         """The runner that won."""
         return next(runner for runner in self.runners if runner.outcome is Outcome.SHIPPED)
 
+    def path_in_bundle(self, precision: Precision) -> str:
+        """Where the file of a precision stands in the bundle: the shipped one is the model."""
+        return "model.onnx" if precision is self.shipped.precision else f"variants/{precision.value}.onnx"
+
     def judged(self, precision: Precision) -> bool:
         """Whether a file of it was, here or before the race, where what loses too much is given up."""
         return any(

@@ -31,6 +31,12 @@ MAX_OWN_BYTES = 4 << 20
 MAX_FILES = 10_000
 MAX_PATH_BYTES = 255
 """What a tar header holds, and most file systems."""
+RESERVED_NAMES = (
+    *OWN_NAMES,
+    *("bom.cdx.json", "config.json", "dreams.png", "engines", "golden", "limits.json", "model-card.md", "recipe.json"),
+    *("report.html", "report.json", "report.md", "runner.json", "runner.pyz", "variants"),
+)
+"""What every bundle holds beside its model."""
 
 _SEAL = "self_sha256"
 _RESERVED = ("schema_version", "files", "manifest_sha256", _SEAL)

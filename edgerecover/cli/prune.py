@@ -43,7 +43,7 @@ def prune(
 
     pruning = pruning_from_flags(pattern, sparsity)
     assert pruning is not None, "a pattern was given"
-    from edgerecover.commands.run import prune_file
+    from edgerecover.commands.prune import prune_file
 
     flags = model_flags(arch, input_shape, trust_code=trust_code, trust_pickle=trust_pickle)
     pruned = prune_file(model, out, pruning, flags)

@@ -51,7 +51,7 @@ def record_command(
     """Record statistics of DENSE's activations on its own data, to ship so that others can recover it."""
     require_file(model)
     from edgerecover.artifacts import to_json
-    from edgerecover.commands.run import make_record
+    from edgerecover.commands.record import make_record
     from edgerecover.synthesize.record.make import Recording
 
     path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"

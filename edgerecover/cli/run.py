@@ -42,9 +42,9 @@ from edgerecover.cli.signing import key_signer
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
-    from edgerecover.commands.run import Request
     from edgerecover.progress import Progress
     from edgerecover.remote.ssh import Access
+    from edgerecover.stages.request import Request
 
 
 def run_command(
@@ -125,7 +125,7 @@ def run_command(
     require_same_release(bundle, model, loaded_target.name, force=force)
     if work is not None:
         require_outside("--work", work)
-    from edgerecover.commands.run import Request
+    from edgerecover.stages.request import Request
 
     request = Request(
         model_path=model,

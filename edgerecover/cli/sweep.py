@@ -126,7 +126,7 @@ def sweep_command(
         from edgerecover.sweep.jobs import require_ray
 
         require_ray()
-    from edgerecover.commands.run import Request
+    from edgerecover.stages.request import Request
     from edgerecover.sweep.plan import points_of, write_plan
 
     base = Request(

@@ -67,7 +67,8 @@ def synthesize(
     flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
     require_checkpoint(teacher)
     from edgerecover.artifacts import to_json
-    from edgerecover.commands.synthesize import DreamRequest, synthesize_images
+    from edgerecover.commands.synthesize import synthesize_images
+    from edgerecover.stages.request import DreamRequest
     from edgerecover.synthesize.sets import SPLITS
 
     require_outside("--out", out)

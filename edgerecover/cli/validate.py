@@ -79,7 +79,8 @@ def validate(
         require_same_release(out, model, loaded_target.name, force=force)
     if work is not None:
         require_outside("--work", work)
-    from edgerecover.commands.validate import FileRequest, validate_file
+    from edgerecover.commands.validate import validate_file
+    from edgerecover.stages.request import FileRequest
 
     request = FileRequest(
         model_path=model,

@@ -1,6 +1,6 @@
-"""The synthetic images given out as arrays: for other people's quantisers, and for any tool that calibrates.
+"""What `synthesize` does: a teacher's synthetic images as arrays, for quantisers and other tools that calibrate.
 
-They are the images that `edgerecover run` works with, under the same key: what one made the other reuses.
+They are the images that `run` works with, under the same key: what one made the other reuses.
 """
 
 # Shapes: N images, C channels, H height, W width.
@@ -15,19 +15,19 @@ from typing import Any
 from edgerecover import __version__
 from edgerecover.artifacts import SyntheticFacts, sha256_of, to_json
 from edgerecover.compute import choose_compute
-from edgerecover.config import Profile
 from edgerecover.errors import BadInputError
 from edgerecover.files import building_beside, move_into_place
-from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.onnx.file import is_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import SHEET_NAME, contact_sheet
 from edgerecover.run_folder import held
 from edgerecover.stages.probe import TEACHER, probe_networks
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.stages.request import DreamRequest
+from edgerecover.stages.synthesize import Images, folder_of, make_images
+from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.record.file import read_record_of
-from edgerecover.synthesize.sets import SPLITS, synthesis_key, synthesize
+from edgerecover.synthesize.sets import SPLITS
 from edgerecover.synthesize.settle import settle
 from edgerecover.synthesize.source import Source
 
@@ -36,34 +36,14 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class DreamRequest:
-    """What a user asks of `synthesize`; the command line's flags, resolved."""
-
-    teacher: Path
-    """The dense checkpoint."""
-    profile: Profile
-    out: Path
-    work: Path
-    """Where dreams are kept between runs."""
-    splits: tuple[str, ...] = SPLITS
-    """Of `train`, `calibration`, `held_back`."""
-    flags: ModelFlags = NO_FLAGS
-    """How to open the teacher."""
-    record: Path | None = None
-    """Of the teacher's activations on real data, to be matched beside batch norm's statistics."""
-    seed: int = 0
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class HandedOff:
+class ImageFiles:
     """What `synthesize_images` wrote."""
 
     files: tuple[str, ...]
     facts: SyntheticFacts
 
 
-def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> HandedOff:
+def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> ImageFiles:
     """Dream from a teacher and write each set as `NAME.npy`, float32 network inputs (N, C, H, W).
 
     The folder holds `NAME_targets.npy` beside it (int64 (N,), where the images were made for classes), `dreams.png`
@@ -82,7 +62,7 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Han
         return _synthesize_images(request, progress)
 
 
-def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
+def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
     _require_free(request.out)
     wished = choose_compute(request.device)
     teacher = open_classifier(request.teacher, request.flags)
@@ -90,23 +70,20 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> HandedOff:
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
     source = Source(teacher.network, teacher.input, teacher.num_classes, compute, record)
     settled = settle(request.profile, source, progress)
-    request, settings = replace(request, profile=settled.profile), settled.profile.synthesis
-    folder = request.work / f"dreams-{synthesis_key(source, settings, request.seed)}"
-    sets, facts = synthesize(
-        source, settings, seed=request.seed, folder=folder, splits=request.splits, progress=progress
-    )
-    facts = replace(facts, mirror_correlation=settled.mirror_correlation)
+    folder = folder_of(source, settled.profile, request.seed, request.work)
+    images = make_images(source, settled, folder, seed=request.seed, splits=request.splits, progress=progress)
+    request = replace(request, profile=settled.profile)
     try:
-        files = _write(request, teacher, sets, facts)
+        files = _write(request, teacher, images)
     except OSError as error:
         raise BadInputError(
             f"--out {request.out}: {error.strerror or error}", hint="make room there or name another place"
         ) from error
-    return HandedOff(files, facts)
+    return ImageFiles(files, images.facts)
 
 
 def _require_free(out: Path) -> None:
-    """An earlier hand-off is replaced; anything else is left alone."""
+    """Images of an earlier run are replaced; anything else is left alone."""
     ours = {FACTS_NAME, SHEET_NAME, *(f"{split}{end}.npy" for split in SPLITS for end in ("", "_targets"))}
     free = not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= ours)
     if out.is_symlink() or not free:
@@ -116,14 +93,14 @@ def _require_free(out: Path) -> None:
         )
 
 
-def _write(request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts) -> tuple[str, ...]:
+def _write(request: DreamRequest, teacher: Classifier, images: Images) -> tuple[str, ...]:
     """Whole at `request.out`, or nothing; the names of the files."""
     with building_beside(request.out) as building:
         building.mkdir()
         for split in request.splits:
-            _write_set(building, split, getattr(sets, split))
-        (building / SHEET_NAME).write_bytes(contact_sheet(getattr(sets, request.splits[0]))[0])
-        described = _described(request, teacher, sets, facts, building)
+            _write_set(building, split, getattr(images.sets, split))
+        (building / SHEET_NAME).write_bytes(contact_sheet(getattr(images.sets, request.splits[0]))[0])
+        described = _describe(request, teacher, images, building)
         (building / FACTS_NAME).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         files = tuple(sorted(path.name for path in building.iterdir()))
         move_into_place(building, request.out)
@@ -145,9 +122,8 @@ def _write_set(folder: Path, name: str, images: ImageSet) -> None:
         np.save(folder / f"{name}_targets.npy", np.array(targets, np.int64), allow_pickle=False)
 
 
-def _described(
-    request: DreamRequest, teacher: Classifier, sets: SyntheticSets, facts: SyntheticFacts, folder: Path
-) -> dict[str, Any]:
+def _describe(request: DreamRequest, teacher: Classifier, images: Images, folder: Path) -> dict[str, Any]:
+    sets = images.sets
     scale = getattr(sets, request.splits[0]).scale
     return {
         "edgerecover_version": __version__,
@@ -165,7 +141,7 @@ def _described(
         "highest": list(scale.high),
         "num_classes": teacher.num_classes,
         "classes": list(teacher.classes) if teacher.classes else None,
-        "teacher_agrees_with_target": facts.teacher_agrees_with_target,
+        "teacher_agrees_with_target": images.facts.teacher_agrees_with_target,
         "sets": {split: {"num_images": len(getattr(sets, split))} for split in request.splits},
         "files": {path.name: {"sha256": sha256_of(path)} for path in sorted(folder.iterdir())},
     }

@@ -13,7 +13,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
 
 if TYPE_CHECKING:
-    from edgerecover.commands.run import Request
+    from edgerecover.stages.request import Request
 
 
 def demo_request(out: Path, seed: int) -> Request:
@@ -22,7 +22,7 @@ def demo_request(out: Path, seed: int) -> Request:
     Raises:
         BadInputError: `out` cannot be written to.
     """
-    from edgerecover.commands.run import Request
+    from edgerecover.stages.request import Request
 
     files = demo_files()
     bundle = out / "digits.onnx-generic.bundle"

@@ -1,54 +1,54 @@
-"""What a report and its bundle hold beside the numbers: no folder of this machine, and enough to make it again."""
+"""The bundle stage: what a bundle holds beside the numbers, with no folder of this machine in it."""
 
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import (
     DeviceTask,
     InputSpec,
-    ModelFacts,
     Origin,
     Outcome,
     Precision,
     Race,
-    RecordFacts,
     Report,
     Stated,
     Variant,
     to_json,
 )
 from edgerecover.bundle.card import model_card
-from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.bundle.sbom import Subject, bill_of_materials
 from edgerecover.bundle.write import Measured, write_bundle
 from edgerecover.files import npy_bytes
+from edgerecover.models.name.spec import read_stated
+from edgerecover.recover.store import weights_of
 from edgerecover.report.html.report import html
 from edgerecover.report.markdown import markdown
 from edgerecover.runner.archive import runner_pyz
+from edgerecover.stages.lineage import (
+    configuration_of_file,
+    configuration_of_run,
+    export_origins,
+    lineage_of_file,
+    lineage_of_run,
+)
 from edgerecover.validate.limits import limits_of
+from edgerecover.validate.scoring import Scorer, int8_sums_for, open_on_cpu
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
+    from edgerecover.models.onnx.file import OnnxFile
+    from edgerecover.recover.ladder import Recovered
     from edgerecover.stages.engine import Engines
-    from edgerecover.synthesize.image_set import ImageSet
-    from edgerecover.synthesize.record.values import Record
-
-GOLDEN_IMAGES = 16
-Scorer = Callable[[Any], Any]
-"""From network inputs (N, C, H, W) to class scores (N, K)."""
-RESERVED_NAMES = (
-    *OWN_NAMES,
-    *("bom.cdx.json", "config.json", "dreams.png", "engines", "golden", "limits.json", "model-card.md", "recipe.json"),
-    *("report.html", "report.json", "report.md", "runner.json", "runner.pyz", "variants"),
-)
-"""What every bundle holds beside its model."""
+    from edgerecover.stages.load import Loaded
+    from edgerecover.stages.load_file import LoadedFile
+    from edgerecover.stages.request import FileRequest, Request
+    from edgerecover.stages.synthesize import Evidence, Images
+    from edgerecover.stages.validate import Made
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,99 @@ class Provenance:
     stated: Stated
     input: InputSpec
     num_classes: int
+
+
+def pack_run(
+    report: Report,
+    request: Request,
+    loaded: Loaded,
+    images: Images,
+    recovered: Recovered,
+    made: Made,
+    teacher: Scorer,
+    sheet_png: bytes,
+) -> None:
+    """Write the bundle of a run.
+
+    Args:
+        report: as it was shown.
+        request: of the user, with the profile that was run.
+        loaded: networks.
+        images: synthetic ones.
+        recovered: student and rungs.
+        made: files, engines and their race.
+        teacher: the teacher's scores.
+        sheet_png: the picture of dreams.
+
+    Raises:
+        BadInputError: it cannot be written; nothing is left behind.
+    """
+    models, shipped = loaded.models, made.shipped
+    model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, int8_sums_for(request.target))
+    weights = weights_of(recovered.student)
+    content: dict[str, Path | bytes | str] = {
+        **model_files(made.variants.made, made.race, made.engines),
+        "recovered.safetensors": weights,
+        **golden_files(model.run, teacher, images.golden_NCHW()),
+        **({report.sheet.path: sheet_png} if report.sheet else {}),
+    }
+    lineage = {
+        **lineage_of_run(request, models, report, images.sets, weights),
+        **export_origins(made.variants.made, content, made.race),
+    }
+    pack(
+        report,
+        request.out,
+        content,
+        configuration_of_run(request, models),
+        request.target,
+        request.profile,
+        shipped.precision,
+        Provenance(lineage, read_stated(request.model_path), models.input, models.num_classes),
+    )
+
+
+def pack_file(
+    report: Report, request: FileRequest, out: Path, loaded: LoadedFile, evidence: Evidence, sheet_png: bytes
+) -> None:
+    """Write the bundle of a file from elsewhere.
+
+    Args:
+        report: as it was shown.
+        request: of the user.
+        out: where to.
+        loaded: the file and its teacher.
+        evidence: what it was judged on.
+        sheet_png: the picture of synthetic images.
+
+    Raises:
+        BadInputError: it cannot be written; nothing is left behind.
+    """
+    file, teacher = loaded.file, loaded.teacher
+    content: dict[str, Path | bytes | str] = {
+        "model.onnx": file.path,
+        **{name: file.path.parent / name for name in file.external},
+        **golden_files(loaded.session.run, teacher.score, evidence.golden_NCHW()),
+        **({report.sheet.path: sheet_png} if report.sheet else {}),
+    }
+    lineage = lineage_of_file(report, evidence.golden, loaded.student, loaded.pruned)
+    pack(
+        report,
+        out,
+        content,
+        configuration_of_file(request, loaded),
+        request.target,
+        request.profile,
+        _precision_of(file),
+        Provenance(lineage, read_stated(request.model_path), teacher.input, teacher.num_classes),
+    )
+
+
+def _precision_of(file: OnnxFile) -> Precision:
+    """The coarsest that it computes in."""
+    if file.is_quantized:
+        return Precision.INT8
+    return Precision.FP16 if file.is_half else Precision.FP32
 
 
 def pack(
@@ -82,8 +175,8 @@ def pack(
         out: where to.
         content: model, golden images and answers, and what else belongs to it, by path inside the bundle.
         configuration: everything that decided the result, with no path of the user's machine in it.
-        target: what the bundle's runner is to expect of the machine,
-        profile: and how it is to measure and judge there.
+        target: what the bundle's runner is to expect of the machine.
+        profile: how the runner is to measure and judge there.
         precision: of model.onnx.
         provenance: where it comes from.
 
@@ -138,55 +231,16 @@ def device_task(profile: Profile, target: Target, precision: Precision) -> Devic
     )
 
 
-def path_in_bundle(variant: Variant, race: Race) -> str:
-    """Where the file of a variant stands in the bundle: the shipped one is the model."""
-    if variant.precision is race.shipped.precision:
-        return "model.onnx"
-    return f"variants/{variant.precision.value}.onnx"
-
-
 def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> dict[str, Path | bytes | str]:
     """The shipped file; beside it those that pass too, where the race is still to be held on the device."""
     passing = {runner.precision for runner in race.runners if runner.outcome in (Outcome.SHIPPED, Outcome.SLOWER)}
     wanted = {race.shipped.precision} if race.on_target else passing
     recipe = engines.recipes.get(race.shipped.precision)
     return {
-        **{path_in_bundle(v, race): Path(v.file.path) for v in variants if v.precision in wanted},
+        **{race.path_in_bundle(v.precision): Path(v.file.path) for v in variants if v.precision in wanted},
         **{path: file for path, file in engines.files.items() if Precision(file.name.partition(".")[0]) in wanted},
         **({"recipe.json": _json(to_json(recipe))} if recipe else {}),
     }
-
-
-def checkpoint_origins(student: ModelFacts, teacher: ModelFacts, record: RecordFacts | None) -> dict[str, Origin]:
-    """What came from outside. What was made from what before that is not known, and not claimed."""
-    origins = {
-        "dense": Origin("dense checkpoint", teacher.sha256, name=teacher.path),
-        "pruned": Origin("pruned checkpoint", student.sha256, name=student.path),
-    }
-    if record is not None:
-        origins["record"] = Origin("activation record of real images", record.sha256, name=record.path)
-    return origins
-
-
-def image_origins(sets: Mapping[str, ImageSet], parents: tuple[str, ...]) -> dict[str, Origin]:
-    """Synthetic images, by what they are for: "train", "calibration", "held_back"."""
-    use = {"train": "to learn from", "calibration": "to choose and calibrate by", "held_back": "to judge by"}
-    return {
-        f"dreams/{split}": Origin(f"{len(images):,} synthetic images {use[split]}", images.sha256, parents)
-        for split, images in sets.items()
-    }
-
-
-def export_origins(variants: Sequence[Variant], files: Mapping[str, object], race: Race) -> dict[str, Origin]:
-    """The ONNX files made from the recovered network, in the bundle or not."""
-    origins: dict[str, Origin] = {}
-    for variant in variants:
-        path = path_in_bundle(variant, race)
-        parents = ("recovered",) if variant.precision is Precision.FP32 else ("export/fp32", "dreams/calibration")
-        origins[f"export/{variant.precision.value}"] = Origin(
-            f"exported network, {variant.scheme}", variant.file.sha256, parents, file=path if path in files else ""
-        )
-    return origins
 
 
 def golden_files(model: Scorer, teacher: Scorer, golden_NCHW: Any) -> dict[str, Path | bytes | str]:
@@ -196,30 +250,6 @@ def golden_files(model: Scorer, teacher: Scorer, golden_NCHW: Any) -> dict[str, 
         "golden/outputs.npy": npy_bytes(model(golden_NCHW)),
         "golden/teacher.npy": npy_bytes(teacher(golden_NCHW)),
     }
-
-
-def without_folder(facts: ModelFacts) -> ModelFacts:
-    """A report travels: it names the user's files, not where they lay."""
-    return replace(facts, path=Path(facts.path).name)
-
-
-def record_facts(record: Record | None, path: Path | None) -> RecordFacts | None:
-    """A record as a report shows it; None where there is none."""
-    if record is None or path is None:
-        return None
-    return RecordFacts(path.name, record.sha256, path.stat().st_size, record.kind, record.num_images, record.noise)
-
-
-def data_used(has_record: bool, has_real_images: bool) -> str:
-    """What of real data had a part in a result: "none", "record", "eval-only" or both."""
-    used = [name for name, is_used in (("record", has_record), ("eval-only", has_real_images)) if is_used]
-    return ", ".join(used) or "none"
-
-
-def tool_versions() -> dict[str, str]:
-    """Of everything that has a part in the numbers."""
-    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def _manifest_fields(report: Report, provenance: Provenance) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgerecover.artifacts import Estimate, StageEstimate
-from edgerecover.compute import Compute
+from edgerecover.compute import Compute, release_memory
 from edgerecover.config import Profile, Recovery, Synthesis, in_batches_of
 from edgerecover.models.pair.networks import Models
-from edgerecover.progress import Silent, Task
+from edgerecover.progress import Progress, Silent, Task
 from edgerecover.recover.curve import LOOKS
 from edgerecover.recover.distill import pieces_of
 from edgerecover.recover.execution import Execution
@@ -30,6 +30,10 @@ from edgerecover.recover.ladder import recover
 from edgerecover.recover.layerwise import MAX_IMAGES
 from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
+from edgerecover.runtime.surfaces import surfaces_of
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.precision import precisions_of
+from edgerecover.stages.request import Request
 from edgerecover.synthesize.at_once import BESIDE, bytes_per_image
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
 from edgerecover.synthesize.mirror import IMAGE_STEPS
@@ -123,6 +127,35 @@ def estimate(
         num_steps=recovery.num_steps,
         measured_s=clock() - started_s,
     )
+
+
+def estimate_run(
+    request: Request,
+    profile: Profile,
+    loaded: Loaded,
+    *,
+    is_mirroring_open: bool = False,
+    clock: Clock = time.perf_counter,
+) -> Estimate:
+    """The same for what a user asked, with the profile settled."""
+    num_variants = len(precisions_of(request.target, request.precisions)) * len(surfaces_of(request.target.deployment))
+    return estimate(
+        loaded.models, profile, request.seed, loaded.compute, loaded.record,
+        num_variants=num_variants, is_mirroring_open=is_mirroring_open, clock=clock,
+    )  # fmt: skip
+
+
+def tell_estimate(request: Request, loaded: Loaded, progress: Progress, profile: Profile) -> None:
+    """Say what a run will take, where that is long enough to be worth a trial."""
+    if said := few_images_for_classes(profile.synthesis, loaded.models.num_classes):
+        progress.note(said)
+    if is_worth_a_trial(profile):
+        estimated = estimate_run(request, profile, loaded)
+        release_memory()
+        *lines, total = in_words(estimated)
+        for line in lines:
+            progress.note(line)
+        progress.note(total, **as_numbers(estimated))
 
 
 def mirrored_later(profile: Profile) -> Profile:

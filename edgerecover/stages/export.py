@@ -7,15 +7,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError, StageError
+from edgerecover.export.onnx import export
 from edgerecover.models.network.macs import count_macs
 from edgerecover.progress import SILENT, Progress
-from edgerecover.prune import WIDTH_MULTIPLE, prune_channels
+from edgerecover.prune import WIDTH_MULTIPLE, multiple_for, prune_channels
+
+if TYPE_CHECKING:
+    from edgerecover.recover.ladder import Recovered
+    from edgerecover.stages.load import Loaded
+    from edgerecover.stages.request import Request
 
 DENSE = "dense"
 _MACS_REMOVED = 0.5
@@ -79,3 +87,38 @@ def export_twins(
         return (dense,)
     kept = count_macs(narrow, input.shape) / count_macs(network, input.shape)
     return dense, TwinFile(ALTERNATIVE, kept, exported)
+
+
+def export_recovered(
+    request: Request, loaded: Loaded, recovered: Recovered, folder: Path, progress: Progress = SILENT
+) -> tuple[Exported, tuple[TwinFile, ...]]:
+    """The recovered network as a float32 file, its path in full, and the networks that are raced beside it.
+
+    Args:
+        request: of the user.
+        loaded: the teacher, and its file.
+        recovered: the student.
+        folder: where the files go.
+        progress: told why a network is left out.
+
+    Raises:
+        BadInputError: it cannot be exported.
+    """
+    models, write = loaded.models, exporter_for(request)
+    assert loaded.dense is not None, "what only assists exports nothing"
+    exported = write(recovered.student, models.input, folder / "fp32.onnx")
+    twins = export_twins(
+        loaded.dense, models.teacher, models.student_facts.sparsity.pattern, models.input, folder, write,
+        multiple=multiple_for(request.target), progress=progress,
+    )  # fmt: skip
+    return exported, twins
+
+
+def exporter_for(request: Request) -> Write:
+    """What writes a network as the file that was asked for."""
+    return partial(
+        export,
+        opset=request.target.opset.value,
+        batch=request.batch,
+        ir_version=request.target.ir_version.value if request.target.ir_version else None,
+    )

@@ -10,26 +10,28 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import nn  # noqa: TID253 - distils networks; only what calls the stages imports it
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, RefusedVariant, Variant
 from edgerecover.artifacts.int8 import Int8Scheme, scheme_named
-from edgerecover.compute import Compute
-from edgerecover.config import Profile, Target
+from edgerecover.config import Target
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import MAX_POINTS_LOST, Calibration, make_variants
 from edgerecover.models.network.digest import weights_sha256
-from edgerecover.models.pair.networks import Models
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.checkpoints import NO_CHECKPOINTS, Checkpoints
+from edgerecover.recover.checkpoints import Checkpoints
 from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import Recovered, logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import DistilledForInt8, distil_for_int8
-from edgerecover.stages.validate import int8_sums_for
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.validate.scoring import int8_sums_for
+
+if TYPE_CHECKING:
+    from edgerecover.stages.load import Loaded
+    from edgerecover.stages.request import Request
+    from edgerecover.stages.synthesize import Images
 
 _DEFAULT_SCHEME = "u8s8"
 """Of a target that names none, when int8 is asked for all the same."""
@@ -62,59 +64,48 @@ def precisions_of(target: Target, asked: Sequence[Precision]) -> tuple[Precision
     return (Precision.FP32, *(precision for precision in wanted if precision is not Precision.FP32))
 
 
-def make_all(
-    wanted: Sequence[Precision],
-    exported: Exported,
+def make_variants_of(
+    request: Request,
+    loaded: Loaded,
+    images: Images,
     recovered: Recovered,
-    models: Models,
-    sets: SyntheticSets,
-    target: Target,
-    profile: Profile,
+    exported: Exported,
     folder: Path,
-    *,
-    seed: int,
-    compute: Compute,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
     progress: Progress = SILENT,
 ) -> Variants:
-    """Make every precision wanted; int8 that loses too much is distilled in before it is given up.
+    """Make every precision that was asked for; int8 that loses too much is distilled in before it is given up.
 
     Args:
-        wanted: float32 first.
+        request: names target and precisions; its profile says what a precision may cost, and how to distil.
+        loaded: teacher, masks, and which channels are which.
+        images: calibration, and of train what is missing, to choose on; train to distil on.
+        recovered: the network that the float32 file was made from.
         exported: the float32 file, its path in full.
-        recovered: the network that it was made from.
-        models: teacher, masks, and which channels are which.
-        sets: calibration, and of train what is missing, to choose on; train to distil on.
-        target: names the scheme of int8.
-        profile: its gates say what a precision may cost, its recovery how to distil.
         folder: where the files go.
-        seed: of the distillation.
-        compute: likewise.
-        checkpoints: where the distillation keeps how far it got.
         progress: where to report.
 
     Raises:
         BadInputError: the float32 file cannot be prepared or run.
     """
-    if tuple(wanted) == (Precision.FP32,):
+    wanted = precisions_of(request.target, request.precisions)
+    if wanted == (Precision.FP32,):
         return Variants((Variant(Precision.FP32, exported, "as exported", (), ""),), ())
-    sums = int8_sums_for(target)
+    models, target = loaded.models, request.target
     scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
-    chosen_on = _chosen_on(sets)
-    calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, compute).numpy())
+    chosen_on = _chosen_on(images.sets)
+    calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, loaded.compute).numpy())
     answers = make_variants(
         exported, wanted, scheme, calibration, models.input, folder,
-        max_points_lost=profile.gates.max_precision_loss_points, sums=sums, progress=progress,
+        max_points_lost=request.profile.gates.max_precision_loss_points, sums=int8_sums_for(target), progress=progress,
     )  # fmt: skip
     # What others have trained would be lost in distillation, as it would be in recovery.
-    if not recovered.handed_back and profile.recovery.num_steps:
+    if not recovered.handed_back and request.profile.recovery.num_steps:
         answers = tuple(
-            _distilled(answer, scheme, sums, calibration, exported, recovered.student, models, sets, profile, folder,
-                       seed, compute, checkpoints, progress)
+            _distil(answer, scheme, calibration, request, loaded, images.sets, recovered, exported, folder, progress)
             if isinstance(answer, RefusedVariant) and answer.precision is Precision.INT8 and answer.tries
             else answer
             for answer in answers
-        )  # fmt: skip
+        )
     return Variants(
         made=tuple(answer for answer in answers if isinstance(answer, Variant)),
         refused=tuple(answer for answer in answers if isinstance(answer, RefusedVariant)),
@@ -135,31 +126,32 @@ def _chosen_on(sets: SyntheticSets) -> ImageSet:
     return replace(sets.calibration, shards=tuple(shards))
 
 
-def _distilled(
+def _distil(
     refused: RefusedVariant,
     scheme: Int8Scheme,
-    sums: Int8Sums,
     calibration: Calibration,
-    exported: Exported,
-    student: nn.Module,
-    models: Models,
+    request: Request,
+    loaded: Loaded,
     sets: SyntheticSets,
-    profile: Profile,
+    recovered: Recovered,
+    exported: Exported,
     folder: Path,
-    seed: int,
-    compute: Compute,
-    checkpoints: Checkpoints,
     progress: Progress,
 ) -> Variant | RefusedVariant:
-    described = [weights_sha256(student), sets.sha256, repr(scheme), profile.recovery.model_dump(mode="json"), seed]
+    models, profile, student = loaded.models, request.profile, recovered.student
+    described = [
+        weights_sha256(student), sets.sha256, repr(scheme), profile.recovery.model_dump(mode="json"), request.seed,
+    ]  # fmt: skip
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    work = None if request.fresh else request.work
+    checkpoints = Checkpoints(work, request.checkpoint_every_s, progress)
     distilled = distil_for_int8(
         Pair(student, models.teacher, models.masks, models.channels), sets.train, profile.recovery, scheme,
-        Execution(compute, progress, checkpoints.under(f"int8-{key}")), seed=seed,
+        Execution(loaded.compute, progress, checkpoints.under(f"int8-{key}")), seed=request.seed,
     )  # fmt: skip
     answer = make_distilled(
         distilled, exported, scheme, calibration, models.input, folder,
-        max_points_lost=profile.gates.max_precision_loss_points, sums=sums, progress=progress,
+        max_points_lost=profile.gates.max_precision_loss_points, sums=int8_sums_for(request.target), progress=progress,
     )  # fmt: skip
     return replace(answer, tries=(*refused.tries, *answer.tries))
 

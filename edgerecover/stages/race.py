@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgerecover.artifacts import (
     GateStatus,
+    Latency,
     Outcome,
     Precision,
     PrecisionLoss,
@@ -26,21 +27,22 @@ from edgerecover.artifacts import (
     Variant,
 )
 from edgerecover.artifacts.race import Raced
-from edgerecover.config import Profile, Target
+from edgerecover.config import LatencySettings, Profile, Target
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runtime.machine.host import is_this_machine
 from edgerecover.runtime.measure.race import Entrant, race
+from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.opened import Opened
-from edgerecover.runtime.surfaces import Surface, surfaces_of
+from edgerecover.runtime.surfaces import Surface, file_surface_of, surfaces_of
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
-from edgerecover.stages.validate import Images, Scorer, Scores, scores_of, timing_of
 from edgerecover.validate.fastest import fastest
 from edgerecover.validate.fidelity import agreement
 from edgerecover.validate.gates import precision_status
 from edgerecover.validate.parity import precision_loss
+from edgerecover.validate.scoring import Images, Scorer, Scores, scores_of
 
 
 @dataclass(frozen=True)
@@ -255,3 +257,28 @@ def _with_what_can_tell(runner: Runner, profile: Profile) -> str:
 def _median_ms(runner: Runner) -> float:
     assert runner.latency is not None, "only those that ran are compared"
     return runner.latency.percentile_ms(50)
+
+
+# --- the clock ------------------------------------------------------------------------------------------------
+
+
+def timing_of(settings: LatencySettings) -> Timing:
+    """A profile's settings as the race takes them."""
+    return Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s)
+
+
+def latency_of(
+    onnx_path: Path,
+    golden_NCHW: Scores,
+    target: Target,
+    settings: LatencySettings,
+    progress: Progress = SILENT,
+) -> Latency:
+    """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
+    surface = file_surface_of(target.deployment)
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+        golden_path = Path(folder) / "golden.npy"
+        golden_path.write_bytes(npy_bytes(golden_NCHW))
+        entrant = Entrant(onnx_path.name, onnx_path, surface.runtime, surface.providers)
+        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs, progress=progress)
+    return raced.latency_or_error()

@@ -6,62 +6,66 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from edgerecover.artifacts import (
     Accuracy,
     Decisions,
+    Exported,
     Fidelity,
-    Int8Sums,
+    KeptZeros,
     Latency,
     Parity,
+    Pattern,
+    Precision,
     PrecisionLoss,
     Proportion,
+    Race,
     TwoFour,
+    Variant,
 )
-from edgerecover.compute import PLAIN, Compute, judged_at_once
-from edgerecover.config import LatencySettings, Target
 from edgerecover.export.two_four import check_two_four
-from edgerecover.files import npy_bytes
-from edgerecover.models.network.outputs import as_it_is
-from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.runtime.measure.race import Entrant, race
-from edgerecover.runtime.measure.timing import Timing
-from edgerecover.runtime.session.onnxruntime import Session, open_session
+from edgerecover.models.network.norms import batch_norms_of
+from edgerecover.models.network.outputs import Outputs, declared_outputs
+from edgerecover.progress import SILENT, Progress
+from edgerecover.recover.ladder import Recovered
 from edgerecover.runtime.session.opened import Opened
-from edgerecover.runtime.surfaces import file_surface_of, int8_sums_of
+from edgerecover.stages.engine import Engines
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.load_file import LoadedFile
+from edgerecover.stages.precision import Variants
+from edgerecover.stages.race import latency_of, open_runner
+from edgerecover.stages.request import FileRequest, Request
+from edgerecover.stages.synthesize import Evidence, Images
 from edgerecover.validate.by_class import by_class, decided
 from edgerecover.validate.evaluation import EvalSet
 from edgerecover.validate.fidelity import agreement, agrees
 from edgerecover.validate.parity import compare, precision_loss
 from edgerecover.validate.prediction import predict
 from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
-
-_FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
-"""What judges a file on a machine that is not the target: every onnxruntime has it."""
-_BATCH = 128
-
-Scores = np.ndarray[Any, Any]
-Scorer = Callable[[Any], Scores]
-"""From network inputs, float32 (N, C, H, W), to class scores (N, K)."""
+from edgerecover.validate.scoring import BATCH, Scorer, Scores, open_on_cpu, scorer_of, scores_of
+from edgerecover.validate.scoring import Images as ScoredImages
+from edgerecover.validate.zeros import kept_zeros
 
 
-class Images(Protocol):
-    """Network inputs that are read in batches."""
+@dataclass(frozen=True)
+class Made:
+    """The files of a recovered network, and how they raced."""
 
-    def __len__(self) -> int:
-        """N."""
+    float32: Exported
+    variants: Variants
+    engines: Engines
+    race: Race
 
-    def batches(self, batch_size: int) -> Iterator[Any]:
-        """All images in order, float32 (n, C, H, W)."""
+    @property
+    def shipped(self) -> Variant:
+        """The winner, its path in full."""
+        return next(one for one in self.variants.made if one.precision is self.race.shipped.precision)
 
 
 @dataclass(frozen=True)
@@ -97,70 +101,102 @@ class Judged:
     """On the held-back images, (N, K)."""
     notes: tuple[str, ...] = ()
     """What was left out of the real images, or converted."""
+    zeros: KeptZeros | None = None
+    """Of the student's pruned weights, in the file; None where no such student is known."""
 
 
-def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool = False) -> Scorer:
-    """A network as a scorer, with the outputs that it has by itself: float32, on the CPU, in eval mode.
+def judge_run(
+    request: Request,
+    loaded: Loaded,
+    images: Images,
+    recovered: Recovered,
+    made: Made,
+    teacher: Scorer,
+    progress: Progress = SILENT,
+) -> Judged:
+    """Judge the file that ships beside teacher, pruned and recovered network.
 
-    It is moved there, in `compute`'s memory format. `one_by_one` is for networks that decide by the batch.
-    """
-    cpu = compute.on_cpu()
-    network = cpu.place(as_it_is(network)).eval()
-
-    @torch.no_grad()
-    def score(images_NCHW: Scores) -> Scores:
-        at_once = 1 if one_by_one else judged_at_once(images_NCHW.shape[1:])
-        parts = torch.split(cpu.images(images_NCHW), at_once)
-        scores_NK: Scores = torch.cat([network(part).float() for part in parts]).numpy()
-        return scores_NK
-
-    return score
-
-
-def int8_sums_for(target: Target) -> Int8Sums:
-    """How int8 is added up here where agreement with a target's file is measured."""
-    return int8_sums_of(target.deployment)
-
-
-def open_on_cpu(
-    onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None, sums: Int8Sums = Int8Sums.EXACT
-) -> Session:
-    """The file as it is judged.
+    Args:
+        request: of the user.
+        loaded: networks and real images.
+        images: of which the held-back ones decide.
+        recovered: what the file was made from.
+        made: the files, and which of them ships.
+        teacher: the teacher's scores.
+        progress: where to report.
 
     Raises:
-        BadInputError: it is not such a classifier.
+        EdgeRecoverError: the file no longer opens.
     """
-    return open_session(
-        onnx_path,
-        _FOREIGN_HOST_PROVIDERS,
-        strict=True,
-        shape_CHW=shape_CHW,
-        num_classes=num_classes,
-        exact_int8=sums is Int8Sums.EXACT,
+    models, shipped, alone = loaded.models, made.shipped, loaded.one_by_one
+    shape_CHW, num_classes = models.input.shape, models.num_classes
+    judged = judge_file(
+        open_runner(made.race.shipped, shipped, request.target, shape_CHW, num_classes),
+        Beside(
+            teacher,
+            scorer_of(models.student, loaded.compute, one_by_one=alone),
+            scorer_of(recovered.student, loaded.compute, one_by_one=alone),
+            open_on_cpu(Path(made.float32.path), shape_CHW, num_classes).run,
+        ),
+        images.sets.held_back,
+        loaded.eval_set,
+        made.race.latency,
+        is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+        # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that others
+        # have trained far too little is predicted (docs/adr/0009).
+        is_predictable=models.same_architecture
+        and bool(batch_norms_of(models.teacher))
+        and declared_outputs(models.teacher) is not Outputs.SIGMOIDS
+        and not alone
+        and not recovered.handed_back,
+        is_float32=shipped.precision is Precision.FP32,
+        progress=progress,
     )
+    zeros = kept_zeros(recovered.student, models.masks, shape_CHW, Path(shipped.file.path))
+    return replace(judged, zeros=zeros)
 
 
-def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:
-    """Class scores (N, K) of all images, each counted in `task`."""
-    scores_NK: Scores | None = None
-    start = 0
-    for batch_NCHW in images.batches(_BATCH):
-        scores_nK = scorer(batch_NCHW)
-        if scores_NK is None:  # not collected and joined: that takes twice the memory
-            scores_NK = np.empty((len(images), scores_nK.shape[1]), scores_nK.dtype)
-        scores_NK[start : start + len(scores_nK)] = scores_nK
-        start += len(scores_nK)
-        if task is not None:
-            task.advance(len(batch_NCHW))
-    if scores_NK is None or start != len(images):
-        raise ValueError(f"scores of {len(images)} images were expected, found {start}")
-    return scores_NK
+def judge_given(
+    request: FileRequest, loaded: LoadedFile, evidence: Evidence, golden_NCHW: Scores, progress: Progress = SILENT
+) -> Judged:
+    """Judge a file from elsewhere beside its teacher and what else of its origin is known.
+
+    Args:
+        request: of the user.
+        loaded: file, teacher, and the networks it came from.
+        evidence: images.
+        golden_NCHW: network inputs that latency is measured with.
+        progress: where to report.
+
+    Raises:
+        EdgeRecoverError: the file does not run.
+    """
+    file, teacher, origin = loaded.file, loaded.teacher, loaded.origin
+    pruned, recovered = (
+        scorer_of(known.network, one_by_one=loaded.one_by_one) if known else None
+        for known in (loaded.pruned, loaded.student)
+    )
+    judged = judge_file(
+        loaded.session,
+        Beside(teacher.score, pruned, recovered),
+        evidence.images,
+        loaded.eval_set,
+        latency_of(file.path, golden_NCHW, request.target, request.profile.latency, progress),
+        is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
+        is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
+        is_float32=not file.is_quantized and loaded.session.layout.dtype != "float16" and not file.is_half,
+        progress=progress,
+    )
+    if origin is None:
+        return judged
+    zeros = kept_zeros(origin.network, origin.masks, teacher.input.shape, file.path, is_from_elsewhere=True)
+    return replace(judged, zeros=zeros)
 
 
 def judge_file(
     session: Opened,
     beside: Beside,
-    held_back: Images,
+    held_back: ScoredImages,
     eval_set: EvalSet | None,
     latency: Latency,
     *,
@@ -204,7 +240,7 @@ def judge_file(
             by_class=by_class(
                 decided(teacher), decided(exported), None if pruned is None else decided(pruned), teacher.shape[1]
             ),
-            decisions=decisions(agrees(exported, teacher), held_back.batches(_BATCH)),
+            decisions=decisions(agrees(exported, teacher), held_back.batches(BATCH)),
         ),
         parity=None if recovered is None or float32 is None else compare(_on_scale_of_file(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
@@ -234,7 +270,7 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
     num_classes = 0
     with progress.task("real images", len(eval_set), "images") as task:
         num_right = num_seen = 0
-        for images_NCHW, labels_n in eval_set.batches(_BATCH):
+        for images_NCHW, labels_n in eval_set.batches(BATCH):
             digest.update(np.ascontiguousarray(images_NCHW).tobytes())
             labels.append(labels_n)
             for name, scorer in scorers.items():
@@ -266,10 +302,6 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
     )
 
 
-def _sha256(array: Scores) -> bytes:
-    return hashlib.sha256(array.tobytes()).digest()
-
-
 def _joint(*digests: bytes) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
@@ -284,25 +316,3 @@ def decisions(right_N: Any, batches_NCHW: Iterable[Any]) -> Decisions:
 
 def _as_digits(right_N: Any) -> str:
     return "".join("1" if right else "0" for right in right_N)
-
-
-def timing_of(settings: LatencySettings) -> Timing:
-    """A profile's settings as the race takes them."""
-    return Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s)
-
-
-def latency_of(
-    onnx_path: Path,
-    golden_NCHW: Scores,
-    target: Target,
-    settings: LatencySettings,
-    progress: Progress = SILENT,
-) -> Latency:
-    """Measured in a fresh process without torch, so that memory and threads are the runtime's own."""
-    surface = file_surface_of(target.deployment)
-    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
-        golden_path = Path(folder) / "golden.npy"
-        golden_path.write_bytes(npy_bytes(golden_NCHW))
-        entrant = Entrant(onnx_path.name, onnx_path, surface.runtime, surface.providers)
-        (raced,) = race([entrant], golden_path, timing_of(settings), target=target.needs, progress=progress)
-    return raced.latency_or_error()

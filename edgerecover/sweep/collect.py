@@ -19,7 +19,7 @@ from edgerecover.report.sweep import html, markdown
 from edgerecover.report.sweep_picture import front_svg
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.surfaces import surfaces_of
-from edgerecover.stages.validate import timing_of
+from edgerecover.stages.race import timing_of
 from edgerecover.sweep.front import with_front
 from edgerecover.sweep.make import Outcome, finished, read_outcome
 from edgerecover.sweep.plan import read_plan

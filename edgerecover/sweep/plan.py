@@ -16,9 +16,9 @@ from edgerecover.errors import BadInputError
 from edgerecover.files import replace_file
 
 if TYPE_CHECKING:
-    from edgerecover.commands.run import Request
     from edgerecover.config import Profile
     from edgerecover.prune import PruningPattern
+    from edgerecover.stages.request import Request
 
 MAX_POINTS = 32
 """Their files are raced at once, each in a process of its own."""

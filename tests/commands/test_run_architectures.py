@@ -14,13 +14,14 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.bundle.verify import verify_bundle
-from edgerecover.commands.run import Request, run
+from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import build_from_library
 from edgerecover.prune import Pruning
 from edgerecover.runtime.session.onnxruntime import open_session
+from edgerecover.stages.request import Request
 
 CHEAP = [("mobilenet_v2", (32, 32), 2)]
 COSTLY = [

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from edgerecover.bundle.verify import verify_bundle
-from edgerecover.commands.run import Request, run
+from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.prune import Pruning, apply_masks, global_magnitude_masks
+from edgerecover.stages.request import Request
 
 NETS = """
 from torch import nn

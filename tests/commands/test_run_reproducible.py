@@ -66,8 +66,8 @@ def place(tmp_path_factory):
 
 
 def run(place: Path, out: Path, work: Path | None = None) -> Path:
-    from edgerecover.commands.run import Request
     from edgerecover.commands.run import run as run_pipeline
+    from edgerecover.stages.request import Request
 
     request = Request(
         flags=ModelFlags(trust_code=True),

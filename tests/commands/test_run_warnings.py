@@ -8,11 +8,12 @@ from torch import nn
 
 from edgerecover.artifacts import Descent
 from edgerecover.bundle.verify import verify_bundle
-from edgerecover.commands.run import Request, run
+from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.stages.request import Request
 
 TOML = """
 architecture = "nets.py:quirky"

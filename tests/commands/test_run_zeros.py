@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from edgerecover.artifacts import Descent, GateStatus, InputSpec
-from edgerecover.commands.run import Request, run
+from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.models.build.architectures import build
 from edgerecover.models.name.flags import ModelFlags
+from edgerecover.stages.request import Request
 
 NETWORKS = """
 import torch

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from edgerecover.artifacts import InputSpec, sha256_of
-from edgerecover.commands.synthesize import DreamRequest, synthesize_images
+from edgerecover.commands.synthesize import synthesize_images
 from edgerecover.config import load_profile
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
+from edgerecover.stages.request import DreamRequest
 
 INPUT = InputSpec((1, 8, 8), (0.3052,), (0.3757,))
 

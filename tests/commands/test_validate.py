@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 
 from edgerecover.artifacts import InputSpec, Int8Sums, Report, from_json
 from edgerecover.bundle.verify import verify_bundle
-from edgerecover.commands.run import Request, run
-from edgerecover.commands.validate import FileRequest, validate_file
+from edgerecover.commands.run import run
+from edgerecover.commands.validate import validate_file
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.demo.network import digits_net
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.models.onnx.file import read_onnx
+from edgerecover.stages.request import FileRequest, Request
 
 TOML = """
 architecture = "edgerecover.demo.network:digits_net"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgerecover.compute import PLAIN
-from edgerecover.config import load_profile
+from edgerecover.config import load_profile, load_target
 from edgerecover.stages import estimate as estimating
 from edgerecover.stages.estimate import (
     Stopwatch,
@@ -15,7 +15,11 @@ from edgerecover.stages.estimate import (
     in_words,
     is_worth_a_trial,
     mirrored_later,
+    tell_estimate,
 )
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.probe import Probed
+from edgerecover.stages.request import Request
 
 
 class Clock:
@@ -116,14 +120,10 @@ def test_a_run_of_seconds_is_not_estimated_first():
 
 
 def test_a_run_says_its_estimate_with_numbers_for_machines(told, profile, monkeypatch):
-    from edgerecover.commands import run as pipeline
-    from edgerecover.config import load_target
-
-    monkeypatch.setattr(pipeline, "estimate", lambda *_, **__: told())
-    request = pipeline.Request(Path("m.pt"), load_target("onnx-generic"), profile, Path("out"), Path("work"))
-    models = SimpleNamespace(num_classes=1000)
+    monkeypatch.setattr(estimating, "estimate", lambda *_, **__: told())
+    request = Request(Path("m.pt"), load_target("onnx-generic"), profile, Path("out"), Path("work"))
     notes = Notes()
-    pipeline._tell_estimate(request, models, None, PLAIN, notes)
+    tell_estimate(request, Loaded(SimpleNamespace(num_classes=1000), Probed(PLAIN)), notes, profile)
     (first, _), *_, (last, numbers) = notes.lines
     assert "256 of 1,000 classes" in first
     assert "in all" in last

@@ -20,7 +20,11 @@ from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import Recovered, logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import distil_for_int8
-from edgerecover.stages.precision import make_all, make_distilled, precisions_of
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.precision import make_distilled, make_variants_of, precisions_of
+from edgerecover.stages.probe import Probed
+from edgerecover.stages.request import Request
+from edgerecover.stages.synthesize import Images
 from tests.conftest import INPUT, NUM_CLASSES
 
 FP32, FP16, INT8 = Precision
@@ -46,7 +50,7 @@ def test_what_the_target_has_no_use_for_is_refused():
 def make(teacher, sets, recovery, cpu, tmp_path):
     """Variants of the toy's teacher as its own student, by a profile that allows so many points to be lost."""
 
-    def make(wanted, points=1.0, recovered=None):
+    def make(wanted, points=1.0, recovered=None, target=X86):
         recovered = recovered or Recovered(teacher, ())
         facts = SimpleNamespace(sparsity=SimpleNamespace(pattern=Pattern.DENSE))
         models = Models(
@@ -57,13 +61,15 @@ def make(teacher, sets, recovery, cpu, tmp_path):
         short = recovery.model_copy(update={"num_steps": 2})
         profile = profile.model_copy(update={"gates": gates, "recovery": short})
         exported = export(recovered.student, INPUT, tmp_path / "fp32.onnx", opset=18)
-        return make_all(wanted, exported, recovered, models, sets, X86, profile, tmp_path, seed=0, compute=cpu)
+        request = Request(tmp_path / "m.pt", target, profile, tmp_path / "out", tmp_path, precisions=wanted)
+        images = Images(sets, None, profile, "key")
+        return make_variants_of(request, Loaded(models, Probed(cpu)), images, recovered, exported, tmp_path)
 
     return make
 
 
 def test_every_precision_is_a_file(make):
-    made = make((FP32, FP16, INT8)).made
+    made = make((FP32, FP16, INT8), target=load_target("rtx-40")).made
     assert [variant.precision for variant in made] == [FP32, FP16, INT8]
     assert len({variant.file.sha256 for variant in made}) == 3
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgerecover.commands.run import Request
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
+from edgerecover.stages.request import Request
 from edgerecover.sweep.plan import points_of, read_plan, write_plan
 
 ARCHITECTURE = "edgerecover.demo.network:digits_net"

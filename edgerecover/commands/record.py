@@ -1,0 +1,37 @@
+"""What `record` does: a dense network and its owner's images in, an activation record out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgerecover.artifacts import RecordFacts, sha256_of
+from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.pair.networks import open_classifier
+from edgerecover.progress import SILENT, Progress
+from edgerecover.synthesize.record.file import write_record
+from edgerecover.synthesize.record.make import Recording
+from edgerecover.validate.evaluation import read_eval_data
+
+
+def make_record(
+    model_path: Path,
+    data: Path,
+    out: Path,
+    recording: Recording,
+    flags: ModelFlags,
+    progress: Progress = SILENT,
+) -> RecordFacts:
+    """Write the activation record of a dense network from its owner's labelled images.
+
+    Raises:
+        BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
+    """
+    teacher = open_classifier(model_path, flags)
+    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes, progress)
+    record = recording.record(teacher.network, images, teacher.num_classes, progress)
+    try:
+        size_bytes = write_record(out, record)
+    except OSError as error:
+        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+    return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)

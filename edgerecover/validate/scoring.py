@@ -1,0 +1,98 @@
+"""Class scores of a set of images, whatever gives them: a network, a file, a device."""
+
+# Shapes: N images, C channels, H height, W width, K classes.
+# ruff: noqa: TID253 - runs networks; only what calls the stages imports it
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgerecover.artifacts import Int8Sums
+from edgerecover.compute import PLAIN, Compute, judged_at_once
+from edgerecover.config import Target
+from edgerecover.models.network.outputs import as_it_is
+from edgerecover.progress import Task
+from edgerecover.runtime.session.onnxruntime import Session, open_session
+from edgerecover.runtime.surfaces import int8_sums_of
+
+FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
+"""What judges a file on a machine that is not the target: every onnxruntime has it."""
+BATCH = 128
+
+Scores = np.ndarray[Any, Any]
+Scorer = Callable[[Any], Scores]
+"""From network inputs, float32 (N, C, H, W), to class scores (N, K)."""
+
+
+class Images(Protocol):
+    """Network inputs that are read in batches."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batches(self, batch_size: int) -> Iterator[Any]:
+        """All images in order, float32 (n, C, H, W)."""
+
+
+def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool = False) -> Scorer:
+    """A network as a scorer, with the outputs that it has by itself: float32, on the CPU, in eval mode.
+
+    It is moved there, in `compute`'s memory format. `one_by_one` is for networks that decide by the batch.
+    """
+    cpu = compute.on_cpu()
+    network = cpu.place(as_it_is(network)).eval()
+
+    @torch.no_grad()
+    def score(images_NCHW: Scores) -> Scores:
+        at_once = 1 if one_by_one else judged_at_once(images_NCHW.shape[1:])
+        parts = torch.split(cpu.images(images_NCHW), at_once)
+        scores_NK: Scores = torch.cat([network(part).float() for part in parts]).numpy()
+        return scores_NK
+
+    return score
+
+
+def int8_sums_for(target: Target) -> Int8Sums:
+    """How int8 is added up here where agreement with a target's file is measured."""
+    return int8_sums_of(target.deployment)
+
+
+def open_on_cpu(
+    onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None, sums: Int8Sums = Int8Sums.EXACT
+) -> Session:
+    """The file as it is judged.
+
+    Raises:
+        BadInputError: it is not such a classifier.
+    """
+    return open_session(
+        onnx_path,
+        FOREIGN_HOST_PROVIDERS,
+        strict=True,
+        shape_CHW=shape_CHW,
+        num_classes=num_classes,
+        exact_int8=sums is Int8Sums.EXACT,
+    )
+
+
+def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:
+    """Class scores (N, K) of all images, each counted in `task`."""
+    scores_NK: Scores | None = None
+    start = 0
+    for batch_NCHW in images.batches(BATCH):
+        scores_nK = scorer(batch_NCHW)
+        if scores_NK is None:  # not collected and joined: that takes twice the memory
+            scores_NK = np.empty((len(images), scores_nK.shape[1]), scores_nK.dtype)
+        scores_NK[start : start + len(scores_nK)] = scores_nK
+        start += len(scores_nK)
+        if task is not None:
+            task.advance(len(batch_NCHW))
+    if scores_NK is None or start != len(images):
+        raise ValueError(f"scores of {len(images)} images were expected, found {start}")
+    return scores_NK
