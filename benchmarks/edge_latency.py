@@ -35,13 +35,13 @@ from edgerecover.artifacts import Exported, InputSpec, Precision, Variant, from_
 from edgerecover.artifacts.int8 import scheme_named
 from edgerecover.artifacts.latency import Latency
 from edgerecover.compute import choose_compute
-from edgerecover.config import Profile, load_profile, load_target
+from edgerecover.config import load_profile, load_target
 from edgerecover.export.engines import recipe_for
 from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import Calibration, make_variants
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
-from edgerecover.models.pair.networks import Models, open_models
+from edgerecover.models.pair.networks import open_models
 from edgerecover.prune import prune_channels
 from edgerecover.recover.ladder import Recovered
 from edgerecover.runtime.engine.engine import build_engine
@@ -49,12 +49,14 @@ from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.onnxruntime import CPU
 from edgerecover.runtime.session.opening import open_model
-from edgerecover.stages.precision import make_all
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.stages.load import Loaded
+from edgerecover.stages.precision import make_variants_of
+from edgerecover.stages.probe import Probed
+from edgerecover.stages.request import Request
+from edgerecover.stages.synthesize import Images, folder_of, make_images, source_of
+from edgerecover.synthesize.image_set import ImageSet
 from edgerecover.synthesize.procedural import procedural_images
-from edgerecover.synthesize.sets import synthesis_key, synthesize
 from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
 from edgerecover.validate.evaluation import read_eval_data
 from edgerecover.validate.fidelity import agreement, correct
 from edgerecover.validate.scoring import scorer_of, scores_of
@@ -72,7 +74,7 @@ _NUM_RANDOM = 64
 
 
 @dataclass(frozen=True)
-class Images:
+class Noise:
     """Network inputs as stages read them."""
 
     inputs: np.ndarray
@@ -89,9 +91,8 @@ class Images:
 class Trained:
     """What a run knows when it makes the variants of a recovered network."""
 
-    models: Models
-    profile: Profile
-    sets: SyntheticSets
+    loaded: Loaded
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Pair:
     dense: nn.Module
     half: nn.Module
     input: InputSpec
-    calibration: Images | ImageSet
+    calibration: Noise | ImageSet
     trained: Trained | None = None
     """None for random weights: there is nothing to agree on."""
 
@@ -143,7 +144,7 @@ def _pair(name: str, options: argparse.Namespace) -> Pair:
         dense,
         half,
         IMAGENET,
-        Images(procedural_images("shapes", _NUM_RANDOM, IMAGENET.shape, IMAGENET.bounds(), seed=0)),
+        Noise(procedural_images("shapes", _NUM_RANDOM, IMAGENET.shape, IMAGENET.bounds(), seed=0)),
     )
 
 
@@ -167,12 +168,12 @@ def _trained_pair(options: argparse.Namespace) -> Pair:
         teacher=folder / "dense.pt",
         will_prune=False,
     )
-    compute = choose_compute("cpu")
-    source = Source(models.teacher, CIFAR, models.num_classes, compute)
-    profile = settle(load_profile(options.profile), source).profile
-    dreams = folder / "work" / f"dreams-{synthesis_key(source, profile.synthesis, 0)}"
-    sets, _ = synthesize(source, profile.synthesis, seed=0, folder=dreams)
-    return Pair(models.teacher.eval(), models.student.eval(), CIFAR, sets.calibration, Trained(models, profile, sets))
+    loaded = Loaded(models, Probed(choose_compute("cpu")))
+    source = source_of(loaded)
+    settled = settle(load_profile(options.profile), source)
+    images = make_images(source, settled, folder_of(source, settled.profile, 0, folder / "work"), seed=0)
+    trained = Trained(loaded, images)
+    return Pair(models.teacher.eval(), models.student.eval(), CIFAR, images.sets.calibration, trained)
 
 
 def _edgerecover(folder: Path, *arguments: str) -> None:
@@ -232,10 +233,11 @@ def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: s
     if pair.trained and network is pair.half and scheme == "u8s8":
         # As `run` makes what is shipped, distillation in fake int8 and all.
         known = pair.trained
-        made = make_all(
-            tuple(Precision), exported, Recovered(network, ()), known.models, known.sets,
-            load_target("x86-avx512-vnni"), known.profile, folder, seed=0, compute=choose_compute("cpu"),
-        )  # fmt: skip
+        target = load_target("x86-avx512-vnni")
+        every = target.precisions.model_copy(update={"value": [precision.value for precision in Precision]})
+        target = target.model_copy(update={"precisions": every})
+        request = Request(Path(), target, known.images.profile, folder, folder)
+        made = make_variants_of(request, known.loaded, known.images, Recovered(network, ()), exported, folder)
         for refused in made.refused:
             print(f"refused: {folder.name} {refused.precision.value}: {refused.reason}", file=sys.stderr)
         return {variant.precision.value: variant for variant in made.made}
