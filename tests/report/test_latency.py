@@ -115,7 +115,7 @@ def test_energy_and_conditions_where_they_are_known(bench):
         temperature_before_c=51, temperature_peak_c=51.2, stolen=0.01, throttled=("over-current",),
     )  # fmt: skip
     assert conditions_words(conditions) == (
-        "power mode 15W (0), clocks locked, GPU at 306–624 MHz, 51 °C, 1.0% stolen, throttled"
+        "power mode 15W (0), clocks locked, GPU at 306–624 MHz, 51 °C, 1.0% stolen by the hypervisor, throttled"
     )
     assert conditions_words(Conditions(0)) == ""
 
