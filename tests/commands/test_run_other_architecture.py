@@ -129,6 +129,7 @@ def test_its_zeros_stay_zero(from_scratch, report_of):
     assert report.accuracy.exported.value > report.accuracy.pruned.value
 
 
+@pytest.mark.slow
 def test_it_can_be_pruned_first(from_scratch, report_of):
     """The teacher given stays the teacher: the dense student knows nothing."""
     report = report_of(from_scratch, pruning=Pruning("channel", 0.47))

@@ -49,11 +49,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def judge(folder, tmp_path):
-    """The report of a validation, with the smallest profile there is."""
+def profile():
+    """The smallest there is."""
     profile = load_profile("smoke")
     quick = profile.latency.model_copy(update={"num_warmup": 1, "min_queries": 2, "min_duration_s": 0.0})
-    profile = profile.model_copy(update={"latency": quick})
+    return profile.model_copy(update={"latency": quick})
+
+
+@pytest.fixture
+def judge(folder, tmp_path, profile):
+    """The report of a validation."""
 
     def judge(model="student.onnx", teacher="dense.pt", **options):
         request = FileRequest(
@@ -87,11 +92,11 @@ def test_with_a_teacher_alone(judge):
     assert report.synthetic.source == "dreams"
 
 
-def test_the_dreams_are_those_of_a_run(judge, folder):
+def test_the_dreams_are_those_of_a_run(judge, folder, profile):
     """A run made all three sets: the validation finds its own among them, and judges its file as the run did."""
     target, work = load_target("onnx-generic"), folder / "shared-work"
     bundle = folder / "ran.bundle"
-    ran = run(Request(folder / "student.pt", target, load_profile("smoke"), bundle, work, teacher=folder / "dense.pt"))
+    ran = run(Request(folder / "student.pt", target, profile, bundle, work, teacher=folder / "dense.pt"))
     shutil.copy(bundle / "model.onnx", folder / "ran.onnx")
     judged = judge("ran.onnx", work="shared-work")
     assert judged.synthetic.reused

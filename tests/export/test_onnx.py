@@ -140,6 +140,7 @@ except BadInputError:
 """
 
 
+@pytest.mark.slow
 def test_other_processes_write_the_same_bytes_silently_and_without_paths(tmp_path):
     program = PROGRAM.format(folder=str(Path(__file__).parent))
     written = []
