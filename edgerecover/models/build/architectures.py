@@ -1,4 +1,4 @@
-"""From the name of an architecture to a network, and from a checkpoint's tensors into it."""
+"""Building the network that an architecture names, and loading a checkpoint's tensors into it."""
 
 from __future__ import annotations
 
@@ -43,26 +43,27 @@ def build(
 ) -> nn.Module:
     """Build the network that `architecture` names, with fresh weights, on the CPU.
 
-    Runs the user's code for the first two spellings: whoever calls this has settled that it may run.
+    The first two spellings run the user's code: callers have made sure that it may run.
 
     Args:
         architecture: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME`, or
             `transformers:FOLDER`, which holds a config.json.
-        base_dir: what a file is relative to. Its folder, or for a package this one, is on `sys.path` meanwhile.
-        num_classes: handed to the factory if it has a parameter of that name; None leaves its default.
-        input: what the network is to take, where known; timm's networks are built for it, and lazy layers find their
-            sizes on it.
-        options: more that timm's networks are built with.
+        base_dir: folder that a file is relative to. The file's folder, or for a package `base_dir`, is on `sys.path`
+            meanwhile.
+        num_classes: passed to the factory if it has a parameter of that name; None leaves its default.
+        input: the network's input, if known; timm's networks are built for it, and lazy layers take their sizes from
+            it.
+        options: further arguments of timm's networks.
 
     Raises:
-        BadInputError: no such file, module, factory or classifier, or code that fails.
+        BadInputError: there is no such file, module, factory or classifier, or its code fails.
         MissingError: timm or transformers is not installed.
     """
     where, _, factory_name = architecture.rpartition(":")
     if not where or not factory_name:
         near = nearest(architecture, torchvision_names())
         raise BadInputError(
-            f"architecture {architecture!r} is not understood; it is written {SPELLINGS}",
+            f"architecture {architecture!r} is not understood; write {SPELLINGS}",
             hint=f"did you mean torchvision:{near}?" if near else "for example torchvision:resnet18, or model.py:make",
         )
     if folder := transformers_folder(architecture, base_dir):
@@ -84,11 +85,11 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, fl
     Args:
         module: the network, changed in place.
         tensors: the state_dict.
-        what: names the checkpoint and the architecture in the message: "model.pt (models.py:resnet20)".
-        flag: names the architecture on the command line.
+        what: checkpoint and architecture, for the message: "model.pt (models.py:resnet20)".
+        flag: the flag that names the architecture on the command line.
 
     Raises:
-        BadInputError: names the first missing and unexpected keys and the first differing shapes.
+        BadInputError: they do not match; the message names the first missing and unexpected keys and differing shapes.
     """
     if differences := mismatch(module, tensors):
         raise BadInputError(
@@ -99,21 +100,21 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str, fl
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors of a `state_dict()` of the same network back into it, in place.
+    """Copy tensors from a `state_dict()` of the same network back into it, in place.
 
-    `load_state_dict` alone refuses a plain dictionary where a layer asks for its version (torchvision's MNASNet does).
+    `load_state_dict` alone refuses a plain dictionary if a layer asks for its version (torchvision's MNASNet does).
     """
     # The network's own state fills what may be missing, and carries the layers' version numbers.
     state = module.state_dict()
     state.update(tensors)
-    # torch.ao.pruning's parametrizations ask for buffers that they do not hand out.
+    # torch.ao.pruning's parametrizations require buffers that their state_dict leaves out.
     module.load_state_dict(state, strict=False)
 
 
 def mismatch(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """How a checkpoint differs from a network, a line per kind of difference; empty when it fits.
+    """How a checkpoint differs from a network, one line per kind of difference; empty if it fits.
 
-    May be missing: `num_batches_tracked`, and names of a tensor that is shared and present under another name.
+    `num_batches_tracked` may be missing, and so may names of a shared tensor that is present under another name.
     """
     wanted = module.state_dict()
     shared = {wanted[key].data_ptr() for key in tensors if key in wanted}
@@ -148,9 +149,9 @@ def _first(fault: str, items: list[str]) -> str:
 
 @contextlib.contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let code import its neighbours, from source alone, and keep what it prints away from stdout.
+    """Let code import its neighbours, from source only, and keep what it prints away from stdout.
 
-    Cached bytecode beside the source is ignored: it could hold other code than the source that was trusted.
+    Cached bytecode beside the source is ignored: it could hold other code than the trusted source.
     """
     entry, cache_prefix = str(folder.resolve()), sys.pycache_prefix
     with tempfile.TemporaryDirectory() as empty_cache, contextlib.redirect_stdout(sys.stderr):
@@ -174,7 +175,7 @@ def _report_errors(architecture: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # the user's code raises anything
         raise BadInputError(
             f"architecture {architecture}: building the network failed with {type(error).__name__}: {error}",
-            hint="the factory must build the network when called with no arguments, or with num_classes alone",
+            hint="the factory must build the network when called without arguments, or with num_classes alone",
         ) from error
 
 
@@ -184,7 +185,7 @@ def _load_file(path: Path) -> Any:
         raise BadInputError(
             f"architecture file {path} does not exist", hint=f"did you mean {near}?" if near else "check the path"
         )
-    # A name of its own: "models.py" must not hide behind, or replace, another module called models.
+    # Under a unique name: "models.py" must neither shadow nor be shadowed by another module called models.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"edgerecover_user_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
@@ -236,14 +237,14 @@ def _hint_of_return(returned: Any) -> str:
     if isinstance(returned, tuple | list):
         where = next((place for place, one in enumerate(returned) if isinstance(one, nn.Module)), None)
         if where is not None:
-            return f"name a function that returns the network alone, what is now its element [{where}]"
+            return f"name a function that returns the network alone, which is now its element [{where}]"
     if isinstance(returned, type) and issubclass(returned, nn.Module):
         return f"it is a class: name {returned.__name__} itself, or return {returned.__name__}(...)"
     return "name a function without arguments that returns the network"
 
 
 def _initialise_lazy_layers(network: nn.Module, input: InputSpec | None, architecture: str) -> None:
-    """Run the network once where layers take their sizes from what they first see: `nn.LazyConv2d` and its kin."""
+    """Run the network once if it has layers that take their sizes from their first input (`nn.LazyConv2d`)."""
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -251,7 +252,7 @@ def _initialise_lazy_layers(network: nn.Module, input: InputSpec | None, archite
         return
     if input is None:
         raise BadInputError(
-            f"architecture {architecture}: it has lazy layers, whose sizes follow from the input, which is not known",
+            f"architecture {architecture}: it has lazy layers, whose sizes depend on the input, which is not known",
             hint="give --input-shape, --mean and --std, or an [input] table in model.toml",
         )
     was_training = network.training

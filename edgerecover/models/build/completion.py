@@ -1,4 +1,4 @@
-"""What a checkpoint itself can add to what the user said about it: its architecture, and its usual input."""
+"""Completing what the user said with what the checkpoint itself tells: its architecture and its usual input."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MAX_GROWTH, _MAX_GROWTH_FREE = 64, 16_000_000
-"""A card may describe a network of so many times the values that the file holds, and these more."""
+"""How many more values than the file a card's network may have: this many times as many, plus this number."""
 
 _NUM_CLASSES_SHOWN = 4
 
 
 def complete(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> ModelSpec:
-    """`spec` with what a trusted pickle, cards, the checkpoint's keys and a library's own weights can add.
+    """Fill the gaps of `spec` from a trusted pickle, cards, the checkpoint's keys and a library's own weights.
 
-    In this order, what is first wins: what the user said; the module itself, with `--trust-pickle`; the card beside
-    the weights; exact keys and shapes; the name that a training script left, when the keys are those of it; the keys
-    of a wider network.
+    The first that names the architecture wins: the user; the module itself, with `--trust-pickle`; the card beside the
+    weights; exact keys and shapes; the name that a training script saved, if its keys match; keys and shapes of a wider
+    network.
 
     Raises:
-        BadInputError: the card is of something else than an image classifier, or of another network.
-        MissingError: the card is of a library that is not installed.
+        BadInputError: the card describes something other than an image classifier, or another network.
+        MissingError: the card needs a library that is not installed.
     """
     if spec.architecture is None and flags.trust_pickle:
         spec = with_module(spec, checkpoint)
@@ -56,7 +56,7 @@ def complete(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> Mode
 
 
 def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
-    """`spec` with the input of a card, and what that leaves open from the library's own weights."""
+    """Fill in the input from a card, and what the card leaves open from the library's own weights."""
     if spec.input is not None or spec.architecture is None:
         return spec
     library = f"{library_of(spec.architecture)}'s own weights"
@@ -75,10 +75,11 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
 
 
 def with_card(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """`spec` with the architecture, its options and the classes of its card; without a card that is another file's.
+    """Fill in architecture, options and classes from the card; drop the card if it belongs to another file.
 
     Raises:
-        BadInputError, MissingError: as `complete`.
+        BadInputError: the card describes something other than an image classifier, or another network.
+        MissingError: the card needs a library that is not installed.
     """
     card = spec.card
     if card is None or card.architecture is None:
@@ -99,10 +100,10 @@ def with_card(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
 
 
 def _describes(card: Card, checkpoint: Checkpoint) -> bool:
-    """Whether a card is of this file: the libraries' own name for it, or the same keys, say so.
+    """Whether a card belongs to this file: by the file's usual name, or because the keys match.
 
     Raises:
-        BadInputError, MissingError: it is by its name, and the network cannot be built.
+        BadInputError, MissingError: it does by the file's name, and the network cannot be built.
     """
     assert card.architecture is not None
     try:
@@ -120,7 +121,7 @@ def _describes(card: Card, checkpoint: Checkpoint) -> bool:
 
 
 def _is_beside(card: Card, checkpoint: Checkpoint) -> bool:
-    """Whether a library would take the file for the weights that the card is of."""
+    """Whether a library would load this file as the weights of the card."""
     folder = home_of(checkpoint.path).resolve()
     return is_usual_name(checkpoint.path) and any(path.parent.resolve() == folder for path in card.files)
 
@@ -131,7 +132,7 @@ def _refuse_much_larger(card: Card, network: nn.Module, checkpoint: Checkpoint) 
     if num_described > _MAX_GROWTH * num_held + _MAX_GROWTH_FREE:
         raise BadInputError(
             f"{checkpoint.path}: holds {num_held:,} values, {card.source} describes a network of {num_described:,}",
-            hint="name the network that the weights are of with --arch",
+            hint="name the architecture of the weights with --arch",
         )
 
 
@@ -143,7 +144,7 @@ def _without_storage(architecture: str, base_dir: Path, options: Mapping[str, An
 
 
 def _names_one(spec: ModelSpec, card: Card) -> bool:
-    """Whether both name the same folder, or the same network of timm, whose names may end with a dot and a tag."""
+    """Whether both name the same folder or the same timm network; timm's names may end with a dot and a tag."""
     own = transformers_folder(spec.architecture, spec.base_dir)
     its = transformers_folder(card.architecture, card.base_dir)
     if own and its:
@@ -155,7 +156,7 @@ def _names_one(spec: ModelSpec, card: Card) -> bool:
 
 
 def with_module(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """`spec` with the checkpoint's own module as its architecture, or else the teacher's; as it is if both are none."""
+    """Make the checkpoint's module the architecture, or else the teacher's; `spec` itself if neither is a module."""
     whole = _whole_module(checkpoint, spec)
     if whole is None:
         return spec
@@ -164,12 +165,12 @@ def with_module(spec: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
 
 
 def no_architecture(checkpoint: Checkpoint) -> BadInputError:
-    """What to say when nothing tells how to build the network."""
+    """The error for a checkpoint whose architecture is unknown."""
     hint = 'name it with --arch file.py:factory, or in model.toml beside it: architecture = "file.py:factory"'
     if not checkpoint.classes:
         named = f"; the file calls it {checkpoint.arch}" if checkpoint.arch else ""
         return BadInputError(
-            f"{checkpoint.path}: no architecture is named for it, and it is none of torchvision's classifiers{named}",
+            f"{checkpoint.path}: no architecture is given for it, and it is none of torchvision's classifiers{named}",
             hint=hint,
         )
     classes = [name for name in checkpoint.classes if not name.startswith("torch.nn.")] or list(checkpoint.classes)
@@ -178,12 +179,12 @@ def no_architecture(checkpoint: Checkpoint) -> BadInputError:
     return BadInputError(
         f"{checkpoint.path}: is a whole module, whose classes were not imported, because unpickling can run any code: "
         f"{shown}{f' and {more} more' if more > 0 else ''}",
-        hint=f"{hint}; or, if you trust whoever made the file, let it run with --trust-pickle",
+        hint=f"{hint}; or, if you trust whoever made the file, unpickle it with --trust-pickle",
     )
 
 
 def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None:
-    """The pickled module that can serve as the architecture: the model's, else the teacher's."""
+    """The pickled module that can serve as the architecture: the student's, or else the teacher's."""
     candidate = checkpoint
     if not checkpoint.classes and spec.teacher_path is not None and spec.teacher_path.is_file():
         candidate = read_checkpoint(spec.teacher_path)
@@ -191,7 +192,7 @@ def _whole_module(checkpoint: Checkpoint, spec: ModelSpec) -> WholeModule | None
 
 
 def _find_named(checkpoint: Checkpoint) -> str | None:
-    """The library's classifier of the name in the file, when it has the checkpoint's keys."""
+    """The library's classifier with the name in the file, if it has the checkpoint's keys."""
     for library in LIBRARIES if checkpoint.arch else ():
         name = f"{library}:{checkpoint.arch}"
         try:

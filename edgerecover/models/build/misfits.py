@@ -1,4 +1,4 @@
-"""What to do about a checkpoint that does not fit its architecture: the hint that fits the cause."""
+"""Why a checkpoint does not fit its architecture, and the hint for each cause."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MAX_PREFIXES = 3
 
 
 def hint_of_misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], flag: str) -> str:
-    """What to change.
+    """What to change, for the hint of an error.
 
     Args:
         wanted: the network's state_dict.
-        tensors: the checkpoint's.
-        flag: names the architecture on the command line.
+        tensors: the checkpoint's tensors.
+        flag: the flag that names the architecture on the command line.
     """
     missing = [key for key in wanted if key not in tensors and not key.endswith(_COUNTER)]
     unknown = [key for key in tensors if key not in wanted]
@@ -48,7 +48,7 @@ def hint_of_misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
 
 
 def fitting_prefixes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Prefixes, at most three, under which the checkpoint has every tensor of the network in its shape."""
+    """At most three prefixes under which the checkpoint has every tensor of the network in its shape."""
     keys = [key for key in wanted if not key.endswith(_COUNTER)]
     if not keys:
         return []
@@ -62,7 +62,7 @@ def fitting_prefixes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 
 
 def shared_prefix(keys: Collection[str]) -> str:
-    """What all keys have in common, up to their last common dot."""
+    """The prefix that all keys share, up to their last common dot."""
     if not keys:
         return ""
     first, last = min(keys), max(keys)
@@ -71,7 +71,7 @@ def shared_prefix(keys: Collection[str]) -> str:
 
 
 def _outputs(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Of a layer that alone differs, and in its first side alone: outputs in the checkpoint, and in the network."""
+    """Outputs in the checkpoint and in the network, if a single layer differs, and only in its outputs; else None."""
     pairs = [(key, tensors[key].shape, wanted[key].shape) for key in wanted if key in tensors]
     other = [(key, shape, own) for key, shape, own in pairs if shape != own]
     if len({key.rpartition(".")[0] for key, _, _ in other}) != 1 or any(s[1:] != own[1:] for _, s, own in other):

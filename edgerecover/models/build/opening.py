@@ -1,4 +1,4 @@
-"""One checkpoint in its architecture, its layers as narrow as its tensors, and K from a forward pass.
+"""Opening one checkpoint in its architecture, with layers as narrow as its tensors, and K from a forward pass.
 
 Shapes: N images, C channels, H×W pixels, K classes.
 """
@@ -35,20 +35,20 @@ _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
 
 @dataclass(frozen=True)
 class OpenCheckpoint:
-    """A checkpoint in its architecture."""
+    """A checkpoint and the network with its weights."""
 
     checkpoint: Checkpoint
-    """With its keys as the network spells them."""
+    """The checkpoint, with its keys as the network spells them."""
     network: nn.Module
     dense: nn.Module | None
-    """Of a channel-pruned checkpoint, the architecture as its factory builds it, with fresh weights."""
+    """For a channel-pruned checkpoint, the network as its factory builds it, with fresh weights; else None."""
 
 
 def require_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
     """The architecture that was named or recognised.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: none was.
     """
     if spec.architecture is None:
         raise no_architecture(checkpoint)
@@ -56,12 +56,12 @@ def require_architecture(checkpoint: Checkpoint, spec: ModelSpec) -> str:
 
 
 def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> OpenCheckpoint:
-    """The network with the checkpoint's weights, its layers as narrow as these.
+    """Build the network, make its layers as narrow as the checkpoint's tensors, and load them.
 
     Args:
-        checkpoint: any.
+        checkpoint: as read.
         spec: how to open it.
-        role: `"teacher "` where messages should say so.
+        role: `"teacher "` if messages should say so.
 
     Raises:
         BadInputError: no architecture is named, it cannot be built, or the checkpoint does not fit it.
@@ -71,7 +71,7 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     network = _build(spec, architecture, guess)
     fitted = fit_keys(checkpoint, network, spec)
     if guess is not None and mismatch(network, fitted.tensors):
-        # The guess was wrong, or the factory's own default is right: let it be the judge.
+        # The guess may be wrong and the factory's own default right: try that.
         default = _build(spec, architecture, None)
         if not mismatch(default, fitted.tensors):
             network = default
@@ -106,7 +106,7 @@ def _build(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Mo
 
 
 def _narrow(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None, what: str) -> nn.Module | None:
-    """Make the layers as narrow as a channel-pruned checkpoint's; returns the network as it was, None if it is still.
+    """Make layers as narrow as the checkpoint's, in place; returns a copy of the network before, None if none changed.
 
     Raises:
         BadInputError: the narrower layers do not fit together.
@@ -125,7 +125,7 @@ def _narrow(network: nn.Module, checkpoint: Checkpoint, input: InputSpec | None,
 
 
 def _guess_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: str) -> int | None:
-    """Output size of the classifying layer; of a user's network, of the last layer in the checkpoint."""
+    """Output size of the classifying layer; for a user's network, of the last layer in the checkpoint."""
     if architecture.startswith("torchvision:"):
         return num_torchvision_classes(checkpoint.tensors, architecture.partition(":")[2])
     if (key := classifier_key(architecture)) and key in checkpoint.tensors:
@@ -139,10 +139,10 @@ def _guess_num_classes(checkpoint: Checkpoint, spec: ModelSpec, architecture: st
 def fit_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Checkpoint:
     """Spell keys as the network does, and drop what only training and tools use.
 
-    A file of transformers is given the names of the library's modules.
+    Keys of transformers' files are replaced by the names of the library's modules.
 
     Raises:
-        BadInputError: the weights cannot be had without something that the network does not have.
+        BadInputError: the weights need something else to be complete, and the network does not have it.
     """
     keys = network.state_dict().keys()
     if folder := transformers_folder(spec.architecture, spec.base_dir):
@@ -160,7 +160,7 @@ def fit_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Che
 
 
 def _under_its_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
-    """Less a prefix that all keys share ("backbone."), or with the network's own, where every tensor then fits."""
+    """Remove a prefix that all keys share ("backbone."), or add the network's own, if every tensor then fits."""
     wanted, shared = network.state_dict(), shared_prefix(checkpoint.tensors)
     if shared and shared in fitting_prefixes(wanted, checkpoint.tensors):
         return checkpoint.without_prefix(shared)
@@ -191,7 +191,7 @@ def _hint_of_output(output: object) -> str:
     import torch
 
     if isinstance(output, torch.Tensor):
-        return "a classifier gives one row of logits for each image: name a factory whose network ends so in eval mode"
+        return "a classifier gives one row of logits per image: name a factory whose network does so in eval mode"
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
     where = next((i for i, part in enumerate(parts) if isinstance(part, torch.Tensor) and part.dim() == 2), None)
     if where is None:
@@ -206,18 +206,18 @@ def _hint_of_output(output: object) -> str:
 def _hint_of_failure(error: Exception) -> str:
     text = str(error)
     if isinstance(error, TypeError) and "required positional argument" in text:
-        return "a network is given images alone: give what else its forward takes a default, or wrap it in a module"
+        return "the network gets images alone: give its forward's other arguments defaults, or wrap it in a module"
     if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
-        return "networks are opened on the CPU: let the forward use x.device where it names a device"
+        return "networks are opened on the CPU: let the forward use x.device instead of a fixed device"
     return "check the input's shape [C, H, W] (--input-shape or model.toml)"
 
 
 def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
-    """K, from the logits of two images.
+    """Find K from the logits of two images.
 
     Raises:
-        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the class
-            names'.
+        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the number of
+            class names.
     """
     import torch
 
@@ -244,19 +244,19 @@ def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: s
     num_classes = logits_NK.shape[1]
     if num_classes < 2:
         raise BadInputError(
-            f"{what}: a single logit comes out, and one class leaves nothing to decide",
+            f"{what}: it gives a single logit, and with one class there is nothing to decide",
             hint="a binary classifier needs two logits: let its factory append a layer that turns x into [0, x]",
         )
     if spec.classes and len(spec.classes) != num_classes:
         raise BadInputError(
-            f"{what}: {num_classes} classes come out, but {spec.classes_source} names {len(spec.classes)}",
-            hint="name the classes right in `classes` of model.toml beside it, which wins",
+            f"{what}: it gives {num_classes} classes, but {spec.classes_source} names {len(spec.classes)}",
+            hint="correct the names in `classes` of model.toml beside it, which wins",
         )
     return num_classes
 
 
 def _kinds(returned: object) -> str:
-    """What a network returned instead of a tensor, with the shapes in it."""
+    """What a network returned instead of a tensor, with the shapes inside, for messages."""
     name = type(returned).__name__
     if not isinstance(returned, tuple | list):
         return name

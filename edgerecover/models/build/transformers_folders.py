@@ -1,8 +1,8 @@
 """Image classifiers of Hugging Face transformers, from a folder that save_pretrained wrote.
 
-The network is built from `config.json` by the installed library alone: nothing is downloaded, code that the folder
-names or holds is never run, and its weights are parsed here. The library's own loading gives them the names that its
-modules have: in the files of ViT, Swin and others they are called otherwise.
+The network is built from `config.json` by the installed library alone: nothing is downloaded, code in the folder is
+never run, and its weights are parsed here. ViT, Swin and others name weights in files differently from their modules;
+the library's own loading translates the names.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def build_from_folder(folder: Path) -> nn.Module:
     """Build the classifier of a folder with fresh weights; its forward pass takes images and gives logits.
 
     Raises:
-        BadInputError: no image classifier's folder, or one that the installed transformers cannot build.
+        BadInputError: the folder is not an image classifier's, or the installed transformers cannot build it.
         MissingError: transformers is not installed.
     """
     network_class, config = _class_and_config(folder)
     with _report_errors(folder), _quiet():
-        # Plain matrix products: the exporter does not take the fused attention of every network apart.
+        # Plain matrix products: the exporter cannot decompose every network's fused attention.
         network: nn.Module = network_class._from_config(config, attn_implementation="eager")
     return network.float().eval()
 
 
 def with_module_names(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as a file of transformers names them, under the names of the module; others as they are.
+    """Rename tensors from a transformers file to the names of the module; others are left as they are.
 
     Raises:
-        BadInputError: they are the folder's by their names and not by their shapes.
+        BadInputError: their names are the folder's, but not their shapes.
         MissingError: transformers is not installed.
     """
     import torch
@@ -62,7 +62,7 @@ def with_module_names(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, 
         name, found, described = min(told["mismatched_keys"])
         raise BadInputError(
             f"{folder / CARD_FILE}: describes {name} of shape {list(described)}, the weights have {list(found)}",
-            hint="the config.json beside the weights must be the one that was saved with them",
+            hint="the config.json must be the one that was saved with the weights",
         )
     return state
 
@@ -86,7 +86,7 @@ def _class_and_config(folder: Path) -> tuple[Any, Any]:
 
 @functools.cache
 def _with_logits(network_class: Any) -> Any:
-    """The class with a forward pass that returns the logits; names of modules and parameters stay."""
+    """A subclass whose forward pass returns the logits; names of modules and parameters stay."""
 
     def forward(self: Any, pixel_values: Tensor) -> Tensor:
         logits_NK: Tensor = network_class.forward(self, pixel_values=pixel_values, return_dict=True).logits
@@ -116,13 +116,13 @@ def _report_errors(folder: Path) -> Iterator[None]:
         line = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInputError(
             f"{folder / CARD_FILE}: transformers cannot build the network: {type(error).__name__}: {line}",
-            hint="was it saved by a newer transformers? `transformers_version` in it says by which",
+            hint="was it saved by a newer transformers? See `transformers_version` in it",
         ) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's bars and reports of keys; what must be said, we say."""
+    """Silence the library's progress bars and reports of keys; we report what matters."""
     from transformers.utils import logging as its_logging
 
     was_level, had_bar = its_logging.get_verbosity(), its_logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Really unpickling a whole module, which runs whatever code the file names: only for who has said that it may."""
+"""Unpickling a whole module, which runs whatever code the file names: only with `--trust-pickle`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WholeModule:
-    """Where a pickled module is."""
+    """Where a pickled module is: the file, the keys that lead to it, and its class."""
 
     path: Path
     under: tuple[str, ...]
-    """The keys that lead to it in what the file holds."""
+    """Keys that lead to it in the file."""
     class_name: str
 
 
 def load_module(whole: WholeModule) -> nn.Module:
     """Unpickle the module, on the CPU, in float32; the folder of its file is on `sys.path` meanwhile.
 
-    Wrappers for training (DataParallel, torch.compile, weight averaging) are taken off, and masks of
+    Wrappers for training (DataParallel, torch.compile, weight averaging) are removed, and masks of
     torch.nn.utils.prune are made permanent, so that the keys are those of `read_checkpoint`.
 
     Raises:
-        BadInputError: the file's classes cannot be imported, fail, or make something else than a module.
+        BadInputError: the file's classes cannot be imported, fail, or make something other than a module.
     """
     import torch
     from torch import nn
@@ -49,7 +49,7 @@ def load_module(whole: WholeModule) -> nn.Module:
     except (Exception, SystemExit) as error:  # the file's code raises anything
         raise BadInputError(
             f"{what} failed with {type(error).__name__}: {error}",
-            hint="put the Python files that its classes come from beside it, under the names they had",
+            hint="put the Python files that define its classes beside it, under their original names",
         ) from error
     if not isinstance(content, nn.Module):
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""Making a network's layers as narrow as a channel-pruned checkpoint's tensors, by their shapes alone."""
+"""Making a network's layers as narrow as a channel-pruned checkpoint's tensors, from the shapes alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def narrow_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Shrink Conv, Linear and batch norm layers, in place, to the shapes of `tensors`; values are not copied.
 
-    Depthwise convolutions stay depthwise. Nothing changes where the classifier's outputs differ, or where a layer
-    would have to grow or take another kernel: that checkpoint is of another architecture.
+    Depthwise convolutions stay depthwise. Nothing changes if the classifier's outputs differ, or if a layer would have
+    to grow or change its kernel: then the checkpoint is of another architecture.
 
     Args:
         network: as its factory builds it.
@@ -37,7 +37,7 @@ def narrow_to(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, .
 
 
 def is_narrower(tensors: Mapping[str, Tensor], wide: Mapping[str, Tensor]) -> bool:
-    """Whether `tensors` are those of a network of the same layers as `wide`, of which channels are gone."""
+    """Whether `tensors` belong to a network with the same layers as `wide` but fewer channels."""
     names, wide_names = ({key for key in state if not key.endswith("num_batches_tracked")} for state in (tensors, wide))
     pairs = [(tensors[key].shape, wide[key].shape) for key in names & wide_names]
     fit = all(
@@ -47,7 +47,7 @@ def is_narrower(tensors: Mapping[str, Tensor], wide: Mapping[str, Tensor]) -> bo
 
 
 def _own_tensors(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """What the layer holds and what it is to hold, by attribute."""
+    """Present and wanted sizes of a layer, by attribute."""
     own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
     prefix = f"{name}." if name else ""
     return {key: (tensor, tensors[prefix + key]) for key, tensor in own.items() if prefix + key in tensors}
@@ -93,7 +93,7 @@ def _shrink(name: str, layer: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def failing_layer(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, Exception] | None:
-    """Name of the layer at which a forward pass of a zero image ends early, and the error; None when it does not."""
+    """Name of the layer at which a forward pass of a zero image fails, and the error; None if it succeeds."""
     import torch
 
     entered: list[str] = []

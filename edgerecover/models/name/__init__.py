@@ -1,1 +1,5 @@
-"""Which network a file is for: what its user says, what its names and shapes tell, and whom to trust."""
+"""Which architecture a checkpoint is of, what its input looks like, and whether the code it names may run.
+
+In: the checkpoint's path and the command line's `flags.ModelFlags` (`spec.resolve`), or tensors (`recognise`).
+Out: `spec.ModelSpec`. Nothing is built here.
+"""

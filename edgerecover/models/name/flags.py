@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class ModelFlags:
     """How to open a model, as far as the command line says; files beside the checkpoint and its keys say the rest.
 
-    The defaults are those of a user who typed no flag.
+    The defaults stand for a user who typed no flag.
     """
 
     arch: str | None = None

@@ -1,4 +1,4 @@
-"""Classifiers by name from torchvision and timm: with fresh weights, and with the input of the library's own weights.
+"""torchvision's and timm's classifiers by name: built with fresh weights, and the input of the library's own weights.
 
 Nothing is ever downloaded.
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 LIBRARIES = ("torchvision", "timm")
-"""Those whose networks are built by a name alone."""
+"""Libraries whose networks are built from a name alone."""
 
 TRANSFORMERS = "transformers"
 
 
 def library_of(architecture: str) -> str | None:
-    """ "torchvision", "timm" or "transformers" where the architecture is theirs, by its spelling; else None."""
+    """ "torchvision", "timm" or "transformers" if the architecture is spelled as theirs; else None."""
     library, colon, _ = architecture.partition(":")
     return library if colon and library in (*LIBRARIES, TRANSFORMERS) else None
 
@@ -42,11 +42,11 @@ def build_from_library(
     Args:
         architecture: one of `LIBRARIES`.
         num_classes: K; None leaves the library's default.
-        input: what it is to take; timm's networks are built for its channels and, where they fix it, its size.
-        options: more that timm's network is built with.
+        input: timm's networks are built for its channels and, if they have a fixed size, for its size.
+        options: further arguments of timm's network.
 
     Raises:
-        BadInputError: the library has no such classifier, or cannot build it so.
+        BadInputError: the library has no such classifier, or cannot build it with these arguments.
         MissingError: timm is not installed.
     """
     library, _, name = architecture.partition(":")
@@ -56,7 +56,7 @@ def build_from_library(
 
 
 def default_input(architecture: str) -> InputSpec | None:
-    """Shape, mean and std that a library's own default weights were trained with; None for other architectures.
+    """Input that the library's own default weights were trained with; None for other architectures.
 
     Raises:
         MissingError: timm is not installed.
@@ -70,7 +70,7 @@ def default_input(architecture: str) -> InputSpec | None:
 
 
 def classifier_key(architecture: str) -> str | None:
-    """Of `timm:NAME`, the state_dict key of the weight whose rows are the classes; else None.
+    """For `timm:NAME`, the state_dict key of the weight with one row per class; else None.
 
     Raises:
         MissingError: timm is not installed.
@@ -85,7 +85,7 @@ def classifier_key(architecture: str) -> str | None:
 
 
 def nearest(name: str, known: list[str]) -> str | None:
-    """The known name that is spelled most alike; None when none is."""
+    """The known name with the most similar spelling; None if none is similar."""
     return next(iter(difflib.get_close_matches(name, known, 1)), None)
 
 
@@ -111,7 +111,7 @@ def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
 
 
 def torchvision_names() -> list[str]:
-    """All classifiers of the installed torchvision."""
+    """Names of all classifiers of the installed torchvision."""
     from torchvision import models
 
     names: list[str] = models.list_models(module=models)
@@ -162,7 +162,7 @@ def _build_timm(name: str, num_classes: int | None, input: InputSpec | None, sai
 
 
 def _timm_input_options(configured: Any, input: InputSpec | None) -> dict[str, Any]:
-    """What a network must be told when its input is not that of timm's own weights."""
+    """Arguments for an input that differs from that of timm's own weights."""
     if configured is None or input is None:
         return {}
     channels, *size = configured.input_size

@@ -1,4 +1,4 @@
-"""Telling torchvision's classifiers from a checkpoint's keys and shapes alone, whatever its number of classes.
+"""Recognising torchvision's classifiers by a checkpoint's keys and shapes, whatever its number of classes.
 
 `torchvision_fingerprints.json` holds one digest per architecture; scripts/fingerprint_torchvision.py wrote it.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AUXILIARY_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
-"""Classifiers inside Inception v3 and GoogLeNet that only training uses; checkpoints may or may not hold them."""
+"""Auxiliary classifiers of Inception v3 and GoogLeNet, for training only; checkpoints may or may not hold them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Family:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> str | None:
-    """`torchvision:NAME` of the classifier that has exactly these keys and shapes; None when none has."""
+    """`torchvision:NAME` of the classifier with exactly these keys and shapes; None if there is none."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for family in _families():
         if all(key in shapes for key in family.head):
@@ -43,9 +43,9 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def recognise_narrower(tensors: Mapping[str, Tensor]) -> str | None:
-    """`torchvision:NAME` of the classifier with these keys whose layers are as wide or wider; of several, the smallest.
+    """`torchvision:NAME` of the smallest classifier with these keys whose layers are at least as wide.
 
-    So channel-pruned checkpoints are recognised, whatever channels each layer lost.
+    This recognises channel-pruned checkpoints, however many channels each layer lost.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     digest = skeleton(shapes)
@@ -60,7 +60,7 @@ def recognise_narrower(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Size of an architecture that has each of these tensors as large or larger; 0 when it has not."""
+    """Size of an architecture whose tensors are all at least as large as these; 0 if they are not."""
     num_classes = num_torchvision_classes_of(shapes, name)
     assert num_classes is not None
     wide = {key: shape for key, shape in shapes_of(name, num_classes).items() if key in shapes}
@@ -72,7 +72,7 @@ def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> i
 
 
 def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a torchvision classifier's state_dict; its parameters are never allocated."""
+    """Shapes of a torchvision classifier's state_dict; no memory is taken for its parameters."""
     from torchvision import models
 
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
@@ -83,7 +83,7 @@ def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Keep the parameters of networks built inside without storage; buffers and plain tensors stay real.
+    """Build networks inside without storage for their parameters; buffers and plain tensors stay real.
 
     `torch.device("meta")` would not do: RegNet computes its widths with tensors.
     """
@@ -102,12 +102,12 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def num_torchvision_classes(tensors: Mapping[str, Tensor], name: str) -> int | None:
-    """Output size of the classifying layer of a torchvision architecture; None when it is not there."""
+    """Output size of the classifying layer in a torchvision checkpoint; None if the layer is missing."""
     return num_torchvision_classes_of({key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
 
 
 def num_torchvision_classes_of(shapes: Mapping[str, tuple[int, ...]], name: str) -> int | None:
-    """`num_torchvision_classes`, from shapes."""
+    """Output size of the classifying layer, from shapes; None if the layer is missing."""
     for family in _families():
         if name in family.architecture_by_sha256.values() and family.head[0] in shapes:
             return shapes[family.head[0]][0]
@@ -115,12 +115,12 @@ def num_torchvision_classes_of(shapes: Mapping[str, tuple[int, ...]], name: str)
 
 
 def without_auxiliary_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What inference needs of an Inception v3 or GoogLeNet checkpoint."""
+    """The tensors of an Inception v3 or GoogLeNet checkpoint that inference needs."""
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(AUXILIARY_PREFIXES)}
 
 
 def fingerprint(shapes: Mapping[str, tuple[int, ...]], head: Iterable[str]) -> str:
-    """Digest of keys and shapes, less what varies: number of classes, auxiliary heads, batch counters."""
+    """Digest of keys and shapes, without what varies: number of classes, auxiliary heads, batch counters."""
     head = frozenset(head)
     lines = (
         f"{key} {list(shape[1:] if key in head else shape)}"
@@ -131,7 +131,7 @@ def fingerprint(shapes: Mapping[str, tuple[int, ...]], head: Iterable[str]) -> s
 
 
 def skeleton(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Digest of keys, kernels and numbers of dimensions: what channel pruning leaves as it is."""
+    """Digest of keys, kernel sizes and numbers of dimensions, which channel pruning does not change."""
     bones = {key: (len(shape), *shape[2:]) for key, shape in shapes.items()}
     return fingerprint(bones, head=())
 

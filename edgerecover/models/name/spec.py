@@ -1,4 +1,4 @@
-"""What the user said about a checkpoint, by flags and by the TOML file beside it, before anything is opened."""
+"""What flags and the TOML file beside a checkpoint say about it, before anything is opened."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL_FILE = "model.toml"
 UNKNOWN = "unknown"
 
 INPUT_FLAGS = "--input-shape"
-"""The `input_source` of an input that flags describe."""
+"""The `input_source` of an input that comes from flags."""
 
 _OWN_CODE = "edgerecover.demo.network"
 """The demo's network is edgerecover's own code: whoever runs edgerecover trusts it already."""
@@ -31,30 +31,30 @@ _OWN_CODE = "edgerecover.demo.network"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to open a checkpoint; None where neither a flag nor a file says."""
+    """How to open a checkpoint; a field is None where neither a flag nor a file says."""
 
     architecture: str | None
     architecture_source: str
     """"--arch", the name of the TOML file, or "unknown"."""
     base_dir: Path
-    """What the file in `architecture` is relative to."""
+    """Folder that the file in `architecture` is relative to."""
     teacher_path: Path | None
     input: InputSpec | None
     input_source: str
     """"--input-shape", the name of the TOML file, or "unknown"."""
     classes: tuple[str, ...] | None
     module: WholeModule | None = None
-    """The trusted pickle whose own module is the network."""
+    """The trusted pickle whose module is the network."""
     toml_path: Path | None = None
-    """The TOML file that says it."""
+    """The TOML file beside the checkpoint."""
     teacher_architecture: str | None = None
-    """Where the teacher's differs: `teacher_architecture` of the TOML file."""
+    """`teacher_architecture` in the TOML file: the teacher's, if it differs from the student's."""
     card: Card | None = None
-    """What the `config.json` beside the weights says, where it is timm's or transformers'."""
+    """What timm's or transformers' `config.json` beside the weights says."""
     classes_source: str = UNKNOWN
-    """Who names the classes."""
+    """Where the class names come from."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What timm's network is built with, beside its number of classes and its input."""
+    """Arguments of timm's network, besides its number of classes and its input."""
 
 
 def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> ModelSpec:
@@ -69,7 +69,7 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
         teacher: `--teacher`; None: the TOML file may name one.
 
     Raises:
-        BadInputError: a TOML file that is wrong, or that names Python code in a folder the user has not trusted.
+        BadInputError: the TOML file is invalid, or names Python code in a folder that the user has not trusted.
     """
     model_path = weights_in(model_path)
     home, toml_path = home_of(model_path), _model_file_beside(model_path)
@@ -96,23 +96,23 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
 
 
 def read_stated(model_path: Path) -> Stated:
-    """Licence and card that the TOML file beside a checkpoint states.
+    """Read the licence and the card that the TOML file beside a checkpoint states.
 
     Raises:
-        BadInputError: the file is wrong.
+        BadInputError: the file is invalid.
     """
     return _read(_model_file_beside(weights_in(model_path))).stated()
 
 
 def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str | None) -> ModelSpec:
-    """What is said about the teacher alone: its architecture, where it is not the student's, and its input.
+    """What is said about the teacher alone: its input, and its architecture if it differs from the student's.
 
     `teacher_arch` (relative to the working directory) wins over `teacher_architecture` in the student's TOML file,
     and that over `dense.toml` beside `dense.pt`. A `model.toml` beside a teacher in another folder may be about any
     checkpoint there: see `resolve_neighbour`.
 
     Raises:
-        BadInputError: as `resolve`.
+        BadInputError: a TOML file is invalid, or names Python code in a folder that the user has not trusted.
     """
     own_toml = _existing(student.teacher_path.with_suffix(".toml")) if student.teacher_path else None
     own_toml = own_toml if own_toml != student.toml_path else None
@@ -143,10 +143,10 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
 
 
 def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, flags: ModelFlags) -> ModelSpec | None:
-    """What the `model.toml` of a teacher in another folder says of its architecture; None when it says nothing.
+    """The teacher's spec with the architecture from `model.toml` in its own folder; None if that says nothing.
 
     Raises:
-        BadInputError: as `resolve`.
+        BadInputError: the TOML file is invalid, or names Python code in a folder that the user has not trusted.
     """
     toml_path = _existing(home_of(teacher.teacher_path) / MODEL_FILE) if teacher.teacher_path else None
     architecture = _read(toml_path).architecture
@@ -184,7 +184,7 @@ def _read(toml_path: Path | None) -> ModelFile:
 
 
 def _require_trust(architecture: str, toml_path: Path, flags: ModelFlags) -> None:
-    """Unless the user allowed it for once: code that a TOML file names must be trusted, a library's need not."""
+    """Require trust in code that a TOML file names, unless it is a library's or `--trust-code` allows it this once."""
     where = architecture.rpartition(":")[0]
     if flags.trust_code or not where or library_of(architecture) or where == _OWN_CODE:
         return

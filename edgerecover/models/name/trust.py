@@ -1,6 +1,6 @@
-"""Which folders' Python this user has read and lets run, recorded as the files' hashes. Stdlib and platformdirs.
+"""Which folders' Python code this user has trusted, recorded as hashes of the files. Stdlib and platformdirs.
 
-Code beside a downloaded checkpoint runs only while every file of it is as it was when the folder was trusted.
+Code beside a downloaded checkpoint runs only while every file is as it was when the folder was trusted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import replace_file
 
 TRUST_FILE_VARIABLE = "EDGERECOVER_TRUST_FILE"
-"""Environment variable that names another file for the records."""
+"""Environment variable with another path for the file of records."""
 
 MAX_CODE_FILES = 5_000
 MAX_ENTRIES = 100_000
@@ -29,17 +29,17 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class TrustRecord:
-    """What was trusted: the sha256 of each model.toml and importable file under a folder, by POSIX relative path."""
+    """A trusted folder: the SHA-256 of each model.toml and importable file in it, by relative POSIX path."""
 
     folder: Path
     files: dict[str, str]
 
 
 def trust(folder: Path) -> TrustRecord:
-    """Record, for this user, that the code under `folder` may run as it is now; replaces an earlier record.
+    """Record, for this user, that the code in `folder` may run as it is now; replaces an earlier record.
 
     Raises:
-        BadInputError: no such folder, too large a one, nothing to trust in it, or the record cannot be written.
+        BadInputError: the folder does not exist, is too large or holds no code, or the record cannot be written.
     """
     folder = folder.resolve()
     if not folder.is_dir():
@@ -57,14 +57,15 @@ def trust(folder: Path) -> TrustRecord:
 
 
 def require_trust(folder: Path, needed: Path) -> None:
-    """Check that `folder` was trusted and that its code is unchanged since.
+    """Check that `folder` was trusted and that its code has not changed since.
 
     Args:
         folder: holds the model.toml that names Python code.
         needed: the file that is about to be read or run; it must be among those recorded.
 
     Raises:
-        BadInputError: never trusted, or names the changed, new and deleted files.
+        BadInputError: the folder was never trusted, or has changed; the message names the changed, new and deleted
+            files.
     """
     folder = folder.resolve()
     hint = f"read the code, then run `edgerecover trust {folder}`; or allow it this once with --trust-code"
@@ -85,7 +86,7 @@ def require_trust(folder: Path, needed: Path) -> None:
 
 
 def trust_file() -> Path:
-    """Where this user's records are kept."""
+    """Path of this user's records."""
     if override := os.environ.get(TRUST_FILE_VARIABLE):
         return Path(override)
     from platformdirs import user_data_path
@@ -117,7 +118,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _code_files(folder: Path) -> Iterator[Path]:
-    """Each model.toml, which names what is run, and all that Python can import; links are followed, as imports do."""
+    """Every model.toml and every file that Python can import; links are followed, as imports do."""
     visited: set[Path] = set()
     num_entries = 0
     for parent, subfolders, names in os.walk(folder, followlinks=True):
@@ -134,12 +135,12 @@ def _code_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_code(name: str) -> bool:
-    """A profile or a note beside the model runs nothing, and may change."""
+    """Whether a change of the file matters: a profile or a note beside the model runs nothing."""
     return name.rpartition("/")[2] == "model.toml" or name.endswith(tuple(importlib.machinery.all_suffixes()))
 
 
 def _may_hold_code(folder: Path) -> bool:
-    """Not hidden, no virtual environment, and no bytecode cache, which is never read (see `architectures`)."""
+    """Whether a folder is searched: not hidden, no virtual environment, no bytecode cache (see `architectures`)."""
     is_hidden = folder.name.startswith(".") or folder.name == "__pycache__"
     return not is_hidden and not (folder / "pyvenv.cfg").exists()
 

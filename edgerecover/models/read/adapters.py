@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) of PEFT merged into the weights: W + s·B·A, where a pickled module tells s.
+"""Merging PEFT's low-rank adapters (LoRA) into the weights: W + s·B·A, where a pickled module tells s.
 
 Shapes: A (r, in, *kernel), B (out, r) or (out, r, 1, 1), W (out, in, *kernel). A state_dict alone has no s = alpha / r.
 Source: Hu et al., LoRA (2021), section 4.1.
@@ -19,11 +19,11 @@ _BASE = ".base_layer."
 
 
 def merge_adapters(tensors: Mapping[str, Tensor], scales: Mapping[tuple[str, str], float]) -> dict[str, Tensor] | None:
-    """The tensors of the network alone, with every adapter merged; None when one cannot be.
+    """The network's tensors with every adapter merged; None if one cannot be merged.
 
     Args:
-        tensors: of the whole module, by name.
-        scales: s by the path of the layer and the name of the adapter.
+        tensors: all tensors of the module, by name.
+        scales: s, by the layer's path and the adapter's name.
     """
     import torch
 

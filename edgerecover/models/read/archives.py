@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_JSON_BYTES = 32 << 20
-"""The tables of weights are read, a few hundred bytes for each; the graph, which is larger, is not."""
+"""Limit for the tables of weights, a few hundred bytes per weight; the larger graph is not read."""
 
 _SCRIPT_CLASS = re.compile(
     r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]\n]*)\]\n  __buffers__ = \[([^\]\n]*)\]", re.MULTILINE
@@ -53,8 +53,8 @@ def read_torchscript(archive: Archive) -> Content:
     as text. Without them, all tensors are taken.
 
     Raises:
-        ZipError, PickleError: damaged.
-        NoWeightsError: frozen.
+        ZipError, PickleError: the archive is damaged.
+        NoWeightsError: the module is frozen.
     """
     check_byte_order(archive)
     parsed = read_pickle(archive, "data.pkl")
@@ -68,7 +68,7 @@ def read_torchscript(archive: Archive) -> Content:
 
 
 def _find_declared(archive: Archive) -> dict[str, frozenset[str]]:
-    """Names of parameters and buffers by class, as far as the archive's code says."""
+    """Names of parameters and buffers by class, as the archive's code declares them."""
     declared: dict[str, frozenset[str]] = {}
     sources = [name for name in archive.names if name.startswith("code/") and name.endswith(".py")]
     if sum(map(archive.size_bytes, sources)) > _MAX_CODE_BYTES:
@@ -118,8 +118,8 @@ def read_exported(archive: Archive) -> Content:
     data/weights (2.8), and the same at the top (2.1 to 2.7).
 
     Raises:
-        ZipError, PickleError: damaged.
-        NoWeightsError: compiled, or of several programs.
+        ZipError, PickleError: the archive is damaged.
+        NoWeightsError: it is compiled, or holds several programs.
     """
     check_byte_order(archive)
     names = archive.names
@@ -140,7 +140,7 @@ def read_exported(archive: Archive) -> Content:
 
 
 def _read_nested(archive: Archive, name: str) -> Content:
-    """A file of torch.save inside the archive."""
+    """Read a file of torch.save inside the archive."""
     inner = read_zip(_inner_archive(archive, name))
     return Content(inner.root, inner.reader, "torch.export archive", inner.names)
 
@@ -175,19 +175,19 @@ def _tensor_of(meta: dict[str, Any], raw: Tensor) -> Tensor:
     sizes, strides = (_plain_integers(meta[key]) for key in ("sizes", "strides"))
     offset = _plain_integers([meta["storage_offset"]])[0]
     if meta["layout"] != 7:
-        raise UnusableTensorError("is of a layout other than strided")
+        raise UnusableTensorError("has a layout other than strided")
     return strided_view(raw, _EXPORT_DTYPES.get(meta["dtype"], "unknown"), sizes, strides, offset)
 
 
 def _plain_integers(entries: Any) -> tuple[int, ...]:
     values = tuple(entry.get("as_int") for entry in entries)
     if not all(type(value) is int for value in values):
-        raise UnusableTensorError("is of a shape that is no list of whole numbers")
+        raise UnusableTensorError("has a shape that is not a list of whole numbers")
     return values
 
 
 def _with_example(archive: Archive, content: Content) -> Content:
-    """With the shape of the example input, where the archive has one image batch."""
+    """Add the shape of the example input, if the archive holds a batch of images."""
     names = [name for name in archive.names if name.startswith("data/sample_inputs/") and name.endswith(".pt")]
     names += [name for name in archive.names if name == "serialized_example_inputs.pt"]
     shape = _image_shape(archive, names[0]) if names else None

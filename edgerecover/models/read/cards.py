@@ -1,8 +1,8 @@
-"""What a folder of timm's or of Hugging Face transformers says of the network in it, beside its weights.
+"""What `config.json` and `preprocessor_config.json` of timm and Hugging Face transformers say about a network.
 
-`config.json` (the architecture, its options, the names of the classes) and `preprocessor_config.json` (size, mean
-and deviation). Both are read as JSON; code that they name is never fetched and never run. A value that is not as the
-libraries write it is left out, and then counts as unknown.
+The first names the architecture, its options and the classes, the second the input's size, mean and standard
+deviation. Both are read as JSON; code that they name is never fetched and never run. A value that is not as the
+libraries write it counts as unknown.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _CLASSIFIER_ENDS = ("ForImageClassification", "ForImageClassificationWithTeacher
 _NOT_OPTIONS = frozenset(
     ("num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 )
-"""What timm.create_model takes besides the options of the network: files, downloads, and what the weights tell."""
+"""Arguments of timm.create_model that are not options of the network: files, downloads, and what the weights tell."""
 _MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True)
 class PartialInput:
-    """What is said of an input; None where nothing is."""
+    """A description of an input that may be incomplete; None where nothing is said."""
 
     shape: tuple[int, int, int] | None = None
     """(C, H, W)."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     range: tuple[float, float] | None = None
-    """Lowest and highest pixel before mean and std."""
+    """Lowest and highest pixel value before mean and std."""
 
     def complete(self, usual: InputSpec | None) -> InputSpec | None:
-        """With what else is usual for the architecture; None while the shape, or mean and std, are not known."""
+        """Fill the gaps with the architecture's usual input; None if the shape, or mean and std, stay unknown."""
         shape = self.shape or (usual.shape if usual else None)
         mean, std = self.mean, self.std
         if mean is None and std is None and usual is not None:
@@ -59,34 +59,34 @@ class PartialInput:
 
     @property
     def is_whole(self) -> bool:
-        """Nothing has to be taken from elsewhere."""
+        """Whether shape, mean and std are all known."""
         return self.shape is not None and self.mean is not None and self.std is not None
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of a network beside its weights, or in the file that holds them."""
+    """What files beside the weights, or the checkpoint itself, say about a network."""
 
     source: str
     """For people: "config.json"."""
     architecture: str | None = None
-    """`timm:NAME`, `transformers:FOLDER`; in a checkpoint's own words, a bare name."""
+    """`timm:NAME` or `transformers:FOLDER`; a bare name where the checkpoint itself says it."""
     base_dir: Path = Path()
-    """What FOLDER is relative to."""
+    """What FOLDER in `architecture` is relative to."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the network must be built with, beside the number of classes."""
+    """Arguments that the network must be built with, besides the number of classes."""
     classes: tuple[str, ...] | None = None
     input: PartialInput | None = None
     input_source: str = ""
     files: tuple[Path, ...] = ()
-    """Those it was read from."""
+    """The files that the card was read from."""
 
 
 def read_card(folder: Path) -> Card | None:
-    """The card of a folder; None where there is none, or it is another program's.
+    """Read the card in a folder; None if there is none, or it belongs to another program.
 
     Raises:
-        BadInputError: a card of timm or transformers that is damaged, or of something else than an image classifier.
+        BadInputError: the card is timm's or transformers', but damaged, or not that of an image classifier.
     """
     path = folder / CARD_FILE
     config = _read_json(path)
@@ -100,7 +100,7 @@ def read_card(folder: Path) -> Card | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no such file, or something else is in it."""
+    """Read a JSON object; None if there is no such file, or it holds something else."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
             return None
@@ -114,7 +114,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _timm_card(path: Path, config: Mapping[str, Any]) -> Card | None:
-    """Of `timm.models.save_for_hf`; in its first form, the pretrained_cfg itself is the file."""
+    """The card that `timm.models.save_for_hf` writes; in its first form, the pretrained_cfg is the whole file."""
     configured = config.get("pretrained_cfg", config)
     if not isinstance(configured, dict) or not {"input_size", "mean", "std"} & configured.keys():
         return None
@@ -161,23 +161,23 @@ def _transformers_card(path: Path, config: Mapping[str, Any]) -> Card:
 
 
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> str:
-    """Name of transformers' class for the image classifier in a folder.
+    """Name of the transformers class of the image classifier in a folder.
 
     Raises:
-        BadInputError: it holds something else, or code of its own.
+        BadInputError: the folder holds something else, or needs code of its own.
     """
     names = config.get("architectures")
     name = next((name for name in names if isinstance(name, str)), "") if isinstance(names, list) else ""
     if not name.endswith(_CLASSIFIER_ENDS) or not name.isidentifier():
         raise BadInputError(
-            f"{folder / CARD_FILE}: is of transformers' {printable(name) or 'no class'}, not of an image classifier",
+            f"{folder / CARD_FILE}: describes transformers' {printable(name) or 'no class'}, not an image classifier",
             hint="give the folder of a fine-tuned ...ForImageClassification",
         )
     return name
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder of transformers.
+    """Read config.json of a transformers folder.
 
     Raises:
         BadInputError: there is none that can be read.
@@ -219,7 +219,7 @@ def _transformers_input(config: Mapping[str, Any], processor: Mapping[str, Any])
 
 
 def _pixel_range(processor: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Lowest and highest value before mean and std; the first generation of processors always divided by 255."""
+    """Lowest and highest pixel value before mean and std; the first generation of processors always divided by 255."""
     if processor.get("do_rescale") is False:
         return 0.0, 255.0
     factor = processor.get("rescale_factor", 1 / 255)
@@ -230,7 +230,7 @@ def _pixel_range(processor: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _normalises(processor: Mapping[str, Any]) -> bool | None:
-    """None where that is not known: files of MobileViT hold a mean that is never used, and no `do_normalize`."""
+    """Whether the processor normalises; None if unknown: MobileViT's have an unused mean and no `do_normalize`."""
     said = processor.get("do_normalize")
     if isinstance(said, bool):
         return said
@@ -239,7 +239,7 @@ def _normalises(processor: Mapping[str, Any]) -> bool | None:
 
 
 def _processed_size(processor: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of what an image processor hands to the network."""
+    """Height and width of the images that an image processor hands to the network."""
     if processor.get("do_center_crop") is True and (size := sides_of(processor.get("crop_size"))):
         return size
     if processor.get("do_resize") is False:
@@ -260,7 +260,7 @@ def side_of(value: Any) -> int | None:
 
 
 def sides_of(value: Any) -> tuple[int, int] | None:
-    """Of 224, [224, 192], {"height": 224, "width": 192}, {"shortest_edge": 224}, the height and the width."""
+    """Height and width from 224, [224, 192], {"height": 224, "width": 192} or {"shortest_edge": 224}."""
     if isinstance(value, dict):
         value = value.get("shortest_edge", [value.get("height"), value.get("width")])
     pair = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
@@ -269,7 +269,7 @@ def sides_of(value: Any) -> tuple[int, int] | None:
 
 
 def shape_of(value: Any) -> tuple[int, int, int] | None:
-    """Channels, height and width out of a list of three."""
+    """(channels, height, width) from a list of three numbers."""
     if not isinstance(value, list | tuple) or len(value) != 3:
         return None
     channels, height, width = (side_of(side) for side in value)
@@ -277,7 +277,7 @@ def shape_of(value: Any) -> tuple[int, int, int] | None:
 
 
 def numbers_of(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
-    """Of a number or a list of numbers, all finite and above `above`, a tuple; None for anything else."""
+    """A tuple from a number or a list of numbers, all finite and greater than `above`; None for anything else."""
     given = value if isinstance(value, list | tuple) else [value]
     if not 0 < len(given) < _MAX_SIDE or not all(type(one) in (int, float) for one in given):
         return None
@@ -286,7 +286,7 @@ def numbers_of(value: Any, above: float = -math.inf) -> tuple[float, ...] | None
 
 
 def labels_of(value: Any) -> tuple[str, ...] | None:
-    """Names of the classes, of a list or of a dictionary by class index; None where they are no names."""
+    """Class names from a list, or from a dictionary by class index; None if they are not names."""
     if isinstance(value, dict):
         by_index = {int(key): name for key, name in value.items() if isinstance(key, str) and key.isdecimal()}
         value = [by_index.get(index) for index in range(len(value))]

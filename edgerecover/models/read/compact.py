@@ -1,4 +1,4 @@
-"""Sparse and quantised tensors turned into ordinary ones; what a file says of them is checked first."""
+"""Turning sparse and quantised tensors into dense float ones; everything the file says about them is checked first."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def densify(layout: str, parts: Sequence[Tensor], sizes: tuple[int, ...], max_va
         layout: one of `SPARSE_LAYOUTS`.
         parts: indices and values (COO), or compressed indices, plain indices and values.
         sizes: of the dense tensor.
-        max_values: as many as it may have.
+        max_values: how many values the dense tensor may have.
 
     Raises:
-        UnusableTensorError: larger than that, or indices, pointers or blocks that do not fit it.
+        UnusableTensorError: it has more, or indices, pointers or blocks do not fit its shape.
     """
     import torch
 
@@ -38,7 +38,7 @@ def densify(layout: str, parts: Sequence[Tensor], sizes: tuple[int, ...], max_va
     if min(sizes, default=0) < 0 or math.prod(sizes) > max_values:
         raise UnusableTensorError(f"is sparse and would take {math.prod(sizes):,} values as a dense one, too many")
     if not all(index.dtype in (torch.int32, torch.int64) and index.dim() <= _MAX_INDEX_DIMS for index in indices):
-        raise UnusableTensorError("is sparse with indices that are no whole numbers")
+        raise UnusableTensorError("is sparse with indices that are not whole numbers")
     plain = values.float() if values.is_floating_point() else values
     try:
         if layout == "sparse_coo":
@@ -55,14 +55,14 @@ def densify(layout: str, parts: Sequence[Tensor], sizes: tuple[int, ...], max_va
 
 
 def dequantize(codes: Tensor, scheme: str, scales: Tensor, zero_points: Tensor, axis: int) -> Tensor:
-    """float32 of integer codes: (code - zero point) * scale.
+    """Dequantise integer codes to float32: (code - zero point) * scale.
 
     Args:
         codes: integers.
         scheme: one of `SCHEMES`.
         scales: one, or one for each index along `axis`.
-        zero_points: as many.
-        axis: used per channel.
+        zero_points: as many as there are scales.
+        axis: the axis of the scales, where there is one per channel.
 
     Raises:
         UnusableTensorError: an unknown scheme, or numbers of scales that do not fit.

@@ -1,7 +1,7 @@
-"""Pruning masks as the field's tools keep them: which tensors are masks, of which weights, and both put together.
+"""Finding pruning masks in a checkpoint: which tensors are masks, and of which weights.
 
-A mask holds only 0 and 1; 1 keeps (`mask_shapes` says which weight it fits). Tools differ in how they spell its key,
-and in whether the weight beside it is masked already: it may hold the dense values still.
+A mask holds only 0 and 1; 1 keeps (`mask_shapes` says which weight it fits). Tools differ in how they name it, and in
+whether the weight beside it is already masked or still holds the dense values.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _SPELLINGS = (
     ("", r"(?P<path>)masks?\.(?P<name>.+)", "{name}"),
     ("", r"(?P<path>.*\.)?mask_(?P<name>[^.]+)", "{path}{name}"),
 )
-"""Tool ("" for anybody's), the whole key of a mask, and the key of its weight; the first that fits is taken."""
+"""Tool ("" if several use it), pattern for a mask's whole key, and the key of its weight; the first match wins."""
 
 _COMPILED = tuple((tool, re.compile(pattern), weight) for tool, pattern, weight in _SPELLINGS)
 
 _COMPUTED = re.compile(r"(?P<path>.*\.)?parametrizations\.(?P<name>[^.]+)\.original")
 _KEPT = re.compile(r"(?P<path>.*\.)?(?P<name>[^.]+)_orig")
-"""Keys of weights that a module computes another from, as its parametrization or its pruning hook says."""
+"""Keys of tensors from which a parametrization or a pruning hook computes the weight."""
 
 _OUTER = re.compile(r"^(?:state|module|model)\.")
 _CALLED_MASK = re.compile(r"(?:^|[._])(?:masks?(?:_scores?)?|popup_scores|weight_scores)$", re.IGNORECASE)
@@ -50,7 +50,7 @@ _IN_NNCF = re.compile(r"(?:.*\.)?(?:__nncf_hooks|_nncf|pre_ops\.\d+\.op)\..*mask
 
 
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
-"""Names of what stands in lists."""
+"""Names of entries of lists."""
 
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
 _ARRAYS = "NumPy arrays are not read: save tensors (torch.from_numpy)"
@@ -67,20 +67,20 @@ _SQUASH_HINT = (
 
 @dataclass(frozen=True)
 class Doubt:
-    """Tensors that may change the weights, and were not used."""
+    """Tensors that may change the weights but were not used."""
 
     text: str
     keys: tuple[str, ...]
-    """Of these tensors; a network that has them itself leaves no doubt."""
+    """Keys of these tensors; a network that has them itself leaves no doubt."""
     hint: str = ""
-    """What to do, where without them the weights are not what the network computed with."""
+    """What to do, if without them the weights are not what the network computed with; else empty."""
 
     def with_prefix(self, prefix: str) -> Doubt:
-        """The same of keys with a prefix."""
+        """The same doubt, with a prefix added to its keys."""
         return replace(self, keys=tuple(prefix + key for key in self.keys))
 
     def without_prefix(self, prefix: str) -> Doubt:
-        """The same of keys that lost a prefix."""
+        """The same doubt, with a prefix removed from its keys."""
         return replace(self, keys=tuple(key.removeprefix(prefix) for key in self.keys))
 
 
@@ -90,35 +90,35 @@ class Sibling:
 
     name: str
     tensors: dict[str, Tensor]
-    """By the path of keys that leads to each."""
+    """The tensors, by the path of keys that leads to each."""
     num_others: int = 0
-    """Things beside them that are no tensors."""
+    """Number of entries that are not tensors."""
     is_certain: bool = True
-    """What fits no weight is named; else it may be anything."""
+    """Whether entries that fit no weight are reported; if not certain, they may be anything."""
 
 
 @dataclass
 class Masked:
-    """Weights, masks, and what was said of them; keys are those of the file."""
+    """Weights, masks, and what to tell the user about them; keys are those of the file."""
 
     tensors: dict[str, Tensor]
-    """Without masks, and before any is applied."""
+    """The weights, before any mask is applied, without the masks."""
     masks: dict[str, Tensor] = field(default_factory=dict)
-    """bool, by key in `tensors`, True where the weight is kept; none that keeps everything."""
+    """bool, by key in `tensors`, True where the weight is kept; masks that keep everything are left out."""
     plain_names: dict[str, str] = field(default_factory=dict)
-    """Key of a weight as an untouched network spells it, by key in `tensors`, where that is another."""
+    """The key that the weight has in an unpruned network, by key in `tensors`, where the two differ."""
     aside: dict[str, Tensor] = field(default_factory=dict)
-    """Masks, and what looks like masks, by their own keys."""
+    """Masks, and tensors that look like masks, by their own keys."""
     mask_keys: set[str] = field(default_factory=set)
-    """Of those in `aside` that were used."""
+    """Keys in `aside` of the masks that were used."""
     words: list[str] = field(default_factory=list)
-    """What to say of the masks that were used."""
+    """What to tell the user about the masks that were used."""
     doubts: list[Doubt] = field(default_factory=list)
-    """What to say of those that were not."""
+    """What to tell the user about the masks that were not used."""
 
 
 def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()) -> Masked:
-    """Tell the masks among the tensors of one network, and among those beside it, from its weights."""
+    """Separate the masks from the weights, among a network's tensors and among those beside it."""
     found = Masked(dict(tensors))
     _take_spelled(found)
     for sibling in siblings:
@@ -150,7 +150,7 @@ def _take_spelled(found: Masked) -> None:
 
 
 def _readings(key: str, underscored: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, str]]:
-    """Tools that may have called a mask so, and the key of its weight."""
+    """Tools that may have named a mask so, and the key of its weight."""
     if "mask" not in key:
         return
     for tool, pattern, weight in _COMPILED:
@@ -164,7 +164,7 @@ def _readings(key: str, underscored: Mapping[str, str] = MappingProxyType({})) -
 
 
 def _with_underscores(keys: Iterable[str]) -> dict[str, str]:
-    """Keys by their spelling with underscores for dots, as names of buffers must have; less those that become one."""
+    """Keys by their spelling with underscores for dots, as buffer names need; ambiguous spellings are left out."""
     spelled: dict[str, str] = {}
     num_keys: dict[str, int] = {}
     for key in keys:
@@ -175,7 +175,7 @@ def _with_underscores(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_key: str) -> bool:
-    """A parametrization that holds more than a weight and its mask computes something else from them."""
+    """Whether a parametrization holds only a weight and its mask; with more, it computes something else."""
     if not _COMPUTED.fullmatch(weight_key):
         return True
     prefix = weight_key.removesuffix("original")
@@ -242,7 +242,7 @@ def _pairs(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
 
 
 def _pairs_in_order(tensors: Mapping[str, Tensor], masks: list[Tensor]) -> list[tuple[str, Tensor]]:
-    """The same of a list in the order of the weights."""
+    """Pairs of weights and masks, where the masks are a list in the order of the weights."""
     weights = {key: tuple(tensor.shape) for key, tensor in tensors.items() if tensor.dim() >= 2}
     places = places_of([tuple(mask.shape) for mask in masks], list(weights.values()))
     keys = list(weights)
@@ -251,15 +251,15 @@ def _pairs_in_order(tensors: Mapping[str, Tensor], masks: list[Tensor]) -> list[
 
 
 def _invert(found: Masked) -> None:
-    """Turn masks round that would drop the largest weights and keep the rest: their 1 means pruned."""
+    """Invert masks that would drop the largest weights and keep the rest: there, 1 means pruned."""
     if not keep_the_smallest((kept, found.tensors[key]) for key, kept in found.masks.items()):
         return
     found.masks = {key: ~kept for key, kept in found.masks.items() if bool(kept.any())}
-    found.words.append("in which 1 marks what was pruned, for it is on the smallest weights")
+    found.words.append("in which 1 marks pruned weights, because it is on the smallest ones")
 
 
 def _names_of_weight(name: str) -> Iterator[str]:
-    """What the weight of a mask called so may be called, most literal first."""
+    """Names that the weight of a mask with this name may have, most literal first."""
     name = _bare(name)
     yield from (name, name.removesuffix(".mask"), f"{name}.weight")
     for _, weight_key in _readings(name):
@@ -276,7 +276,7 @@ def _bare(name: str) -> str:
 
 
 def _doubt_others(found: Masked) -> None:
-    """Set aside what is called a mask and shaped like a weight, but could not be used."""
+    """Set aside tensors that are named like masks and shaped like weights but could not be used."""
     shapes = {tuple(t.shape) for key, t in found.tensors.items() if t.dim() >= 2 and not _CALLED_MASK.search(key)}
     seen: dict[str, list[str]] = {}
     for key, tensor in list(found.tensors.items()):
@@ -294,7 +294,7 @@ def _doubt_others(found: Masked) -> None:
 
 
 def _tool_of(key: str) -> str:
-    """The one tool that calls a mask so; empty when there is none, or anybody may."""
+    """The one tool that names masks so; empty if there is none, or several might."""
     if _IN_NNCF.fullmatch(key):
         return "NNCF"
     tools = {tool for tool, _ in _readings(key)} - {"", "torch.nn.utils.prune"}

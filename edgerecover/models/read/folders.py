@@ -1,4 +1,4 @@
-"""Which file of a folder holds the weights, by the names that the field's libraries give it."""
+"""Which file in a folder holds the weights, by the names that common libraries use."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
-"""As timm and transformers call them, those first that the libraries themselves take first."""
+"""Names that timm and transformers use, in the order in which these libraries look for them."""
 
 DISTRIBUTED_METADATA = ".metadata"
-"""What makes a folder one of torch.distributed.checkpoint."""
+"""The file that marks a folder as one of torch.distributed.checkpoint."""
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".tar", ".onnx")
 _NUM_SHOWN = 6
 _NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt")
-"""What transformers' and accelerate's trainers leave beside the weights."""
+"""Files that the trainers of transformers and accelerate leave beside the weights."""
 
 _FOREIGN = (
     ("saved_model.pb", "a TensorFlow SavedModel"),
@@ -31,10 +31,12 @@ _FOREIGN = (
 
 
 def weights_in(path: Path) -> Path:
-    """The file with the weights: `path` itself unless it is a folder; of torch.distributed.checkpoint, the folder.
+    """The file with the weights: `path` itself, or the one in the folder `path`.
+
+    A folder of torch.distributed.checkpoint is returned as it is.
 
     Raises:
-        BadInputError: a folder with no weights, with several files of them, or in a form that is not read.
+        BadInputError: the folder holds no weights, several files of weights, or a format that is not supported.
     """
     if not path.is_dir() or (path / DISTRIBUTED_METADATA).is_file():
         return path
@@ -56,20 +58,19 @@ def weights_in(path: Path) -> Path:
     if files:
         more = f" and {len(files) - _NUM_SHOWN} more" if len(files) > _NUM_SHOWN else ""
         raise BadInputError(
-            f"{path}: is a folder with several files of weights: "
-            f"{', '.join(file.name for file in files[:_NUM_SHOWN])}{more}",
-            hint="name the one that is meant",
+            f"{path}: holds several weight files: {', '.join(file.name for file in files[:_NUM_SHOWN])}{more}",
+            hint="give the path of one of them",
         )
     for name, kind in _FOREIGN:
         if (path / name).exists():
-            raise BadInputError(f"{path}: is {kind}, not a checkpoint", hint="name a file that torch.save wrote")
+            raise BadInputError(f"{path}: is {kind}, not a checkpoint", hint="give a file that torch.save wrote")
     raise BadInputError(
-        f"{path}: is a folder without weights", hint=f"it should hold {WEIGHT_FILES[0]}, or another one checkpoint file"
+        f"{path}: is a folder without weights", hint=f"it should hold {WEIGHT_FILES[0]}, or exactly one checkpoint file"
     )
 
 
 def home_of(path: Path) -> Path:
-    """The folder in which a checkpoint of `weights_in` lies, and model.toml and cards beside it."""
+    """The folder that holds a checkpoint found by `weights_in`, and model.toml and cards beside it."""
     return path if path.is_dir() else path.parent
 
 
@@ -79,11 +80,11 @@ def is_usual_name(path: Path) -> bool:
 
 
 def _refuse_deepspeed(path: Path, entries: list[Path]) -> None:
-    """Of DeepSpeed's engine: `latest` and a folder of states, or these states themselves."""
+    """Refuse checkpoints of DeepSpeed's engine: a file `latest` and a folder of states, or such a folder itself."""
     inner = [file for entry in entries if entry.is_dir() for file in entry.glob("*_optim_states.pt")]
     states = inner or [entry for entry in entries if entry.name.endswith("_optim_states.pt")]
     if any(file.name.startswith(("zero_pp_rank_", "bf16_zero_pp_rank_", "fp16_zero_pp_rank_")) for file in states):
         raise BadInputError(
-            f"{path}: is a checkpoint of DeepSpeed ZeRO, whose weights lie in parts",
-            hint="put them together with the script that DeepSpeed left there: python zero_to_fp32.py . weights",
+            f"{path}: is a DeepSpeed ZeRO checkpoint, whose weights are split over several files",
+            hint="join them with the script that DeepSpeed left there: python zero_to_fp32.py . weights",
         )

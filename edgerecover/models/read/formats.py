@@ -1,4 +1,4 @@
-"""What kind of file a checkpoint is, told by its content, and whether unpacking is bounded. Stdlib only."""
+"""Detecting a checkpoint's format from its content, and refusing files that unpack to too much. Stdlib only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edgerecover.models.read.folders import DISTRIBUTED_METADATA
 from edgerecover.models.read.zips import Archive, ZipBombError, ZipError
 
 SAVE_HINT = 'save the weights alone: torch.save(model.state_dict(), "model.pt")'
-COPY_HINT = "was it copied or downloaded completely?"
+COPY_HINT = "was the file copied or downloaded completely?"
 
-UNPACK_HINT = "unpack it, and give the checkpoint inside"
+UNPACK_HINT = "unpack it and give the checkpoint inside"
 _FOREIGN_MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
     (b"\x93NUMPY", "a NumPy array"),
@@ -34,7 +34,7 @@ _NOT_FETCHED = (
     (b"<!doctype", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
     (b"<html", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
 )
-"""By the first bytes in lower case; the file's kind; what to do."""
+"""First bytes in lower case, what the file is, and what to do."""
 _FOREIGN_SUFFIXES = {
     ".h5": "a file of Keras", ".hdf5": "a file of Keras", ".keras": "a file of Keras", ".pb": "a graph of TensorFlow",
     ".tflite": "a file of TensorFlow Lite", ".mlmodel": "a file of Core ML", ".xml": "a graph of OpenVINO",
@@ -54,21 +54,21 @@ class Container(Enum):
     ZIP = "zip"
     """What torch.save writes since torch 1.6."""
     PICKLE = "pickle"
-    """What torch.save wrote before: pickles followed by raw storages. Also what pickle.dump writes."""
+    """What torch.save wrote before torch 1.6: pickles followed by raw storages. Also what pickle.dump writes."""
     TORCHSCRIPT = "TorchScript"
     EXPORTED = "torch.export"
     ONNX = "ONNX"
     SHARDS = "shards"
-    """Hugging Face's index of several files."""
+    """Hugging Face's index of several safetensors or bin files."""
     DISTRIBUTED = "torch.distributed.checkpoint"
-    """A folder."""
+    """A folder with `.metadata` and `.distcp` files."""
 
 
 def detect(path: Path) -> Container:
-    """Tell by its content how to read a checkpoint.
+    """Detect a checkpoint's format from its content.
 
     Raises:
-        BadInputError: missing, a folder, unreadable, empty, cut short, a zip bomb, or no checkpoint at all.
+        BadInputError: the file is missing, a folder, unreadable, empty, truncated, a zip bomb, or not a checkpoint.
     """
     try:
         if (path / DISTRIBUTED_METADATA).is_file():
@@ -87,9 +87,9 @@ def _check_is_file(path: Path) -> None:
     if not path.exists():
         raise BadInputError(f"{path}: no such file", hint="give the path of a checkpoint (.pt, .pth, .safetensors)")
     if path.is_dir():
-        raise BadInputError(f"{path}: is a folder", hint="name the checkpoint file in it")
+        raise BadInputError(f"{path}: is a folder", hint="give the checkpoint file in it")
     if not path.is_file():
-        raise BadInputError(f"{path}: is not a regular file", hint="name a file, or the folder of a checkpoint")
+        raise BadInputError(f"{path}: is not a regular file", hint="give a file, or the folder of a checkpoint")
 
 
 def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
@@ -129,9 +129,9 @@ def _foreign(path: Path, head: bytes) -> BadInputError:
         if head.lstrip().lower().startswith(magic):
             return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=hint)
     if head[8:9] == b"{":
-        return BadInputError(f"{path}: a safetensors file that is cut short", hint=COPY_HINT)
+        return BadInputError(f"{path}: is a truncated safetensors file", hint=COPY_HINT)
     return BadInputError(
-        f"{path}: is neither safetensors nor written by torch.save (it begins with {head[:8].hex(' ')})",
+        f"{path}: is neither a safetensors file nor one written by torch.save (it begins with {head[:8].hex(' ')})",
         hint=SAVE_HINT,
     )
 
@@ -142,7 +142,7 @@ def _looks_like_onnx(head: bytes) -> bool:
 
 
 def onnx_error(path: Path) -> BadInputError:
-    """Why an ONNX file cannot be recovered."""
+    """The error that says why an ONNX file cannot be recovered."""
     return BadInputError(
         f"{path}: is an ONNX file; recovery trains the network and needs PyTorch weights",
         hint=f"`edgerecover validate` judges ONNX files; for recovery, {SAVE_HINT}",
@@ -155,7 +155,7 @@ def _kind_of_zip(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     except ZipBombError as bomb:
         raise BadInputError(f"{path}: {bomb}", hint=SAVE_HINT) from bomb
     except ZipError as fault:
-        raise BadInputError(f"{path}: the file is cut short or damaged ({fault})", hint=COPY_HINT) from fault
+        raise BadInputError(f"{path}: the file is truncated or damaged ({fault})", hint=COPY_HINT) from fault
     if is_torchscript(names):
         return Container.TORCHSCRIPT
     if is_exported(names):
@@ -169,7 +169,7 @@ def _words_of_zip(names: tuple[str, ...]) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays, not a PyTorch checkpoint"
     if any(name.startswith(".data/") for name in names):
-        return "an archive of torch.package, whose own code would have to be run"
+        return "a torch.package archive, which cannot be read without running its code"
     return "a zip archive without a checkpoint inside"
 
 
@@ -181,10 +181,10 @@ def _hint_of_zip(names: tuple[str, ...]) -> str:
 
 
 def is_torchscript(names: tuple[str, ...]) -> bool:
-    """Whether these are the members of an archive of torch.jit.save."""
+    """Whether a zip with these members was written by torch.jit.save."""
     return "constants.pkl" in names or any(name.startswith("code/") for name in names)
 
 
 def is_exported(names: tuple[str, ...]) -> bool:
-    """Whether these are the members of an archive of torch.export.save, or of AOTInductor."""
+    """Whether a zip with these members was written by torch.export.save or AOTInductor."""
     return "archive_format" in names or any("exported_program" in name for name in names)

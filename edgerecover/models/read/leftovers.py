@@ -1,4 +1,4 @@
-"""What tools leave in a state_dict beside the weights, and forms of weights that only their own tool can undo."""
+"""Entries of a state_dict that are not weights, and packed weights that only the tool that packed them can unpack."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _BOOKKEEPING = (
     ("fake quantisation of NVIDIA Model Optimizer", r"(?:.*\.)?(?:weight|input|output)_quantizer\._?amax"),
     ("fake quantisation of NNCF", r"(?:.*\.)?(?:__nncf_hooks|_nncf)\..*|(?:.*\.)pre_ops\.\d+\.op\..*"),
 )
-"""What is left behind, and the whole keys of its tensors."""
+"""What a tool left behind, and a pattern for the whole key of its tensors."""
 
 _COMPILED = tuple((words, re.compile(pattern)) for words, pattern in _BOOKKEEPING)
 
 _TORCHSTAT = frozenset(
     ("input_shape", "output_shape", "parameter_quantity", "inference_memory", "MAdd", "duration", "Flops", "Memory")
 )
-"""Buffers that torchstat registers in every layer; the names are telling only together."""
+"""Buffers that torchstat registers in every layer; only together do the names identify it."""
 
 _FOREIGN_FORMS = (
     (
@@ -59,7 +59,7 @@ _FOREIGN_FORMS = (
         "dequantise it (model.dequantize()) and save the state_dict",
     ),
 )
-"""Whole keys, why tensors of that name stop a recovery, and what to do."""
+"""Pattern for the whole key, why such a tensor cannot be recovered from, and what to do."""
 
 _FOREIGN_COMPILED = tuple((re.compile(pattern), fault, hint) for pattern, fault, hint in _FOREIGN_FORMS)
 
@@ -71,19 +71,19 @@ MERGE_HINT = "merge the adapter into the weights (PEFT: model = model.merge_and_
 
 @dataclass(frozen=True)
 class ForeignForm:
-    """A tensor that only its own tool can undo."""
+    """A packed tensor that only the tool that packed it can unpack."""
 
     key: str
     fault: str
-    """In words that follow its name."""
+    """What is wrong with it, in words that follow its name."""
     hint: str
 
 
 def foreign_form(keys: Collection[str]) -> ForeignForm | None:
-    """The first key of a tensor that only its own tool can undo; None when there is none."""
+    """The first tensor that only the tool that packed it can unpack; None if there is none."""
     for key in keys:
         for pattern, fault, hint in _FOREIGN_COMPILED:
-            # Compressed weights come with their shape; the names alone are anybody's.
+            # Compressed weights come with their shape; the names alone could be anybody's.
             if pattern.fullmatch(key) and ("compressed-tensors" not in fault or _is_compressed(key, keys)):
                 return ForeignForm(key, fault, hint)
     return None
@@ -96,12 +96,12 @@ def _is_compressed(key: str, keys: Collection[str]) -> bool:
 
 
 def is_adapter(key: str) -> bool:
-    """Whether a key is one of a low-rank adapter, as of PEFT, that changes the weight beside it."""
+    """Whether a key belongs to a low-rank adapter (as PEFT writes), which changes the weight beside it."""
     return bool(_LORA.fullmatch(key))
 
 
 def take_leftovers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Take bookkeeping out of `tensors`; returns it, and what to say of it."""
+    """Take bookkeeping out of `tensors`, in place; returns what was taken and what to tell the user."""
     has_torchstat = any(key.rpartition(".")[2] == "parameter_quantity" for key in tensors)
     taken: dict[str, Tensor] = {}
     num_by_words: dict[str, int] = {}
@@ -116,7 +116,7 @@ def take_leftovers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[
 
 
 def counters(tensors: Mapping[str, Tensor], known: Collection[str]) -> list[str]:
-    """Keys, none of them `known` to the network, of single whole numbers: steps, versions, flags; never weights."""
+    """Keys of single integers that are not `known` to the network: steps, versions, flags; never weights."""
     return [
         key
         for key, tensor in tensors.items()
@@ -125,6 +125,6 @@ def counters(tensors: Mapping[str, Tensor], known: Collection[str]) -> list[str]
 
 
 def list_some(keys: Collection[str]) -> str:
-    """The first of some keys, for people."""
+    """The first key and the number of others, for messages: `'layer.mask' and 3 more`."""
     first = printable(next(iter(keys)))
     return f"'{first}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")

@@ -1,4 +1,4 @@
-"""Reading a checkpoint into plain float32 tensors, whatever wrapped them, and never running code from it."""
+"""Reading a checkpoint into plain float32 tensors, however they are wrapped, without running code from it."""
 
 from __future__ import annotations
 
@@ -34,57 +34,57 @@ _USUAL_NAMES = re.compile(
     r"|numpy(\._?core\.multiarray)?\.(dtype|ndarray|scalar|_reconstruct)|torch\.(_utils|nn|storage|_tensor)\..*|torch\.serialization\._get_layout"
     r"|torch\.(\w*Storage|Size|device|dtype|Tensor|bool|u?int\d+|b?float\w+|complex\d+|q\w*int\d+|per_\w+|sparse_\w+)"
 )
-"""What checkpoints hold as a matter of course; other names are shown to the user."""
+"""Names that checkpoints commonly import; others are shown to the user."""
 
 _NUM_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds: CPU tensors, floating ones as float32, under the keys of a plain state_dict."""
+    """The content of a checkpoint: CPU tensors, floating ones as float32, under the keys of a plain state_dict."""
 
     path: Path
     sha256: str
     size_bytes: int
     wording: str
-    """For people; `format` adds the doubts."""
+    """The format in words, without the doubts that `format` adds."""
     tensors: dict[str, Tensor]
-    """With masks applied, whichever tool kept them."""
+    """The weights, with masks of any tool applied."""
     masks: dict[str, Tensor]
-    """Explicit masks by weight key: bool, True where the weight is kept; none that keeps everything."""
+    """Explicit masks by weight key: bool, True where the weight is kept; masks that keep everything are left out."""
     dense_tensors: dict[str, Tensor] | None
-    """The teacher inside: what stood under the masks, when that is not zero somewhere."""
+    """The teacher inside: the weights before masking, if any masked weight is not zero."""
     prefixes: tuple[str, ...] = ()
-    """Prefixes that all keys shared and that were taken off, outermost first."""
+    """Prefixes that all keys shared and that were removed, outermost first."""
     classes: tuple[str, ...] = ()
-    """Of a whole module that was pickled, its class and those of its parts, none of them imported."""
+    """Classes of a pickled module and its submodules, outermost first; none of them was imported."""
     under: tuple[str, ...] = ()
-    """The keys that lead to the weights."""
+    """Keys that lead to the weights in the file."""
     arch: str | None = None
     """The name of an architecture that the training script left beside the weights."""
     card: Card | None = None
-    """What the file itself says of its classes and its input."""
+    """What the file itself says about its classes and its input."""
     example_shape: tuple[int, ...] | None = None
-    """[N, C, H, W] of the example input that the file was made with."""
+    """Shape (N, C, H, W) of the example input that the file was made with."""
     own_keys: dict[str, str] = field(default_factory=dict)
-    """Keys in the file of what has another in `tensors`: under a wrapper, or as a pruning tool spells it."""
+    """Key in the file, by key in `tensors`, where a wrapper or a pruning tool spells it differently."""
     aside: dict[str, Tensor] = field(default_factory=dict)
-    """What tools keep beside weights: masks, counts; a network that has such buffers itself gets them back."""
+    """Tensors that tools keep beside weights (masks, counts); a network that has such buffers gets them back."""
     mask_keys: frozenset[str] = frozenset()
-    """Of the masks in `aside` that were used."""
+    """Keys in `aside` of the masks that were used."""
     doubts: tuple[Doubt, ...] = ()
-    """What may change the weights, and was not used."""
+    """Tensors that may change the weights but were not used."""
 
     @property
     def format(self) -> str:
-        """For people; see `ModelFacts.format`."""
+        """The format in words; see `ModelFacts.format`."""
         return ", ".join((self.wording, *(doubt.text for doubt in self.doubts)))
 
     def as_spelled(self, keys: Set[str]) -> Checkpoint:
-        """The same under the keys of a network that may be spelled as the file is, or have a tool's own buffers.
+        """The checkpoint under the keys of a network, which may be spelled as in the file or have a tool's buffers.
 
         Raises:
-            BadInputError: the weights cannot be had without something that the network does not have either.
+            BadInputError: the weights need something else to be complete, and the network does not have it either.
         """
         doubts = tuple(doubt for doubt in self.doubts if not doubt.keys or not keys >= set(doubt.keys))
         if blocking := next((doubt for doubt in doubts if doubt.hint), None):
@@ -107,7 +107,7 @@ class Checkpoint:
         ).without(idle)  # fmt: skip
 
     def with_prefix(self, prefix: str) -> Checkpoint:
-        """The same with `prefix` before every key."""
+        """The checkpoint with `prefix` before every key."""
         dense = self.dense_tensors
         return replace(
             self,
@@ -116,14 +116,14 @@ class Checkpoint:
             dense_tensors=_add_prefix(dense, prefix) if dense is not None else None,
             prefixes=(),
             own_keys={prefix + key: prefix + own for key, own in self.own_keys.items()},
-            # NNCF keeps masks at the top of the network, whatever is below.
+            # NNCF keeps masks at the top of the network, wherever the layers are.
             aside=self.aside | _add_prefix(self.aside, prefix),
             mask_keys=self.mask_keys | {prefix + key for key in self.mask_keys},
             doubts=tuple(doubt.with_prefix(prefix) for doubt in self.doubts),
         )
 
     def without_prefix(self, prefix: str) -> Checkpoint:
-        """The same less a prefix of all its weights."""
+        """The checkpoint without a prefix that all its weights share."""
         dense = self.dense_tensors
         return replace(
             self,
@@ -138,7 +138,7 @@ class Checkpoint:
         )
 
     def without(self, names: Collection[str]) -> Checkpoint:
-        """The same, less these tensors."""
+        """The checkpoint without these tensors."""
         if not names:
             return self
         tensors, masks, dense = (
@@ -149,14 +149,14 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the weights of any file that docs/reference/formats.md lists (told by content, not by suffix).
+    """Read the weights of any format that docs/reference/formats.md lists, detected by content, not by suffix.
 
-    Of weights and their running average (EMA, SWA), the average is taken when it has every tensor that the weights
-    have and as many zeros; an average over a pruning lost them.
+    Where a file holds weights and their running average (EMA, SWA), the average is taken if it has every tensor of the
+    weights and as many zeros; an average over the pruning step has lost them.
 
     Raises:
-        BadInputError: no such file, not a checkpoint, or no tensors in it; NaN or infinite weights, negative BN
-            variances; 8-bit, complex, packed or absurdly large ones.
+        BadInputError: there is no such file, it is not a checkpoint or holds no tensors, or tensors are NaN, infinite,
+            8-bit, complex, packed or absurdly large, or batch norm variances are negative.
     """
     with _open(path, detect(path)) as content, _faults_of(path, content):
         found = find_weights(content.root)
@@ -194,7 +194,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 @contextmanager
 def _open(path: Path, container: Container) -> Iterator[Content]:
-    """What the file holds, readable while the context lasts."""
+    """Open the file; its content can be read while the context lasts."""
     if container is Container.ONNX:
         raise onnx_error(path)
     if container is Container.SAFETENSORS:
@@ -243,7 +243,7 @@ def _no_storage(key: str) -> bytearray:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged or hostile file raises into words for people."""
+    """Turn whatever reading a damaged or hostile file raises into a message for people."""
     try:
         yield
     except BadInputError:
@@ -252,12 +252,12 @@ def _damage(path: Path) -> Iterator[None]:
         raise BadInputError(f"{path}: {error}", hint=error.hint or SAVE_HINT) from error
     except (ZipError, PickleError) as fault:
         raise BadInputError(
-            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one ({fault})",
+            f"{path}: cannot be read as a checkpoint; it is damaged, truncated or something else ({fault})",
             hint=f"{COPY_HINT} If so, {SAVE_HINT}",
         ) from fault
     except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
-            f"{path}: cannot be read as a checkpoint; it is damaged, cut short or not one "
+            f"{path}: cannot be read as a checkpoint; it is damaged, truncated or something else "
             f"({type(error).__name__}: {_first_line(error)})",
             hint=f"{COPY_HINT} If so, {SAVE_HINT}",
         ) from error
@@ -265,7 +265,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _faults_of(path: Path, content: Content) -> Iterator[None]:
-    """The same while the tree is searched, when it is known what the file wanted to import."""
+    """Turn errors of the search for weights into messages, which also name what the file wanted to import."""
     try:
         with _damage(path):
             yield
@@ -293,7 +293,7 @@ def _bare(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _chosen(own: State | None, average: State | None) -> tuple[State, list[str]]:
-    """The weights or their average, and what to say of the other."""
+    """The weights or their average, and what to tell the user about the other."""
     if own is None or average is None:
         only = own or average
         assert only is not None, "find_weights gives one of them"
@@ -332,7 +332,7 @@ def _beside(content: Content, chosen: State) -> list[str]:
 
 
 def _foreign(content: Content) -> str:
-    """What unpickling would have imported beyond the usual, for people."""
+    """Names that unpickling would have imported beyond the usual, for messages."""
     foreign = sorted(name for name in content.names if not _USUAL_NAMES.fullmatch(name))
     more = f" and {len(foreign) - _NUM_NAMES_SHOWN} more" if len(foreign) > _NUM_NAMES_SHOWN else ""
     return ", ".join(map(printable, foreign[:_NUM_NAMES_SHOWN])) + more

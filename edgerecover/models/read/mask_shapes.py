@@ -1,6 +1,6 @@
-"""Whether a tensor may be the mask of a weight: by its shape, by its values, by its place in a list.
+"""Whether a tensor may be the mask of a weight: by its shape, its values, or its place in a list.
 
-A mask that is not of its weight's shape is taken where it can mean one thing only.
+A mask whose shape differs from its weight's is used only if it can be read in one way.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MIN_VALUES = 64
-"""Fewer weights may lie on the wrong side of each other by chance."""
+"""With fewer weights, a mask may look inverted by chance."""
 
 
 def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor | None:
-    """The mask in its weight's shape; None where it is none of this weight, or could be read in two ways.
+    """Expand a mask to its weight's shape; None if it does not fit, or could be read in two ways.
 
     Args:
         mask: of 0 and 1, of any type.
         weight: of any shape.
-        whole_channels: the mask may also be flat, or of channels: one value for each output or input channel, or sides
-            of 1 where it repeats. Channels are told by their number, unless the weight has as many of both.
+        whole_channels: the mask may also be flat, or have one value per output or input channel, or sides of 1 where it
+            repeats. Their number tells which channels are meant, unless the weight has as many of both.
     """
     if mask.dim() == 0 or not weight.is_floating_point() or not is_binary(mask):
         return None
@@ -48,18 +48,18 @@ def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor 
 
 
 def is_binary(mask: Tensor) -> bool:
-    """Whether it holds only 0 and 1."""
+    """Whether a tensor holds only 0 and 1."""
     return bool(((mask == 0) | (mask == 1)).all())
 
 
 def is_inverted(mask: Tensor, weight: Tensor) -> bool:
-    """It marks what was pruned: whatever it would keep is zero, and the rest is not."""
+    """Whether a mask marks pruned weights: all that it would keep are zero, and the others are not."""
     kept = mask != 0
     return bool((weight[kept] == 0).all()) and bool((weight[~kept] != 0).any())
 
 
 def keep_the_smallest(masks_and_weights: Iterable[tuple[Tensor, Tensor]]) -> bool:
-    """Whether masks together would keep small weights and drop all larger ones, so that 1 must mean pruned.
+    """Whether all masks together would keep the small weights and drop the large ones, so that 1 must mean pruned.
 
     Args:
         masks_and_weights: each mask, bool, True where it would keep, and its weight before it was masked.
@@ -75,9 +75,9 @@ def keep_the_smallest(masks_and_weights: Iterable[tuple[Tensor, Tensor]]) -> boo
 
 
 def places_of(shapes: Sequence[tuple[int, ...]], among: Sequence[tuple[int, ...]]) -> list[int] | None:
-    """Where a list of masks without names belongs: indices in `among`, in order; None unless there is one way only."""
+    """Where unnamed masks in a list belong: increasing indices into `among`; None unless there is exactly one way."""
     ways = [1] + [0] * len(shapes)
-    """Of placing as many of the first shapes."""
+    """Number of ways to place the first shapes, by how many of them are placed."""
     for other in among:
         for index in range(len(shapes) - 1, -1, -1):
             if shapes[index] == other:

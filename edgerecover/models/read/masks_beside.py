@@ -1,4 +1,4 @@
-"""Masks that stand beside the weights in a file: dictionaries and lists whose name says so, at any depth."""
+"""Finding masks beside the weights in a file: dictionaries and lists whose name says so, at any depth."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from edgerecover.models.read.records import Made, entries_of
 from edgerecover.models.read.tensors import is_tensor
 
 MAX_NESTING = 4
-"""How many dictionaries within one another are looked into."""
+"""How deeply nested dictionaries are searched."""
 
 _MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
-"""In the names of what stands beside weights and holds their masks: NNI's, torch.ao's sparsifiers, people's own."""
+"""In the names of entries that hold masks: NNI's, those of torch.ao's sparsifiers, people's own."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What stands beside the weights under a name such as `masks`."""
+    """An entry beside the weights with a name such as `masks`."""
 
     name: str
     tensors: dict[str, Any]
-    """Records, by the path of keys that leads to each."""
+    """Records of tensors, by the path of keys that leads to each."""
     num_others: int = 0
-    """Arrays and the like among them, which are not read."""
+    """Number of arrays and the like in the entry, which are not read."""
     is_certain: bool = True
-    """What does not fit is still masks; else it may be anything, and goes unmentioned."""
+    """Whether entries that fit no weight are certainly masks; if not, they are not mentioned."""
 
 
 def is_called_masks(name: str) -> bool:
@@ -36,7 +36,7 @@ def is_called_masks(name: str) -> bool:
 
 
 def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
-    """What is called masks beside the weights, on the way from the root of the file to them.
+    """Find entries named like masks, on every level from the root of the file to the weights.
 
     Args:
         root: what the file holds.
@@ -63,12 +63,12 @@ def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
 
 
 def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[Beside]:
-    """Dictionaries and lists that are called masks within something that is called otherwise: `pruning`, `meta`.
+    """Find entries named like masks inside an entry with another name: `pruning`, `meta`.
 
     Args:
-        content: anything of the tree.
+        content: any part of the tree.
         under: keys that lead to it.
-        seen: ids of what was looked into already, which a tree may refer to many times.
+        seen: ids of the parts searched already; a tree may refer to one many times.
     """
     if len(under) > MAX_NESTING or id(content) in seen:
         return []
@@ -77,7 +77,7 @@ def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[
     for key, value in (entries_of(content) or {}).items():
         way = (*under, str(key))
         if is_tensor(value):
-            continue  # of another network's weights, a table that it has by that name
+            continue  # another network may have a weight with that name
         is_called_so = isinstance(key, str) and is_called_masks(key)
         found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
     return found
@@ -89,7 +89,7 @@ def _beside(name: str, content: Any) -> list[Beside]:
 
 
 def _leaves(root: Any) -> tuple[dict[str, Any], int]:
-    """Tensors in nested dictionaries and lists, by their dotted paths, and how many arrays there are beside."""
+    """Tensors in nested dictionaries and lists, by their dotted paths, and the number of arrays among them."""
     tensors: dict[str, Any] = {}
     num_others, seen = 0, {id(root)}
     waiting = [("", root)]

@@ -1,4 +1,4 @@
-"""Whole modules out of a parsed pickle: the state_dict they would have given, and the classes left alone."""
+"""The state_dict of a whole module in a parsed pickle, whose classes are not imported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from edgerecover.models.read.records import Made, PickleError, printable
 from edgerecover.models.read.tensors import is_tensor
 
 MAX_NAME = 1000
-"""Characters of a weight's name; longer ones are not of this world, and many would fill the memory."""
+"""Characters in a weight's name; no network has longer ones, and many of them would fill the memory."""
 
 MAX_PARTS = 200_000
-"""Modules and tensors of one network; files can name the same ones again and again."""
+"""Modules and tensors of one network; a file can refer to the same ones again and again."""
 
 _MAX_DEPTH = 100
 _MAX_ATTRIBUTES = 1000
@@ -26,10 +26,10 @@ def is_module(value: Any) -> bool:
 
 
 def state_of(module: Any) -> dict[str, Any]:
-    """Records of tensors under the names that `state_dict()` would have given; empty for what is no module.
+    """Records of tensors under the names that `state_dict()` would have given; empty for anything but a module.
 
     Raises:
-        PickleError: more modules, or deeper ones, than any network has.
+        PickleError: modules are more, or more deeply nested, than in any network.
     """
     state: dict[str, Any] = {}
     num_seen = 0
@@ -50,7 +50,7 @@ def state_of(module: Any) -> dict[str, Any]:
 
 
 def mask_attributes(module: Any) -> dict[str, Any]:
-    """Records of tensors called masks that `state_dict()` would not give: plain attributes and passing buffers."""
+    """Records of tensors named like masks that `state_dict()` leaves out: plain attributes, non-persistent buffers."""
     found: dict[str, Any] = {}
     for prefix, inner in children_of(module, _submodules):
         attributes = _attributes(inner) or {}
@@ -65,7 +65,7 @@ def mask_attributes(module: Any) -> dict[str, Any]:
 
 
 def adapter_scales(module: Any) -> dict[tuple[str, str], float]:
-    """Scales of PEFT's adapters, by path of a layer and name of an adapter; empty when any is no plain LoRA."""
+    """Scales of PEFT's adapters, by layer path and adapter name; empty if any is not plain LoRA."""
     scales: dict[tuple[str, str], float] = {}
     for prefix, inner in children_of(module, _submodules):
         attributes = _attributes(inner) or {}
@@ -98,10 +98,10 @@ def classes_of(module: Any) -> tuple[str, ...]:
 
 
 def children_of(root: Any, submodules: Callable[[Any], dict[str, Any] | None]) -> Iterator[tuple[str, Made]]:
-    """`root` and every module below it, with the prefix of their tensors' names; shared ones come once per name.
+    """`root` and every module below it, with the prefix of its tensors' names; shared modules come once per name.
 
     Raises:
-        PickleError: more modules, or deeper ones, than any network has; so also for a module inside itself.
+        PickleError: modules are more, or more deeply nested, than in any network, or one contains itself.
     """
     waiting, count = [("", root, 0)], 0
     while waiting:
@@ -127,7 +127,7 @@ def _submodules(module: Any) -> dict[str, Any] | None:
 
 
 def _attributes(value: Any) -> dict[Any, Any] | None:
-    """What would have been a module's __dict__; None for anything else."""
+    """The dictionary that would have become a module's __dict__; None for anything else."""
     if not isinstance(value, Made):
         return None
     state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
@@ -139,7 +139,7 @@ def _attributes(value: Any) -> dict[Any, Any] | None:
 
 
 def _elements(value: Any) -> frozenset[str]:
-    """The strings in what would have been a set."""
+    """The strings in the record of a set."""
     if not isinstance(value, Made):
         return frozenset()
     args = value.args[0] if isinstance(value.args, tuple) and value.args else ()

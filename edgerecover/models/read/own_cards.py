@@ -1,12 +1,12 @@
-"""What a checkpoint itself says of its network and images, in the words of the script that wrote it.
+"""What a checkpoint itself says about its network and images, as common training scripts write it.
 
     timm's and torchvision's scripts   args: mean, std, input_size, img_size, val_crop_size
     Lightning                          hyper_parameters: the same names
-    MMEngine                           meta: classes, and the configuration as a text of Python, read as literals
+    MMEngine                           meta: classes, and the configuration as Python text, of which literals are read
     ultralytics                        names and transforms of the module, imgsz in train_args
     fastai                             vocabulary of the loaders
 
-Nothing is run; what is not spelled as these tools spell it says nothing.
+Nothing is run; anything spelled otherwise is ignored.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ULTRALYTICS = "ultralytics.nn.tasks.ClassificationModel"
 
 
 def card_in(root: Any) -> Card | None:
-    """The card inside a checkpoint's tree; None where it holds none.
+    """Find the card inside a checkpoint's tree; None if there is none.
 
     Args:
-        root: as of `torch_files.Content`.
+        root: the tree, as in `torch_files.Content`.
     """
     if isinstance(root, Made) and root.maker == "fastai.learner.Learner":
         return _fastai_card(root)
@@ -49,7 +49,7 @@ def card_in(root: Any) -> Card | None:
 
 
 def _arguments_of(value: Any) -> Mapping[Any, Any]:
-    """Arguments as a dictionary, a Namespace, or an object of a subclass of dict."""
+    """Arguments as a dictionary, from a dictionary, a Namespace, or an object of a subclass of dict."""
     if isinstance(value, Made) and value.entries is None and isinstance(value.state, dict):
         return value.state
     return entries_of(value) or {}
@@ -102,7 +102,7 @@ def _preprocessor(text: Any) -> Mapping[str, Any]:
 
 
 def _named_values(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Whatever has a name: variables, keywords of dict(...), keys of {...}."""
+    """Named values in Python text: variables, keywords of dict(...), keys of {...}."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, node.value
@@ -115,7 +115,7 @@ def _named_values(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _literals(node: ast.AST) -> Iterator[tuple[str, Any]]:
-    """Of dict(a=1) and {"a": 1}, the pairs whose values are literals."""
+    """The pairs in dict(a=1) or {"a": 1} whose values are literals."""
     pairs: list[tuple[Any, ast.AST]] = []
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         pairs = [(keyword.arg, keyword.value) for keyword in node.keywords]
@@ -167,7 +167,7 @@ def _fastai_card(learner: Made) -> Card | None:
 
 
 def _records_by(root: Any, maker: str) -> Iterator[Made]:
-    """Records of a class inside others, the nearest first."""
+    """Records of a class anywhere inside another record, the nearest first."""
     waiting, seen = [root], set[int]()
     for value in waiting:
         if id(value) in seen or len(seen) > _MAX_RECORDS:

@@ -1,4 +1,4 @@
-"""Weights that lie in several files: Hugging Face's shards with their index, and torch.distributed.checkpoint.
+"""Weights in several files: Hugging Face's shards with their index, and torch.distributed.checkpoint.
 
     model.safetensors.index.json   {"weight_map": {key: name of the file}}
     .metadata                      a pickle: shapes, and for each piece of a tensor the file, offset and length
@@ -36,12 +36,12 @@ _OPTIMIZERS = ("optim", "optimizer", "optimizers", "optimizer_states", "lr_sched
 
 
 def is_in_parts(path: Path) -> bool:
-    """Whether a path of `folders.weights_in` stands for several files."""
+    """Whether a path from `folders.weights_in` stands for several files."""
     return path.is_dir() or path.name.endswith(".index.json")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files of a checkpoint, in a fixed order: the one, or an index and its parts.
+    """The files of a checkpoint in a fixed order: the only one, or an index and its parts.
 
     Raises:
         PickleError: the index is damaged.
@@ -54,12 +54,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a checkpoint, in one file or several."""
+    """Size of a checkpoint in bytes, over all its files."""
     return sum(file.stat().st_size for file in files_of(path) if file.is_file())
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a checkpoint; of several files, that of their names and digests."""
+    """SHA-256 of a checkpoint; for several files, that of their names and digests."""
     if not is_in_parts(path):
         return sha256_of(path)
     lines = (f"{file.name} {sha256_of(file)}\n" for file in files_of(path))
@@ -70,14 +70,14 @@ def digest_of(path: Path) -> str:
 
 
 def read_shards(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> Content:
-    """The tensors that an index lists.
+    """Read the tensors that an index lists.
 
     Args:
         path: the index.
-        read: of one shard, its tensors.
+        read: gives the tensors of one shard.
 
     Raises:
-        PickleError: damaged, or a shard is missing.
+        PickleError: the index is damaged, or a shard is missing.
     """
     names = _weight_map(path)
     state: dict[str, Tensor] = {}
@@ -94,11 +94,11 @@ def read_shards(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> Conten
 
 def _weight_map(path: Path) -> dict[str, str]:
     if path.stat().st_size > MAX_INDEX_BYTES:
-        raise PickleError("the index is larger than any")
+        raise PickleError("the index is larger than that of any checkpoint")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise PickleError("the index is no JSON") from error
+        raise PickleError("the index is not JSON") from error
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not names or len(set(map(str, names.values()))) > MAX_PARTS:
         raise PickleError("the index has no weight_map")
@@ -120,13 +120,13 @@ def _no_storage(key: str) -> bytearray:
 
 
 def read_distributed(folder: Path) -> Content:
-    """The tensors of a folder of torch.distributed.checkpoint, in the dictionaries that they were saved in.
+    """Read the tensors of a folder of torch.distributed.checkpoint, in the dictionaries that they were saved in.
 
-    Those of optimizers are left out.
+    Tensors of optimizers are left out.
 
     Raises:
-        PickleError: damaged, or pieces are missing.
-        NoWeightsError: of a form that is not read.
+        PickleError: the folder is damaged, or pieces are missing.
+        NoWeightsError: its pieces are compressed.
     """
     metadata = _metadata(folder)
     described = _entries(metadata.get("state_dict_metadata"))
@@ -153,7 +153,7 @@ def read_distributed(folder: Path) -> Content:
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / DISTRIBUTED_METADATA
     if path.stat().st_size > MAX_PICKLE_BYTES:
-        raise PickleError("its metadata take more bytes than any checkpoint's")
+        raise PickleError("its metadata is larger than that of any checkpoint")
     return _state(parse(path.read_bytes()).root)
 
 
@@ -188,10 +188,10 @@ def _piece(folder: Path, name: str, stored: dict[str, Any]) -> Tensor:
             hint="make one file of it: torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, FILE)",
         )
     if not isinstance(file, str) or not _is_plain(file) or type(offset) is not int or type(length) is not int:
-        raise PickleError(f"where {printable(name)} lies is not understood")
+        raise PickleError(f"the location of {printable(name)} is not understood")
     path = folder / file
     if not path.is_file() or offset < 0 or length < 0 or offset + length > path.stat().st_size:
-        raise PickleError(f"{printable(file)}, with {printable(name)}, is missing or cut short")
+        raise PickleError(f"{printable(file)}, which holds {printable(name)}, is missing or truncated")
     with path.open("rb") as opened:
         opened.seek(offset)
         packed = opened.read(length)
@@ -225,8 +225,8 @@ def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    """Of a record of torch.Size."""
+    """The sizes in a record of torch.Size."""
     given = value.args[0] if isinstance(value, Made) and isinstance(value.args, tuple) and value.args else value
     if not isinstance(given, tuple | list) or not all(type(side) is int and 0 <= side < 1 << 40 for side in given):
-        raise PickleError("a shape is no list of whole numbers")
+        raise PickleError("a shape is not a list of whole numbers")
     return tuple(given)

@@ -1,9 +1,9 @@
-"""Reading pickles without running anything in them: names stay names, calls stay notes of what would be called.
+"""Reading pickles without running anything in them: imports and calls become inert records.
 
-A pickle is a program for a small stack machine, and two of its instructions, "import this name" and "call it", are
-how it can do anything at all. Here they make inert records instead. The standard library's `pickletools` splits the
-bytes into instructions; the machine below is ours, because `pickle.Unpickler` lets a file set the size of buffers and
-tables before a byte of them is there, and hand over objects whose methods it then calls.
+A pickle is a program for a small stack machine. Only two of its instructions, "import this name" and "call it", can do
+harm; here they make records instead. The standard library's `pickletools` splits the bytes into instructions. The
+machine below is ours, because `pickle.Unpickler` lets a file choose the size of buffers and tables in advance, and
+pass in objects whose methods it then calls.
 
 Stdlib only.
 """
@@ -20,10 +20,10 @@ from typing import Any
 from edgerecover.models.read.records import Made, Name, Outside, PickleError
 
 MAX_INSTRUCTIONS = 1_000_000
-"""Of one pickle. A ResNet-152 with its optimizer takes 76,000."""
+"""Limit for one pickle. A ResNet-152 with its optimizer takes 76,000."""
 
 _MAX_KEY = 1 << 31
-"""Integers beyond are no dictionary keys: files could choose them so that all collide."""
+"""Integers from here on are not accepted as dictionary keys: a file could choose them so that all collide."""
 
 _SET = Name("builtins", "set")
 
@@ -39,16 +39,16 @@ class Parsed:
     names: frozenset[str]
     """Everything that unpickling would have imported, as `module.name`."""
     stored: tuple[Outside, ...]
-    """Everything that it refers to outside of itself, in this order."""
+    """Everything that it refers to outside of itself, in the pickle's order."""
 
 
 def parse(stream: bytes | io.BytesIO | mmap.mmap) -> Parsed:
-    """Read one pickle from where the stream stands, and leave the stream behind its end.
+    """Read one pickle from the stream's position, and leave the stream at its end.
 
     Time and memory are bounded by the size of the pickle and by `MAX_INSTRUCTIONS`.
 
     Raises:
-        PickleError: not a pickle, cut short, damaged, or of too many instructions.
+        PickleError: the bytes are not a pickle, truncated or damaged, or have too many instructions.
     """
     machine = _Machine()
     try:
@@ -65,12 +65,12 @@ def parse(stream: bytes | io.BytesIO | mmap.mmap) -> Parsed:
 
 
 class _Machine:
-    """The stack machine; every instruction takes constant time, or time in what it takes off the stack."""
+    """The stack machine; an instruction takes time proportional to what it takes off the stack."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
-        """Stacks that a mark was put on."""
+        """Stacks below each mark."""
         self.memo: dict[int, Any] = {}
         self.names: dict[tuple[str, str], Name] = {}
         self.stored: list[Outside] = []
@@ -121,7 +121,7 @@ class _Machine:
         self.stack.append(self.top())
 
     def put(self, index: int) -> None:
-        # As many entries as instructions at most; their spread is bounded so that no file can make them collide.
+        # There are at most as many entries as instructions; indices are bounded so that no file can make them collide.
         if not 0 <= index < _MAX_KEY:
             raise PickleError("a memo index out of range")
         self.memo[index] = self.top()
@@ -183,7 +183,7 @@ class _Machine:
             to.elements = [] if to.elements is None else to.elements
             to.elements.extend(items)
         else:
-            raise PickleError("appends to something that is no list")
+            raise PickleError("appends to something that is not a list")
 
     def _set_items(self, items: list[Any]) -> None:
         to = self.top()
@@ -191,7 +191,7 @@ class _Machine:
             to.entries = {} if to.entries is None else to.entries
             to = to.entries
         if not isinstance(to, dict) or len(items) % 2:
-            raise PickleError("assigns items to something that is no dictionary")
+            raise PickleError("assigns items to something that is not a dictionary")
         _fill(to, zip(items[::2], items[1::2], strict=True))
 
     # --- what would run code ---
@@ -245,7 +245,7 @@ class _Machine:
 
 
 def _make(by: Any, args: Any) -> Any:
-    """Dictionaries as dictionaries, everything else as a note."""
+    """A dictionary for calls that make one, a record for everything else."""
     if not isinstance(by, Name) or str(by) not in _DICTIONARIES:
         return Made(by, args)
     made: dict[str | int, Any] = {}

@@ -1,4 +1,4 @@
-"""Inert records of what is in a pickle: names, calls and references, with nothing imported or called. Stdlib only."""
+"""Inert records of what a pickle holds: names, calls and references; nothing is imported or called. Stdlib only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class PickleError(Exception):
-    """The bytes are no sound pickle, or a larger one than is read."""
+    """The bytes are not a valid pickle, or the pickle is too large."""
 
 
 class UnusableTensorError(Exception):
@@ -20,7 +20,7 @@ class UnusableTensorError(Exception):
 
 
 def printable(value: Any, max_length: int = 80) -> str:
-    """A name out of a file, fit for a terminal: no control characters, no more than `max_length` of the rest."""
+    """A name from a file, safe to print: control characters replaced, cut to `max_length`."""
     text = str(value) if isinstance(value, str | Name) else type(value).__name__
     return "".join(c if c.isprintable() else "?" for c in text[:max_length])
 
@@ -43,7 +43,7 @@ class Made:
 
     def __init__(self, by: Any, args: Any) -> None:
         self.by = by
-        """The `Name` of a class or function; hostile files put anything here."""
+        """The `Name` of a class or function; a hostile file may put anything here."""
         self.args = args
         self.state: Any = None
         """What its __setstate__, or else its __dict__, would have been given."""
@@ -54,7 +54,7 @@ class Made:
 
     @property
     def maker(self) -> str:
-        """`module.name` of what would have been called; empty when it is no name."""
+        """`module.name` of what would have been called; empty if that is not a `Name`."""
         return str(self.by) if isinstance(self.by, Name) else ""
 
 

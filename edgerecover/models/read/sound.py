@@ -1,4 +1,4 @@
-"""Plain, sound tensors: float32 and finite."""
+"""Making tensors plain (float32, contiguous), and refusing values that are not finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_INFINITE = re.compile(r"(weight|bias|running_mean|running_var|original\d*)(
 
 
 def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Detached copies, floating ones as float32, and the names of other floating types that were met."""
+    """Detached tensors, floating ones as float32; and the names of other floating types among them."""
     import torch
 
     met = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
@@ -29,10 +29,10 @@ def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
 
 
 def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Refuse values that no forward pass survives.
+    """Refuse values with which no forward pass can work.
 
-    Infinities are refused in what is called weight, bias or a statistic of batch norm, as it may be in one module or
-    another. Anywhere else they may be meant: masks of attention hold them. Opening the network shows what they do.
+    Infinities are refused in tensors named like a weight, a bias or a batch norm statistic. Elsewhere they may be
+    intended, as in attention masks; the trial forward pass shows what they do.
 
     Raises:
         BadInputError: NaN or infinite values, or negative variances of batch norm.
@@ -48,6 +48,6 @@ def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
         if key.endswith("running_var") and bool((tensor < 0).any()):
             raise BadInputError(
                 f"{path}: {printable(key)!r} holds negative variances (lowest {float(tensor.min()):.3g}), "
-                "so its normalisation cannot be computed",
+                "so batch norm cannot be computed",
                 hint="use an intact checkpoint",
             )

@@ -1,4 +1,4 @@
-"""One set of weights: from records to plain tensors under the names of an untouched network, and the masks of them."""
+"""From the records of one set of weights to plain tensors under an unpruned network's names, and their masks."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SPARSE_EXPANSION = 256
-"""Sparse tensors expand as far as they are sparse: with 99.8 % zeros, CSR does so by 170 times."""
+"""How many times larger a sparse tensor may become when dense: with 99.8 % zeros, CSR grows 170 times."""
 MAX_SPARSE_FREE_BYTES = 48 << 20
-"""Below this size of all of them, that is no danger."""
+"""If all sparse tensors together stay below this size, their growth is not limited."""
 
 
 _MIN_MASK_VALUES = 100
-"""Fewer values may be 0 and 1 by a whim of whoever made them."""
+"""Tensors with fewer values may consist of 0 and 1 and be no masks."""
 
 
 @dataclass(frozen=True)
 class State:
-    """One set of weights; tensors are float32 where they float, on the CPU."""
+    """One set of weights: CPU tensors, floating ones as float32."""
 
     weights: Weights
     tensors: dict[str, Tensor]
-    """With masks applied."""
+    """The weights, with masks applied."""
     masks: dict[str, Tensor]
     """bool, by weight key, True where the weight is kept."""
     dense_tensors: dict[str, Tensor] | None
-    """Before masks were applied, when that makes a difference."""
+    """The weights before masks were applied, if they differ."""
     prefixes: tuple[str, ...]
     own_keys: dict[str, str]
-    """Keys in the file, less the prefixes, of what has another in `tensors`."""
+    """Key in the file, without the prefixes, by key in `tensors`, where the two differ."""
     aside: dict[str, Tensor]
-    """What tools keep beside weights, by its key in the file, less the prefixes."""
+    """Tensors that tools keep beside weights, by their key in the file, without the prefixes."""
     mask_keys: frozenset[str]
-    """Of the masks in `aside` that were used."""
+    """Keys in `aside` of the masks that were used."""
     cast_from: str
-    """Floating types other than float32 that were met."""
+    """Floating types other than float32 in the file, in words."""
     words: tuple[str, ...]
     doubts: tuple[Doubt, ...]
 
@@ -64,12 +64,13 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
 
     Args:
         path: the file, for messages.
-        reader: of its tensors.
-        weights: records.
-        beside: records that may be masks of them.
+        reader: reads its tensors.
+        weights: records of the weights.
+        beside: records that may be masks of the weights.
 
     Raises:
-        BadInputError: tensors that cannot be used, values that no forward pass survives, more than the file can hold.
+        BadInputError: tensors cannot be used, hold values with which no forward pass can work, or claim to be larger
+            than the file can hold.
         ZipError, PickleError: the file is damaged.
     """
     if form := foreign_form(weights.state):
@@ -125,7 +126,7 @@ def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_not_empty(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse the placeholders of weights that DeepSpeed's ZeRO stage 3 keeps in other files."""
+    """Refuse placeholders of weights that DeepSpeed's ZeRO stage 3 keeps in other files."""
     empty = [key for key, tensor in tensors.items() if key.endswith("weight") and tensor.numel() == 0]
     if empty:
         raise BadInputError(f"{path}: {list_some(empty)} have no values: they are in other files", hint=ZERO_HINT)
@@ -141,7 +142,7 @@ def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
 
 
 def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
-    """Tensors that cannot be read count among the others: they may be no masks at all. Single numbers are none."""
+    """Read tensors beside the weights; single numbers are left out, unreadable ones counted among the others."""
     tensors: dict[str, Tensor] = {}
     for name, record in entry.tensors.items():
         with contextlib.suppress(UnusableTensorError):
@@ -153,7 +154,7 @@ def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
 
 
 class _Budget:
-    """How much memory the tensors of a file may take, as float32, and how they were stored."""
+    """How much memory the tensors of a file may take as float32, and how many were stored sparse or quantised."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
@@ -164,7 +165,7 @@ class _Budget:
 
     @property
     def num_left(self) -> int:
-        """Values that sparse tensors may still be turned into."""
+        """Number of values that sparse tensors may still grow to."""
         return (MAX_SPARSE_EXPANSION * self._size_bytes + MAX_SPARSE_FREE_BYTES - self._sparse_bytes) // 4
 
     @property
@@ -172,7 +173,7 @@ class _Budget:
         return [f"{num} {kind} tensors made dense" for kind, num in self._num_by_kind.items()]
 
     def read(self, reader: TensorReader, key: str, record: Any) -> Tensor:
-        """One tensor.
+        """Read one tensor.
 
         Raises:
             BadInputError: it cannot be used, or is too large.
@@ -188,7 +189,7 @@ class _Budget:
         return self.claim(key, tensor, is_sparse=kind == "sparse")
 
     def claim(self, key: str, tensor: Tensor, *, is_sparse: bool = False) -> Tensor:
-        """Count a tensor; one that was sparse has been kept to `num_left`.
+        """Count a tensor; `num_left` already limits sparse ones.
 
         Raises:
             BadInputError: no file of this size can hold that much.
@@ -202,7 +203,7 @@ class _Budget:
             raise BadInputError(
                 f"{self._path}: {self._size_bytes:,} bytes claim to hold tensors of {self._dense_bytes:,} bytes "
                 f"and more; {printable(key)!r} has shape {list(tensor.shape)}",
-                hint="save tensors whole: .contiguous() makes one out of values that are repeated (.expand())",
+                hint="save contiguous tensors: .contiguous() copies values that .expand() only repeats",
             )
         return tensor
 
@@ -215,10 +216,10 @@ def _unusable(path: Path, key: str, error: UnusableTensorError) -> BadInputError
 
 
 def _check_storage(key: str, tensor: Tensor) -> None:
-    """Refuse tensors that weights cannot be taken from.
+    """Refuse kinds of tensors that cannot be weights.
 
     Raises:
-        UnusableTensorError: it is one.
+        UnusableTensorError: it is of such a kind.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""Tensors out of a parsed pickle: which records describe one, and its values from the storage they name.
+"""Reading tensors from a parsed pickle: which records describe one, and its values from the storage that they name.
 
-Everything a file says of a tensor (type, shape, strides, offset) is checked against the bytes that are there.
+Everything a file says about a tensor (type, shape, strides, offset) is checked against the bytes that are there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OTHER_KINDS = {
     "torch._utils._rebuild_xla_tensor": ("was saved through NumPy", _NUMPY_HINT),
     "torch._utils._rebuild_wrapper_subclass": ("is of a tensor subclass", SUBCLASS_HINT),
 }
-"""What the field's other records of tensors are, in words that follow the tensor's name, and what to do."""
+"""Other records of tensors: what they are, in words that follow the tensor's name, and what to do."""
 
 PACKED_STORAGE = "torch.storage._load_from_bytes"
 
@@ -78,7 +78,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """Shape of a strided tensor's record, without its values; None when it is no such record."""
+    """Shape of a strided tensor, from its record; None for anything else."""
     try:
         made = _innermost(value)
         return _integers(_argument(made, 2)) if made.maker in STRIDED else None
@@ -87,7 +87,7 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def compact_kind(value: Any) -> str:
-    """How a tensor is stored that is turned dense when it is read: "sparse" or "quantized"; empty for others."""
+    """How a tensor that must be made dense is stored: "sparse" or "quantized"; empty for others."""
     try:
         maker = _innermost(value).maker if isinstance(value, Made) else ""
     except UnusableTensorError:
@@ -96,30 +96,30 @@ def compact_kind(value: Any) -> str:
 
 
 class TensorReader:
-    """Turns records into tensors; storages are read once, when a tensor first needs them."""
+    """Turns records into tensors; a storage is read once, when a tensor first needs it."""
 
     def __init__(
         self, read_storage: Callable[[str], bytearray], unpack: Callable[[bytes], tuple[Any, bytearray]] | None = None
     ) -> None:
-        """Both raise what is wrong with the file.
+        """Set how storages are read; both functions may raise PickleError or ZipError.
 
         Args:
-            read_storage: gives the bytes under a storage's key.
-            unpack: gives the record and the bytes of a storage that is packed inside the pickle, as pickle.dump does.
+            read_storage: gives the bytes of a storage by its key.
+            unpack: gives the record and the bytes of a storage inside the pickle, as pickle.dump writes it.
         """
         self._read_storage = read_storage
         self._unpack = unpack
         self._bytes_by_key: dict[str, Tensor] = {}
 
     def tensor(self, value: Any, max_values: int = MAX_SIZE) -> Tensor:
-        """The tensor that a record describes; it may share memory with others of the same storage.
+        """Read the tensor that a record describes; it may share memory with others of the same storage.
 
         Args:
             value: a record, or a tensor.
-            max_values: that a sparse tensor may have when it is turned dense.
+            max_values: how many values a sparse tensor may have when made dense.
 
         Raises:
-            UnusableTensorError: of another kind, or it does not fit its storage.
+            UnusableTensorError: the tensor is of an unsupported kind, or does not fit its storage.
         """
         if not isinstance(value, Made):
             ready: Tensor = value
@@ -140,11 +140,11 @@ class TensorReader:
             raise UnusableTensorError("is stored negated or conjugated", "call resolve_neg() on it before saving")
         offset, sizes, strides = _argument(made, 1), _integers(_argument(made, 2)), _integers(_argument(made, 3))
         if type(offset) is not int:
-            raise UnusableTensorError("has an offset that is no whole number")
+            raise UnusableTensorError("has an offset that is not a whole number")
         return strided_view(storage, dtype_name, sizes, strides, base + offset)
 
     def _sparse(self, made: Made, max_values: int) -> Tensor:
-        """Of (layout, (indices, values, size, ...)), or (layout, (pointers, indices, values, size))."""
+        """Read a sparse tensor: (layout, (indices, values, size, ...)), or with pointers before the indices."""
         layout, data = _argument(made, 0), _argument(made, 1)
         name = _layout_name(layout)
         num_parts = 2 if name == "sparse_coo" else 3
@@ -154,7 +154,7 @@ class TensorReader:
         return densify(name, parts, _integers(data[num_parts]), max_values)
 
     def _dequantize(self, made: Made) -> Tensor:
-        """Of (storage, offset, sizes, strides, (scheme, scale, zero point, axis), ...)."""
+        """Read a quantized tensor: (storage, offset, sizes, strides, (scheme, scale, zero point, axis), ...)."""
         import torch
 
         codes, parameters = self._view(made, quantized=True), _argument(made, 4)
@@ -167,19 +167,19 @@ class TensorReader:
         elif type(numbers[0]) is float and type(numbers[1]) is int and abs(numbers[1]) < MAX_SIZE:
             scales, zero_points = (torch.tensor(number, dtype=torch.float64) for number in numbers)
         else:
-            raise UnusableTensorError("is quantized with a scale that is no number")
+            raise UnusableTensorError("is quantized with a scale that is not a number")
         axis = parameters[3] if len(parameters) == 4 and type(parameters[3]) is int else -1
         return dequantize(codes, scheme.name, scales, zero_points, axis)
 
     def _part(self, value: Any) -> Tensor:
-        """An ordinary tensor that describes another."""
+        """Read an ordinary tensor that describes another one."""
         made = _innermost(value)
         if made.maker not in STRIDED:
-            raise UnusableTensorError("is described by tensors that are no ordinary ones")
+            raise UnusableTensorError("is described by tensors that are not ordinary ones")
         return self._view(made)
 
     def _storage(self, value: Any, *, quantized: bool = False) -> tuple[Tensor, str, int]:
-        """Bytes, type of an element, and the element at which the storage begins."""
+        """Bytes of a storage, the type of its elements, and the element at which it begins."""
         if isinstance(value, Made) and value.maker == PACKED_STORAGE and self._unpack is not None:
             packed = _argument(value, 0)
             if not isinstance(packed, bytes):
@@ -238,7 +238,7 @@ def check_geometry(sizes: tuple[int, ...], strides: tuple[int, ...], offset: Any
 
 
 def _innermost(value: Any) -> Made:
-    """The record of a strided, sparse or quantized tensor, out of those of parameters and typed tensors."""
+    """The record of a strided, sparse or quantized tensor inside those of parameters and typed tensors."""
     for _ in range(_MAX_WRAPPING):
         if not isinstance(value, Made):
             break
@@ -269,19 +269,19 @@ def _integers(value: Any) -> tuple[int, ...]:
     if isinstance(value, Made) and value.maker == "torch.Size":
         value = _argument(value, 0)
     if not isinstance(value, tuple | list) or len(value) > 64 or not all(type(item) is int for item in value):
-        raise UnusableTensorError("has a shape that is no list of whole numbers")
+        raise UnusableTensorError("has a shape that is not a list of whole numbers")
     return tuple(value)
 
 
 def storage_id(value: Any, *, quantized: bool = False) -> tuple[str, str, int]:
-    """Key of a storage, the type of its elements, and which of them it begins at.
+    """Key of a storage, the type of its elements, and the element at which it begins.
 
     Args:
-        value: what the file refers to it by.
-        quantized: it may hold the codes of a quantized tensor.
+        value: the file's reference to it.
+        quantized: whether it may hold the codes of a quantized tensor.
 
     Raises:
-        UnusableTensorError: `value` is no reference to a storage with ordinary numbers in it.
+        UnusableTensorError: `value` does not refer to a storage of ordinary numbers.
     """
     fields = value.id if isinstance(value, Outside) else None
     if not isinstance(fields, tuple) or len(fields) < 5 or fields[0] != "storage":
@@ -299,7 +299,7 @@ def storage_id(value: Any, *, quantized: bool = False) -> tuple[str, str, int]:
 
 
 def _base_of_view(view: Any) -> int:
-    """Where a storage that is part of another begins in it; torch wrote such before version 0.4."""
+    """Where a storage that is part of another one begins in it; torch wrote such storages before version 0.4."""
     if view is None:
         return 0
     if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int or view[1] < 0:
@@ -308,7 +308,7 @@ def _base_of_view(view: Any) -> int:
 
 
 def _layout_name(value: Any) -> str:
-    """Of a layout, which torch pickles as a call with its name."""
+    """Name of a layout, which torch pickles as a call with that name."""
     if isinstance(value, Made) and value.maker == _LAYOUT:
         value = _argument(value, 0)
     return value.removeprefix("torch.") if isinstance(value, str) else ""

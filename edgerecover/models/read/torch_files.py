@@ -1,4 +1,4 @@
-"""What torch.save and pickle.dump wrote, as a parsed tree and a reader of its tensors; nothing in it is run."""
+"""Reading files of torch.save and pickle.dump into a parsed tree and a reader of its tensors; nothing is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgerecover.models.read.tensors import STORAGE_DTYPES, TensorReader, storag
 from edgerecover.models.read.zips import Archive, ZipError
 
 MAX_PICKLE_BYTES = 256 << 20
-"""Weights are stored outside of torch's pickles; a larger pickle holds something else."""
+"""torch stores weights outside of the pickle; a larger pickle holds something else."""
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -29,7 +29,7 @@ _ELEMENT_BYTES = {
 
 
 class NoWeightsError(Exception):
-    """The file holds no weights by name, or several and no saying which; the text is for people."""
+    """The file holds no named weights, or several sets without saying which one; the text is for people."""
 
     def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
@@ -41,34 +41,34 @@ class Content:
     """What a file holds."""
 
     root: Any
-    """A tree as of `pickles.Parsed`; tensors may also stand in it as such."""
+    """A tree as in `pickles.Parsed`, which may also hold tensors."""
     reader: TensorReader
     kind: str
-    """For people: "state_dict", "TorchScript archive"."""
+    """The kind of file in words: "state_dict", "TorchScript archive"."""
     names: frozenset[str] = frozenset()
-    """What unpickling would have imported."""
+    """Names that unpickling would have imported."""
     notes: tuple[str, ...] = ()
-    """More for people, to follow `kind`."""
+    """Further words for people, to follow `kind`."""
     example_shape: tuple[int, ...] | None = None
-    """[N, C, H, W] of the example input that the file was made with."""
+    """Shape (N, C, H, W) of the example input that the file was made with."""
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """The zip at `path`.
+    """Open the zip at `path`.
 
     Raises:
-        ZipError: as `Archive`.
+        ZipError: it is not a zip, or an unsafe one; see `Archive`.
     """
     with path.open("rb") as file:
         yield Archive(file, path.stat().st_size)
 
 
 def read_zip(archive: Archive) -> Content:
-    """Read what torch.save has written since torch 1.6; `archive` must stay open while tensors are read.
+    """Read the format of torch.save since torch 1.6; `archive` must stay open while tensors are read.
 
     Raises:
-        ZipError, PickleError: damaged.
+        ZipError, PickleError: the file is damaged.
     """
     check_byte_order(archive)
     parsed = read_pickle(archive, "data.pkl")
@@ -76,27 +76,27 @@ def read_zip(archive: Archive) -> Content:
 
 
 def check_byte_order(archive: Archive) -> None:
-    """Refuse the byte order that no machine we know uses."""
+    """Refuse files of big-endian machines."""
     if "byteorder" in archive and archive.size_bytes("byteorder") < 16 and archive.read("byteorder") == b"big":
         raise ZipError("it was written on a big-endian machine")
 
 
 def read_pickle(archive: Archive, name: str) -> Parsed:
-    """Parse one member.
+    """Parse the pickle in one member of an archive.
 
     Raises:
-        ZipError, PickleError: missing, damaged or too large.
+        ZipError, PickleError: it is missing, damaged or too large.
     """
     if archive.size_bytes(name) > MAX_PICKLE_BYTES:
-        raise PickleError(f"{name} takes {archive.size_bytes(name):,} bytes, more than any checkpoint's")
+        raise PickleError(f"{name} takes {archive.size_bytes(name):,} bytes, more than in any checkpoint")
     return parse(bytes(archive.read(name)))
 
 
 def read_stream(stream: mmap.mmap | io.BytesIO, size_bytes: int) -> Content:
-    """Read what torch.save wrote before torch 1.6, or a plain pickle.
+    """Read the format of torch.save before torch 1.6, or a plain pickle.
 
     Raises:
-        PickleError: damaged, or cut short.
+        PickleError: the file is damaged or truncated.
     """
     first = parse(stream)
     if first.root != _MAGIC_NUMBER:
@@ -112,7 +112,7 @@ def read_stream(stream: mmap.mmap | io.BytesIO, size_bytes: int) -> Content:
 
 
 class _Storages:
-    """The storages behind the pickles of the older format: of each the number of its elements, and these."""
+    """The storages after the pickles of the older format: for each, the number of its elements, then the elements."""
 
     def __init__(self, stream: mmap.mmap | io.BytesIO, size_bytes: int, stored: tuple[Outside, ...]) -> None:
         keys = parse(stream).root
@@ -141,7 +141,7 @@ class _Storages:
 
 
 def _element_bytes(stored: tuple[Outside, ...]) -> dict[str, int]:
-    """By the key of each storage that the pickle refers to; the first reference to one counts, as for torch."""
+    """Bytes per element of each storage that the pickle refers to, by key; as in torch, the first reference counts."""
     found: dict[str, int] = {}
     for outside in stored:
         fields = outside.id
@@ -156,7 +156,7 @@ def _no_storages(key: str) -> bytearray:
 
 
 def _unpack(packed: bytes) -> tuple[Any, bytearray]:
-    """A storage that torch.save wrote into a plain pickle: the reference to it, and its bytes."""
+    """Read a storage that torch.save wrote into a plain pickle: the reference to it, and its bytes."""
     stream = io.BytesIO(packed)
     for _ in range(3):
         parse(stream)

@@ -1,4 +1,4 @@
-"""Which of the things that training scripts save are the weights: from a tree to one flat state_dict of records."""
+"""Finding the weights among what training scripts save: from a tree to one flat state_dict of records."""
 
 from __future__ import annotations
 
@@ -21,74 +21,74 @@ from edgerecover.models.read.tensors import is_tensor
 from edgerecover.models.read.torch_files import NoWeightsError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
-"""Where training scripts put the state_dict, most specific first."""
+"""Keys under which training scripts save the state_dict, most specific first."""
 
 EMA_KEYS = (
     "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_state_dict_ema", "ema_model_state_dict",
     "model_ema_state_dict", "ema", "ema_weights", "averaged_model", "swa_model", "swa_state_dict",
 )  # fmt: skip
-"""Where they put a running average of the weights."""
+"""Keys under which training scripts save a running average of the weights."""
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "nncf_module.", "model.", "net.", "network.")
-"""What DataParallel, torch.compile, older NNCF and Lightning modules put before every key."""
+"""Prefixes that DataParallel, torch.compile, older NNCF and Lightning modules add to every key."""
 
 _INNER_WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-"""What DataParallel, torch.compile, FSDP, activation checkpointing and Fabric put inside keys, before the layers that
-they wrap."""
+"""Names that DataParallel, torch.compile, FSDP, activation checkpointing and Fabric insert into keys, before the layers
+that they wrap."""
 
 _PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "metrics", "train_", "val_", "test_")
-"""What Lightning modules hold beside the network; its tensors' keys begin so."""
+"""How keys begin of tensors that Lightning modules hold besides the network's."""
 
 _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
 
 _TORCH_PRUNING = "full_state_dict"
 FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
 ZERO_HINT = (
-    "if DeepSpeed wrote it: python zero_to_fp32.py FOLDER OUT, which it leaves beside its files, joins the weights"
+    "if DeepSpeed wrote it, join the weights with the script beside its files: python zero_to_fp32.py FOLDER OUT"
 )
 _LEARNER = "fastai.learner.Learner"
 _LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"
-"""What AveragedModel adds to a state_dict."""
+"""The counter that AveragedModel adds to a state_dict."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """One set of weights as it stands in a file."""
+    """One set of weights in a file, not read yet."""
 
     state: dict[str, Any]
     """Records of tensors, or tensors."""
     under: tuple[str, ...]
-    """The keys that lead to it."""
+    """Keys that lead to the weights in the file."""
     classes: tuple[str, ...] = ()
-    """Of a whole module, the classes of it and of its parts, none of them imported."""
+    """Classes of a whole module and its submodules, outermost first; none of them was imported."""
     kind: str = ""
-    """For people, where the wrapping says more than the file: "Lightning checkpoint"."""
+    """The kind of wrapping in words, if it says more than the file's format: "Lightning checkpoint"."""
     scales: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Of low-rank adapters; see `modules.adapter_scales`."""
+    """Scales of low-rank adapters; see `modules.adapter_scales`."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a tree holds: one or both of the first two."""
+    """What a tree holds: `plain` weights, their `average`, or both."""
 
     plain: Weights | None
     average: Weights | None
     """A running average (EMA, SWA) of the same weights."""
     arch: str | None
-    """The name of the architecture that the training script left, as timm's does."""
+    """Name of the architecture that the training script saved, as timm's does."""
     masks: tuple[Beside, ...] = ()
-    """Perhaps masks of the weights."""
+    """Entries beside the weights that may be their masks."""
 
 
 def find_weights(root: Any) -> Found:
-    """Look for the weights in what a file holds.
+    """Find the weights in the content of a file.
 
     Raises:
-        NoWeightsError: none are there, or several sets with nothing to choose by.
-        PickleError: a module that holds itself.
+        NoWeightsError: there are none, or several sets and nothing says which one is meant.
+        PickleError: a module contains itself.
     """
     known: dict[int, bool] = {}
     if isinstance(root, Made) and root.maker == _LEARNER and isinstance(root.state, dict):
@@ -122,7 +122,7 @@ def find_weights(root: Any) -> Found:
 
 
 def _is_of_mmengine(root: Any) -> bool:
-    """Whether MMEngine's EMAHook may have saved it, which swaps the two: `state_dict` is the average there."""
+    """Whether MMEngine's EMAHook may have saved it, which swaps the two: its `state_dict` is the average."""
     return {"meta", "message_hub", "ema_state_dict"} <= (entries_of(root) or {}).keys()
 
 
@@ -157,7 +157,7 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
 
 
 def _drop_training_parts(weights: Weights) -> Weights:
-    """Of Lightning, without what only training uses."""
+    """Drop the tensors of a Lightning checkpoint that only training uses."""
     if not weights.kind.startswith("Lightning"):
         return weights
     own = {key: value for key, value in weights.state.items() if not key.startswith(_PARTS_OF_TRAINING)}
@@ -165,7 +165,7 @@ def _drop_training_parts(weights: Weights) -> Weights:
 
 
 def _split(weights: Weights) -> tuple[Weights, Weights | None]:
-    """A network and its average side by side in one state_dict, as submodules of a Lightning module."""
+    """Split a network and its average that are side by side in one state_dict, as in a Lightning module."""
     tops = {key.partition(".")[0] for key in weights.state}
     names = [name for name in EMA_KEYS if name in tops]
     if len(names) != 1 or len(tops) < 2:
@@ -182,9 +182,9 @@ def _split(weights: Weights) -> tuple[Weights, Weights | None]:
 
 
 def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Keys as the network alone would spell them, by those of the file, and the prefixes that all shared.
+    """The network's own name for each key of the file, and the prefixes that all keys shared.
 
-    Prefixes that all keys share are taken off, then wrappers inside keys, unless two keys would become one.
+    Prefixes that all keys share are removed, then wrappers inside keys, unless two keys would become the same.
     """
     names = {key: key for key in keys}
     taken: list[str] = []
@@ -198,7 +198,7 @@ def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> str | None:
-    """Key of the state_dict inside `content`; None when `content` is one itself."""
+    """Key of the state_dict inside `content`; None if `content` is itself one."""
     entries = entries_of(content)
     if entries is None or _torch_pruning_module(content) is not None:
         return None
@@ -217,15 +217,15 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
         one = printable(sorted(holding)[0], 40)
         raise NoWeightsError(
             f"several sets of weights inside ({shown}), and none is called state_dict or model",
-            f'save the one that is meant on its own: torch.save(checkpoint["{one}"], "model.pt")',
+            f'save the one you mean on its own: torch.save(checkpoint["{one}"], "model.pt")',
         )
     return holding[0]
 
 
 def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
-    """Whether weights are in `value`; `known` keeps answers by id, since files can name one dictionary many times."""
+    """Whether `value` holds weights; `known` keeps answers by id, since a file can refer to one dictionary often."""
     if id(value) not in known:
-        known[id(value)] = False  # for a dictionary that holds itself
+        known[id(value)] = False  # for a dictionary that contains itself
         entries = entries_of(value) or {}
         known[id(value)] = (
             is_module(value)
@@ -249,7 +249,7 @@ def _tensors_of(content: Any) -> dict[str, Any]:
 
 
 def _torch_pruning_module(content: Any) -> Made | None:
-    """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by its name."""
+    """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by name."""
     dicts = entries_of((entries_of(content) or {}).get(_TORCH_PRUNING)) or {}
     root = Made(None, ())
     root.state = dicts.get("")
@@ -261,7 +261,7 @@ def _no_weights(root: Any) -> NoWeightsError:
     hint = ZERO_HINT if "optimizer_state_dict" in entries else ""
     values = [value for value in entries.values() if isinstance(value, Made)]
     if {"state", "param_groups"} <= entries.keys():
-        return NoWeightsError("the state of an optimiser, and no weights", hint)
+        return NoWeightsError("it holds the state of an optimiser and no weights", hint)
     if values and all("numpy" in str(value.maker) for value in values):
         return NoWeightsError(
             "its weights are NumPy arrays, which are not read",
@@ -284,7 +284,7 @@ def _kind_of(content: Any) -> str:
 
 
 def _find_architecture(root: Any) -> str | None:
-    """timm leaves `arch` beside the weights; it and torchvision's scripts leave their arguments."""
+    """Name of the architecture: timm saves `arch` beside the weights, it and torchvision's scripts their arguments."""
     entries = entries_of(root) or {}
     args = entries.get("args")
     told = args.state if isinstance(args, Made) and isinstance(args.state, dict) else entries_of(args) or {}

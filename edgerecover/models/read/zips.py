@@ -1,4 +1,4 @@
-"""Zip archives as torch writes them, with every size known and bounded before anything is unpacked. Stdlib only."""
+"""Zip archives as torch writes them; every size is checked before anything is unpacked. Stdlib only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_EXPANSION = 16
 """A file may unpack to this many times its size: zip-compressed zeros do, a zip bomb does more."""
 
 MAX_EXPANSION_FREE_BYTES = 1 << 20
-"""Below this size, expansion is no danger and is not looked at."""
+"""Files that unpack to less than this are not checked for expansion."""
 
 MAX_MEMBERS = 100_000
 
@@ -19,11 +19,11 @@ _HEADER_BYTES = 30
 
 
 class ZipError(Exception):
-    """No sound archive; the text is for people."""
+    """The archive cannot be used; the text is for people."""
 
 
 class ZipBombError(ZipError):
-    """It claims to unpack to far more than it is."""
+    """The archive claims to unpack to far more than its size."""
 
 
 class Archive:
@@ -34,11 +34,12 @@ class Archive:
 
         Args:
             file: the zip; it must stay open while members are read.
-            size_bytes: of the zip.
+            size_bytes: size of the zip.
             max_unpacked_bytes: what all members together may take; None for `MAX_EXPANSION` times the zip.
 
         Raises:
-            ZipError: not a zip, damaged, or of members that overlap, share a name, are encrypted or unpack to more.
+            ZipError: the file is not a zip or is damaged, or its members overlap, share a name, are encrypted or
+                unpack to more than allowed.
         """
         self.max_unpacked_bytes = max_unpacked_bytes or MAX_EXPANSION * size_bytes + MAX_EXPANSION_FREE_BYTES
         try:
@@ -53,21 +54,21 @@ class Archive:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all members, in the order of the directory."""
+        """Names of all members, in the order of the directory."""
         return tuple(self._members)
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def size_bytes(self, name: str) -> int:
-        """Of a member, unpacked; 0 when it is not there."""
+        """Unpacked size of a member; 0 if there is none of that name."""
         return self._members[name].file_size if name in self._members else 0
 
     def read(self, name: str) -> bytearray:
         """Unpack one member.
 
         Raises:
-            ZipError: it is not there, or damaged.
+            ZipError: there is none of that name, or it is damaged.
         """
         if name not in self._members:
             raise ZipError(f"{name[:80]!r} is missing from the archive")
@@ -100,7 +101,7 @@ def _read_into(unpacked: Any, content: bytearray) -> int:
 
 def _check(members: list[zipfile.ZipInfo], size_bytes: int, max_unpacked_bytes: int) -> None:
     if len(members) > MAX_MEMBERS:
-        raise ZipError(f"{len(members):,} members are more than any checkpoint's")
+        raise ZipError(f"it has {len(members):,} members, more than any checkpoint")
     if len({member.filename for member in members}) < len(members):
         raise ZipError("several members share a name")
     for member in members:

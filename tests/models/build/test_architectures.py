@@ -99,7 +99,7 @@ def test_what_cannot_be_built_is_explained(folder, architecture, part):
 @pytest.mark.parametrize(
     ("returned", "part"),
     [
-        ("nn.Linear(2, 3), None", "the network alone, what is now its element [0]"),
+        ("nn.Linear(2, 3), None", "the network alone, which is now its element [0]"),
         ("nn.Linear", "it is a class: name Linear itself, or return Linear(...)"),
         ("{}", "name a function without arguments"),
     ],

@@ -121,7 +121,7 @@ def test_the_network_exports(tmp_path):
 
 def test_what_is_no_classifier_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
-    with pytest.raises(BadInputError, match="transformers' ViTModel, not of an image classifier"):
+    with pytest.raises(BadInputError, match="transformers' ViTModel, not an image classifier"):
         build_from_folder(tmp_path)
     with pytest.raises(BadInputError, match=r"holds no config\.json"):
         build_from_folder(tmp_path / "no-such")

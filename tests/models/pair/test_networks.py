@@ -273,7 +273,7 @@ def test_an_input_that_does_not_fit(dense_path):
     ("returned", "advice"),
     [
         ("super().forward(x, 3)", "check the input's shape"),
-        ("(lambda images, age: images)(x)", "a network is given images alone"),
+        ("(lambda images, age: images)(x)", "the network gets images alone"),
         ('logits.to("cuda:99")', "let the forward use x.device"),
     ],
 )
@@ -314,7 +314,7 @@ def odd(dense_path, returned="logits", made="network"):
 @pytest.mark.parametrize(
     ("returned", "advice"),
     [
-        ("logits[:, 0]", "one row of logits for each image"),
+        ("logits[:, 0]", "one row of logits per image"),
         ("'cat'", "returns the logits alone"),
     ],
 )
@@ -342,4 +342,4 @@ def test_a_network_that_ends_in_softmax_gives_logits(dense_path, network):
 
 def test_class_names_that_do_not_match(dense_path):
     dense_path.with_name("model.toml").write_text('classes = ["a", "b"]\n' + TOML)
-    assert "3 classes come out, but model.toml names 2" in refused(dense_path, will_prune=True)
+    assert "it gives 3 classes, but model.toml names 2" in refused(dense_path, will_prune=True)

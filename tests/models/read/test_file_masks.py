@@ -165,7 +165,7 @@ def test_a_mask_whose_1_is_on_the_smallest_weights_marks_what_was_pruned(tmp_pat
         "a.weight": ~kept, "b.weight": torch.zeros(10, 10)}})  # fmt: skip
     assert torch.equal(checkpoint.tensors["a.weight"], weight * kept)
     assert checkpoint.masks.keys() == {"a.weight"}
-    assert "in which 1 marks what was pruned" in checkpoint.format
+    assert "in which 1 marks pruned weights" in checkpoint.format
 
 
 def test_scores_of_masks_are_named(tmp_path):

@@ -34,7 +34,7 @@ def test_a_file_and_a_folder_of_torch_distributed_are_themselves(tmp_path):
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (("a.pt", "b.pth"), "several files of weights: a.pt, b.pth"),
+        (("a.pt", "b.pth"), "several weight files: a.pt, b.pth"),
         (("README.md",), "a folder without weights"),
         (("saved_model.pb", "variables/x"), "a TensorFlow SavedModel"),
         (("Manifest.json", "Data/x"), "a Core ML package"),

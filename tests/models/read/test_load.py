@@ -198,13 +198,13 @@ def test_missing_folder_and_empty(tmp_path):
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (bytes(range(7, 250)), "neither safetensors nor written by torch.save"),
+        (bytes(range(7, 250)), "neither a safetensors file nor one written"),
         (b"\x08\x0a\x12\x07pytorch\x1a\x05" + bytes(40), "ONNX"),
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
         (b"\x1f\x8b\x08" + bytes(40), "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
-        (struct.pack("<Q", 5000) + b'{"weight": {}}', "cut short"),
+        (struct.pack("<Q", 5000) + b'{"weight": {}}', "truncated"),
         (struct.pack("<Q", 14) + b'{"weight": 7 }', "safetensors file is damaged"),
     ],
     ids=["random", "onnx", "hdf5", "gzip", "lfs", "html", "short-safetensors", "bad-safetensors"],
@@ -246,7 +246,7 @@ def test_cut_short(tmp_path, network, zip_format, kept):
     path = saved(tmp_path, network.state_dict(), _use_new_zipfile_serialization=zip_format)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    assert "cut short" in refused(path)
+    assert "truncated" in refused(path)
 
 
 # --- hostile files --------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_no_weights_inside(tmp_path, content, part):
 
 
 def test_what_is_there_instead_of_weights_is_named(tmp_path):
-    assert "the state of an optimiser, and no weights" in refused(saved(tmp_path, {"state": {}, "param_groups": []}))
+    assert "the state of an optimiser and no weights" in refused(saved(tmp_path, {"state": {}, "param_groups": []}))
     assert "torch.from_numpy" in refused(saved(tmp_path, {"weight": np.ones(3), "bias": np.ones(2)}))
 
 
@@ -379,7 +379,7 @@ def test_very_sparse_weights_are_read_and_dense_ones_behind_them(tmp_path, monke
     [
         (["model.pt"], "unpack it"),
         (["a.npy", "b.npy"], "an archive of NumPy arrays"),
-        (["m/.data/version", "m/model/model.pkl"], "an archive of torch.package"),
+        (["m/.data/version", "m/model/model.pkl"], "a torch.package archive"),
         (["a.txt"], "without a checkpoint inside"),
     ],
 )

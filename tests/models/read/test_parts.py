@@ -109,7 +109,7 @@ def test_pieces_of_several_processes_are_joined(distributed, network):
         pickle.dump(metadata, file)
     assert same(read_checkpoint(distributed).tensors, network.state_dict())
     (distributed / "__1_1.distcp").unlink()
-    assert "is missing or cut short" in refused(distributed)
+    assert "is missing or truncated" in refused(distributed)
     metadata.storage_data.pop(type(index)(key, torch.Size([2, 0]), 1))
     with (distributed / ".metadata").open("wb") as file:
         pickle.dump(metadata, file)
