@@ -35,8 +35,9 @@ from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.ladder import recover
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
 from edgerecover.synthesize.sets import synthesis_key, synthesize

@@ -33,7 +33,8 @@ from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.ladder import recover
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.session.onnxruntime import open_session

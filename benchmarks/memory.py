@@ -82,7 +82,7 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.recover.checkpoints import Checkpoints
     from edgerecover.recover.distill import distill
     from edgerecover.recover.execution import Execution
-    from edgerecover.recover.ladder import numpy_logits
+    from edgerecover.recover.logits import numpy_logits
     from edgerecover.recover.pair import Pair
     from edgerecover.recover.statistics import repair_statistics
     from edgerecover.report.picture import contact_sheet

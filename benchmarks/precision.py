@@ -32,7 +32,8 @@ from edgerecover.export.precision import SCHEMES, Calibration, make_variants
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import logits_on, recover
+from edgerecover.recover.ladder import recover
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.synthesize.image_set import SyntheticSets

@@ -35,8 +35,8 @@ from edgerecover.files import replace_file
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.distill import distill
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import logits_on
 from edgerecover.recover.layerwise import fit_layers
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.validate import prediction

@@ -35,7 +35,8 @@ from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered, logits_on, recover
+from edgerecover.recover.ladder import Recovered, recover
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.runtime.machine.host import this_host
 from edgerecover.runtime.machine.memory import peak_bytes

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgerecover.artifacts import Estimate, Report, StageTime
 from edgerecover.distributed import ALONE, Ranks, leave
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.ladder import numpy_logits
+from edgerecover.recover.logits import numpy_logits
 from edgerecover.report.picture import contact_sheet
 from edgerecover.run_folder import SCRATCH_PREFIX, held
 from edgerecover.stages.bundle import pack_run

@@ -133,7 +133,7 @@ class Checkpoint:
             if found is not None and fits(found[0]):
                 self._seconds_before, self._started_s = found[1], time.perf_counter()
                 return found[0]
-            self._progress.note(f"{path}: this checkpoint is damaged and is left out")
+            self._progress.note(f"{path}: skipping a damaged checkpoint")
             path.unlink()
         return None
 

@@ -49,8 +49,8 @@ _MAX_BYTES = 2**30
 """Of activations: fewer images are used where a forward of them would hold more."""
 _MAX_NAMED = 5
 """Of the layers that are left out for one reason; the log is read by people."""
-_UNDETERMINED = "{} images do not determine it"
-_NOT_REACHED = "a forward of many images does not reach it"
+_UNDETERMINED = "{} images are too few to determine it"
+_NOT_REACHED = "a forward pass of many images does not reach it"
 
 
 def fit_layers(pair: Pair, images: ImageSet, batch_size: int, execution: Execution) -> None:
@@ -141,7 +141,7 @@ def _num_images(
     if num_images < asked:
         progress.note(
             f"least squares use {num_images} of {asked} images: "
-            f"more would take over {_MAX_BYTES / 2**30:g} GiB of memory for activations"
+            f"activations of more would need over {_MAX_BYTES / 2**30:g} GiB of memory"
         )
     return num_images
 
@@ -175,15 +175,15 @@ def _fittable(pair: Pair, few_NCHW: Tensor) -> tuple[list[tuple[LinearMap, Linea
 def _reason_against(pair: Pair, linear_map: LinearMap, taught: LinearMap | None, few_NCHW: Tensor) -> str:
     """Why a map cannot be fitted; empty where it can."""
     if taught is None:
-        return "the teacher uses its own in another way"
+        return "the teacher uses its weight in a different way"
     rows = pair.channels.of_teacher(linear_map.weight, torch.arange(taught.num_outputs), dim=0)
     if rows is None or len(rows) != linear_map.num_outputs:
-        return "which of the teacher's channels it kept is not known"
+        return "unknown which of the teacher's channels it kept"
     weight = pair.student.get_parameter(linear_map.weight)
     if not bool(weight.any()):
         return "no weight is left"
     if is_too_wide(linear_map.num_outputs, weight.numel() // linear_map.num_outputs):
-        return "too wide"
+        return "too wide to solve"
     return "" if can_be_set(pair.student, linear_map, few_NCHW) else COMPUTED
 
 
@@ -198,7 +198,7 @@ def _in_words(left_out: Mapping[str, str]) -> str:
         more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
         parts.append(f"{', '.join(names[:_MAX_NAMED])}{more} ({reason})")
     num_layers = len({layer_of(name) for name in left_out})
-    return f"least squares leaves out {num_layers} {'layer' if num_layers == 1 else 'layers'}: {'; '.join(parts)}"
+    return f"least squares skips {num_layers} {'layer' if num_layers == 1 else 'layers'}: {'; '.join(parts)}"
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.artifacts import Descent, Lineage
-from edgerecover.compute import Compute, judged_at_once
+from edgerecover.compute import Compute
 from edgerecover.models.network.norms import batch_norms_of, stored_by
 from edgerecover.models.pair.channels import ChannelMap
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesize.image_set import SyntheticSets
 
 _SAME = 1e-5
 """Two float32 numbers that differ by less, relative to their size, are one number that was computed twice."""
@@ -59,7 +60,7 @@ def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Com
     if lineage.descent in (Descent.COPIED, Descent.RECALIBRATED):
         return False
     student_NK, teacher_NK = (
-        torch.cat([_logits(network, images, compute) for images in (sets.train, sets.calibration)])
+        torch.cat([logits_on(network, images, compute) for images in (sets.train, sets.calibration)])
         for network in (pair.student, pair.teacher)
     )
     return knows_its_classes(student_NK, teacher_NK)
@@ -102,13 +103,6 @@ def _standardised(logits_NK: Tensor) -> Tensor:
     centred_NK = centred_NK - centred_NK.mean(0)
     standardised_NK: Tensor = centred_NK / centred_NK.norm(dim=0).clamp_min(_TINY)
     return standardised_NK
-
-
-@torch.no_grad()
-def _logits(network: nn.Module, images: ImageSet, compute: Compute) -> Tensor:
-    return torch.cat(
-        [network(compute.images(batch)).float().cpu() for batch in images.batches(judged_at_once(images.shape_CHW))]
-    )
 
 
 def lineage_of(pair: Pair) -> Lineage:

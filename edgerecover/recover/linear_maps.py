@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 from edgerecover.models.network.linear_calls import ForwardMode, LinearCall, tensors_in
 from edgerecover.recover.patches import is_reproduced
 
-COMPUTED = "its weight is computed in the forward"
+COMPUTED = "its weight is computed in the forward pass"
 NO_LINEAR_MAP = "no convolution or linear layer uses it"
 
 
@@ -193,9 +193,9 @@ class _Observation(ForwardMode):
         self._calls.update(filter(None, (name, bias)))
         if name is not None and form is not None:
             if call.bias is not None and bias is None:
-                self._problems[name] = "its bias is computed in the forward"
+                self._problems[name] = "its bias is computed in the forward pass"
             elif not _is_plain(call) or not is_reproduced(call, output):
-                self._problems[name] = "its output is not what its weight and input make"
+                self._problems[name] = "its output is not the product of its weight and input"
             self._found.append(LinearMap(name, bias, number, call.num_outputs, form))
         elif name is None:
             for origin in self._origins(call.weight) or ():
@@ -248,14 +248,14 @@ class _Observation(ForwardMode):
         if linear_map.bias and (times := self._calls[linear_map.bias]) > 1:
             return f"its bias is used {times} times"
         if linear_map.form == "parameter" and linear_map.weight in self._used_otherwise:
-            return "used in another way too"
+            return "also used in another way"
         return None
 
     def _reason(self, parameter: str) -> str:
         """Why one that is no call's weight is left out."""
         if problem := self._problems.get(parameter):
             return problem
-        return NO_LINEAR_MAP if parameter in self._used_otherwise else "inference was not seen to use it"
+        return NO_LINEAR_MAP if parameter in self._used_otherwise else "inference does not use it"
 
     def _derive(self, given: Any, *results: Tensor) -> None:
         origins = [self._origins(tensor) for tensor in tensors_in(given)]

@@ -22,7 +22,8 @@ from edgerecover.models.network.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recover.checkpoints import Checkpoints
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered, logits_on
+from edgerecover.recover.ladder import Recovered
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import DistilledForInt8, distil_for_int8
 from edgerecover.synthesize.image_set import ImageSet, SyntheticSets

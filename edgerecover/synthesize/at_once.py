@@ -1,4 +1,4 @@
-"""How many images go through a teacher at once, forward and backward: as many as memory holds, and no more than pay."""
+"""How many images go through a teacher at once, forward and backward: as many as fit in memory and as pay off."""
 
 # Shapes: N images, C channels, H height, W width.
 # ruff: noqa: TID253 - works on tensors throughout; only stages import it, never the CLI's help
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from edgerecover.config import Synthesis
 
 _ENOUGH_BYTES = 600_000_000
-"""On a CPU a step takes as long per image whatever their number, so that there more memory buys nothing."""
+"""On a CPU a step takes as long per image whatever their number, so more memory gains nothing."""
 _SHARE_OF_FREE = 0.5
 BESIDE = 1.5
-"""Gradients on their way and copies, beside what is kept for the backward pass."""
+"""Factor for gradients in flight and copies, on top of what is kept for the backward pass."""
 _TRIED = 2
-"""Images: of one alone, some networks take no statistics."""
+"""Images in the trial: some networks cannot take statistics of a single one."""
 
 
 def images_at_once(source: Source, settings: Synthesis, progress: Progress = SILENT) -> int:
@@ -48,16 +48,16 @@ def images_at_once(source: Source, settings: Synthesis, progress: Progress = SIL
     free = free_bytes() if is_cpu else torch.cuda.mem_get_info(compute.device)[0]
     if BESIDE * each > free:
         raise MissingError(
-            f"memory: a forward and backward pass of one {' × '.join(map(str, input.shape))} image through the teacher "
-            f"takes {BESIDE * each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
-            hint="end what else uses it, raise the container's limit, or take a machine with more memory",
+            f"not enough memory: a forward and backward pass of one {' × '.join(map(str, input.shape))} image through "
+            f"the teacher needs {BESIDE * each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
+            hint="close other programs, raise the container's memory limit, or use a machine with more memory",
         )
     budget = _SHARE_OF_FREE * free / BESIDE
     at_once = max(1, int(min(budget, _ENOUGH_BYTES) if is_cpu else budget) // max(each, 1))
     if at_once < settings.batch_size:
         progress.note(
-            f"dreams: {at_once} of a batch of {settings.batch_size} images go through the teacher at once; one takes "
-            f"{each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free (synthesis.images_at_once of a profile)"
+            f"dreams: {at_once} of a batch of {settings.batch_size} images go through the teacher at once; each needs "
+            f"{each / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free (set by synthesis.images_at_once)"
         )
     return min(at_once, settings.batch_size)
 

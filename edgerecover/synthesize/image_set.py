@@ -206,6 +206,6 @@ def require_disjoint(sets: SyntheticSets) -> None:
             if digest in seen:
                 raise StageError(
                     f"the synthetic sets {seen[digest]} and {split} share an image (sha256 {digest[:12]})",
-                    hint="the teacher may give no gradient (constant output); try another --seed, and `inspect` it",
+                    hint="the teacher's output may be constant: see `edgerecover inspect`, or try another --seed",
                 )
         seen |= dict.fromkeys(digests, split)

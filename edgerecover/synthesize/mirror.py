@@ -1,13 +1,13 @@
 """Whether mirroring changes what a teacher sees, found out without data.
 
-A classifier of photographs was nearly always trained on mirrored images too and takes both alike; to one of digits,
-letters or signs a mirrored image is another thing. So the teacher is shown a few dreams of its own, made without any
-mirroring, and their mirror images. Compared are its margins, the logit of the class that it decides for on the dream
-minus each other class's:
+A classifier of photographs was nearly always trained on mirrored images too and treats both alike; to one of digits,
+letters or signs a mirrored image is a different thing. So the teacher is shown a few of its own dreams, made without
+mirroring, and their mirror images. Its margins are compared: the logit of the class it chooses on the dream, minus that
+of each other class:
 
     correlation = Σ m_mirrored · m / √(Σ m_mirrored² · Σ m²)     over all dreams and all other classes
 
-which is 1 where mirroring changes nothing, and about 0 where it makes another image of it. Decisions alone tell less: a
+which is 1 where mirroring changes nothing, and about 0 where it makes a different image. Decisions alone say less: a
 dream is at the edge of what its teacher knows, and even one trained on mirrored images changes its mind on some.
 """
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 LEAST_CORRELATION = 0.8
 """docs/adr/0015 has what networks trained with and without mirroring show."""
 _CLASS_WEIGHT = 5.0
-"""High enough for every teacher to be sure of its dreams."""
+"""High enough that every teacher is sure of its dreams."""
 _NUM_IMAGES, _FEWEST_IMAGES = 32, 16
 _NUM_MARGINS = 320
-"""As 32 images of 10 classes have; where there are more classes, fewer images tell as much."""
+"""As many as 32 images of 10 classes have; with more classes, fewer images say as much."""
 _NUM_STEPS = 24
 IMAGE_STEPS = _NUM_IMAGES * _NUM_STEPS
-"""What the answer costs."""
+"""The cost of the answer, in images times steps."""
 _SEED = 0
-"""Not the run's: what a teacher was trained on does not change with it."""
+"""Not the run's seed: what a teacher was trained on does not change with it."""
 
 
 def mirror_correlation(source: Source, settings: Synthesis, progress: Progress = SILENT) -> float:

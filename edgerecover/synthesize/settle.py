@@ -1,6 +1,6 @@
-"""A profile says what to do for any teacher; here it becomes what is done for this one, before anything is made.
+"""A profile is written for any teacher; here its open questions are decided for one, before anything is made.
 
-What is decided is part of the settings from then on, and so of the keys that dreams and recoveries are kept under.
+The decisions become part of the settings, and so of the keys under which dreams and recoveries are kept.
 """
 
 # ruff: noqa: TID253 - works on networks; only the pipeline imports it
@@ -35,12 +35,12 @@ class Settled:
 
     profile: Profile
     mirror_correlation: float | None
-    """What `flip = "auto"` was decided by; None where it was not asked for."""
+    """The correlation that decided `flip = "auto"`, -1 to 1; None where the profile does not ask."""
 
 
 def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Settled:
     """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, coarse steps,
-    how many images go through it at once, mirroring.
+    the number of images per forward pass, mirroring.
 
     Args:
         profile: as shipped or written.
@@ -70,8 +70,8 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Set
         correlation = mirror_correlation(source, synthesis, progress)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
-            f"images are {'' if decided else 'not '}mirrored: the teacher's margins on mirrored dreams correlate with "
-            f"those on the dreams at {correlation:.2f}, and {LEAST_CORRELATION} is asked for"
+            f"images are {'' if decided else 'not '}mirrored: the teacher's margins on dreams and on mirrored dreams "
+            f"correlate at {correlation:.2f} (threshold {LEAST_CORRELATION})"
         )
         if synthesis.flip == "auto":
             synthesis = synthesis.model_copy(update={"flip": decided})
@@ -83,7 +83,7 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Set
 
 @torch.no_grad()
 def takes_half_size(teacher: nn.Module, input: InputSpec, compute: Compute) -> bool:
-    """Whether images are large enough to be seen at half their size, and the teacher gives logits for such ones."""
+    """Whether images are large enough to be shown at half their size, and the teacher gives logits for those."""
     if min(input.shape[1:]) < _LEAST_SIDE or not batch_norms_of(teacher):
         return False
     try:
@@ -96,7 +96,7 @@ def takes_half_size(teacher: nn.Module, input: InputSpec, compute: Compute) -> b
 
 
 _LEAST_SIDE = 64
-"""Below, half the size leaves too little of an image: the last layers would see single pixels."""
+"""Pixels; below, half the size leaves too little of an image: the last layers would see single pixels."""
 
 
 def has_norms(network: nn.Module) -> bool:

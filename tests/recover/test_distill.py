@@ -16,7 +16,7 @@ from edgerecover.recover.blocks import block_names
 from edgerecover.recover.border import border_of
 from edgerecover.recover.distill import distill
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import logits_on
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.losses import feature_loss, kd_loss
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics

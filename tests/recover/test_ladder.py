@@ -6,7 +6,9 @@ import torch
 from edgerecover.artifacts import Descent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import _Ladder, logits_on, recover
+from edgerecover.recover.judge import CalibrationJudge
+from edgerecover.recover.ladder import recover
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 
 
@@ -96,21 +98,21 @@ def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
 
 def test_a_rung_that_cannot_be_told_from_the_one_before_is_not_taken_and_named(teacher, sets, cpu):
     """One image won by chance is no reason to change a student."""
-    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 10, "one won": 9, "many won": 2, "one won again": 1}.items():
-        ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
+        ladder.consider(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, False, True, False]
     assert ladder.doubts() == (
-        "many won is kept: 64 calibration images cannot tell it from one won again; more can "
+        "many won is kept: 64 calibration images cannot tell it from one won again; more images could "
         "(synthesis.num_calibration)",
     )
 
 
 def test_no_rung_below_an_earlier_one_is_taken(teacher, sets, cpu):
     """However much better than the student as it came: each is compared with the best so far."""
-    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 60, "repaired": 5, "ruined": 30}.items():
-        ladder.judge(name, _WrongOn(teacher, num_wrong), 0.0)
+        ladder.consider(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, True, False]
     assert ladder.doubts() == ()
 
@@ -133,9 +135,9 @@ def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
     has_norms, teacher, teacher_without_bn, sets, cpu
 ):
     judge = teacher if has_norms else teacher_without_bn
-    ladder = _Ladder(judge, sets.calibration, Execution(cpu), is_guided=has_norms)
-    ladder.judge("came", _WrongOn(judge, 16), 0.0)
-    ladder.judge("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
+    ladder = CalibrationJudge(judge, sets.calibration, Execution(cpu), is_guided=has_norms)
+    ladder.consider("came", _WrongOn(judge, 16), 0.0)
+    ladder.consider("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
     assert ladder.rungs()[1].agreement == 1.0
     assert [rung.chosen for rung in ladder.rungs()] == [not has_norms, has_norms]
 
@@ -239,8 +241,8 @@ def test_logits_that_come_surely_nearer_are_a_gain_where_no_decision_is_left_to_
     far = torch.nn.Sequential(teacher, torch.nn.Linear(4, 4, bias=False))
     with torch.no_grad():
         far[1].weight.copy_(0.2 * torch.eye(4))
-    ladder = _Ladder(teacher, sets.calibration, Execution(cpu), is_guided=True)
-    ladder.judge("came", far, 0.0)
-    ladder.judge("nearer", teacher, 0.0)
+    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder.consider("came", far, 0.0)
+    ladder.consider("nearer", teacher, 0.0)
     assert [rung.agreement for rung in ladder.rungs()] == [1.0, 1.0]
     assert [rung.chosen for rung in ladder.rungs()] == [False, True]

@@ -202,7 +202,7 @@ def test_what_is_left_out_is_said(varied, sets, cpu):
     teacher = copy.deepcopy(student)
     fit_layers(Pair(student, teacher), sets.train, 32, Execution(cpu, notes))
     assert notes.said == [
-        "least squares leaves out 2 layers: layers.2 (its weight is computed in the forward); "
+        "least squares skips 2 layers: layers.2 (its weight is computed in the forward pass); "
         "layers.13 (no weight is left)"
     ]
 
@@ -309,7 +309,7 @@ def test_memory_bounds_the_images(teacher, sets, cpu, monkeypatch):
     assert 2 < max(sizes) < len(sets.train)
     assert (
         f"least squares use {max(sizes)} of {len(sets.train)} images: "
-        "more would take over 0.000279397 GiB of memory for activations"
+        "activations of more would need over 0.000279397 GiB of memory"
     ) in notes.said
 
 
@@ -319,7 +319,7 @@ def test_a_map_that_the_images_do_not_determine_is_named_and_left_alone(teacher,
     student, notes = sparse(copy.deepcopy(teacher)), Notes()
     before = copy.deepcopy(student)
     fit_layers(Pair(student, teacher), sets.train, 32, Execution(cpu, notes))
-    assert notes.said == [f"least squares leaves out 1 layer: 11 ({len(sets.train)} images do not determine it)"]
+    assert notes.said == [f"least squares skips 1 layer: 11 ({len(sets.train)} images are too few to determine it)"]
     assert torch.equal(student[11].weight, before[11].weight)
     assert torch.equal(student[11].bias, before[11].bias)
     assert not torch.equal(student[6].weight, before[6].weight)

@@ -197,17 +197,17 @@ LEFT_OUT = {
     "standardised": (lambda net, x: conv(net, x, (net.kernel - net.kernel.mean()) / net.kernel.std()), COMPUTED),
     "rounded": (lambda net, x: conv(net, x, (8 * net.kernel).round() / 8), COMPUTED),
     "a part of it": (lambda net, x: F.conv2d(x, net.kernel[:2]), COMPUTED),
-    "its norm is added": (lambda net, x: conv(net, x) + net.kernel.norm(), "used in another way too"),
+    "its norm is added": (lambda net, x: conv(net, x) + net.kernel.norm(), "also used in another way"),
     "its bias is computed": (
         lambda net, x: F.conv2d(x, net.kernel, 2 * net.offset),
-        "its bias is computed in the forward",
+        "its bias is computed in the forward pass",
     ),
     "its bias is shared": (
         lambda net, x: conv(net, x) + F.conv2d(x, net.ones, net.offset, padding=1),
         "its bias is used 2 times",
     ),
     "multiplied otherwise": (lambda net, x: x.flatten(1)[:, :9] @ net.kernel.flatten(1)[:, :9].T, NO_LINEAR_MAP),
-    "not reached": (lambda net, x: x, "inference was not seen to use it"),
+    "not reached": (lambda net, x: x, "inference does not use it"),
 }
 
 
@@ -222,7 +222,7 @@ def test_calls_in_torchscript_are_not_seen():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, but people have it
         network = torch.jit.script(nn.Conv2d(3, 4, 3).eval().requires_grad_(False))
-    assert linear_maps_of(network, IMAGES[:2]).left_out == {"weight": "inference was not seen to use it"}
+    assert linear_maps_of(network, IMAGES[:2]).left_out == {"weight": "inference does not use it"}
 
 
 def test_a_forward_that_catches_everything_ends_all_the_same():

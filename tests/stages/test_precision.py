@@ -17,7 +17,8 @@ from edgerecover.models.pair.channels import SAME_CHANNELS
 from edgerecover.models.pair.networks import Models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered, logits_on
+from edgerecover.recover.ladder import Recovered
+from edgerecover.recover.logits import logits_on
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.quantized import distil_for_int8
 from edgerecover.stages.load import Loaded

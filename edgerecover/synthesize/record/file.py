@@ -70,8 +70,8 @@ def read_record(path: Path) -> Record:
     facts, tensors = _open(path)
     if facts.schema_version != SCHEMA_VERSION:
         raise BadInputError(
-            f"record {path}: schema version {facts.schema_version}, and this edgerecover reads {SCHEMA_VERSION}",
-            hint="make the record again, or use the edgerecover that wrote it",
+            f"record {path}: schema version {facts.schema_version}; this edgerecover reads version {SCHEMA_VERSION}",
+            hint="make the record again, or use the edgerecover version that wrote it",
         )
     try:
         return replace(_checked(facts, tensors), sha256=sha256_of(path))
@@ -104,16 +104,16 @@ def check_teacher(record: Record, path: Path, teacher: nn.Module, shape_CHW: tup
     if record.teacher_sha256 != sha256:
         raise BadInputError(
             f"record {path}: made from a network with weights {record.teacher_sha256[:12]}…, "
-            f"and the teacher's are {sha256[:12]}…",
-            hint="give the dense network that the record was made from as --teacher, or make a record of this one",
+            f"but the teacher's are {sha256[:12]}…",
+            hint="pass the dense network that the record was made from as --teacher, or make a record of this one",
         )
     there = {layer.name: layer for layer in node_layers(teacher, shape_CHW, max_cells=1 << 16, max_nodes=1 << 62)}
     for layer in record.layers:
         whole = there.get(layer.name)
         if whole is None or whole.channels != layer.channels or whole.channels_last != layer.channels_last:
             raise BadInputError(
-                f"record {path}: speaks of {layer.channels} channels of {layer.name!r}, which the teacher lacks",
-                hint="name the record that was made from this teacher",
+                f"record {path}: describes {layer.channels} channels of {layer.name!r}, which the teacher lacks",
+                hint="use the record that was made from this teacher",
             )
 
 
@@ -123,8 +123,8 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInputError(
-                f"record {path}: {path.stat().st_size:,} bytes, and at most {MAX_FILE_BYTES:,} are read",
-                hint="name a file that `edgerecover record` wrote",
+                f"record {path}: {path.stat().st_size:,} bytes is more than the limit of {MAX_FILE_BYTES:,}",
+                hint="pass a file that `edgerecover record` wrote",
             )
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
@@ -143,7 +143,7 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
         ) from error
     except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
-            f"record {path}: is no activation record, or is damaged ({type(error).__name__}: {str(error)[:100]})",
+            f"record {path}: not an activation record, or damaged ({type(error).__name__}: {str(error)[:100]})",
             hint="`edgerecover record DENSE --data DIR -o FILE` makes one",
         ) from error
 
@@ -152,7 +152,7 @@ def _checked(facts: _Facts, tensors: dict[str, Tensor]) -> Record:
     if facts.kind not in KINDS:
         raise ValueError(f"unknown kind {facts.kind!r}")
     if not facts.blocks or facts.num_images < 1:
-        raise ValueError("nothing is recorded")
+        raise ValueError("the record is empty")
     blocks = tuple(_block(number, layers, facts, tensors) for number, layers in enumerate(facts.blocks))
     return Record(facts.kind, facts.teacher_sha256, facts.num_images, facts.noise, blocks)
 

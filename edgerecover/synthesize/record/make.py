@@ -181,9 +181,9 @@ def _check_counts(labels_N: Tensor, num_classes: int) -> None:
     fewest = int(counts.argmin())
     if counts[fewest] < MIN_IMAGES_PER_CLASS:
         raise BadInputError(
-            f"--data: {int(counts[fewest])} images of class {fewest}, and a record needs at least "
-            f"{MIN_IMAGES_PER_CLASS} of each: means of fewer say too much of each image",
-            hint="give more images of the classes that are short",
+            f"--data: {int(counts[fewest])} images of class {fewest}, but a record needs at least "
+            f"{MIN_IMAGES_PER_CLASS} of each class: means over fewer would reveal single images",
+            hint="add images of the classes that have too few",
         )
 
 

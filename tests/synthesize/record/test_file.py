@@ -81,8 +81,8 @@ def test_names_that_the_teacher_does_not_have_are_refused(teacher, written):
     [
         (lambda f: f.update(schema_version=99), "schema version 99"),
         (lambda f: f.update(kind="secret"), "unknown kind 'secret'"),
-        (lambda f: f.update(num_images=0), "nothing is recorded"),
-        (lambda f: f.update(blocks=[]), "nothing is recorded"),
+        (lambda f: f.update(num_images=0), "the record is empty"),
+        (lambda f: f.update(blocks=[]), "the record is empty"),
         (lambda f: f.update(num_classes=5), "mean of block 0"),
         (lambda f: f["blocks"][0][0].update(channels=-1), "without nodes"),
         (lambda f: f["blocks"][0][0].update(rows=10**9), "of block 0 is not"),
@@ -121,13 +121,13 @@ def test_a_scale_of_zero_is_refused(written):
 
 
 def test_other_files_are_no_records(tmp_path):
-    with pytest.raises(BadInputError, match=r"cannot be read|is no activation record"):
+    with pytest.raises(BadInputError, match=r"cannot be read|not an activation record"):
         read_record(tmp_path / "nothere")
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(BadInputError, match="without a record in it"):
         read_record(tmp_path / "weights.safetensors")
     (tmp_path / "text").write_text("not a record")
-    with pytest.raises(BadInputError, match="is no activation record"):
+    with pytest.raises(BadInputError, match="not an activation record"):
         read_record(tmp_path / "text")
 
 
