@@ -25,7 +25,7 @@ from edgerecover.synthesize.record.values import Record
 
 
 class Batches:
-    """Draws one batch after another; of several processes, each makes its own rows of it."""
+    """Draws one batch after another; with several processes, each makes its own rows of it."""
 
     def __init__(
         self,
@@ -95,12 +95,12 @@ class Chosen:
     def __init__(self, dreams: ImageSet, chosen_N: NDArray[np.int64], fresh: FreshDreams | None) -> None:
         """Fresh images replace the first half of the chosen ones, once there are any."""
         self._dreams, self._chosen_N = dreams, chosen_N
-        self._fresh_H = fresh.drawn(len(chosen_N) // 2) if fresh else chosen_N[:0]
+        self._fresh_H = fresh.draw(len(chosen_N) // 2) if fresh else chosen_N[:0]
         self._fresh_images = fresh.images if fresh else dreams
 
     @property
     def shape_NCHW(self) -> tuple[int, int, int, int]:
-        """Of the whole batch."""
+        """The shape of the whole batch."""
         return len(self._chosen_N), *self._dreams.shape_CHW
 
     def images_at(self, places_M: Tensor) -> Tensor:

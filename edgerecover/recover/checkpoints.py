@@ -1,8 +1,8 @@
-"""Where a long loop stands, on disk: killed at any moment, it goes on and ends as if it had never stopped.
+"""Checkpoints of long loops: killed at any moment, a loop resumes and ends as if it had never stopped.
 
-A checkpoint is a safetensors file whose name holds its number and its digest, put in its place in one step. One that
-is damaged is told by its digest, and the one before it is taken. How often they are written is a matter of time; what
-they hold is taken after a number of steps that depends on nothing but the settings, so results do not depend on time.
+A checkpoint is a safetensors file whose name holds its number and its digest, moved into place in one step. A damaged
+one does not match its digest, and the one before it is used. How often they are written depends on time; the states
+they hold are taken after a number of steps that depends on the settings alone, so results do not depend on time.
 """
 
 # ruff: noqa: TID253 - works on tensors; only the recovery stage imports it
@@ -26,9 +26,9 @@ from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 
 EVERY_S = 60.0
-"""Between two checkpoints of a loop, unless they take long to write."""
+"""Seconds between two checkpoints of a loop, or more if they take long to write."""
 _LARGEST_SHARE = 0.01
-"""Of a loop's time that may go into writing checkpoints."""
+"""Largest share of a loop's time that goes into writing checkpoints."""
 _KEPT = 2
 _FORMAT = 3
 """Raise when a loop that reads its old checkpoint would no longer end as it did."""
@@ -36,25 +36,25 @@ _FORMAT = 3
 
 @dataclass(frozen=True)
 class State:
-    """All that a loop needs to go on."""
+    """Everything that a loop needs to resume."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON can hold."""
+    """Values that JSON can represent."""
 
 
 class Resumable(Protocol):
     """A part of a loop that changes with its steps."""
 
     def state(self) -> State:
-        """As it is now; later steps do not change what is returned."""
+        """The current state; later steps do not change the returned value."""
 
     def restore(self, state: State) -> None:
-        """Be as `state` says."""
+        """Return to `state`."""
 
 
-def gathered(parts: Mapping[str, Resumable]) -> State:
-    """One state of several parts."""
+def gather(parts: Mapping[str, Resumable]) -> State:
+    """Combine the states of several parts into one."""
     states = {name: part.state() for name, part in parts.items()}
     return State(
         {f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.tensors.items()},
@@ -63,20 +63,20 @@ def gathered(parts: Mapping[str, Resumable]) -> State:
 
 
 def part_of(state: State, name: str) -> State:
-    """What `gathered` took from the part of this name."""
+    """The state of one part in a state that `gather` combined."""
     prefix = f"{name}/"
     tensors = {key[len(prefix) :]: tensor for key, tensor in state.tensors.items() if key.startswith(prefix)}
     return State(tensors, state.facts[name])
 
 
 def restore(parts: Mapping[str, Resumable], state: State) -> None:
-    """Put all parts back to where they were `gathered`."""
+    """Return all parts to the states that `gather` combined."""
     for name, part in parts.items():
         part.restore(part_of(state, name))
 
 
 class Checkpoint:
-    """The checkpoints of one loop; without a folder, none."""
+    """The checkpoints of one loop; without a folder, none are kept."""
 
     def __init__(
         self, folder: Path | None = None, name: str = "", every_s: float = EVERY_S, progress: Progress = SILENT
@@ -89,11 +89,11 @@ class Checkpoint:
 
     @property
     def seconds(self) -> float:
-        """That the loop has taken so far, those before an interruption included."""
+        """Duration of the loop so far, including the time before an interruption."""
         return self._seconds_before + time.perf_counter() - self._started_s
 
     def is_due(self) -> bool:
-        """Whether it is time for another one: not so often that it would cost."""
+        """Whether it is time for another checkpoint; they are kept rare enough to cost little."""
         waited_s = time.perf_counter() - self._written_s
         return self.folder is not None and waited_s >= max(self._every_s, self._cost_s / _LARGEST_SHARE)
 
@@ -138,8 +138,8 @@ class Checkpoint:
         return None
 
     @contextmanager
-    def kept_when_interrupted(self, state: Callable[[], State]) -> Iterator[None]:
-        """Whoever presses Ctrl-C has what was done since the last checkpoint written, too."""
+    def write_on_interrupt(self, state: Callable[[], State]) -> Iterator[None]:
+        """On Ctrl-C, write a last checkpoint with what was done since the one before."""
         try:
             yield
         except KeyboardInterrupt:
@@ -148,7 +148,7 @@ class Checkpoint:
             raise
 
     def discard(self) -> None:
-        """Remove them all: the loop has ended."""
+        """Remove all checkpoints of the loop, because it has ended."""
         for path in self._paths():
             path.unlink()
 
@@ -159,22 +159,22 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where the loops of one stage keep theirs; without a folder, none does."""
+    """The checkpoints of all loops of one stage; without a folder, none are kept."""
 
     folder: Path | None = None
     every_s: float = EVERY_S
     progress: Progress = SILENT
 
     def of(self, name: str) -> Checkpoint:
-        """Of the loop of this name: letters, digits and dashes."""
+        """The checkpoints of one loop, by its name of letters, digits and dashes."""
         return Checkpoint(self.folder, name, self.every_s, self.progress)
 
     def under(self, name: str) -> Checkpoints:
-        """Of another stage, in a folder of its own in this one."""
+        """The checkpoints of another stage, in a subfolder of this one."""
         return replace(self, folder=self.folder / name if self.folder else None)
 
     def discard(self) -> None:
-        """Remove the folder: the stage has ended, and its result is kept elsewhere."""
+        """Remove the folder, because the stage has ended and its result is kept elsewhere."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -194,12 +194,12 @@ def _read(path: Path) -> tuple[State, float] | None:
             facts = json.loads(file.metadata()["state"])
         if facts["format"] != _FORMAT:
             return None
-        tensors = {name: _laid_out(tensor, facts["strides"][name]) for name, tensor in load(content).items()}
+        tensors = {name: _lay_out(tensor, facts["strides"][name]) for name, tensor in load(content).items()}
         return State(tensors, facts["facts"]), float(facts["seconds"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
 
-def _laid_out(tensor: Tensor, strides: list[int]) -> Tensor:
-    """As it lay in memory: sums over another layout round differently."""
+def _lay_out(tensor: Tensor, strides: list[int]) -> Tensor:
+    """Restore the memory layout, because sums over another layout round differently."""
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)

@@ -1,4 +1,4 @@
-"""A distillation as it goes: its loss, and now and then how the student would do if it ended there."""
+"""The course of a distillation: its loss, and now and then the agreement the student would have if it ended there."""
 
 # ruff: noqa: TID253 - looks at networks in training; only the recovery stage imports it
 
@@ -13,9 +13,9 @@ from edgerecover.artifacts import CurvePoint, from_json, to_json
 from edgerecover.recover.checkpoints import State
 
 _POINTS = 96
-"""At most about so many of the loss;"""
+"""Points of the loss, about this many at most."""
 LOOKS = 16
-"""and about so many of the agreement, which cost a few hundredths of the shortest distillations."""
+"""Points of the agreement, about this many; they cost a few per cent of the shortest distillations."""
 
 
 class Curve:
@@ -29,11 +29,11 @@ class Curve:
 
     @property
     def points(self) -> tuple[CurvePoint, ...]:
-        """So far."""
+        """The points so far."""
         return tuple(self._points)
 
     def note(self, step: int, loss: float) -> Mapping[str, float]:
-        """Take down the loss of `step`, counted from 1; the agreement, where it was looked at."""
+        """Record the loss of `step`, counted from 1; returns the agreement where it was measured."""
         self._losses.append(loss)
         looks = self._is_due(step, LOOKS)
         if looks or self._is_due(step, _POINTS):
@@ -45,11 +45,11 @@ class Curve:
         return {}
 
     def state(self) -> State:
-        """The points so far, for a distillation that goes on from a checkpoint."""
+        """The points so far, for a distillation that resumes from a checkpoint."""
         return State({}, {"points": [to_json(point) for point in self._points], "losses": list(self._losses)})
 
     def restore(self, state: State) -> None:
-        """Forget the points after it."""
+        """Return to a recorded state, forgetting later points."""
         self._points = [from_json(CurvePoint, point) for point in state.facts["points"]]
         self._losses = list(state.facts["losses"])
 
@@ -63,7 +63,7 @@ class Curve:
 
 @contextmanager
 def _as_deployed(student: nn.Module) -> Iterator[None]:
-    """In eval mode; batch norm layers that were following the batches go on with it afterwards."""
+    """Puts the student into eval mode; batch norm layers that were in training mode return to it afterwards."""
     following = [module for module in student.modules() if module.training]
     student.eval()
     try:

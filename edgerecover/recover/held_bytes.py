@@ -1,4 +1,4 @@
-"""How much memory a forward's activations take at its widest."""
+"""How much memory the activations of a forward pass need at its peak."""
 
 # ruff: noqa: TID253 - works on tensors throughout; only the recovery stage imports it
 
@@ -16,7 +16,7 @@ from edgerecover.models.network.linear_calls import ForwardMode, LinearCall, ten
 
 @torch.no_grad()
 def held_bytes(network: nn.Module, images_NCHW: Tensor) -> int:
-    """The most bytes of tensors, without parameters and buffers, that are there at once in a forward."""
+    """Peak bytes of tensors, without parameters and buffers, that are alive at once in a forward pass."""
     seen = _Tensors(network)
     with seen:
         network(images_NCHW)
@@ -48,5 +48,5 @@ class _Tensors(ForwardMode):
 
 
 def _place(tensor: Tensor) -> int:
-    """Of its memory, which views share."""
+    """The address of a tensor's memory, which its views share."""
     return tensor.untyped_storage().data_ptr()

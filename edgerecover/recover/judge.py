@@ -25,9 +25,9 @@ from edgerecover.synthesize.procedural import procedural_images
 Watch = Callable[[str, nn.Module], None]
 """Called with each rung's name and its student."""
 _SURE = 2.0
-"""Standard errors."""
+"""How many standard errors make a difference sure."""
 _MAX_FORMULA_IMAGES = 256
-"""Of each kind."""
+"""Images of each kind at most."""
 _LARGEST_KL = 1e9
 """Stands in for infinity, which JSON cannot hold."""
 

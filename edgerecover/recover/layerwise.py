@@ -1,11 +1,11 @@
-"""Layer-wise least squares: what is left of a pruned layer's weights is fitted to what the teacher's layer puts out.
+"""Layer-wise least squares: the remaining weights of a pruned layer are fitted to the output of the teacher's layer.
 
 Layer by layer, in the order of the forward pass, on the inputs that the student's own earlier layers deliver. (The
 reconstruction of Lazarevich et al. 2021, arXiv 2104.15023, with the student's inputs instead of the teacher's, so that
-a layer also makes up for the errors of those before it.)
+a layer also compensates for the errors of those before it.)
 
-Each network makes one forward of all images. The teacher's puts samples of its layers' outputs aside; the student's
-is held up at each layer, which is fitted before its output is computed. So the time is linear in the depth.
+Each network makes one forward pass of all images. The teacher's records samples of its layers' outputs; the student's
+pauses at each layer, which is fitted before its output is computed. So the time is linear in the depth.
 """
 
 # Shapes: N images, C channels, H height, W width, P positions, G groups, O outputs and I inputs of a group.
@@ -44,11 +44,11 @@ from edgerecover.recover.statistics import normalising_by_batch, repair_statisti
 from edgerecover.synthesize.image_set import ImageSet
 
 MAX_IMAGES = 512
-"""A bound on the time."""
+"""Images that fit the weights at most, which bounds the time."""
 _MAX_BYTES = 2**30
-"""Of activations: fewer images are used where a forward of them would hold more."""
+"""Memory for activations; fewer images are used where a forward pass would hold more."""
 _MAX_NAMED = 5
-"""Of the layers that are left out for one reason; the log is read by people."""
+"""Layers named per reason in the log."""
 _UNDETERMINED = "{} images are too few to determine it"
 _NOT_REACHED = "a forward pass of many images does not reach it"
 
@@ -132,7 +132,7 @@ def _num_images(
     few_NCHW: Tensor,
     progress: Progress,
 ) -> int:
-    """That fit the weights: as many as there are, within the bounds of time and memory."""
+    """How many images fit the weights: as many as there are, within the bounds of time and memory."""
     asked = min(len(images), MAX_IMAGES)
     with normalising_by_batch(pair.student), normalising_by_batch(pair.teacher):
         per_image = max(held_bytes(network, few_NCHW) for network in (pair.student, pair.teacher)) / len(few_NCHW)
@@ -149,11 +149,11 @@ def _num_images(
 def _fittable(pair: Pair, few_NCHW: Tensor) -> tuple[list[tuple[LinearMap, LinearMap]], dict[str, str]]:
     """The student's maps to fit, in the order in which a forward reaches them, each with the teacher's.
 
-    And the reasons why others are not, by name of the parameter.
+    Also the reasons why others are skipped, by name of the parameter.
     """
     student = pair.student
     own = linear_maps_of(student, few_NCHW)
-    taught = {linear_map.weight: linear_map for linear_map in linear_maps_of(pair.teacher, few_NCHW).found}
+    of_teacher = {linear_map.weight: linear_map for linear_map in linear_maps_of(pair.teacher, few_NCHW).found}
     masked, weights = {id(student.get_parameter(name)) for name in pair.masks}, prunable_weights(student)
     # A table of positions, or a gain of a row, is left out too, but nobody asks why.
     left_out = {
@@ -163,7 +163,7 @@ def _fittable(pair: Pair, few_NCHW: Tensor) -> tuple[list[tuple[LinearMap, Linea
     }
     maps = []
     for linear_map in own.found:
-        its = taught.get(linear_map.weight)
+        its = of_teacher.get(linear_map.weight)
         reason = _reason_against(pair, linear_map, its, few_NCHW)
         if reason or its is None:
             left_out[linear_map.weight] = reason
@@ -188,7 +188,7 @@ def _reason_against(pair: Pair, linear_map: LinearMap, taught: LinearMap | None,
 
 
 def _in_words(left_out: Mapping[str, str]) -> str:
-    """Which layers are left out and why, the first few by name."""
+    """Which layers are skipped and why, the first few by name."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(layer_of(name))
@@ -203,14 +203,14 @@ def _in_words(left_out: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Outputs of the teacher's, at some places."""
+    """Samples of the teacher's outputs at some positions."""
 
     places: Places
     outputs_GNPO: Tensor
 
 
 class _Sampling(AtMaps):
-    """A forward of the teacher that puts samples of its maps' outputs aside."""
+    """A forward pass of the teacher that records samples of its maps' outputs."""
 
     def __init__(self, pair: Pair, maps: list[tuple[LinearMap, LinearMap]], num_images: int) -> None:
         super().__init__(pair.teacher, [taught for _, taught in maps])
@@ -229,7 +229,7 @@ class _Sampling(AtMaps):
 
 
 class _Failed(BaseException):
-    """An error of this package within a forward, which may catch what is an Exception."""
+    """Carries an error of this package out of a forward pass, which may itself catch any Exception."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class _Failed(BaseException):
 
 
 class _Fitting(AtMaps):
-    """A forward of the student that is held up at its maps, until they are fitted."""
+    """A forward pass of the student that pauses at each of its maps until the map is fitted."""
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ def _fit(
     mask: Tensor | None,
     few_NCHW: Tensor,
 ) -> str:
-    """Fit one map, in place, and what the call is about to be computed with; else why not, and nothing has changed."""
+    """Fit one map in place, also in the call under way; returns why nothing has changed, or an empty string."""
     used = torch.ones_like(call.weight, dtype=torch.bool) if linear_map.form == "parameter" else call.weight != 0
     start_GOI = rows_of(call.weight, call)
     fitted = fit(

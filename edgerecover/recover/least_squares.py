@@ -1,13 +1,13 @@
-"""Masked least squares that goes no further than images that it has not seen bear out.
+"""Masked least squares that goes no further than unseen images confirm.
 
     min over w, b   E ‖y - w x - b‖² + λ ‖w - w₀‖²      w outside the mask stays zero
 
 is solved by conjugate gradients from w₀, on all rows of w at once: each row has a support of its own, and would need a
 factorisation of its own. Every iteration fits what the samples say a little closer, first along the directions that
 they say most about, so the number of iterations is a regularisation (Hansen, Rank-Deficient and Discrete Ill-Posed
-Problems, SIAM 1998, chapter 6). It is chosen by two-fold cross-validation over images: each half is fitted, its error
-on the other half followed, and all samples are then fitted with as many iterations as kept most of the fall of both
-errors together. With none, where the weights as they came are best.
+Problems, SIAM 1998, chapter 6). It is chosen by two-fold cross-validation over images: each half is fitted while the
+error on the other half is tracked, and all samples are then fitted with the number of iterations that keeps most of the
+reduction of both errors. That is none where the initial weights are best.
 """
 
 # Shapes: G groups, N images, P positions, M samples, O outputs and I inputs of a group.
@@ -22,29 +22,29 @@ import torch
 from torch import Tensor
 
 _RIDGE = 0.01
-"""λ as a fraction of the inputs' mean square: keeps w where no image says anything about it, far above rounding."""
+"""λ as a fraction of the inputs' mean square: keeps w where no image determines it, and is far above rounding."""
 _GIVEN_BACK = 0.25
-"""Of what the error on the other half fell by: the fit to all samples, twice as many, is determined further."""
+"""Share of the reduction of the error that may be lost again: all samples, twice as many, determine the fit further."""
 _PATIENCE = 5
-"""Iterations in which that error may be above this bound, until no more are tried."""
+"""Iterations in a row with the error above that bound, after which no more are tried."""
 _MAX_ITERATIONS = 100
 _MIN_ITERATIONS = 4
-"""A map that would get fewer is left as it is."""
+"""A map that could afford fewer is left unchanged."""
 _MAX_OPERATIONS = 1e12
-"""In one map's iterations, a bound on the time: their number falls for wide maps; 512 channels of 3×3 get nine."""
+"""Operations in all iterations of one map, which bounds the time: 512 channels of 3×3 get nine iterations."""
 _PRODUCTS = 5
-"""With Cov(x, x) in an iteration: two descents, two errors, and the descent on all samples."""
+"""Products with Cov(x, x) per iteration: two descents, two errors, and the descent on all samples."""
 _TOLERANCE = 1e-8
-"""Of the squared residual of every row, relative to the first."""
+"""Convergence: the squared residual of every row, relative to its first."""
 _ROUNDING = 1e-5
-"""Of the outputs' variance, in an error that is the difference of moments."""
+"""Rounding of an error that is a difference of moments, as a fraction of the outputs' variance."""
 _TINY = 1e-30
-"""Instead of a division by zero, where an input or a whole row is dead."""
+"""Avoids a division by zero where an input or a whole row is dead."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The rows of one map."""
+    """The fitted rows of one map."""
 
     weight_GOI: Tensor
     bias_GO: Tensor
@@ -60,16 +60,16 @@ def _num_iterations(num_outputs: int, num_inputs: int) -> int:
 
 
 def fit(x_GNPI: Tensor, y_GNPO: Tensor, start_GOI: Tensor, bias_GO: Tensor | None, mask_GOI: Tensor) -> Fitted | None:
-    """Fit one map to samples; None where no fit to half of the images makes the other half's error less.
+    """Fit one map to samples; None where no fit to half of the images reduces the error on the other half.
 
     Args:
         x_GNPI: inputs, at some positions of some images, float32.
-        y_GNPO: outputs wanted of them.
-        start_GOI: the weights as they come.
-        bias_GO: the same of the bias; None where the map has none, and errors of the mean are another's to mend.
-        mask_GOI: true where a weight may be other than zero.
+        y_GNPO: wanted outputs, float32.
+        start_GOI: initial weights.
+        bias_GO: initial bias; None where the map has none, and errors of the mean are left to the next layer.
+        mask_GOI: True where a weight may differ from zero.
     """
-    if x_GNPI.shape[1] == 1:  # then positions tell what images would
+    if x_GNPI.shape[1] == 1:  # then positions take the place of images
         x_GNPI, y_GNPO = x_GNPI.transpose(1, 2), y_GNPO.transpose(1, 2)
     num_iterations = _choose(x_GNPI, y_GNPO, start_GOI, bias_GO, mask_GOI)
     if num_iterations is None:

@@ -1,11 +1,11 @@
-"""Where a student's weights come from: its teacher's, as pruning left them, or a training of their own since.
+"""Where a student's weights come from: copied from its teacher by pruning, or trained since.
 
-A student that is nothing but its teacher without some weights has nothing to lose. One that others have trained since,
-on real data, knows what no dream shows, and how much of that recovery destroys cannot be seen on dreams
-(docs/adr/0016). Weights tell the two apart: pruning copies what it keeps, to the last bit, or rounds it, or scales a
-whole tensor; training moves every weight its own way.
+A student that is just its teacher without some weights has nothing to lose. One that has been fine-tuned on real data
+knows things that no dream shows, and dreams cannot reveal how much of them recovery destroys (docs/adr/0016). The
+weights tell the two apart: pruning copies what it keeps to the last bit, rounds it, or scales a whole tensor; training
+moves every weight in its own way.
 
-Random and destroyed networks have weights of their own too, and nothing to lose: they are told by their decisions.
+Random and destroyed networks differ from the teacher too, but have nothing to lose: their decisions give them away.
 """
 
 # Shapes: N images, K classes, P permutations.
@@ -28,33 +28,33 @@ from edgerecover.recover.pair import Pair
 from edgerecover.synthesize.image_set import SyntheticSets
 
 _SAME = 1e-5
-"""Two float32 numbers that differ by less, relative to their size, are one number that was computed twice."""
+"""Two float32 numbers whose relative difference is smaller are the same number, computed twice."""
 _GRIDS = (7, 8, 127, 128)
 """Steps from zero to the largest weight, of symmetric grids of 4 and 8 bits."""
 _ON_GRID = 1e-2
 """How far from a whole number of steps a value of a grid may be."""
 _TINY = 1e-30
-"""Instead of a division by zero, where a tensor is all zeros."""
+"""Avoids a division by zero where a tensor is all zeros."""
 _MAX_COLUMNS = 1024
-"""Of a narrower student's layer as many at most are compared, each with all of the teacher's,"""
+"""Input channels of a narrower student's layer that are compared at most, each with all of the teacher's."""
 _MAX_ROWS = 64
-"""by so many of their entries at most."""
+"""Entries per input channel that are compared at most."""
 _NUM_SHUFFLES = 2000
 _MAX_BETTER = 0.05
 """Share of shuffled class orders that may fit the teacher better than the student's own does, if it knows anything."""
 _ONE_CLASS = 0.98
-"""A student that decides for one class on so many dreams has collapsed,"""
+"""A student that chooses one class on this share of dreams has collapsed, unless its teacher does so too."""
 _MANY_CLASSES = 0.9
-"""unless the teacher itself decides for one on so many."""
+"""A teacher that chooses one class on this share of dreams says nothing about the student."""
 
 
 def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Compute) -> bool:
-    """Whether a student, as it came, may have learnt something that recovery without data could destroy unseen.
+    """Whether a student may have learnt something that recovery without data could destroy unnoticed.
 
     Args:
         lineage: of the student.
         pair: the student as it came, on the device of `compute`; not changed.
-        sets: of the teacher; train and calibration are looked at, and nothing was learnt from them yet.
+        sets: dreams of the teacher; train and calibration are used, and nothing has been learnt from them yet.
         compute: device; always float32.
     """
     if lineage.descent in (Descent.COPIED, Descent.RECALIBRATED):
@@ -84,7 +84,7 @@ def knows_its_classes(student_NK: Tensor, teacher_NK: Tensor) -> bool:
         return False
     if _largest_share(student_NK) >= _ONE_CLASS and _largest_share(teacher_NK) < _MANY_CLASSES:
         return False
-    fit_KK = _standardised(student_NK).T @ _standardised(teacher_NK)
+    fit_KK = _standardise(student_NK).T @ _standardise(teacher_NK)
     num_classes = len(fit_KK)
     generator = torch.Generator().manual_seed(0)
     orders_PK = torch.rand(_NUM_SHUFFLES, num_classes, generator=generator).argsort(1)
@@ -97,7 +97,7 @@ def _largest_share(logits_NK: Tensor) -> float:
     return float(logits_NK.argmax(1).bincount().max()) / len(logits_NK)
 
 
-def _standardised(logits_NK: Tensor) -> Tensor:
+def _standardise(logits_NK: Tensor) -> Tensor:
     """Each image's logits around their mean, then each class's to mean 0 and length 1 over the images."""
     centred_NK = logits_NK - logits_NK.mean(1, keepdim=True)
     centred_NK = centred_NK - centred_NK.mean(0)
@@ -113,12 +113,12 @@ def lineage_of(pair: Pair) -> Lineage:
     student, masks, channels = pair.student, pair.masks, pair.channels
     if not channels.related:
         return Lineage(Descent.UNRELATED, 1.0, ())
-    taught = dict(pair.teacher.named_parameters())
+    of_teacher = dict(pair.teacher.named_parameters())
     differing, total, own = 0.0, 0.0, []
     for name, parameter in student.named_parameters():
         if not parameter.is_floating_point():  # indices, which nothing trains
             continue
-        both = _kept_by_both(name, parameter.detach(), taught.get(name), masks.get(name), channels)
+        both = _kept_by_both(name, parameter.detach(), of_teacher.get(name), masks.get(name), channels)
         if both is None:
             return Lineage(Descent.UNRELATED, 1.0, ())
         ours, theirs = both
@@ -167,7 +167,7 @@ def _nearest_columns(ours: Tensor, theirs: Tensor) -> Tensor | None:
 
 
 def _is_copy(ours: Tensor, theirs: Tensor, *, scaled: bool = True) -> bool:
-    """The same numbers, up to rounding to a shorter float type and, if `scaled`, one positive factor."""
+    """Whether the numbers are equal up to rounding to a shorter float type and, if `scaled`, one positive factor."""
     factor = float((ours * theirs).sum() / theirs.square().sum().clamp_min(_TINY)) if scaled else 1.0
     # One number is a multiple of any other: it has to be the same.
     expected = theirs * factor if int(theirs.count_nonzero()) > 1 and factor > 0 else theirs
@@ -175,7 +175,7 @@ def _is_copy(ours: Tensor, theirs: Tensor, *, scaled: bool = True) -> bool:
 
 
 def _rounding(ours: Tensor, theirs: Tensor) -> float:
-    """Largest relative error that the shortest float type which holds one of the two can have left."""
+    """Largest relative rounding error of the shortest float type that holds one of the two exactly."""
     for dtype in (torch.bfloat16, torch.float16):
         if any(bool((values.to(dtype).double() == values).all()) for values in (ours, theirs)):
             return torch.finfo(dtype).eps
@@ -183,7 +183,7 @@ def _rounding(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _is_on_grid(ours: Tensor, theirs: Tensor) -> bool:
-    """The teacher's numbers, each rounded to the nearest of a symmetric grid, of the tensor's or of each row's own."""
+    """Whether these are the teacher's numbers, rounded to a symmetric grid of the tensor or of each row."""
     if ours.dim() < 2:
         return False
     largest = (ours.abs().amax(), ours.abs().amax(tuple(range(1, ours.dim())), keepdim=True))
@@ -200,9 +200,9 @@ def _is_rounded_to(ours: Tensor, theirs: Tensor, top: Tensor, num_steps: int) ->
 
 def _own_statistics(student: nn.Module, teacher: nn.Module, channels: ChannelMap) -> Iterator[str]:
     """Names of the batch norm statistics that are not the teacher's."""
-    taught = {name: stored_by(layer) for name, layer in batch_norms_of(teacher).items()}
+    of_teacher = {name: stored_by(layer) for name, layer in batch_norms_of(teacher).items()}
     for name, layer in batch_norms_of(student).items():
-        stored = zip(("running_mean", "running_var"), stored_by(layer), taught.get(name, (None, None)), strict=True)
+        stored = zip(("running_mean", "running_var"), stored_by(layer), of_teacher.get(name, (None, None)), strict=True)
         for statistic, ours, theirs in stored:
             theirs = None if theirs is None else channels.of_teacher(name, theirs, dim=0)
             if (

@@ -1,7 +1,7 @@
 """The linear maps of a network: weights that a forward was seen to multiply its activations by, once.
 
-Nothing is concluded from a module's class. A weight counts where a convolution or a linear layer was called with it,
-and where that call's output is what this package computes from its arguments. All others are left out by name.
+Nothing is concluded from a module's class. A weight counts where a convolution or a linear layer was called with it and
+the call's output is what this package computes from its arguments. All others are skipped and named.
 """
 
 # ruff: noqa: TID253 - works on modules throughout; only the recovery stage imports it
@@ -35,31 +35,31 @@ class LinearMap:
     """Name of the parameter in the network."""
     bias: str | None
     call: int
-    """Which of the forward's linear calls it is, from 0."""
+    """Index of the call among the forward pass's linear calls, from 0."""
     num_outputs: int
     form: Literal["parameter", "masked", "parametrised"] = "parameter"
-    """What is multiplied by: the parameter itself; it and zeros; what a parametrisation of torch makes of it."""
+    """Whether the call uses the parameter itself, the parameter under a mask, or torch's parametrisation of it."""
 
 
 def layer_of(parameter: str) -> str:
-    """The layer that people call a weight by."""
+    """The name of the layer that a parameter belongs to, for messages."""
     layer = parameter.partition("parametrizations.")[0] if "parametrizations." in parameter else parameter
     return re.sub(r"\.(weight(_orig|_g|_v)?)?$", "", layer) or "the network itself"
 
 
 @dataclass(frozen=True)
 class LinearMaps:
-    """What one forward showed."""
+    """The linear maps that one forward pass showed."""
 
     found: tuple[LinearMap, ...]
-    """In the order of the forward."""
+    """In the order in which the forward pass calls them."""
     left_out: Mapping[str, str]
-    """Why, by the name of the parameter, for those of two and more dimensions."""
+    """Why others were skipped, by name of the parameter, for those of two or more dimensions."""
 
 
 @torch.no_grad()
 def linear_maps_of(network: nn.Module, images_NCHW: Tensor) -> LinearMaps:
-    """Those that a forward of a few images reaches exactly once, and why the others are none."""
+    """Find the weights that a forward pass of a few images multiplies by exactly once, and why others do not count."""
     seen = _Observation(network)
     with seen:
         network(images_NCHW)
@@ -68,7 +68,7 @@ def linear_maps_of(network: nn.Module, images_NCHW: Tensor) -> LinearMaps:
 
 @torch.no_grad()
 def run_until(network: nn.Module, linear_map: LinearMap, batch_NCHW: Tensor) -> tuple[LinearCall, Tensor]:
-    """A linear map's call, with what enters it, and what leaves it; nothing behind it is computed."""
+    """A linear map's call with its inputs, and its output; nothing after it is computed."""
     try:
         with _Until(network, [linear_map]):
             network(batch_NCHW)
@@ -178,11 +178,11 @@ class _Observation(ForwardMode):
         self._names = {_key(parameter): name for name, parameter in self._named.items()}
         self._buffers = {_key(buffer) for buffer in network.buffers() if not is_lazy(buffer)}
         self._derived: dict[int, tuple[Tensor, _Origins]] = {}
-        """By id of the tensor, which is held so that no other gets it."""
+        """By id of the tensor, which is held so that no other tensor gets the same id."""
         self._num_calls = 0
         self._found: list[LinearMap] = []
         self._calls: Counter[str] = Counter()
-        """In which a parameter is the weight or the bias."""
+        """Calls in which a parameter is the weight or the bias."""
         self._used_otherwise: set[str] = set()
         self._problems: dict[str, str] = {}
 

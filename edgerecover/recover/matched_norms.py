@@ -38,20 +38,20 @@ _MAX_SPREAD = 2.0
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Mean and standard deviation (C,) that a normalised batch is to have."""
+    """Mean and standard deviation (C,) that a normalised batch should have."""
 
     mean_C: Tensor
     spread_C: Tensor
 
 
 class Matching:
-    """Whether what the teacher is shown is a batch that the student is shown next, by all processes."""
+    """Whether the teacher is being shown a batch that the student is shown next, in all processes."""
 
     is_on = False
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Inside, it is; elsewhere one process alone may run the teacher, for images of its own."""
+        """Switch it on inside the block; outside, a process may run the teacher alone on its own images."""
         self.is_on = True
         try:
             yield
@@ -75,17 +75,17 @@ def matched_norms(
     """
     layers = {name: layer for name, layer in batch_norms_of(student).items() if adapts(layer)}
     found = batch_norms_of(teacher) if channels.related else {}
-    taught = {name: found[name] for name in layers if name in found and adapts(found[name])}
+    teachers = {name: found[name] for name in layers if name in found and adapts(found[name])}
     wanted: dict[str, deque[_Wanted]] = {}
     matching = Matching()
     with ExitStack() as stack:
-        if taught:
+        if teachers:
             stack.callback(teacher.register_forward_pre_hook(lambda *_: wanted.clear()).remove)
-        for name, layer in taught.items():
+        for name, layer in teachers.items():
             look = partial(_look, name, wanted, matching, channels, ranks)
             stack.callback(layer.register_forward_pre_hook(look, with_kwargs=True).remove)
         for name, layer in layers.items():
-            if name in taught or ranks.size > 1:
+            if name in teachers or ranks.size > 1:
                 stack.enter_context(normalising(layer, partial(_by_batch, layer, name, wanted, ranks)))
         yield matching
 
@@ -101,7 +101,7 @@ def _look(
     inputs: tuple[Any, ...],
     named: dict[str, Any],
 ) -> None:
-    """Before a forward of a teacher's layer: what it will make of the batch."""
+    """Before a forward of a teacher's layer, record the moments it will give the batch."""
     x_NC = first_tensor(inputs, named)
     if x_NC is None or not matching.is_on:
         return
@@ -165,7 +165,7 @@ def _moments(x_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
 
 @torch.no_grad()
 def _follow(layer: Any, mean_C: Tensor, var_C: Tensor) -> None:
-    """Running statistics, as PyTorch keeps them: an exponential mean."""
+    """Update the running statistics as PyTorch does, by an exponential mean."""
     momentum = layer.momentum
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)

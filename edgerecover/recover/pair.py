@@ -25,7 +25,7 @@ class Pair:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """Weight name to kept positions (bool); weights outside are zero and stay exactly zero."""
     channels: ChannelMap = SAME_CHANNELS
-    """Which of the teacher's channels a narrower student has."""
+    """Which of the teacher's channels a narrower student has kept."""
 
     def copy_to(self, compute: Compute) -> Pair:
         """Copy both networks and the masks to the device of `compute`, in eval mode and without gradients."""

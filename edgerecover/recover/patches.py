@@ -1,4 +1,4 @@
-"""A linear call as a matrix product: rows of weights times what each output position sees of the input."""
+"""A linear call as a matrix product: rows of weights times the part of the input that each output position sees."""
 
 # Shapes: N images, C channels, P positions, K taps of a kernel, G groups, M samples, O outputs and I inputs of a group.
 # ruff: noqa: TID253, N815 - works on tensors throughout, shapes are suffixes of fields too; only the recovery stage imports it
@@ -15,25 +15,25 @@ from torch import Tensor
 from edgerecover.models.network.linear_calls import LinearCall
 
 POSITIONS_PER_IMAGE = 16
-"""Neighbouring patches of an image say nearly the same, so a few at random are enough."""
+"""Neighbouring patches of an image carry nearly the same information, so a few random ones are enough."""
 _IMAGES_AT_ONCE = 32
-"""Whose inputs are copied to be padded, so that a copy of all is never there."""
+"""Images whose inputs are copied and padded at once, so that there is never a copy of all of them."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Output positions of a linear call that stand for all, the same in every image."""
+    """A sample of a linear call's output positions, the same in every image."""
 
     num_images: int
-    """1 where the call is of one image without an axis for it."""
+    """1 where the call is on a single image without a batch axis."""
     sizes: tuple[int, ...]
-    """Of the output, by axis of space; of a linear layer, how many rows an image has."""
+    """Size of the output along each spatial axis; for a linear layer, the number of rows per image."""
     chosen_P: Tensor
-    """Indices into the positions, in the order in which they lie in memory."""
+    """Indices (P,) into the positions in memory order."""
 
     @classmethod
     def of(cls, call: LinearCall, outputs: Tensor, num_images: int, random: torch.Generator) -> Places:
-        """Choose a few at random for a call whose outputs, of some channels or all, are given."""
+        """Choose a few at random for a call, given its outputs (of all channels or some)."""
         if call.num_axes:
             sizes, num_images = (
                 tuple(outputs.shape[2 - _lacks_images(call) :]),
@@ -46,7 +46,7 @@ class Places:
         return cls(num_images, sizes, chosen_P.to(outputs.device))
 
     def inputs_of(self, call: LinearCall) -> Tensor:
-        """What the weight's rows are multiplied by there: (G, N, P, I)."""
+        """The inputs (G, N, P, I) that the weight's rows are multiplied by at these positions."""
         if not call.num_axes:
             return _by_image(call.inputs, self.num_images)[:, self.chosen_P].unsqueeze(0)
         inputs = call.inputs.unsqueeze(0) if _lacks_images(call) else call.inputs
@@ -57,7 +57,7 @@ class Places:
         return torch.cat(parts, dim=1)
 
     def outputs_of(self, call: LinearCall, outputs: Tensor) -> Tensor:
-        """What leaves there, of outputs in the layout that the call's own have: (G, N, P, O)."""
+        """The values (G, N, P, O) at these positions of `outputs`, which are laid out like the call's own."""
         if not call.num_axes:
             return _by_image(outputs, self.num_images)[:, self.chosen_P].unsqueeze(0)
         outputs = outputs.unsqueeze(0) if _lacks_images(call) else outputs
@@ -141,4 +141,4 @@ def is_reproduced(call: LinearCall, output: Tensor) -> bool:
 
 
 _ROUNDING = 0.01
-"""Of the output's norm: TensorFloat-32, which GPUs convolve in, has ten bits."""
+"""Tolerance relative to the output's norm: TensorFloat-32, which GPUs convolve in, has ten bits."""

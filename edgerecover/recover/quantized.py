@@ -1,6 +1,6 @@
 """Quantisation-aware distillation: the student learns from its teacher while it computes in fake int8.
 
-Tried where plain quantisation costs too much. Weights are rounded per output channel and activations per tensor in
+Used where plain quantisation costs too much. Weights are rounded per output channel and activations per tensor in
 every forward, and gradients pass the rounding as if it were not there (Jacob et al. 2018, arXiv 1712.05877). Rounding
 a weight per output channel commutes with the batch norm that the exporter folds into it, so nothing is folded here.
 """
@@ -31,9 +31,9 @@ from edgerecover.synthesize.image_set import ImageSet
 
 MAX_STEPS = 300
 RATE_FACTOR = 0.07
-"""Of the recovery's learning rate: the student is nearly right already."""
+"""Factor on the recovery's learning rate: the student is nearly right already."""
 _MOMENTUM = 0.1
-"""Of the ranges of activations, as of batch norm's statistics."""
+"""Momentum of activation ranges, the same as for batch norm's statistics."""
 _SMALLEST_RANGE = 1e-4
 
 _SUMS: tuple[Any, ...] = (
@@ -95,9 +95,9 @@ def distil_for_int8(
 def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[Ranges]:
     """Inside, every forward of `network` computes its layers (and sums, where the scheme does) on rounded numbers.
 
-    Ranges of activations follow the batches while gradients are recorded, and stand still otherwise. Layers are told
-    apart by the order of their calls, which must be the same in every forward. Layers inside torch's own multi-head
-    attention are left in float: it hides them.
+    Activation ranges follow the batches while gradients are recorded, and are fixed otherwise. Layers are identified by
+    the order of their calls, which must be the same in every forward. Layers inside torch's own multi-head attention
+    stay in float, because it hides them.
     """
     ranges = Ranges()
     modes: list[_FakeInt8] = []
@@ -122,14 +122,14 @@ def fake_int8(network: nn.Module, scheme: Int8Scheme) -> Iterator[Ranges]:
 
 
 class Ranges(dict[int, Tensor]):
-    """Lowest and highest value (2,) of each activation, by the number of its call."""
+    """Lowest and highest value (2,) of each activation, by the index of its call."""
 
     def state(self) -> State:
-        """As they are now."""
+        """A copy of the ranges."""
         return State({str(number): range_2.clone() for number, range_2 in self.items()})
 
     def restore(self, state: State) -> None:
-        """Be as `state` says."""
+        """Return to recorded ranges."""
         self.clear()
         self.update({int(number): range_2.clone() for number, range_2 in state.tensors.items()})
 
@@ -183,7 +183,7 @@ class _FakeInt8(TorchFunctionMode):
 
 
 def rounded_weight(weight: Tensor, axis: int, scheme: Int8Scheme) -> Tensor:
-    """The weight as the exported integers will give it back; a zero stays zero, gradients pass."""
+    """The weight as the exported integers represent it; a zero stays zero, and gradients pass."""
     levels = 64 if scheme.reduced_weights else 127
     others = [i for i in range(weight.dim()) if i != axis]
     largest_O = weight.detach().abs().amax(dim=others)

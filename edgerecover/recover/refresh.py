@@ -1,7 +1,7 @@
-"""Refresh: dreams made while distilling, on which teacher and student of the moment disagree.
+"""Refresh: dreams made while distilling, on which the teacher and the current student disagree.
 
-Adaptive DeepInversion (Yin et al. 2020, arXiv 1912.08795, equations 6 and 7), from mixed views of earlier dreams, which
-are nearer to an end than noise is, and kept on disk beside them: memory does not grow with their number.
+Adaptive DeepInversion (Yin et al. 2020, arXiv 1912.08795, equations 6 and 7), started from mixed views of earlier
+dreams, which are closer to a result than noise is. The images are kept on disk, so memory does not grow with them.
 """
 
 # Shapes: N images, C channels, H height, W width.
@@ -31,7 +31,7 @@ from edgerecover.synthesize.statistics import tapped
 
 
 class FreshDreams:
-    """The images of all refreshes so far; a context, because they lie in a temporary folder."""
+    """The images of all refreshes so far; a context manager, because their folder may be temporary."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class FreshDreams:
         seed: int,
         folder: Path | None = None,
     ) -> None:
-        """Keep them in `folder`, to go on with after an interruption; None takes a temporary one."""
+        """Keep images in `folder`, to resume from after an interruption; None uses a temporary one."""
         self._settings, self._record, self._images, self._compute = settings, record, images, compute
         self._synthesis = synthesis.model_copy(
             update={
@@ -63,25 +63,25 @@ class FreshDreams:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """The folder that holds the fresh images."""
         return self._folder
 
     def __enter__(self) -> FreshDreams:
         return self
 
     def state(self) -> State:
-        """How many there are, and of the random numbers that make the next ones."""
+        """The number of images, and the state of the random numbers that make the next ones."""
         return State(
             {"generator": self._generator.get_state()},
             {"rng": self._rng.bit_generator.state, "num_shards": len(self._shards)},
         )
 
     def has(self, state: State) -> bool:
-        """Whether the images that `state` speaks of are whole on disk."""
+        """Whether the images that `state` refers to are whole on disk."""
         return all(read_shard(self._folder, _name(number)) for number in range(state.facts["num_shards"]))
 
     def restore(self, state: State) -> None:
-        """Go on from there; what was made later is made again, the same."""
+        """Continue from `state`; images made after it are made again, identically."""
         found = [read_shard(self._folder, _name(number)) for number in range(state.facts["num_shards"])]
         self._shards = [shard for shard in found if shard is not None]
         self._generator.set_state(state.tensors["generator"])
@@ -94,7 +94,7 @@ class FreshDreams:
             self._temporary.cleanup()
 
     def is_due(self, step: int, num_steps: int) -> bool:
-        """Neither while the student still changes fast, nor when it is about to settle."""
+        """Whether a refresh is due: neither while the student still changes fast, nor when it is about to converge."""
         return step % self._settings.every_steps == 0 and num_steps / 8 <= step <= num_steps * 7 / 8
 
     def refresh(
@@ -104,7 +104,7 @@ class FreshDreams:
         view: Callable[[Tensor], Tensor],
         progress: Progress = SILENT,
     ) -> None:
-        """Add images on which the two disagree; `student` comes back in the modes that its layers had."""
+        """Add images on which the two disagree; every layer of `student` comes back in the mode it had."""
         modes = {module: module.training for module in student.modules()}
         student.eval()
         try:
@@ -120,11 +120,11 @@ class FreshDreams:
 
     @property
     def images(self) -> ImageSet:
-        """All that have been made."""
+        """All images made so far."""
         return ImageSet(self._folder, self._images.scale, tuple(self._shards))
 
-    def drawn(self, count: int) -> NDArray[np.int64]:
-        """Random ones, by index; none while there are none."""
+    def draw(self, count: int) -> NDArray[np.int64]:
+        """Indices of `count` random images; empty while there are none."""
         num_images = len(self.images)
         return self._rng.integers(num_images, size=count) if num_images else np.zeros(0, np.int64)
 
@@ -136,7 +136,7 @@ class FreshDreams:
         chosen = self._rng.choice(len(self._images), size=size, replace=False)
         start_NCHW = view(torch.from_numpy(self._images.images_of(chosen)))
         with torch.no_grad():
-            # A view of two dreams belongs to what the teacher sees in it, not to what either was made for.
+            # The target of a view of two dreams is what the teacher sees in it, not what either was made for.
             targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
         with tapped(teacher, evidence_of(teacher, self._synthesis, self._record)) as tap:
             images_NCHW = dream(

@@ -7,8 +7,8 @@ same images are compared with its stored ones, which came from real data.
     var_s  ← var_s(synthetic) · r
     mean_s ← mean_s(synthetic) + (stored mean_t - mean_t(synthetic)) · √(var_s(synthetic) / var_t(synthetic))
 
-So the gap between synthetic and real images, which the teacher makes visible, is taken over in units of each network's
-own standard deviation: a student's channel that pruning left with a tenth of its scale also moves by a tenth. (Moving
+So the gap between synthetic and real images, which the teacher makes visible, is applied in units of each network's own
+standard deviation: a student's channel that pruning left with a tenth of its scale also moves by a tenth. (Moving
 it by the teacher's whole shift destroys the student; docs/adr/0005 has the measurement.) All
 variances are taken with BN's eps, as BN divides by them: a teacher repaired against itself does not change.
 """
@@ -50,17 +50,17 @@ def repair_statistics(pair: Pair, images: ImageSet, batch_size: int, execution: 
     student, teacher, channels, checkpoints = pair.student, pair.teacher, pair.channels, execution.checkpoints
     kept = checkpoints.of("statistics-of-student"), checkpoints.of("statistics-of-teacher")
     num_passes = 2 if channels.related else 1
-    taught_by_name: dict[str, Tensor] = {}
+    teacher_statistics: dict[str, Tensor] = {}
     with execution.progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
         student_statistics = _statistics_on(student, images, batch_size, execution, kept[0], task)
         if channels.related:
-            taught_by_name = _stored_and_measured(teacher, images, batch_size, execution, kept[1], task)
+            teacher_statistics = _stored_and_measured(teacher, images, batch_size, execution, kept[1], task)
     for name, layer in batch_norms_of(student).items():
-        if name not in student_statistics or (channels.related and name not in taught_by_name):
+        if name not in student_statistics or (channels.related and name not in teacher_statistics):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
         own_mean, own_var = stored_by(layer)
         mean_s, var_s = student_statistics[name]
-        kept_4C = channels.of_teacher(name, taught_by_name[name], dim=1) if name in taught_by_name else None
+        kept_4C = channels.of_teacher(name, teacher_statistics[name], dim=1) if name in teacher_statistics else None
         if kept_4C is None:
             own_mean.copy_(mean_s)
             own_var.copy_(var_s)
@@ -83,12 +83,12 @@ def _stored_and_measured(
     checkpoint: Checkpoint,
     task: Task,
 ) -> dict[str, Tensor]:
-    """Of each BN layer that images reach, (4, C): stored mean and variance, and those on the images."""
+    """Per BN layer that images reach, (4, C): stored mean and variance, then mean and variance on the images."""
     layers = batch_norms_of(teacher)
-    taught = {}
+    statistics = {}
     for name, measured in _statistics_on(teacher, images, batch_size, execution, checkpoint, task).items():
-        taught[name] = torch.stack([*(values_C.float() for values_C in stored_by(layers[name])), *measured])
-    return taught
+        statistics[name] = torch.stack([*(values_C.float() for values_C in stored_by(layers[name])), *measured])
+    return statistics
 
 
 @torch.no_grad()
@@ -123,11 +123,11 @@ def _statistics_on(
             with compute.autocast():
                 network(compute.images(images.images_of(range(start, start + batch_size))))
             task.advance()
-    return {name: (moments.mean_C, moments.var_C) for name, moments in _over(ranks, found, compute).items()}
+    return {name: (moments.mean_C, moments.var_C) for name, moments in _combine(ranks, found, compute).items()}
 
 
-def _over(ranks: Ranks, found: dict[str, Moments], compute: Compute) -> dict[str, Moments]:
-    """Of all processes; one of them may have had no batch."""
+def _combine(ranks: Ranks, found: dict[str, Moments], compute: Compute) -> dict[str, Moments]:
+    """Combine the moments of all processes; some may have had no batch."""
     if ranks.size == 1:
         return found
     together: dict[str, Moments] = {}

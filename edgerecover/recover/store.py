@@ -1,4 +1,4 @@
-"""Finished recoveries on disk, found again by what they depend on: a second run for another device starts from them."""
+"""Finished recoveries on disk, named by what they depend on: a second run, for another device, reuses them."""
 
 # ruff: noqa: TID253 - works on networks; only the pipeline imports it
 
@@ -29,7 +29,7 @@ _FORMAT = 1
 def recovery_key(
     student: nn.Module, masks: Mapping[str, Tensor], synthesis_key: str, settings: Recovery, seed: int
 ) -> str:
-    """16 hex digits over everything a recovery depends on; teacher, input and device are in the sets' key."""
+    """Name of a recovery: 16 hex digits over everything it depends on; the sets' key covers teacher and device."""
     digest = hashlib.sha256(synthesis_key.encode())
     for name, tensor in sorted({**student.state_dict(), **{f"mask {n}": m for n, m in masks.items()}}.items()):
         digest.update(name.encode())
@@ -39,7 +39,7 @@ def recovery_key(
 
 
 def weights_of(network: nn.Module, suffix: str = ".safetensors") -> bytes:
-    """The network's state as the content of a file with that suffix: safetensors, or else what torch.save writes."""
+    """The network's state as the content of a file with that suffix: safetensors, or else in torch.save's format."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
@@ -51,7 +51,7 @@ def weights_of(network: nn.Module, suffix: str = ".safetensors") -> bytes:
 
 
 def write_recovered(folder: Path, recovered: Recovered) -> None:
-    """Keep a recovery; the facts are written last, and without them it does not count."""
+    """Write a recovery to `folder`; the facts are written last, and without them it does not count."""
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / _WEIGHTS, weights_of(recovered.student))
     facts = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgerecover.config import Recovery
 from edgerecover.distributed import ALONE, Ranks
 from edgerecover.models.build.architectures import load_state
-from edgerecover.recover.checkpoints import Resumable, State, gathered, restore
+from edgerecover.recover.checkpoints import Resumable, State, gather, restore
 from edgerecover.recover.execution import Execution
 
 _STATES = 100
@@ -154,7 +154,7 @@ class Safeguard:
         self._training, self._parts = training, parts
         self._progress, self._ranks = execution.progress, execution.ranks
         self._checkpoint = execution.checkpoints.of("distillation")
-        self._good = self._unproven = gathered(parts)
+        self._good = self._unproven = gather(parts)
         self.has_given_up = False
         """No lower rate helped."""
         self.warnings: list[str] = []
@@ -183,7 +183,7 @@ class Safeguard:
         training = self._training
         with (
             self._progress.task(title, training.num_steps - training.step, "steps") as task,
-            self._checkpoint.kept_when_interrupted(lambda: self._good),
+            self._checkpoint.write_on_interrupt(lambda: self._good),
         ):
             while self._check():
                 loss = take_step()
@@ -198,9 +198,7 @@ class Safeguard:
         elif training.is_state_due():
             # Whether a step was too large shows in the losses after it: they prove the state before last.
             is_sound = training.is_sound()
-            self._good, self._unproven = (
-                (self._unproven, gathered(self._parts)) if is_sound else (self._good, self._good)
-            )
+            self._good, self._unproven = (self._unproven, gather(self._parts)) if is_sound else (self._good, self._good)
             if self._checkpoint.is_due():
                 self._checkpoint.write(self._good)
         return not self.has_given_up and training.step < training.num_steps

@@ -1,7 +1,7 @@
 """What a network is shown of a batch of images: mirrored, shifted, zoomed, and mixed with each other.
 
-Random numbers are drawn for a whole batch and pixels moved for some of it: of several processes, each makes its rows,
-and they are the rows that one process would make.
+Random numbers are drawn for a whole batch, and pixels are moved only for the rows that are needed: with several
+processes each makes its own rows, and they are those that one process would make.
 """
 
 # Shapes: N images in a batch, M of them that are needed, C channels, H height, W width.
@@ -43,21 +43,21 @@ class Views:
     """What happens to each image of one batch; None where it does not."""
 
     shape: tuple[int, int, int, int]
-    """Of the batch, (N, C, H, W)."""
+    """Shape (N, C, H, W) of the batch."""
     flips: Tensor | None
     """(N,): whether an image is mirrored."""
     pad: int
-    """Pixels, beside each edge, by which an image may be shifted;"""
+    """Pixels that are added beside each edge; an image may be shifted by that many."""
     pad_mode: str
-    """and what they are filled with."""
+    """How `torch.nn.functional.pad` fills the added pixels."""
     corners: Tensor | None
     """(2, N): row and column in the padded image at which the shifted one begins."""
     zooms: Tensor | None
-    """(N, 2, 3): of each image's crop, as `affine_grid` takes them."""
+    """(N, 2, 3): each image's crop as an affine matrix for `affine_grid`."""
     exchange: Exchange | None
 
     def needed(self, rows: range) -> Tensor:
-        """Places (M,) in the batch of the images that these rows are made of, rising."""
+        """Positions (M,) in the batch of the images that these rows are made from, in ascending order."""
         rows_R = torch.tensor(rows)
         if self.exchange is None or len(rows) == self.shape[0]:
             return rows_R
@@ -65,7 +65,7 @@ class Views:
         return needed_M
 
     def of(self, needed_MCHW: Tensor, rows: range) -> Tensor:
-        """These rows of the batch (R, C, H, W), from the images that they need."""
+        """Make these rows (R, C, H, W) of the batch from the images they need."""
         needed_M, batch = self.needed(rows), needed_MCHW
         n, _, h, w = self.shape
         if self.flips is not None:
@@ -108,7 +108,7 @@ def draw_views(
 
 
 def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
-    """A random crop for each image, of an area from `least_area` to all: (N, 2, 3), as `affine_grid` takes them."""
+    """A random crop per image with an area between `least_area` and 1, as (N, 2, 3) matrices for `affine_grid`."""
     area_N = torch.rand(n, generator=generator) * (1 - least_area) + least_area
     aspect_N = torch.exp(torch.rand(n, generator=generator) * 2 * _LOG_ASPECT - _LOG_ASPECT)
     sides_N2 = (area_N[:, None] * torch.stack([aspect_N, 1 / aspect_N], 1)).sqrt().clamp(max=1)
@@ -117,7 +117,7 @@ def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
 
 
 def _zoomed(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
-    """Each image's crop stretched to the whole."""
+    """Each image's crop, resized to the whole image."""
     grid = F.affine_grid(zooms_N23, list(batch_NCHW.shape), align_corners=False)
     return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)
 

@@ -1,6 +1,6 @@
 """Synthetic images on disk: shards of bytes that are memory-mapped, so that a set need not fit in memory.
 
-A shard is `NAME.npy`, uint8 (N, C, H, W), and `NAME.json` beside it, written last: a shard without it is not there.
+A shard is `NAME.npy`, uint8 (N, C, H, W), and `NAME.json` beside it, written last: a shard without it does not count.
 A byte b of channel c stands for the network input low[c] + (high[c] - low[c]) · b / 255.
 """
 
@@ -37,14 +37,14 @@ class Shard:
     sha256: str
     """Digest of `NAME.npy`."""
     image_sha256: tuple[str, ...]
-    """Digest of each image's bytes: what proves that two sets share none."""
+    """Digest of each image's bytes, which proves that two sets share none."""
     targets: tuple[int, ...]
     """The class each image was made for; empty when there was none."""
     num_on_target: int
-    """How many of them the teacher reads as that class."""
+    """How many images the teacher assigns to their class."""
     seconds: float
     batch_size: int = 0
-    """How many were made at once, fewer than asked for where memory did not suffice; 0: all of the shard."""
+    """Images made at once where memory ran out; 0: all images of the shard."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class ImageSet:
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        """Index after the last image of each shard. Kept: batches must not cost more where there are more shards."""
+        """Index after the last image of each shard; cached, so that batches cost the same however many there are."""
         import numpy as np
 
         return np.cumsum([shard.num_images for shard in self.shards], dtype=np.int64)
 
     @cached_property
     def shape_CHW(self) -> tuple[int, int, int]:
-        """Of each image."""
+        """Shape of each image."""
         _, c, h, w = self.bytes_of([0]).shape
         return c, h, w
 
@@ -102,7 +102,7 @@ class ImageSet:
 
         wanted, ends = np.asarray(indices), self._ends
         if not wanted.size:
-            raise IndexError("no image was asked for")
+            raise IndexError("no indices given")
         shard_of = np.searchsorted(ends, wanted, side="right")
         parts: Bytes_NCHW | None = None
         for number in np.unique(shard_of):
@@ -136,7 +136,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class SyntheticSets:
-    """The three sets: distilled on, selected (and calibrated) on, judged on."""
+    """The three sets: one to distil on, one to select and calibrate on, one to judge on."""
 
     train: ImageSet
     calibration: ImageSet

@@ -1,8 +1,8 @@
-"""What attention makes of natural images: patches that are alike in some places and unlike in others.
+"""A prior from attention: in natural images, patches are alike in some places and different in others.
 
 The prior of PSAQ-ViT (Li et al. 2022, arXiv 2203.02250), for transformers, which store no statistics: on noise all
 patches look alike after self-attention, on photographs their cosine similarities spread. The differential entropy of
-the similarities' density is to be large.
+the similarities' density should be large.
 """
 
 # Shapes: N images, T tokens (patches), D features of one, B bins, P pairs of tokens.
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from edgerecover.synthesize.statistics import Distance, Place, Seen
 
 _NUM_BINS = 64
-"""From -1 to 1."""
+"""Bins from -1 to 1."""
 _BANDWIDTH = 0.05
-"""Of the Gaussian kernel, in units of cosine similarity."""
+"""Width of the Gaussian kernel, in units of cosine similarity."""
 _MAX_TOKENS = 196
-"""A bound on the pairs: 14 x 14 patches; of more, as many at even distances are taken."""
+"""Tokens at most (14 × 14 patches), which bounds the pairs; of more, evenly spaced ones are used."""
 _TINY = 1e-12
 
 
 def attentions_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Outermost self-attention modules, by name: PyTorch's own, and those whose class says Attention."""
+    """Outermost self-attention modules, by name: PyTorch's own, and those whose class name contains Attention."""
     found: dict[str, nn.Module] = {}
     for name, module in network.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
@@ -57,7 +57,7 @@ class PatchSimilarityEntropy:
         return tuple(self._is_batch_first)
 
     def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
-        """The same for every piece."""
+        """The distance, which is the same for every piece."""
         return [self._distance] * len(sizes)
 
     def _distance(self, seen: Seen) -> Tensor:
@@ -88,7 +88,7 @@ def similarity_entropy(tokens_NTD: Tensor) -> Tensor:
 
 
 def _similarities(tokens_NTD: Tensor) -> Tensor:
-    """Of every pair of different tokens (N, P), in float32."""
+    """Cosine similarities (N, P) of every pair of different tokens, in float32."""
     num_tokens = tokens_NTD.shape[1]
     if num_tokens > _MAX_TOKENS:
         chosen_T = torch.linspace(0, num_tokens - 1, _MAX_TOKENS, device=tokens_NTD.device).round().long()

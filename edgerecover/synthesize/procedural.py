@@ -1,6 +1,6 @@
 """Images made from formulas alone, without the teacher: white noise, shapes, and fractals over coloured noise.
 
-They need no gradient (one core makes hundreds of 32×32 images per second) and are the least that dreams have to beat.
+They need no gradient (one core makes hundreds of 32×32 images per second) and are the baseline for dreams.
 Fractals are attractors of random iterated function systems (Hutchinson 1981; Barnsley, Fractals Everywhere, 1988),
 drawn by the chaos game, on a background whose power spectrum falls as 1/f^a, as that of photographs does (Field 1987).
 """
@@ -19,17 +19,17 @@ Unit_NCHW = NDArray[np.float32]
 """Pixels as fractions of the range that a pixel can have, 0 to 1."""
 
 _NOISE_MEAN, _NOISE_STD = 0.5, 0.25
-"""About those of natural photographs' pixels."""
+"""About the mean and standard deviation of pixels in natural photographs."""
 _SHARED_BY_CHANNELS = 0.85
-"""Of a shape's variance: the colour channels of photographs go together."""
+"""Share of a shape's variance: the colour channels of photographs are correlated."""
 _BRIGHTNESS_STD = 0.3
-"""Of an image's mean, relative to the deviation inside an image. Much more, and some images of a dark set are all
-black, which a teacher that reads black as the class asked for leaves so."""
+"""Standard deviation of an image's mean, relative to that inside an image. With much more, some images of a dark set
+are all black, and stay so where the teacher assigns black to the target class."""
 _LINE_STEEPNESS = 3.0
 """Lines are where a field crosses 0; at this they are about a tenth of its wavelength wide."""
 _LEAST_STD = 0.01
 _WIDEST_STD = 0.95
-"""As a fraction of that of black and white alone."""
+"""As a fraction of the standard deviation of pixels that are only black and white."""
 _NUM_ATTRACTORS = 2
 _NUM_MAPS = 4
 _SCALES = (0.25, 0.85)
@@ -50,7 +50,7 @@ def procedural_images(
 
     Args:
         source: `noise`, Gaussian and independent in every pixel, `fractal`, or `shapes` with the pixels' mean and
-            standard deviation that `bounds_C` speak of.
+            standard deviation that follow from `bounds_C`.
         num_images: N.
         shape_CHW: of one image.
         bounds_C: lowest and highest network input of a real pixel, per channel.
@@ -69,17 +69,17 @@ def procedural_images(
 def pixel_statistics(
     bounds_C: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and std by channel, as fractions of a pixel's range, of pixels that normalisation takes to 0 and 1.
+    """Mean and std per channel, as fractions of a pixel's range, that normalisation maps to 0 and 1.
 
     Args:
-        bounds_C: what it takes the darkest and the brightest pixel to.
+        bounds_C: network inputs of the darkest and the brightest pixel.
     """
     low_C, high_C = (np.asarray(bound, np.float64) for bound in bounds_C)
     return -low_C / (high_C - low_C), 1 / (high_C - low_C)
 
 
 def white_noise(num_images: int, shape_CHW: tuple[int, int, int], rng: np.random.Generator) -> Unit_NCHW:
-    """Every pixel Gaussian, cut off at black and white."""
+    """Every pixel Gaussian, clipped at black and white."""
     noise = rng.standard_normal((num_images, *shape_CHW), np.float32)
     pixels_NCHW: Unit_NCHW = np.clip(_NOISE_MEAN + _NOISE_STD * noise, 0, 1)
     return pixels_NCHW
@@ -124,7 +124,8 @@ def shapes(
         num_images: N; half are blobs, a quarter lines and a quarter fractals.
         shape_CHW: of one image.
         mean_C: of each channel's pixels, as a fraction of their range.
-        std_C: likewise; where no such pixels exist (`are_pixel_statistics`), 0.5 and 0.25 are taken for both.
+        std_C: standard deviation of each channel's pixels, as a fraction of their range. Where no such pixels exist
+            (`are_pixel_statistics`), 0.5 and 0.25 replace mean and standard deviation.
         rng: all randomness.
     """
     channels, height, width = shape_CHW

@@ -1,7 +1,7 @@
 """What is known of a teacher's activations on real data, and how far a batch of images is from it.
 
-A synthesizer matches statistics of a teacher's layers. Where they come from makes no difference to it: batch norm
-layers carry their own, an activation record is shipped beside the model, and a prior is true of all natural images.
+Synthesis matches statistics of a teacher's layers, wherever they come from: batch norm layers store their own, an
+activation record is shipped beside the model, and a prior holds for all natural images.
 """
 
 # Shapes: N images in a batch, C channels, K classes.
@@ -24,14 +24,14 @@ from edgerecover.models.network.norms import batch_norms_of, eps_of, first_tenso
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a network activations are read."""
+    """A place in a network where activations are read."""
 
     layer: str
     side: Literal["input", "output"] = "output"
 
 
 Seen = Mapping[Place, Sequence[Tensor]]
-"""Activations of one forward, by place: of each call of that layer, in their order. Layers not called are not there."""
+"""Activations of one forward, by place: one per call of the layer, in order. Layers that were not called are absent."""
 
 Distance = Callable[[Seen], Tensor]
 """From the activations of one forward to a scalar with a gradient."""
@@ -42,14 +42,14 @@ class Statistics(Protocol):
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """What `Distance` needs to see."""
+        """The places whose activations a `Distance` needs."""
 
     @property
     def is_positional(self) -> bool:
-        """Whether it says where in the image something is, so that images must not be shifted or mirrored."""
+        """Whether it depends on positions in the image, so that images must not be shifted or mirrored."""
 
     def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
-        """Settle what the next batch of images is to show.
+        """Decide what the next batch of images should show.
 
         Args:
             sizes: numbers of images of the pieces that the batch goes through the network in; they sum to N.
@@ -81,15 +81,15 @@ class Tap:
 
     @property
     def is_positional(self) -> bool:
-        """Whether images must stay where they are."""
+        """Whether any term depends on positions, so that images must not be shifted or mirrored."""
         return any(term.statistics.is_positional for term in self._terms)
 
     def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> None:
-        """Settle what the next batch is to show; see `Statistics.draw`."""
+        """Decide what the next batch should show; see `Statistics.draw`."""
         self._distances = [(term.weight, term.statistics.draw(sizes, targets_N, generator)) for term in self._terms]
 
     def distance(self, piece: int = 0) -> Tensor | float:
-        """Weighted sum over all that is known, for the last forward, of that piece; 0 where nothing is known."""
+        """Weighted sum of all terms for the last forward, which was of this piece; 0 where there are none."""
         return sum((weight * of_pieces[piece](self._seen) for weight, of_pieces in self._distances), start=0.0)
 
     def clear(self) -> None:
@@ -99,7 +99,7 @@ class Tap:
 
 @contextmanager
 def tapped(teacher: nn.Module, terms: Sequence[Weighted]) -> Iterator[Tap]:
-    """The teacher with the places of all terms watched; hooks are off again afterwards, whatever happens."""
+    """Watch the places of all terms inside the block; the hooks are removed afterwards, also after an error."""
     places = dict.fromkeys(place for term in terms for place in term.statistics.places)
     with watched(teacher, tuple(places)) as seen:
         yield Tap(terms, seen)
@@ -107,7 +107,7 @@ def tapped(teacher: nn.Module, terms: Sequence[Weighted]) -> Iterator[Tap]:
 
 @contextmanager
 def watched(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place, list[Tensor]]]:
-    """`Seen` of the last forward inside the block, whatever number of times that called a layer."""
+    """`Seen` of the last forward inside the block, however often that calls a layer."""
     seen: dict[Place, list[Tensor]] = {}
     handles = [network.register_forward_pre_hook(lambda *_: seen.clear())]
     handles += [_watch(network.get_submodule(place.layer), place, seen) for place in places]
@@ -149,7 +149,7 @@ class Moments:
     var_C: Tensor
 
     def __add__(self, other: Moments) -> Moments:
-        """Of all values together (Chan, Golub, LeVeque 1979)."""
+        """The moments of all values together (Chan, Golub, LeVeque 1979)."""
         count = self.count + other.count
         share, gap_C = other.count / count, other.mean_C - self.mean_C
         var_C = (1 - share) * self.var_C + share * other.var_C + share * (1 - share) * gap_C.square()
@@ -157,7 +157,7 @@ class Moments:
 
 
 def moments_of(layer: nn.Module, x_NC: Tensor) -> Moments:
-    """What one of `batch_norms_of` would store of an input (N, C, …); it has a gradient.
+    """The moments that a layer of `batch_norms_of` would store for an input (N, C, …), with a gradient.
 
     Instance norm stores the mean of the variances within each image, all others the variance over the batch.
     """
@@ -192,7 +192,7 @@ class BatchNormStatistics:
         return tuple(self._layers)
 
     def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
-        """Of the whole batch, whatever the pieces: see `_OfPiece`."""
+        """A distance of the whole batch for each piece, however it is split: see `_OfPiece`."""
         latest: list[dict[Place, Moments]] = [{} for _ in sizes]
         return [_OfPiece(self._layers, self._is_mean, latest, number) for number in range(len(sizes))]
 
@@ -201,15 +201,15 @@ class BatchNormStatistics:
 class _OfPiece:
     """Distance of a batch's moments, of which one piece has just been seen, and the others at their last forward.
 
-    So a few images at a time are held to what the whole batch is to show: alone, each few would have to look like all
-    images there are. The others are less than a step old. The gradient is the piece's share of the batch's, counted as
-    if it were the whole, as a mean over its images is.
+    So a few images at a time are judged by what the whole batch should show: alone, each few would have to look like
+    all images there are. The others are less than a step old. The gradient is the piece's share of the batch's, scaled
+    as if the piece were the whole batch, like a mean over its images.
     """
 
     layers: Mapping[Place, _Stored]
     is_mean: bool
     latest: list[dict[Place, Moments]]
-    """Without gradients, of each piece."""
+    """The moments of each piece at its last forward, without gradients."""
     number: int
 
     def __call__(self, seen: Seen) -> Tensor:
@@ -244,12 +244,12 @@ class _Stored:
         self._mean_unit, self._var_unit = (1.0, 1.0) if is_l2 else (float(var_C.sum().sqrt()), float(var_C.norm()))
 
     def moments(self, calls: Sequence[Tensor]) -> Moments:
-        """Of all calls together: what running statistics have seen of each batch in training."""
+        """The moments of all calls together, which is what running statistics see of a batch in training."""
         first, *others = (moments_of(self._layer, x_NC) for x_NC in calls)
         return sum(others, first)
 
     def distance(self, found: Moments) -> Tensor:
-        """From what is stored."""
+        """Distance of found moments from the stored ones."""
         mean_gap, var_gap = (found.mean_C - self._mean_C).norm(), (found.var_C - self._var_C).norm()
         distance: Tensor = mean_gap / self._mean_unit + var_gap / self._var_unit
         return distance
@@ -264,7 +264,7 @@ class PixelStatistics:
     places = (Place("", "input"),)
 
     def draw(self, sizes: Sequence[int], targets_N: Tensor | None, generator: torch.Generator) -> Sequence[Distance]:
-        """The same for every piece."""
+        """The distance, which is the same for every piece."""
         return [self._distance] * len(sizes)
 
     def _distance(self, seen: Seen) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 
 from edgerecover.progress import Silent
 from edgerecover.recover import checkpoints as module
-from edgerecover.recover.checkpoints import Checkpoint, Checkpoints, State, gathered, part_of, restore
+from edgerecover.recover.checkpoints import Checkpoint, Checkpoints, State, gather, part_of, restore
 
 
 class Notes(Silent):
@@ -139,7 +139,7 @@ class Counter:
 
 def test_parts_are_gathered_and_put_back_by_name():
     parts = {"a": Counter(3), "b": Counter(4)}
-    state = gathered(parts)
+    state = gather(parts)
     assert part_of(state, "a").facts == {"odd": True}
     parts["a"].value = parts["b"].value = 0
     restore(parts, state)
@@ -148,9 +148,9 @@ def test_parts_are_gathered_and_put_back_by_name():
 
 def test_ctrl_c_writes_what_was_done_since_the_last_one(tmp_path):
     checkpoint = Checkpoint(tmp_path, "loop")
-    with pytest.raises(KeyboardInterrupt), checkpoint.kept_when_interrupted(lambda: state(5)):
+    with pytest.raises(KeyboardInterrupt), checkpoint.write_on_interrupt(lambda: state(5)):
         raise KeyboardInterrupt
     assert Checkpoint(tmp_path, "loop").read().facts["step"] == 5
-    with pytest.raises(ZeroDivisionError), checkpoint.kept_when_interrupted(lambda: state(6)):
+    with pytest.raises(ZeroDivisionError), checkpoint.write_on_interrupt(lambda: state(6)):
         raise ZeroDivisionError
     assert Checkpoint(tmp_path, "loop").read().facts["step"] == 5

@@ -39,7 +39,7 @@ def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesi
         settings = REFRESH.model_copy(update={"weight": weight})
         with FreshDreams(settings, synthesis, None, sets.train, cpu, seed=0) as fresh:
             fresh.refresh(student, teacher, unchanged)
-            new = torch.from_numpy(fresh.images.images_of(fresh.drawn(48)))
+            new = torch.from_numpy(fresh.images.images_of(fresh.draw(48)))
             found[weight] = float(disagreement(teacher(new), student(new)))
     assert found[10.0] > 1.05 * found[0.0]
 

@@ -1,4 +1,4 @@
-"""Making a record: the teacher sees real images once, and what stays are Gaussians of its activations by class.
+"""Making a record: the teacher sees real images once, and only Gaussians of its activations per class remain.
 
 The four kinds of Lopes, Fenu and Starner 2017 (arXiv 1710.07535), and `joint`, which is what we recommend:
 
@@ -36,34 +36,34 @@ from edgerecover.synthesize.record.values import Block, Kind, Record
 from edgerecover.synthesize.statistics import watched
 
 MIN_IMAGES_PER_CLASS = 20
-"""With fewer, a mean says much of each image in it."""
+"""With fewer, a mean would reveal much of each single image."""
 
 MAX_CELLS = 7
 MAX_NODES = 4096
-"""Of all layers together. The spectrum's eigenvectors cost their cube: half a minute at this size."""
+"""Nodes of all layers together. Eigenvectors cost the cube of that: half a minute at this size."""
 
 MAX_RANK = 64
 _JOINT_COMPONENTS = 128
 _SPECTRAL_SHARE = 0.1
 """Lopes et al.: a tenth of the coefficients is enough."""
 _MAX_NODE_BYTES = 1 << 30
-"""Of activations held while a record is made; of more images than fit, as many as fit are used."""
+"""Memory for activations while a record is made; if not all images fit, as many as fit are used."""
 _BATCH = 64
 _LEAST_SPREAD = 0.1
-"""Of a node, as a fraction of its layer's: dead nodes have none, and would be held to their value at any price."""
+"""Smallest spread of a node, as a fraction of its layer's: dead nodes have none, and would dominate the distance."""
 
 
 class LabelledImages(Protocol):
-    """What `validate.evaluation.EvalSet` is."""
+    """The interface of `validate.evaluation.EvalSet` that a record needs."""
 
     @property
     def input(self) -> InputSpec:
-        """Of the network they fit."""
+        """Shape and preprocessing of the network that the images fit."""
 
     def __len__(self) -> int: ...
 
     def sample(self, num_images: int) -> LabelledImages:
-        """At most so many of them."""
+        """A random sample of at most this many images."""
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Network inputs (n, C, H, W) float32 and labels (n,)."""
@@ -75,7 +75,7 @@ class Recording:
 
     kind: Kind = "joint"
     noise: float = 0.0
-    """In standard errors of each statistic; 0 adds none."""
+    """Gaussian noise added to each statistic, in standard errors of it; 0 adds none."""
     max_rank: int = MAX_RANK
     max_cells: int = MAX_CELLS
 
@@ -116,7 +116,7 @@ class Recording:
         )
 
     def _groups(self, layers: tuple[NodeLayer, ...]) -> list[tuple[tuple[NodeLayer, ...], Tensor]]:
-        """Layers that make a block, and where their nodes stand."""
+        """Layers that form a block, and the columns of their nodes."""
         ends = np.cumsum([0, *(layer.num_nodes for layer in layers)]).tolist()
         spans = [torch.arange(start, end) for start, end in itertools.pairwise(ends)]
         if self.kind == "all-layers":

@@ -1,4 +1,4 @@
-"""Which activations of a network a record speaks of: the outputs of its Conv and Linear layers, pooled to a few nodes.
+"""Which activations of a network a record describes: the outputs of its Conv and Linear layers, pooled to a few nodes.
 
 A node is one channel in one cell of a coarse grid over the image, before the activation function. Pooling bounds what
 a record holds, and what it can give away: nothing in it is finer than a cell.
@@ -37,7 +37,7 @@ class NodeLayer:
 
     @property
     def place(self) -> Place:
-        """Where the activation is read."""
+        """The place where the layer's activation is read."""
         return Place(self.name)
 
     def read(self, activation: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The graph Fourier basis of a network: activations as a signal on a graph whose edges are the weights.
 
 Lopes, Fenu and Starner 2017 (arXiv 1710.07535), section 3: with the adjacency A = V J V⁻¹ the spectrum of a signal s is
-ŝ = V⁻¹ s, and its largest coefficients say nearly all. Written from the formulas.
+ŝ = V⁻¹ s, and its largest coefficients hold nearly all of it. Written from the formulas.
 """
 
 # Shapes: U nodes, O and I channels out of and into a layer, P and Q cells of a grid.
@@ -62,7 +62,7 @@ def _edges(layer: nn.Module, before: NodeLayer, after: NodeLayer) -> Tensor | No
 
 
 def _flattened_edges(weight_OI: Tensor, before: NodeLayer) -> Tensor | None:
-    """Of a Linear that reads a feature map laid out flat, channel by channel."""
+    """Edges into a Linear layer that reads a flattened feature map, channel by channel."""
     side = round((weight_OI.shape[1] / before.channels) ** 0.5)
     if before.channels * side * side != weight_OI.shape[1]:
         return None

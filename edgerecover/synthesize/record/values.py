@@ -1,4 +1,4 @@
-"""What a record says, as frozen values: Gaussians, one a class, of a teacher's activations in a few coordinates."""
+"""A record as frozen values: one Gaussian per class, of a teacher's activations in a few coordinates."""
 
 # Shapes: N images, K classes, U nodes, C coefficients, R rank.
 # ruff: noqa: TID253, N815 - works on tensors throughout, shapes are suffixes of fields too; only stages import it
@@ -37,7 +37,7 @@ class Block:
     factor_KRC: Tensor
 
     def coefficients(self, nodes_NU: Tensor) -> Tensor:
-        """Of nodes, (N, C)."""
+        """Coefficients (N, C) of nodes."""
         standard_NU = (nodes_NU - self.centre_U) / self.scale_U
         return standard_NU if self.basis_UC is None else standard_NU @ self.basis_UC
 
@@ -47,11 +47,11 @@ class Block:
         return self.mean_KC[classes_N] + torch.einsum("nr,nrc->nc", noise_NR, self.factor_KRC[classes_N])
 
     def mean_variance(self) -> float:
-        """Of the coefficients over all classes' images, mean over coefficients: the unit of distances."""
+        """Variance of a coefficient over the images of all classes, mean over coefficients: the unit of distances."""
         return float((self.mean_KC.var(0, unbiased=False) + self.factor_KRC.square().sum(1).mean(0)).mean())
 
     def to(self, device: torch.device) -> Block:
-        """The same with its tensors on a device."""
+        """A copy with its tensors on a device."""
         return Block(
             self.layers,
             self.centre_U.to(device),
@@ -74,7 +74,7 @@ class Record:
     """Gaussian noise that was added to every statistic, in standard errors of that statistic."""
     blocks: tuple[Block, ...]
     sha256: str = ""
-    """Of the file it was read from; empty for one that was just made."""
+    """Digest of the file that the record was read from; empty for one that was just made."""
 
     @property
     def num_classes(self) -> int:
@@ -83,12 +83,12 @@ class Record:
 
     @property
     def layers(self) -> tuple[NodeLayer, ...]:
-        """All layers that it speaks of, once each."""
+        """All layers that the record describes, once each."""
         return tuple(dict.fromkeys(layer for block in self.blocks for layer in block.layers))
 
 
 class RecordStatistics:
-    """What a record knows, for synthesis: each image is to show activations drawn for its class.
+    """What a record contributes to synthesis: each image should show activations drawn for its class.
 
     The distance is the mean square over coefficients as a fraction of their variance over the data, added up over the
     record's blocks. Lopes et al. 2017 (arXiv 1710.07535) compare nodes, l = Σ (s̄ - s)², with s̄ zero outside the kept

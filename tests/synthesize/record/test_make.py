@@ -84,7 +84,7 @@ def test_too_few_images_of_a_class_are_refused(teacher, labelled):
     few = labelled.labels != 2
     few[np.flatnonzero(~few)[:19]] = True
     poor = type(labelled)(labelled.input, labelled.images[few], labelled.labels[few])
-    with pytest.raises(BadInputError, match="19 images of class 2, and a record needs at least 20"):
+    with pytest.raises(BadInputError, match="19 images of class 2, but a record needs at least 20"):
         Recording().record(teacher, poor, NUM_CLASSES)
 
 
