@@ -34,13 +34,13 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(days=30)
 """Processes wait for each other as long as it takes: one of them makes in hours what the others need."""
 _LAST_WORDS_S = 3.0
-"""How long the first process waits for what another one has to say about its end."""
+"""How long the first process waits for another one to say why it ended."""
 _VISIBLE_AFTER_S = 60.0
 """How long a network file system may take to show one process what another one wrote."""
 _LOOK_EVERY_S = 0.1
 _STUCK_S = 8.0
 """How long a process may take to hear that it is to stop; torchrun kills it after 30 seconds."""
-_AGAIN = "the same command goes on from what is finished"
+_AGAIN = "the same command resumes from the finished steps"
 _NOTE = "rank-{rank}.failed.json"
 
 
@@ -212,7 +212,7 @@ def _join(on_cpu: bool) -> Ranks:
         state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MissingError(
-            f"the processes do not find each other: {error}",
+            f"the processes could not connect to each other: {error}",
             hint="start them with torchrun; MASTER_ADDR and MASTER_PORT must be reachable from every node",
         ) from error
     return Ranks(state.process_index, state.num_processes)
@@ -224,7 +224,7 @@ def _part(ranks: Ranks) -> None:
 
 
 def check_same(ranks: Ranks, what: str, digest: str) -> None:
-    """Refuse to go on where processes hold different things.
+    """Stop where the processes of a run hold different values.
 
     Raises:
         BadInputError: names the processes that differ from the first.
@@ -304,8 +304,8 @@ def _stop(_number: int, _frame: object) -> None:
 def _heard_when_stuck(ranks: Ranks, work: Path, say: Callable[[EdgeRecoverError], None]) -> Iterator[threading.Event]:
     """End this process, with the reason, where SIGTERM does not get through to it in time.
 
-    Python runs a signal's handler between two steps of its own; NCCL may wait in one for a dead process for ever.
-    Setting the event says that the signal got through, or that none is expected any more.
+    Python runs a signal's handler between two steps of its own, and NCCL can wait forever in one of them for a dead
+    process. Setting the event says that the signal got through, or that none is expected any more.
     """
     reached = threading.Event()
     listening, sending = socket.socketpair()

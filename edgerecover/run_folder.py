@@ -1,8 +1,8 @@
 """The run folder (`--work`): one process at a time, and nothing left behind by one that died.
 
-What is finished lies in it under the digest of what it depends on (docs/adr/0002), so a run that is started again goes
-on from there. Two processes would write the same files, so the folder is held with a lock of the operating system,
-which is free again the moment that its holder ends, however it ends.
+Each finished step lies in it under the digest of what it depends on (docs/adr/0002), so a run that is started again
+resumes from there. Two processes would write the same files, so the folder is locked by the operating system, which
+releases the lock the moment that its holder ends, however it ends.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _HOLDER = "holder.json"
 
 @contextmanager
 def held(folder: Path, out: Path | None = None, progress: Progress = SILENT) -> Iterator[None]:
-    """Have a run folder to oneself inside the block; it is made when missing.
+    """Hold a run folder alone inside the block; make it when it is missing.
 
     Half-written files of a process that was killed here are removed, beside the bundle at `out` too.
 
     Raises:
-        BadInputError: another process works in it, or it cannot be written to.
+        BadInputError: it is in use by another process, or it cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -46,7 +46,7 @@ def held(folder: Path, out: Path | None = None, progress: Progress = SILENT) -> 
         lock.acquire(blocking=False)
     except Timeout:
         raise BadInputError(
-            f"--work {folder}: {_holder(folder)} works in it",
+            f"--work {folder}: in use by {_holder(folder)}",
             hint="wait for it to end, or name another folder with --work",
         ) from None
     except (OSError, NotImplementedError) as error:
@@ -54,7 +54,7 @@ def held(folder: Path, out: Path | None = None, progress: Progress = SILENT) -> 
     try:
         try:
             if (folder / _HOLDER).is_file():
-                progress.note(f"{_holder(folder)} did not come to its end here: going on from what it finished")
+                progress.note(f"the last run was interrupted ({_holder(folder)}); resuming from its finished steps")
             replace_file(folder / _HOLDER, json.dumps(_myself()).encode())
             _remove_leftovers(folder, out)
         except OSError as error:
@@ -79,7 +79,7 @@ def _unwritable(folder: Path, error: Exception) -> BadInputError:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     return BadInputError(
         f"--work {folder}: cannot be written: {reason}",
-        hint="make room there, or name a folder with --work that you can write to",
+        hint="free some space there, or name another folder with --work",
     )
 
 
@@ -104,7 +104,7 @@ def _holder(folder: Path) -> str:
 
 
 def _remove_leftovers(folder: Path, out: Path | None) -> None:
-    """What was on its way when a process was killed. Nothing reads it, but it takes room."""
+    """Remove half-written files of a killed process. Nothing reads them, but they take space."""
     leftovers = [*folder.glob(f"{SCRATCH_PREFIX}*"), *folder.rglob(".*.tmp")]
     if out is not None:
         parent = out.absolute().parent

@@ -68,7 +68,7 @@ def test_the_folder_of_a_process_that_was_killed_is_taken_over(tmp_path):
             assert json.loads((tmp_path / "holder.json").read_text())["pid"] == os.getpid()
         (line,) = notes.lines
         assert f"process {process.pid} on " in line
-        assert "did not come to its end" in line
+        assert "the last run was interrupted" in line
     with held(tmp_path, progress=notes):
         assert len(notes.lines) == 1, "one that ends leaves no note"
 
@@ -95,7 +95,7 @@ def test_a_folder_that_nothing_was_put_into_is_not_left_behind(tmp_path):
 def test_a_note_that_cannot_be_read_costs_the_name_alone(tmp_path, note):
     with another_process(tmp_path):
         (tmp_path / "holder.json").write_text(note)
-        with pytest.raises(BadInputError, match="another process works in it"), held(tmp_path):
+        with pytest.raises(BadInputError, match="in use by another process"), held(tmp_path):
             pass
 
 

@@ -104,7 +104,7 @@ class DeviceResult:
     """Index in `tried` of the file to deploy: of the highest precision among those with correct outputs that are not
     significantly slower than the fastest; None where nothing was timed."""
     gates: tuple[Gate, ...]
-    """Those of the report, settled by `fastest` as far as this machine can, and the golden check."""
+    """Gates of the report, judged by `fastest` where this machine can settle them, and the golden check."""
     stages: tuple[StageTime, ...]
     warnings: tuple[str, ...]
     signature: str = ""

@@ -87,7 +87,7 @@ class SparseLayers:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """An engine file and how it came about; written beside it as `FILE.json`."""
+    """An engine file and how it was built; written beside it as `FILE.json`."""
 
     file: str
     """Its name, in the folder that this is written to."""

@@ -196,5 +196,5 @@ def _read(archive: BinaryIO, offset: int, count: int) -> bytes:
 def _refused(why: str, offset: int) -> VerificationError:
     return VerificationError(
         f"the archive is not one that edgerecover wrote: byte {offset:,}: {why}",
-        hint="copy it again, or make it anew with `edgerecover bundle pack`",
+        hint="copy it again, or make it again with `edgerecover bundle pack`",
     )

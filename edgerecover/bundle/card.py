@@ -44,7 +44,7 @@ def _lines(subject: Subject, lineage: Mapping[str, Origin], stated: Stated) -> I
     yield from ["", "## Made from", "", "| What | File | sha256 |", "|---|---|---|"]
     for origin in lineage.values():
         yield f"| {_plain(origin.what)} | {_plain(origin.file or origin.name) or '–'} | `{origin.sha256}` |"
-    yield from ["", "What was measured of it stands in `report.md`."]
+    yield from ["", "Its measurements are in `report.md`."]
 
 
 def _plain(text: str) -> str:

@@ -137,7 +137,7 @@ def sign_bundle(bundle: Path, signer: Signer) -> Verified:
     if verified.measurements is None:
         raise BadInputError(
             f"{bundle} is of schema version {verified.manifest.schema_version}, which has no signature",
-            hint="make it anew with this version of edgerecover",
+            hint="make it again with this version of edgerecover",
         )
     signature = make_signature(signed_digests({**verified.files, **verified.own}), archive_stem(bundle), signer)
     if bundle.is_dir():

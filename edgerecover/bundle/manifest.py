@@ -1,7 +1,7 @@
 """A bundle's tables of contents: every file with its digest and size. Stdlib only: devices verify too.
 
 `manifest.json` holds what the same run makes again, byte for byte; `measurements.json` what was measured or timed, and
-the digest of the manifest that it belongs to. Both are written in one way only and hold the digest of their own text,
+the digest of the manifest that it belongs to. Both have one canonical form and hold the digest of their own text,
 so that any changed byte shows. That finds damage and mix-ups; against someone who rewrites them it takes a signature.
 """
 
@@ -217,7 +217,7 @@ def _require_seal(document: dict[str, Any], version: int, content: bytes, name: 
     if not is_whole:
         raise VerificationError(
             f"{name}: its {_SEAL} is not the digest of its text: it was changed or damaged",
-            hint="copy the bundle again, or make it anew with `edgerecover run`",
+            hint="copy the bundle again, or make it again with `edgerecover run`",
         )
 
 

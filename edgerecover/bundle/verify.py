@@ -67,7 +67,7 @@ class BundleDiffersError(VerificationError):
             named.append(f"and {len(differences) - MAX_NAMED} more")
         super().__init__(
             f"{what}:\n  " + "\n  ".join(named),
-            hint="copy the bundle again, or make it anew with `edgerecover run`",
+            hint="copy the bundle again, or make it again with `edgerecover run`",
         )
         self.differences = differences
 
@@ -120,7 +120,7 @@ class Verified:
         if entry.size_bytes > MAX_READ_BYTES:
             raise BadInputError(
                 f"{self.path}: {path} is larger than {MAX_READ_BYTES >> 20} MiB",
-                hint="it is not one of the files that edgerecover reads; look at it with a tool of its own",
+                hint="it is not one of the files that edgerecover reads; open it with the tool that wrote it",
             )
         with open_source(self.path) as source:
             content = b"".join(source.pieces(path))
@@ -208,7 +208,7 @@ def _signature(bundle: Path, found: Snapshot, trusted: Trusted | None) -> tuple[
         raise VerificationError(
             f"{bundle}: {SIGNATURE_DIGEST_NAME} is not the digest of {SIGNATURE_NAME}: one of them was changed, or is "
             "missing",
-            hint="copy the bundle again, or sign it anew with `edgerecover bundle sign`",
+            hint="copy the bundle again, or sign it again with `edgerecover bundle sign`",
         )
     if trusted is None:
         return Signed.NOT_CHECKED, ""
@@ -223,7 +223,7 @@ def _signature(bundle: Path, found: Snapshot, trusted: Trusted | None) -> tuple[
 
 
 def signature_digest(signature: bytes) -> bytes:
-    """Content of signature.sha256, as sha256sum writes it: changed bytes show where no key is at hand."""
+    """Content of signature.sha256, as sha256sum writes it: changed bytes show where no key is available."""
     return f"{hashlib.sha256(signature).hexdigest()}  {SIGNATURE_NAME}\n".encode()
 
 

@@ -44,7 +44,7 @@ def examine(target: Target | None = None, *, host: Host | None = None, ask: Ask 
     Args:
         target: a device; None looks at edgerecover itself alone.
         host: another machine's description, for tests.
-        ask: what runs the probes, likewise.
+        ask: what runs the probes; tests give a fake.
     """
     host = host or this_host()
     here = is_target(target.needs, host) if target else None

@@ -1,1 +1,1 @@
-"""`edgerecover gate`: a bundle beside its limits and the release before, for CI and for a desk alike."""
+"""`edgerecover gate`: a bundle against its limits and the previous release, in CI or at a desk."""

@@ -29,7 +29,7 @@ def read_baseline(path: Path) -> Baseline:
     if baseline.schema_version != BASELINE_SCHEMA:
         raise BadInputError(
             f"{path}: baselines of schema {BASELINE_SCHEMA} are read here, this is one of {baseline.schema_version}",
-            hint="a newer edgerecover may read it; else delete it, and the next run writes it anew",
+            hint="a newer edgerecover may read it; else delete it, and the next run writes a new one",
         )
     return baseline
 

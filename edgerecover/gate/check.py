@@ -87,7 +87,7 @@ class _Before:
 
 
 def gate(request: GateRequest, progress: Progress = SILENT) -> GateResult:
-    """Judge a bundle, alone or beside the release before. A gate that fails is in the result, not an exception.
+    """Judge a bundle, alone or against the previous release. A gate that fails is in the result, not an exception.
 
     Raises:
         BadInputError: no bundle, no baseline, or one of another target.
@@ -158,7 +158,7 @@ def _before(request: GateRequest, ends: ExitStack, progress: Progress) -> _Befor
     if not is_there and not request.init:
         raise BadInputError(
             f"--baseline {place}: does not exist",
-            hint="is its name right? Where there is no release before, --init-baseline makes this one the baseline",
+            hint="is its name right? If there is no previous release, --init-baseline makes this one the baseline",
         )
     if place.is_dir() or (is_there and place.suffix == ARCHIVE_SUFFIX):
         if request.update and not place.is_dir():
@@ -210,7 +210,7 @@ def _reported(now: Opened, before: _Before) -> Here:
 
 
 def _absolute(now: Opened, here: Here, limits: Limits) -> tuple[Gate, ...]:
-    """The report's gates by these limits, settled anew as far as this machine can."""
+    """The report's gates by these limits, judged again where this machine can settle them."""
     gates = judge_again(limits, now.report)
     if here.golden is None:
         return gates

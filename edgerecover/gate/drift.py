@@ -18,8 +18,8 @@ from edgerecover.gate.duel import pooled
 LEAST_RUNS = 5
 """From so many stored runs on, their own spread counts."""
 ASSUMED_FACTOR = 10.0
-"""Before, nothing is known of how much runs differ here. On a machine with others at work, medians of one file were up
-to four times each other within half an hour (docs/adr/0027): only what is far beyond that is told from drift."""
+"""Before, nothing is known of how much runs differ here. On a busy machine, medians of one file differed by up to a
+factor of four within half an hour (docs/adr/0027): only what is far beyond that is distinguished from drift."""
 _COVERAGE = 0.98
 """Of the interval: an alarm about what did not change is to come from less than one run of a hundred."""
 

@@ -39,7 +39,7 @@ def measured(
     seed: int,
     progress: Progress,
 ) -> Here:
-    """Run the bundle's model on this machine, in turns with the baseline's where that is at hand.
+    """Run the bundle's model on this machine, interleaved with the baseline's where that is available.
 
     Args:
         bundle: verified.

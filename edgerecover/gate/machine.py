@@ -93,7 +93,7 @@ def golden_check(model: Model) -> GoldenCheck:
 
 
 def race_of(models: Sequence[tuple[str, Model]], measure: Measure, seed: int, progress: Progress) -> list[Latency]:
-    """One race of all of them, in processes of their own.
+    """One race of all of them, each in its own process.
 
     Args:
         models: with their names; the first one's golden images are what all are asked about.

@@ -47,7 +47,7 @@ def open_bundle(path: Path, trusted: Trusted | None = None) -> Iterator[Opened]:
         if absent := [name for name in (REPORT, MODEL) if name not in verified.files]:
             raise BadInputError(
                 f"{path}: it holds no {absent[0]}, so there is nothing to judge",
-                hint="pack it anew: `edgerecover run`, or `edgerecover validate --out`",
+                hint="pack it again: `edgerecover run`, or `edgerecover validate --out`",
             )
         report = sound(Report, verified.read(REPORT), path / REPORT, "the bundle's report")
         name = archive_stem(path.resolve())
@@ -75,7 +75,7 @@ def release_of(report: Report, bundle: str, manifest_sha256: str) -> Release:
 
 
 def _limits(verified: Verified) -> Limits:
-    """A bundle that was packed before limits stood in a file of their own tells them in its configuration."""
+    """The limits of a bundle; older bundles, which have no file of limits, hold them in their configuration."""
     if LIMITS in verified.files:
         return sound(Limits, verified.read(LIMITS), verified.path / LIMITS, "the bundle's limits")
     try:
@@ -84,5 +84,5 @@ def _limits(verified: Verified) -> Limits:
     except (BadInputError, ValueError, KeyError, RecursionError) as error:
         raise BadInputError(
             f"{verified.path} holds no {LIMITS}, and its {CONFIGURATION} does not tell the limits either",
-            hint="pack it anew with this version: `edgerecover run`",
+            hint="pack it again with this version: `edgerecover run`",
         ) from error

@@ -143,7 +143,7 @@ class Connection:
         """Write to the agent's input.
 
         Raises:
-            MissingError: the connection is lost, or never came about.
+            MissingError: the connection is lost, or could not be made.
         """
         try:
             self._input.write(content)
@@ -311,7 +311,7 @@ def _shown(command: str) -> Callable[[Destination], str]:
 _KNOWN: tuple[tuple[str, str, Callable[[Destination], str]], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
-        "its host key is not the one that is known: it was set up anew, or it is another machine",
+        "its host key is not the one that is known: it was reinstalled, or it is another machine",
         _shown(
             "if you know why, remove the old key (ssh-keygen -R '{name}'), then connect once by hand and compare the "
             "fingerprint: ssh{port} {login}"
@@ -349,7 +349,7 @@ def explain(said: str, destination: Destination) -> MissingError:
         if re.search(pattern, said):
             return MissingError(f"{destination}: {meaning} ({_last_line(said)})", hint=hint(destination))
     return MissingError(
-        f"{destination}: no connection came about{f': {_last_line(said)}' if said.strip() else ''}",
+        f"{destination}: could not connect{f': {_last_line(said)}' if said.strip() else ''}",
         hint=_shown("try by hand what happens: ssh{port} {login} python3 --version")(destination),
     )
 

@@ -80,7 +80,7 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
     if absent := [path for path in needed if path not in listed]:
         raise BadInputError(
             f"{verified.path}: it holds no {absent[0]}, which its runner needs",
-            hint="pack it anew with this version: `edgerecover run`, or `edgerecover validate --out`",
+            hint="pack it again with this version: `edgerecover run`, or `edgerecover validate --out`",
         )
     task = _decoded(DeviceTask, _read_json(verified, TASK), bundle / TASK)
     _check_task(task, bundle / TASK)

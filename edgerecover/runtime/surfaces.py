@@ -1,4 +1,4 @@
-"""Which runtime runs a model on this machine: the target's own where this machine is the target, else a stand-in.
+"""Which runtime runs a model on this machine: the target's own where this machine is the target, else a substitute.
 
 Everything that runs or times a model asks here, so that desk, gate and device agree.
 """
@@ -56,7 +56,7 @@ def surface_of(deployment: Deployment) -> Surface:
 
 
 def file_surface_of(deployment: Deployment) -> Surface:
-    """Where this machine runs an ONNX file as it is: like `surface_of`, but onnxruntime stands in for an engine."""
+    """Where this machine runs an ONNX file as it is: like `surface_of`, with onnxruntime instead of an engine."""
     own = surface_of(deployment)
     return Surface("onnxruntime", int8_sums=own.int8_sums) if own.runtime in ENGINE_RUNTIMES else own
 

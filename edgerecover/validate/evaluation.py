@@ -171,7 +171,7 @@ def _refuse_oversize(path: Path) -> None:
 
 
 def _white_of(path: Path, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
-    """The value of white, and a note where that was told by the values and not by the type."""
+    """The value of white, and a note where it follows from the values rather than from the type."""
     import numpy as np
 
     dtype = images_NHWC.dtype

@@ -223,7 +223,7 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
         return
     found = {
         Descent.RECALIBRATED: f"{_count(len(lineage.own), 'batch norm statistic')} of the student are not the "
-        "teacher's: they were estimated anew since it was pruned",
+        "teacher's: they were re-estimated after it was pruned",
         Descent.TRAINED: f"{_count(len(lineage.own), 'tensor')} of the student "
         f"{'is' if len(lineage.own) == 1 else 'are'} not the teacher's, by {lineage.deviation:.2%} of the weights' "
         "size: it was trained since it was pruned, or pruned from another network",

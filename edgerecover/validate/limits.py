@@ -40,7 +40,7 @@ class Limits:
     max_size_regression: float = 0.05
     max_memory_regression: float = 0.1
     sources: dict[str, str] = field(default_factory=dict)
-    """Who set a limit in the place of profile and target, by the limit's name: "limits strict.toml"."""
+    """Who set a limit instead of profile and target, by the limit's name: "limits strict.toml"."""
 
     def source_of(self, name: str) -> str:
         """Who set the limit of that name: "profile balanced", "target jetson-orin", "--max-latency-regression"."""
@@ -48,7 +48,7 @@ class Limits:
         return self.sources.get(name, asked_by)
 
     def changed(self, values: Mapping[str, float], source: str) -> Limits:
-        """With these limits, by name, in the place of what they were."""
+        """The same limits but for these, by name."""
         return replace(self, **values, sources={**self.sources, **dict.fromkeys(values, source)})  # type: ignore[arg-type]
 
 

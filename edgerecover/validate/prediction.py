@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LARGEST_READING = 40.0
 """Decibels. That of equal logits would be infinite; at this one nothing measurable is lost."""
 SMALLEST_READING = -20.0
-"""Of logits that have nothing in common, likewise: at this one nothing is kept."""
+"""Reading of logits that have nothing in common: no accuracy is kept at this one."""
 CONFIDENCE = 0.95
 """Share of the known networks' students whose truth the interval holds; of those of another one it may be less."""
 _DEVIATIONS = 1.96

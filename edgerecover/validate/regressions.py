@@ -85,8 +85,8 @@ def latency_gate(limits: Limits, comparison: Comparison) -> Gate:
         f"({comparison.how}),",
         fail="`edgerecover bench NEW --against OLD` shows both; look for a changed opset, precision, layer or runtime, "
         "or accept it with --max-latency-regression",
-        inconclusive="a quieter machine, a longer race (--seconds), or the baseline's bundle in the place of its "
-        "numbers can tell",
+        inconclusive="a quieter machine, a longer race (--seconds), or the baseline's bundle instead of its numbers "
+        "can tell",
     )
 
 
@@ -189,7 +189,7 @@ def _loss(
         loss,
         f"{what} {100 * now.value:.1f} %, {_lost(loss, low, high)} the baseline's {100 * before.value:.1f} % on "
         f"{images}; the loss",
-        fail="keep the release before, or recover it longer (--profile quality) or at a lower sparsity",
+        fail="keep the previous release, or recover it longer (--profile quality) or at a lower sparsity",
         inconclusive=f"more than {now.total:,} images can tell",
     )
 

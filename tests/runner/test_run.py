@@ -204,7 +204,7 @@ def test_a_bundle_of_an_earlier_version_is_refused_with_what_to_do(make_bundle, 
     files = {path: old / path for path in ("model.onnx", "golden/inputs.npy", "golden/outputs.npy", "report.json")}
     with pytest.raises(BadInputError, match=r"runner\.json") as refused:
         run(write_bundle(files, tmp_path / "old.bundle", {}))
-    assert "pack it anew" in refused.value.hint
+    assert "pack it again" in refused.value.hint
 
 
 def test_threads_are_as_asked(make_bundle):

@@ -41,7 +41,7 @@ def build_engine(
     timing_cache: Path | None = None,
     timeout_s: float = BUILD_TIMEOUT_S,
 ) -> EngineFacts:
-    """Build an engine from `onnx` in a process of its own; all of it appears at `out`, or nothing.
+    """Build an engine from `onnx` in a separate process; it appears at `out` whole, or not at all.
 
     Writes the engine to `out`, its facts to `out`.json and its layers to `out`.layers.json.
 
@@ -92,9 +92,9 @@ def _put_in_place(unfinished: Path, out: Path, facts: EngineFacts) -> None:
 
 
 def check_accepted(onnx: Path, runtime: str = TENSORRT, *, timeout_s: float = ACCEPT_TIMEOUT_S) -> Acceptance:
-    """Whether the parser of `runtime` takes a file, asked in a process of its own.
+    """Whether the parser of `runtime` accepts a file, asked in a separate process.
 
-    Where TensorRT itself cannot run, TensorRT-RTX's parser stands in for it, and the answer says so: the two share
+    Where TensorRT itself cannot run, TensorRT-RTX's parser answers instead, and the result says so: the two share
     their ONNX parser, but not every kernel, and an older TensorRT knows fewer operators.
 
     Args:

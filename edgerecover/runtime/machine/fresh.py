@@ -1,4 +1,4 @@
-"""Work in an interpreter of its own: what it measures or survives is its own. Stdlib only."""
+"""Work in a fresh interpreter, which measures itself alone and can crash alone. Stdlib only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latencies that compare: every entrant in a process of its own, their turns interleaved in short rounds.
+"""Latencies that compare: every entrant in its own process, their turns interleaved in short rounds.
 
 Measured one after the other, whoever comes second meets a warmer machine, a busier neighbour, a lower clock. In
 interleaved rounds all meet the same, and what a round did to all of them cancels out of their ratio. A race of one is
@@ -67,7 +67,7 @@ def race(
     """Measure all entrants on this machine, their turns interleaved.
 
     Args:
-        entrants: with names of their own.
+        entrants: each with a different name.
         golden_inputs: .npy of float32 images (N, C, H, W), of which the first batch is the query; None: noise.
         shape_CHW: of one image, where there are no golden ones and a file leaves it open.
         timing: of each entrant.
@@ -86,8 +86,8 @@ def race(
     names = [entrant.name for entrant in entrants]
     if not names or len(set(names)) != len(names):
         raise BadInputError(
-            f"a race needs entrants with names of their own, found {', '.join(names) or 'none'}",
-            hint="give each file a name of its own",
+            f"each file in a race needs a different name, found {', '.join(names) or 'none'}",
+            hint="rename one of them",
         )
     num_rounds = max(1, min(NUM_ROUNDS, timing.min_queries))
     with ExitStack() as ends:

@@ -1,4 +1,4 @@
-"""One entrant of a race, in a process of its own: it opens a file and does what it is asked, one line at a time.
+"""One entrant of a race in its own process: it opens a file and answers requests, one line at a time.
 
 Between two blocks it computes nothing: it answers only once its runtime's threads have stopped spinning, so that they
 take nothing from the entrant whose turn is next.

@@ -254,7 +254,7 @@ class Classifier(abc.ABC):
         if scores is None:
             raise BadInputError(
                 f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images",
-                hint="a classifier puts out one row of scores for each image",
+                hint="a classifier outputs one row of scores per image",
             )
         return scores.astype(np.float32)
 

@@ -23,7 +23,7 @@ COPYING = frozenset(
         "DmlExecutionProvider",
     }
 )
-"""They work in a memory of their own, to and from which each call copies."""
+"""Providers with their own memory: each call copies images there and scores back."""
 STATIC_ONLY = frozenset({"QNNExecutionProvider", "CoreMLExecutionProvider"})
 """They take only networks whose sizes are all fixed; the rest would stay on the CPU."""
 
@@ -44,6 +44,6 @@ def how_to_get(provider: str) -> str:
     package = PACKAGES.get(provider)
     if package is None:
         return "install the onnxruntime build that has it and the driver it needs, or name another"
-    return f"pip install {package.partition(',')[0].partition(' on ')[0]} in the place of onnxruntime" + (
+    return f"pip install {package.partition(',')[0].partition(' on ')[0]} instead of onnxruntime" + (
         f" ({package})" if " " in package else ""
     )

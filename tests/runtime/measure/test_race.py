@@ -154,7 +154,7 @@ def test_a_runtime_that_is_not_installed(classifier, monkeypatch):
 
 
 def test_entrants_need_names_of_their_own(classifier):
-    with pytest.raises(BadInputError, match="names of their own"):
+    with pytest.raises(BadInputError, match="needs a different name"):
         race([Entrant("a", classifier), Entrant("a", classifier)], None, QUICK)
     with pytest.raises(BadInputError, match="none"):
         race([], None, QUICK)
