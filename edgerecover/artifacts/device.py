@@ -14,22 +14,22 @@ from edgerecover.artifacts.report import StageTime
 
 @dataclass(frozen=True)
 class DeviceTask:
-    """What a bundle asks of the machine that it is run on."""
+    """What a bundle requires of the machine that it is run on."""
 
     target: str
     machine: TargetMachine
     runtime: str
     """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
     providers: tuple[str, ...]
-    """Of onnxruntime, best first."""
+    """Execution providers of onnxruntime, best first."""
     num_warmup: int
-    """Of the measurement, as the profile says: queries before those that count,"""
+    """Warm-up queries of the measurement, as the profile says."""
     min_queries: int
-    """at least so many that do,"""
+    """Minimum number of timed queries."""
     min_duration_s: float
-    """for at least so long."""
+    """Minimum seconds of timed queries."""
     also_runtimes: tuple[str, ...] = ()
-    """Those that may be faster, where they are installed."""
+    """Other runtimes to race where they are installed."""
     precision: Precision = Precision.FP32
     """Of model.onnx."""
 
@@ -74,15 +74,15 @@ class Tried:
     runtime: str
     """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
     engine: EngineFacts | None = None
-    """That was built from it; None for runtimes that run the file itself."""
+    """The engine built from the file; None for runtimes that run the file itself."""
     golden: GoldenCheck | None = None
-    """None where it did not run;"""
+    """Its answers to the golden images; None where it did not run."""
     latency: Latency | None = None
-    """nor did it here, or it failed the golden check."""
+    """None where it did not run or failed the golden check."""
     error: str = ""
-    """Why it did not run;"""
+    """Why it did not run; "" where it did."""
     hint: str = ""
-    """and what to do about it."""
+    """What to do about the error."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class DeviceResult:
     edgerecover_version: str
     created_utc: str
     bundle: str
-    """Name of its folder;"""
+    """Name of the bundle's folder."""
     manifest_sha256: str
-    """and the digest of its manifest.json, which lists the digests of all other files."""
+    """Digest of the bundle's manifest.json, which lists the digests of all other files."""
     target: str
     host: Host
     host_is_target: bool

@@ -80,9 +80,9 @@ class SparseLayers:
     """What TensorRT did with 2:4 weights."""
 
     eligible: int
-    """Layers whose weights have the pattern,"""
+    """Layers whose weights have the 2:4 pattern."""
     picked: int
-    """and those for which a kernel that skips the zeros was the fastest."""
+    """Layers for which a kernel that skips the zeros was the fastest."""
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,9 @@ class Variant:
     scheme: str
     """For people: "int8 QDQ, per channel, activations uint8, calibrated on 128 dreams"."""
     kept_higher: tuple[str, ...]
-    """Names of the nodes left in a higher precision;"""
+    """Names of the nodes left in a higher precision."""
     reason: str
-    """and why; "" when there are none."""
+    """Why nodes were left in a higher precision; "" when none were."""
     tries: tuple[PrecisionTry, ...] = ()
     """In the order made; exactly one is `chosen`. None at all for float32."""
 
@@ -88,6 +88,6 @@ class TwoFour:
     """The 2:4 pattern, read back from the exported file."""
 
     num_layers: int
-    """Conv, Gemm and MatMul weights whose input channels are a multiple of four,"""
+    """Number of Conv, Gemm and MatMul weights whose input channels are a multiple of four."""
     num_dense_groups: int
-    """and how many of their groups of four consecutive input channels hold more than two non-zero weights."""
+    """Groups of four consecutive input channels of these weights with more than two non-zero ones."""

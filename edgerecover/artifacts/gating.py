@@ -15,9 +15,9 @@ class Release:
     """What of a bundle later ones are compared with, but for what depends on the machine."""
 
     bundle: str
-    """Name of its folder;"""
+    """Name of the bundle's folder."""
     manifest_sha256: str
-    """and the digest of its manifest.json."""
+    """Digest of the bundle's manifest.json."""
     model_sha256: str
     created_utc: str
     target: str
@@ -60,9 +60,9 @@ class Comparison:
     """How a bundle's model and its baseline's ran."""
 
     latency: Latency
-    """Of the bundle's model: all its rounds;"""
+    """Latency of the bundle's model, over all its rounds."""
     before: Latency
-    """and of the baseline's."""
+    """Latency of the baseline's model, over all its rounds."""
     slower: Ratio
     how: str
     """For people: "raced in 30 rounds", "measured at different times"."""

@@ -32,12 +32,12 @@ class Proportion:
 
 @dataclass(frozen=True)
 class KeptZeros:
-    """What became of a student's pruned weights."""
+    """Whether a student's pruned weights are still zero."""
 
     num_regrown: int
-    """Of those in the recovered network, that are no longer zero there."""
+    """Pruned weights that are no longer zero in the recovered network."""
     in_file: dict[str, int]
-    """By the parameters' names, how many are not zero in the file; those that are all zero are left out."""
+    """Pruned weights that are not zero in the file, by parameter; parameters without any are left out."""
     missing: tuple[str, ...]
     """Parameters that were not found in the file."""
     computed: tuple[str, ...]
@@ -63,7 +63,7 @@ def paired_interval(lost: int, won: int, total: int, z: float = 1.959964) -> tup
 
 
 def difference_interval(first: Proportion, second: Proportion) -> tuple[float, float]:
-    """95 % interval of first - second, as fractions, where the two saw different images.
+    """95 % interval of the difference first - second, as fractions, on different images.
 
     From the Wilson intervals of both: Newcombe 1998, Statistics in Medicine 17, method 10.
     """
@@ -79,9 +79,9 @@ class Confused:
     """Images of one class that a file decides as another."""
 
     expected: int
-    """The class that the teacher decides for or, on labelled images, the label;"""
+    """The class that the teacher decides for or, on labelled images, the label."""
     decided: int | None
-    """and the file's. None: its scores are not numbers."""
+    """The class that the file decides for; None: its scores are not numbers."""
     num_images: int
 
 
@@ -90,22 +90,22 @@ class ByClass:
     """Decisions class by class; tuples are by class index."""
 
     totals: tuple[int, ...]
-    """Images that the teacher decides for a class or, on labelled images, that have its label;"""
+    """Images that the teacher decides for a class or, on labelled images, that have its label."""
     exported: tuple[int, ...]
-    """those of them on which the exported file decides so too,"""
+    """Images of `totals` on which the exported file decides for that class too."""
     pruned: tuple[int, ...] = ()
-    """and on which the network before recovery does; empty where that is not known."""
+    """Images of `totals` on which the network before recovery does; empty where that is unknown."""
     confused: tuple[Confused, ...] = ()
     """Most images first."""
     num_left_out: int = 0
     """Images of confusions that are too rare to be listed."""
 
     def exported_of(self, number: int) -> Proportion:
-        """Of one class."""
+        """Proportion of one class, after recovery."""
         return Proportion(self.exported[number], self.totals[number])
 
     def pruned_of(self, number: int) -> Proportion | None:
-        """The same before recovery; None where that is not known."""
+        """Proportion of one class before recovery; None where that is unknown."""
         return Proportion(self.pruned[number], self.totals[number]) if self.pruned else None
 
 
@@ -119,12 +119,12 @@ class Predicted:
     high: float
     """Ends of the interval, within 0 to 1."""
     num_students: int
-    """The interval was measured over so many students"""
+    """Number of students that the interval was measured over."""
     num_networks: int
-    """of so many networks, none of which had a part in its own prediction,"""
+    """Number of networks that those students came from; none was used for its own prediction."""
     coverage: float | None = None
-    """and held the truth of this share of them. None in reports that were written before there was an interval: there
-    `low` and `high` are `kept` less and plus the mean error of such predictions."""
+    """Share of those students whose true value the interval contained. None in reports from before there was an
+    interval, where `low` and `high` are `kept` minus and plus the mean error of such predictions."""
     doubt: str | None = None
     """In what way this network is unlike those: the prediction then means nothing."""
 
@@ -148,18 +148,18 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How often a model decides as the teacher does, on held-back images. Never called accuracy."""
+    """How often a model decides as the teacher does, on held-out images. Never called accuracy."""
 
     pruned: Proportion | None
-    """None where the network before recovery is not known;"""
+    """Of the network before recovery; None where that is unknown."""
     recovered: Proportion | None
-    """and where the file's PyTorch network is not."""
+    """Of the file's PyTorch network; None where that is unknown."""
     exported: Proportion
     predicted: Predicted | None = None
     """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
     norm), and for a student of another architecture or that others have trained, none of which was measured."""
     by_class: ByClass | None = None
-    """By what the teacher decides; None in reports that were written before it was looked at."""
+    """Class by class, by the teacher's decisions; None in reports from before it was measured."""
     decisions: Decisions | None = None
     """Of the exported file: right is what the teacher decides. None in reports that were written before they were
     kept."""
@@ -167,7 +167,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Parity:
-    """The exported file against the PyTorch network it was made from, on the same held-back images."""
+    """The exported file against the PyTorch network it was made from, on the same held-out images."""
 
     num_images: int
     max_abs: float
@@ -184,13 +184,13 @@ class Parity:
 
 @dataclass(frozen=True)
 class PrecisionLoss:
-    """What a variant of lower precision lost against the float32 file, on the same held-back images."""
+    """What a variant of lower precision lost against the float32 file, on the same held-out images."""
 
     num_images: int
     float32_only: int
-    """Images on which only the float32 file decides as the teacher does;"""
+    """Images on which only the float32 file decides as the teacher does."""
     variant_only: int
-    """and on which only the variant does."""
+    """Images on which only the variant decides as the teacher does."""
     changed: int
     """Images on which the two decide differently."""
 
@@ -216,13 +216,13 @@ class Accuracy:
     recovered: Proportion | None
     exported: Proportion
     teacher_only: int
-    """Images that the teacher gets right and the exported file wrong;"""
+    """Images that the teacher gets right and the exported file wrong."""
     exported_only: int
-    """and the other way round: the pairs that decide how certain the drop is."""
+    """Images that the exported file gets right and the teacher wrong: the pairs decide how certain the drop is."""
     by_class: ByClass | None = None
-    """By label; None in reports that were written before it was looked at."""
+    """Class by class, by label; None in reports from before it was measured."""
     decisions: Decisions | None = None
-    """Of the exported file; None in reports that were written before they were kept."""
+    """Decisions of the exported file; None in reports from before they were kept."""
 
 
 class GateStatus(str, Enum):
@@ -250,7 +250,7 @@ class Gate:
     name: str
     status: GateStatus
     measured: float | None
-    """None: nothing was, where it was skipped."""
+    """None where the gate was skipped."""
     limit: float
     direction: str
     """"at least" or "at most"."""
@@ -262,6 +262,6 @@ class Gate:
 
 
 def verdict_of(gates: Iterable[Gate]) -> GateStatus:
-    """The worst of them; a gate that needs the device, or was skipped, does not count."""
+    """The worst status of the gates; one that needs the device or was skipped does not count."""
     statuses = {gate.status for gate in gates}
     return next((worst for worst in (GateStatus.FAIL, GateStatus.INCONCLUSIVE) if worst in statuses), GateStatus.PASS)

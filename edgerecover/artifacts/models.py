@@ -70,9 +70,9 @@ class Sparsity:
     layers: tuple[LayerSparsity, ...]
     pattern: Pattern
     num_norm_channels: int = 0
-    """Channels of all batch norms that have a gain γ;"""
+    """Channels of all batch norms that have a gain γ."""
     num_zero_norm_channels: int = 0
-    """and those of them whose γ is zero, as network slimming leaves them. They are no weights."""
+    """Channels whose γ is zero, as network slimming leaves them. They do not count as weights."""
 
     @property
     def num_weights(self) -> int:

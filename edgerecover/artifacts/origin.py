@@ -17,9 +17,9 @@ class Origin:
     parents: tuple[str, ...] = ()
     """Names of what edgerecover made it from; none for what came from outside."""
     name: str = ""
-    """Of the file that came from outside;"""
+    """Name of the file, where it came from outside the run."""
     file: str = ""
-    """or its path in the bundle; "" where it is not in it."""
+    """Path of the file in the bundle; "" where it is not in it."""
 
 
 @dataclass(frozen=True)

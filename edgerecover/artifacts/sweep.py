@@ -16,9 +16,9 @@ class SweepPoint:
     name: str
     """Of its bundle: letters, digits, dots and dashes."""
     pattern: str | None
-    """None: the model as it came;"""
+    """None: the model is not pruned."""
     sparsity: float | None
-    """and its fraction of weights (of MACs, for channels) is not asked for."""
+    """Fraction of weights to prune (of MACs, for channels); None where the model is not pruned."""
     profile: str
 
     @property

@@ -96,9 +96,9 @@ class Checked:
     signer: str
     """For people."""
     covers: bool
-    """It is over these very files;"""
+    """Whether the signature is over these very files."""
     digests: dict[str, str]
-    """else this is what it says was signed, for people: sha256 by path."""
+    """What the signature says was signed, to name what differs: sha256 by path."""
 
 
 def make_signature(digests: Mapping[str, str], name: str, signer: Signer) -> bytes:

@@ -46,23 +46,23 @@ class GateRequest:
     baseline: Path | None = None
     """Another bundle, or a .json file of its numbers."""
     profile: Profile | None = None
-    """Whose limits take the place of the bundle's."""
+    """A profile whose limits replace the bundle's."""
     limits: tuple[LimitsFile, str] | None = None
-    """Others that take theirs, and the file's name;"""
+    """Limits that replace those of bundle and profile, and the file that they are from."""
     flags: Mapping[str, float] = field(default_factory=dict)
-    """and single ones, by the limit's name."""
+    """Single limits that replace all others, by name."""
     measure: bool = True
     """False: nothing is run here; latencies are the report's."""
     seconds: float = SECONDS
-    """Each model takes at least so long of a race,"""
+    """Minimum seconds per model in each race."""
     queries: int = MIN_QUERIES
-    """and answers at least so many."""
+    """Minimum queries per model in each race."""
     max_races: int = MAX_RACES
     cores: tuple[int, ...] = ()
     init: bool = False
     """There may be no baseline yet: this release becomes it, if no gate fails."""
     update: bool = False
-    """Put this release in the baseline's place, if no gate fails."""
+    """Make this release the baseline, if no gate fails."""
     seed: int = 0
     trusted: Trusted | None = None
     """Who must have signed the bundles; None: nobody."""
@@ -73,11 +73,11 @@ class _Before:
     """What this bundle is compared with; None where there is nothing."""
 
     place: Path | None = None
-    """Of the baseline, there or not;"""
+    """Where the baseline is, whether or not it exists."""
     bundle: Opened | None = None
-    """and what is there: a bundle,"""
+    """The baseline, where it is a bundle."""
     numbers: Baseline | None = None
-    """or the numbers of one."""
+    """The baseline, where it is a file of numbers."""
 
     @property
     def release(self) -> Release | None:

@@ -15,15 +15,15 @@ from edgerecover.validate.limits import Limits
 from edgerecover.validate.regressions import latency_gate, memory_gate
 
 MAX_RACES = 8
-"""Races until an answer that is not certain is left so."""
+"""Races after which an inconclusive answer stays so."""
 WIDENED = (2.0, 1.5)
 """How many times its interval the first race, and then the first two, must be sure by: a pair of processes that was
 unlucky for a whole race tells nothing of it in its own rounds."""
 LEAST_RACES_TO_FAIL = 2
 SECONDS = 3.0
-"""That each model takes of a race, at least;"""
+"""Minimum seconds per model in each race."""
 MIN_QUERIES = 300
-"""and so many queries: ten a turn, or the median of a turn says little on a busy machine."""
+"""Minimum queries per model in each race: ten a turn, or the median of a turn says little on a busy machine."""
 
 Pair = tuple[Latency, Latency]
 """Of one race: the new model's, and the baseline's."""

@@ -33,9 +33,9 @@ class Measure:
     """How long to measure, and where."""
 
     seconds: float
-    """Each model takes at least so long of a race,"""
+    """Minimum seconds per model in each race."""
     queries: int
-    """and answers at least so many."""
+    """Minimum queries per model in each race."""
     cores: tuple[int, ...] = ()
 
 

@@ -44,9 +44,9 @@ class Contents:
     """A verified bundle."""
 
     folder: Path
-    """Where its files lie;"""
+    """Folder with the bundle's files."""
     path: Path
-    """and the folder or archive that was given."""
+    """The folder or archive that was given."""
     manifest_sha256: str
     signed: Signed
     signer: str
@@ -57,11 +57,11 @@ class Contents:
     recipe: EngineRecipe | None
     """How an engine is built; None for targets that need none."""
     gates: tuple[Gate, ...]
-    """As the machine judged that packed it."""
+    """As judged by the machine that packed the bundle."""
     outputs: NDArray[numpy.float32]
-    """Scores (N, K) that model.onnx gave to the golden images when it was packed;"""
+    """Scores (N, K) of model.onnx on the golden images when the bundle was packed."""
     teacher: NDArray[numpy.float32] | None
-    """and those of its teacher; None where the bundle does not hold them."""
+    """Scores (N, K) of the teacher on the golden images; None where the bundle does not hold them."""
 
 
 def read_contents(verified: Verified, bundle: Path) -> Contents:

@@ -1,4 +1,4 @@
-"""What a run found out against trusting its own numbers, in sentences for the report.
+"""Reasons not to trust a run's own numbers, in sentences for the report.
 
 Agreement with a teacher says little when the teacher decides by chance, knows one class only, or was never asked about
 half of them. Such input is recovered as far as it can be, and the report says what that is worth.
@@ -62,12 +62,12 @@ class Decisions:
 
 
 def decisions_of(teacher_logits_NK: NDArray[Any], images: str = "dreams") -> Decisions:
-    """Count the teacher's decisions on its own dreams, or other `images`; raises as `decisions_over`."""
+    """Count the teacher's decisions on its own dreams, or other `images`; raises what `decisions_over` raises."""
     return decisions_over([teacher_logits_NK], images)
 
 
 def decisions_over(teacher_logits: Iterable[NDArray[Any]], images: str = "dreams") -> Decisions:
-    """The same of logits (n, K) that come batch by batch: there may be more images than memory has room for.
+    """Count the teacher's decisions from logits (n, K) that come batch by batch, for more images than fit in memory.
 
     Raises:
         BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
@@ -143,7 +143,7 @@ def doubts_of_file(
     accuracy: Accuracy | None,
     classes: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """The same for a file that was recovered elsewhere; `decisions` are those on the images it was judged on."""
+    """What the reader of a report on a file that was recovered elsewhere must know; `decisions` are of the teacher."""
     return (
         *_about_teacher(decisions, synthetic, accuracy),
         *_about_classes_judged(decisions, synthetic, classes),

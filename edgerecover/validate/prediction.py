@@ -66,13 +66,13 @@ class Calibration:
     slope: float
     """Above 0: a higher reading never predicts less."""
     below: float
-    """The interval reaches down to the share kept at this much less than intercept + slope · reading,"""
+    """The lower end of the interval is the share kept at intercept + slope · reading - below, less `margin`."""
     above: float
-    """and up to that at this much more;"""
+    """The upper end of the interval is the share kept at intercept + slope · reading + above, plus `margin`."""
     margin: float
-    """and by this share further on either side: the truth was itself counted on a sample of images."""
+    """Share added on either side of the interval: the truth was itself counted on a sample of images."""
     coverage: float
-    """Share of students whose truth the interval held, with curve and interval from the other networks alone."""
+    """Share of students whose true value the interval contained, with curve and interval from other networks alone."""
     num_students: int
     networks: tuple[str, ...]
     most_classes: int

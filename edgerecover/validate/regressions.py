@@ -1,4 +1,4 @@
-"""The judgements of a release beside the one before it. Stdlib only.
+"""The gates of a release against the previous one. Stdlib only.
 
 Each loss is settled when its 95 % interval lies on one side of the limit; sizes and memory are taken as they are.
 """
@@ -38,20 +38,20 @@ _NAMES = {
     MEMORY: "peak memory",
 }
 MEMORY_NOISE_BYTES = 1_500_000
-"""Allowed beside the limit, for networks so small that a tenth is nothing;"""
+"""Allowed in addition to the limit, for networks so small that a tenth is nothing."""
 MEMORY_PROCESSES = 3
-"""of so many processes on a side, the extremes are taken for what they differ by;"""
+"""From this many processes on a side, their extremes show how much processes differ."""
 MEMORY_SPREAD = 1.15
-"""of fewer, this is: processes of one file differed by up to 14 % (docs/adr/0027)."""
+"""How much fewer processes are assumed to differ: those of one file did by up to 14 % (docs/adr/0027)."""
 
 
 def quality_gates(limits: Limits, now: Release, before: Release | None) -> tuple[Gate, ...]:
     """What no machine has a part in: agreement, accuracy where either was judged on real images, and size.
 
     Args:
-        limits: that were asked for.
-        now: the release that is judged,
-        before: and the one that it is compared with; None: it is the first.
+        limits: how much may be lost.
+        now: the release to judge.
+        before: the release to compare it with; None: there is none.
     """
     if before is None:
         names = [AGREEMENT, *([ACCURACY] if now.accuracy is not None else []), SIZE]

@@ -110,7 +110,7 @@ def find_weights(masks: Mapping[str, Tensor], weights: Iterable[OnnxWeight]) -> 
 def find_gains(
     masks: Mapping[str, Tensor], weights: Iterable[OnnxWeight], model: onnx.ModelProto, folder: Path
 ) -> dict[str, int | None]:
-    """The same for gains of normalisation: stored vectors or, where one was folded into a layer, that layer's outputs.
+    """Count pruned gains of normalisation that are not zero in the file, stored or folded into a layer's outputs.
 
     Args:
         masks: bool, by the gain's name, (C).

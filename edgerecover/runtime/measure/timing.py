@@ -30,13 +30,13 @@ class Timing:
     """How long to measure."""
 
     num_warmup: int
-    """Queries before those that count, at least."""
+    """Minimum number of warm-up queries."""
     min_queries: int
-    """At least so many count, and"""
+    """Minimum number of timed queries."""
     min_duration_s: float
-    """they take at least this long."""
+    """Minimum seconds of timed queries."""
     max_duration_s: float = MAX_DURATION_S
-    """For each entrant; it is over when this is, once LEAST_QUERIES were answered."""
+    """Seconds after which an entrant is done, once LEAST_QUERIES were answered."""
 
 
 @dataclass(frozen=True)
