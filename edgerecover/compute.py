@@ -116,7 +116,7 @@ def _in_float32(layer: nn.Module) -> list[Any]:
     def before(_layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         entered.append(torch.autocast("cpu", enabled=False))
         entered[-1].__enter__()  # type: ignore[no-untyped-call]
-        return tuple(map(_widened, inputs)), {name: _widened(value) for name, value in named.items()}
+        return tuple(map(_widen, inputs)), {name: _widen(value) for name, value in named.items()}
 
     def after(*_: object) -> None:
         if entered:
@@ -128,7 +128,7 @@ def _in_float32(layer: nn.Module) -> list[Any]:
     ]
 
 
-def _widened(value: Any) -> Any:
+def _widen(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 

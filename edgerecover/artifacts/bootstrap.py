@@ -52,7 +52,7 @@ def percentile_interval(
         coverage: 0 to 1.
     """
     sizes = blocks_of(len(samples), round_sizes)
-    low, high = _quantiles(_resampled(samples, sizes, _draws(len(sizes), _SEED), percent), coverage)
+    low, high = _quantiles(_resample(samples, sizes, _draws(len(sizes), _SEED), percent), coverage)
     least, most = order_interval(samples, percent, coverage)
     return min(low, least), max(high, most)
 
@@ -120,7 +120,7 @@ def _unpaired_ratio(
     sides = []
     for seed, (samples, sizes) in enumerate(((above, above_sizes), (below, below_sizes)), _SEED):
         blocks = blocks_of(len(samples), sizes)
-        sides.append(_resampled(samples, blocks, _draws(len(blocks), seed), 50))
+        sides.append(_resample(samples, blocks, _draws(len(blocks), seed), 50))
     low, high = _quantiles(sides[0] / np.maximum(sides[1], np.finfo(float).tiny), coverage)
     under = nearest_rank(below, 50)
     point = nearest_rank(above, 50) / under if under else math.inf
@@ -157,7 +157,7 @@ def _runs(num_blocks: int, seed: int) -> NDArray[Any]:
     return ((starts[:, :, None] + np.arange(length)) % num_blocks).reshape(NUM_RESAMPLES, -1)
 
 
-def _resampled(samples: Sequence[float], sizes: Sequence[int], draws: NDArray[Any], percent: float) -> NDArray[Any]:
+def _resample(samples: Sequence[float], sizes: Sequence[int], draws: NDArray[Any], percent: float) -> NDArray[Any]:
     """The percentile in each resample: sorted once, then only weights change."""
     import numpy as np
 

@@ -179,13 +179,13 @@ class Latency:
     def scope_differences(self, other: Latency) -> tuple[str, ...]:
         """For people, why the two do not measure the same thing: "batch: 1, was 8"; empty where they do."""
         return tuple(
-            f"{name.replace('_', ' ')}: {_told(getattr(self, name))}, was {_told(getattr(other, name))}"
+            f"{name.replace('_', ' ')}: {_describe(getattr(self, name))}, was {_describe(getattr(other, name))}"
             for name in _SCOPE
             if getattr(self, name) != getattr(other, name)
         )
 
 
-def _told(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

@@ -94,21 +94,21 @@ def read_members(archive: BinaryIO, size_bytes: int) -> dict[str, Member]:
         block = _read(archive, offset, BLOCK)
         if block == bytes(BLOCK):
             break
-        path, entry_bytes = _parsed(block, offset)
+        path, entry_bytes = _parse_header(block, offset)
         if members and _rank(path) <= _rank(last):
-            raise _refused(f"{path!r} stands twice" if path in members else f"{path!r} is out of order", offset)
+            raise _refusal(f"{path!r} stands twice" if path in members else f"{path!r} is out of order", offset)
         if len(members) == MAX_FILES:
-            raise _refused(f"there are more than the {MAX_FILES:,} files of a bundle", offset)
+            raise _refusal(f"there are more than the {MAX_FILES:,} files of a bundle", offset)
         offset += BLOCK
         members[path], last = Member(offset, entry_bytes), path
         end = offset + entry_bytes
         if end > size_bytes:
-            raise _refused(f"{path!r} claims {entry_bytes} bytes, more than there are", offset)
+            raise _refusal(f"{path!r} claims {entry_bytes} bytes, more than there are", offset)
         offset = end + _padding(entry_bytes)
         if _read(archive, end, offset - end) != bytes(offset - end):
-            raise _refused(f"what stands after {path!r} is not zeros", end)
+            raise _refusal(f"what stands after {path!r} is not zeros", end)
     if _read(archive, offset, len(_END)) != _END or offset + len(_END) != size_bytes:
-        raise _refused(f"it does not end as it should: {size_bytes - offset} bytes after the last file", offset)
+        raise _refusal(f"it does not end as it should: {size_bytes - offset} bytes after the last file", offset)
     return members
 
 
@@ -163,25 +163,25 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     return path[:cut], path[cut + 1 :]
 
 
-def _parsed(block: bytes, offset: int) -> tuple[str, int]:
+def _parse_header(block: bytes, offset: int) -> tuple[str, int]:
     """Path and size that a header announces, once it is the very block that is written for them."""
     if not looks_like_archive(block):
-        raise _refused("what stands there is no header", offset)
+        raise _refusal("what stands there is no header", offset)
     prefix, name = block[345:500].rstrip(b"\0"), block[:100].rstrip(b"\0")
     if kind := _KINDS.get(block[156:157]):
-        raise _refused(f"{name.decode(errors='replace')!r} is {kind}", offset)
+        raise _refusal(f"{name.decode(errors='replace')!r} is {kind}", offset)
     try:
         path = (prefix + b"/" + name if prefix else name).decode()
         check_path(path)
         size_bytes = int(block[124:135], 8)
     except ValueError as error:
-        raise _refused(str(error), offset) from error
+        raise _refusal(str(error), offset) from error
     try:
         expected = _header(path, size_bytes)
     except ValueError as error:
-        raise _refused(str(error), offset) from error
+        raise _refusal(str(error), offset) from error
     if expected != block:
-        raise _refused(f"the header of {path!r} is not as edgerecover writes it", offset)
+        raise _refusal(f"the header of {path!r} is not as edgerecover writes it", offset)
     return path, size_bytes
 
 
@@ -189,11 +189,11 @@ def _read(archive: BinaryIO, offset: int, count: int) -> bytes:
     archive.seek(offset, io.SEEK_SET)
     content = archive.read(count)
     if len(content) < count:
-        raise _refused("it ends too early", offset)
+        raise _refusal("it ends too early", offset)
     return content
 
 
-def _refused(why: str, offset: int) -> VerificationError:
+def _refusal(why: str, offset: int) -> VerificationError:
     return VerificationError(
         f"the archive is not one that edgerecover wrote: byte {offset:,}: {why}",
         hint="copy it again, or make it again with `edgerecover bundle pack`",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def opened_bundle(bundle: Path, trusted: Trusted | None = None) -> Iterator[tuple[Verified, Path]]:
+def open_as_folder(bundle: Path, trusted: Trusted | None = None) -> Iterator[tuple[Verified, Path]]:
     """A verified bundle and a folder with its files: its own or, of an archive, a private one that goes away again.
 
     Raises:

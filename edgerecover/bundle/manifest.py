@@ -71,7 +71,7 @@ class Manifest:
         """
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"manifests of schema version {self.schema_version} are read, not written")
-        return _sealed({"schema_version": SCHEMA_VERSION, "files": _listed(self.files), **_free(self.fields)})
+        return _seal({"schema_version": SCHEMA_VERSION, "files": _list_files(self.files), **_free(self.fields)})
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -116,7 +116,7 @@ class Measurements:
             ValueError: a path no bundle may hold, or a field named like one of its own.
         """
         document = {"schema_version": MEASUREMENTS_VERSION, "manifest_sha256": self.manifest_sha256}
-        return _sealed({**document, "files": _listed(self.files), **_free(self.fields)})
+        return _seal({**document, "files": _list_files(self.files), **_free(self.fields)})
 
     @classmethod
     def parse(cls, content: bytes) -> Measurements:
@@ -162,7 +162,7 @@ def check_paths(paths: Mapping[str, object], own: Iterable[str] = OWN_NAMES) -> 
     seen: dict[str, str] = {}
     for path in paths:
         check_path(path)
-        folded = _folded(path)
+        folded = _fold(path)
         if folded in own:
             raise ValueError(f"{path!r} is a name that the bundle keeps for its own")
         if folded in seen:
@@ -189,7 +189,7 @@ def check_path(path: str) -> None:
         raise ValueError(f"{path[:40]!r}… is longer than the {MAX_PATH_BYTES} bytes of a path")
 
 
-def _folded(path: str) -> str:
+def _fold(path: str) -> str:
     """One text for all spellings that some file system takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
@@ -202,7 +202,7 @@ def canonical(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _sealed(document: Mapping[str, Any]) -> bytes:
+def _seal(document: Mapping[str, Any]) -> bytes:
     digest = hashlib.sha256(canonical(document)).hexdigest()
     return canonical({**document, _SEAL: digest})
 
@@ -211,7 +211,7 @@ def _require_seal(document: dict[str, Any], version: int, content: bytes, name: 
     """Take the seal off `document` and check that `content` is its one sealed text."""
     document.pop(_SEAL, None)
     try:
-        is_whole = _sealed({**document, "schema_version": version}) == content
+        is_whole = _seal({**document, "schema_version": version}) == content
     except (ValueError, RecursionError):  # an escape that no text holds, or a nesting that cannot be written
         is_whole = False
     if not is_whole:
@@ -221,7 +221,7 @@ def _require_seal(document: dict[str, Any], version: int, content: bytes, name: 
         )
 
 
-def _listed(files: Mapping[str, FileEntry]) -> dict[str, Any]:
+def _list_files(files: Mapping[str, FileEntry]) -> dict[str, Any]:
     check_paths(files)
     return {path: {"sha256": entry.sha256, "size_bytes": entry.size_bytes} for path, entry in files.items()}
 

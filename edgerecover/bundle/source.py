@@ -81,13 +81,13 @@ def snapshot(source: Source) -> Snapshot:
     entries: dict[str, FileEntry] = {}
     own: dict[str, bytes] = {}
     for path in sorted(path for path, odd in names.items() if not odd):
-        entries[path], kept = _hashed(path, source.pieces(path))
+        entries[path], kept = _hash(path, source.pieces(path))
         if path in OWN_NAMES:
             own[path] = kept
     return Snapshot(entries, {path: odd for path, odd in names.items() if odd}, own)
 
 
-def _hashed(path: str, pieces: Iterator[bytes]) -> tuple[FileEntry, bytes]:
+def _hash(path: str, pieces: Iterator[bytes]) -> tuple[FileEntry, bytes]:
     digest, size_bytes, kept = hashlib.sha256(), 0, b""
     for piece in pieces:
         digest.update(piece)

@@ -149,7 +149,7 @@ def verify_bundle(bundle: Path, trusted: Trusted | None = None) -> Verified:
     with open_source(bundle) as source:
         found = snapshot(source)
     signed, signer = _signature(bundle, found, trusted)
-    return _compared(bundle, found, signed, signer)
+    return _compare(bundle, found, signed, signer)
 
 
 def read_report(verified: Verified) -> Report:
@@ -240,7 +240,7 @@ def signed_digests(entries: Mapping[str, FileEntry]) -> dict[str, str]:
 # --- manifest and files --------------------------------------------------------------------------------------
 
 
-def _compared(bundle: Path, found: Snapshot, signed: Signed, signer: str) -> Verified:
+def _compare(bundle: Path, found: Snapshot, signed: Signed, signer: str) -> Verified:
     if MANIFEST_NAME not in found.own:
         raise VerificationError(
             f"{bundle}: there is no {MANIFEST_NAME} in it",

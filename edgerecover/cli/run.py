@@ -254,7 +254,7 @@ def _settled_there(report: Report, bundle: Path, access: Access, progress: Progr
     """The report after the device has run the bundle; the device's result is kept beside the bundle."""
     from edgerecover.artifacts import to_json
     from edgerecover.files import replace_file
-    from edgerecover.remote.device import run_on, settled
+    from edgerecover.remote.device import run_on, settle
 
     progress.note(
         f"bundle: {bundle}; to repeat only the device run: edgerecover bench {bundle} --on {access.destination}"
@@ -266,4 +266,4 @@ def _settled_there(report: Report, bundle: Path, access: Access, progress: Progr
         progress.note(f"result from the device: {kept}")
     except OSError as error:
         progress.note(f"the result from the device could not be saved: {kept}: {error.strerror or error}")
-    return settled(report, result)
+    return settle(report, result)

@@ -219,7 +219,7 @@ def _broken(name: str, answer: Answer, fix: str) -> Finding:
 
 def _onnxruntime(ask: Ask) -> Iterator[Finding]:
     """A session on the CPU, which every target needs; and providers that are listed but do not run."""
-    yield from _rival_onnxruntimes(_installed(_ONNXRUNTIMES))
+    yield from _rival_onnxruntimes(_find_installed(_ONNXRUNTIMES))
     answer = ask("onnxruntime")
     fix = "pip install 'onnxruntime>=1.22,<2'"
     if answer.error:
@@ -235,7 +235,7 @@ def _onnxruntime(ask: Ask) -> Iterator[Finding]:
         yield Finding(provider, Status.NOTE, f"onnxruntime lists it, but it does not run: {reason}")
 
 
-def _installed(names: Iterable[str]) -> list[str]:
+def _find_installed(names: Iterable[str]) -> list[str]:
     found = []
     for name in names:
         try:
@@ -325,7 +325,7 @@ def _package(package: Package, ask: Ask) -> Finding:
     missing, wrong = (Status.MISSING, Status.WRONG) if package.needed else (Status.NOTE, Status.NOTE)
     answer = ask_module(ask, package.module)
     if answer.is_absent(package.module):
-        return _absent(package, name, missing)
+        return _absence(package, name, missing)
     if answer.error:
         return Finding(name, wrong, f"is here and does not work: {answer.error}", package.install)
     if answer.version and not _fits(answer.version, package.version):
@@ -334,7 +334,7 @@ def _package(package: Package, ask: Ask) -> Finding:
     return Finding(name, Status.OK, _words(answer))
 
 
-def _absent(package: Package, name: str, status: Status) -> Finding:
+def _absence(package: Package, name: str, status: Status) -> Finding:
     """Not installed; or installed by the system, for a Python that is not this one."""
     for copy in systems_copies(package.module):
         built_for = python_of(copy)

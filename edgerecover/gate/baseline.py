@@ -56,7 +56,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """
     text = json.dumps(_with_plain_rows(to_json(baseline)), indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        replace_file(path, (_joined(text) + "\n").encode())
+        replace_file(path, (_join(text) + "\n").encode())
     except OSError as error:
         raise BadInputError(
             f"{path}: the baseline cannot be written: {error.strerror or error}",
@@ -74,7 +74,7 @@ _MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"
 
 
 def _with_plain_rows(value: Any) -> Any:
-    """Lists of numbers as marked text, which `_joined` turns back: thousands of samples would be lines of their own."""
+    """Lists of numbers as marked text, which `_join` turns back: thousands of samples would be lines of their own."""
     if isinstance(value, dict):
         return {key: _with_plain_rows(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -84,5 +84,5 @@ def _with_plain_rows(value: Any) -> Any:
     return value
 
 
-def _joined(text: str) -> str:
+def _join(text: str) -> str:
     return text.replace(f'"{_MARK}', "").replace(f'{_MARK}"', "")

@@ -19,7 +19,7 @@ from edgerecover.config import LimitsFile, Profile
 from edgerecover.errors import BadInputError
 from edgerecover.gate.baseline import baseline_of, read_baseline, write_baseline
 from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS
-from edgerecover.gate.here import Here, beside_numbers, measured, runs_like
+from edgerecover.gate.here import Here, beside_numbers, measure, runs_like
 from edgerecover.gate.machine import Measure
 from edgerecover.gate.opening import Opened, open_bundle
 from edgerecover.progress import SILENT, Progress
@@ -96,19 +96,19 @@ def gate(request: GateRequest, progress: Progress = SILENT) -> GateResult:
     """
     started_s = time.perf_counter()
     with ExitStack() as open_until_done:
-        now = _verified(request.bundle, request, open_until_done, progress)
+        now = _verify(request.bundle, request, open_until_done, progress)
         before = _before(request, open_until_done, progress)
-        return _judged(now, before, request, progress, started_s)
+        return _judge(now, before, request, progress, started_s)
 
 
-def _judged(now: Opened, before: _Before, request: GateRequest, progress: Progress, started_s: float) -> GateResult:
+def _judge(now: Opened, before: _Before, request: GateRequest, progress: Progress, started_s: float) -> GateResult:
     _require_same_target(now, before, request)
     limits = limits_for(now.limits, request)
-    here = _measured(now, before, limits, request, progress) if request.measure else _reported(now, before)
+    here = _measure(now, before, limits, request, progress) if request.measure else _take_from_report(now, before)
     gates = _absolute(now, here, limits)
     if request.baseline is not None:
         gates += quality_gates(limits, now.release, before.release) + _of_machine(limits, here)
-    written, notes = _kept(now, before, here.latency, gates, request)
+    written, notes = _keep(now, before, here.latency, gates, request)
     return GateResult(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -139,7 +139,7 @@ def limits_for(own: Limits, request: GateRequest) -> Limits:
 # --- what it is compared with -------------------------------------------------------------------------------
 
 
-def _verified(path: Path, request: GateRequest, ends: ExitStack, progress: Progress) -> Opened:
+def _verify(path: Path, request: GateRequest, ends: ExitStack, progress: Progress) -> Opened:
     opened = ends.enter_context(open_bundle(path, request.trusted))
     release, verified = opened.release, opened.verified
     said = signature_words(verified.signed, verified.signer)
@@ -166,7 +166,7 @@ def _before(request: GateRequest, ends: ExitStack, progress: Progress) -> _Befor
                 f"--update-baseline does not write archives, and {place} is one",
                 hint="unpack it (`edgerecover bundle unpack`), and name the folder",
             )
-        return _Before(place, bundle=_verified(place, request, ends, progress))
+        return _Before(place, bundle=_verify(place, request, ends, progress))
     if place.suffix == ".json":
         return _Before(place, numbers=read_baseline(place) if is_there else None)
     if is_there or place.suffix != ".bundle":
@@ -190,8 +190,8 @@ def _require_same_target(now: Opened, before: _Before, request: GateRequest) -> 
 # --- what this machine says ---------------------------------------------------------------------------------
 
 
-def _measured(now: Opened, before: _Before, limits: Limits, request: GateRequest, progress: Progress) -> Here:
-    return measured(
+def _measure(now: Opened, before: _Before, limits: Limits, request: GateRequest, progress: Progress) -> Here:
+    return measure(
         now,
         before.bundle or before.numbers,
         limits,
@@ -202,7 +202,7 @@ def _measured(now: Opened, before: _Before, limits: Limits, request: GateRequest
     )
 
 
-def _reported(now: Opened, before: _Before) -> Here:
+def _take_from_report(now: Opened, before: _Before) -> Here:
     """Nothing is run: the latency is what was measured when the bundle was packed."""
     if before.bundle is not None:
         return beside_numbers(None, now.report.latency, (before.bundle.report.latency,))
@@ -231,7 +231,7 @@ def _of_machine(limits: Limits, here: Here) -> tuple[Gate, ...]:
 # --- the next run's baseline --------------------------------------------------------------------------------
 
 
-def _kept(
+def _keep(
     now: Opened, before: _Before, latency: Latency | None, gates: Sequence[Gate], request: GateRequest
 ) -> tuple[str | None, tuple[str, ...]]:
     """Keep this release where there was none, or when asked. Where it was kept, and what there is to say about it."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from statistics import NormalDist, fmean, variance
 
 from edgerecover.artifacts import Comparison, Latency, Ratio
-from edgerecover.gate.duel import pooled
+from edgerecover.gate.duel import pool
 
 LEAST_RUNS = 5
 """From so many stored runs on, their own spread counts."""
@@ -31,7 +31,7 @@ def against_runs(now: Latency, runs: Sequence[Latency]) -> Comparison:
         now: measured at another time than they.
         runs: one or more, of one model.
     """
-    before = replace(pooled(runs), round_sizes=())
+    before = replace(pool(runs), round_sizes=())
     alone = replace(now, round_sizes=()).slower_than(before)
     medians = [math.log(max(run.percentile_ms(50), 1e-9)) for run in runs]
     shift = math.log(max(now.percentile_ms(50), 1e-9)) - fmean(medians)

@@ -51,7 +51,7 @@ def duel(races: Iterable[Pair], limits: Limits) -> Duel:
     for now, before in races:
         ours.append(now)
         theirs.append(before)
-        comparison = compared(ours, theirs)
+        comparison = compare(ours, theirs)
         if _is_settled(comparison, limits, len(ours)):
             break
     return Duel(latency_gate(limits, comparison), memory_gate(limits, comparison), comparison, len(ours))
@@ -70,9 +70,9 @@ def _is_settled(comparison: Comparison, limits: Limits, num_races: int) -> bool:
     return GateStatus.INCONCLUSIVE not in statuses and num_races >= LEAST_RACES_TO_FAIL
 
 
-def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
+def compare(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
     """All rounds of one or more races together."""
-    now, before = pooled(ours), pooled(theirs)
+    now, before = pool(ours), pool(theirs)
     races = "" if len(ours) == 1 else f" of {len(ours)} races"
     return Comparison(
         latency=now,
@@ -84,7 +84,7 @@ def compared(ours: Sequence[Latency], theirs: Sequence[Latency]) -> Comparison:
     )
 
 
-def pooled(latencies: Sequence[Latency]) -> Latency:
+def pool(latencies: Sequence[Latency]) -> Latency:
     """The samples of all, one race after the other."""
     first = latencies[0]
     if len(latencies) == 1:

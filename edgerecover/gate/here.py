@@ -30,7 +30,7 @@ class Here:
     """Why there is no comparison."""
 
 
-def measured(
+def measure(
     bundle: Opened,
     before: Opened | Baseline | None,
     limits: Limits,
@@ -67,7 +67,7 @@ def measured(
         (latency,) = race_of([(NOW, model)], measure, seed, progress)
         shapes = ["×".join(map(str, query_shape(one))) for one in (model, other)]
         return Here(golden, latency, reason=f"it takes other images ({shapes[0]}, was {shapes[1]})")
-    return _raced(golden, model, other, limits, measure, max_races, seed, progress)
+    return _race(golden, model, other, limits, measure, max_races, seed, progress)
 
 
 def beside_numbers(golden: GoldenCheck | None, latency: Latency, runs: Sequence[Latency] | None) -> Here:
@@ -85,7 +85,7 @@ def runs_like(latency: Latency, runs: Sequence[Latency]) -> tuple[Latency, ...]:
     return tuple(run for run in runs if not _differences(latency, run))
 
 
-def _raced(
+def _race(
     golden: GoldenCheck,
     model: Model,
     other: Model,

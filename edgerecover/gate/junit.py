@@ -38,13 +38,13 @@ def junit(result: GateResult) -> bytes:
 
 def junit_of_error(bundle: str, error: EdgeRecoverError, created_utc: str) -> bytes:
     """One test case that could not be run."""
-    case = _named("gate", "")
+    case = _name("gate", "")
     _outcome(case, "error", type(error).__name__, error.message, error.hint)
     return _document([case], {"bundle": bundle}, created_utc, 0.0)
 
 
 def _case(gate: Gate, target: str) -> Element:
-    case = _named(gate.name, target)
+    case = _name(gate.name, target)
     if outcome := _OUTCOME.get(gate.status):
         _outcome(case, outcome, gate.status.value, gate.message, "")
     else:
@@ -52,7 +52,7 @@ def _case(gate: Gate, target: str) -> Element:
     return case
 
 
-def _named(name: str, target: str) -> Element:
+def _name(name: str, target: str) -> Element:
     classname = f"edgerecover.gate.{target}" if target else "edgerecover.gate"
     return Element("testcase", {"name": _xml(name), "classname": _xml(classname), "time": "0.000"})
 

@@ -120,11 +120,11 @@ def race_of(models: Sequence[tuple[str, Model]], measure: Measure, seed: int, pr
 
 def query_shape(model: Model) -> tuple[int, ...]:
     """C, H, W of its golden images."""
-    inputs: NDArray[numpy.float32] = _mapped(model.contents.folder / GOLDEN_INPUTS)
+    inputs: NDArray[numpy.float32] = _map(model.contents.folder / GOLDEN_INPUTS)
     return tuple(inputs.shape[1:])
 
 
-def _mapped(path: Path) -> NDArray[numpy.float32]:
+def _map(path: Path) -> NDArray[numpy.float32]:
     import numpy as np
 
     try:

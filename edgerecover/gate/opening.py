@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Release, Report
 from edgerecover.artifacts.strict_json import parse_object
-from edgerecover.bundle.carry import archive_stem, opened_bundle
+from edgerecover.bundle.carry import archive_stem, open_as_folder
 from edgerecover.bundle.verify import Verified
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
@@ -43,7 +43,7 @@ def open_bundle(path: Path, trusted: Trusted | None = None) -> Iterator[Opened]:
         BadInputError: it is no bundle, or its report or limits cannot be read.
         VerificationError: it is not what its manifest lists.
     """
-    with opened_bundle(path, trusted) as (verified, folder):
+    with open_as_folder(path, trusted) as (verified, folder):
         if absent := [name for name in (REPORT, MODEL) if name not in verified.files]:
             raise BadInputError(
                 f"{path}: it holds no {absent[0]}, so there is nothing to judge",

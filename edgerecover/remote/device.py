@@ -10,7 +10,7 @@ from typing import Any
 
 from edgerecover.artifacts import DeviceResult, Report, from_json
 from edgerecover.artifacts.strict_json import parse_object
-from edgerecover.bundle.carry import opened_bundle
+from edgerecover.bundle.carry import open_as_folder
 from edgerecover.errors import (
     ODD_END_HINT,
     BadInputError,
@@ -59,7 +59,7 @@ def run_on(bundle: Path, access: Access, arguments: Sequence[str] = (), progress
     """
     runner = runner_pyz()
     arguments = (_FOLDER, *arguments)
-    with opened_bundle(bundle) as (verified, folder):
+    with open_as_folder(bundle) as (verified, folder):
         paths = verified.paths
         sizes = [("runner.pyz", len(runner)), *((f"{_FOLDER}/{p}", (folder / p).stat().st_size) for p in paths)]
         total_bytes = sum(size for _, size in sizes)
@@ -71,7 +71,7 @@ def run_on(bundle: Path, access: Access, arguments: Sequence[str] = (), progress
     return replace(_result(done, said, access, verified.manifest_sha256), bundle=bundle.resolve().name)
 
 
-def settled(report: Report, result: DeviceResult) -> Report:
+def settle(report: Report, result: DeviceResult) -> Report:
     """A run's report with what the device found: its gates, its latency and its warnings."""
     best = result.tried[result.fastest] if result.fastest is not None else None
     return replace(
@@ -165,7 +165,7 @@ def _answer(connection: Connection, access: Access, progress: Progress) -> tuple
 def _result(done: Mapping[str, Any], said: Sequence[str], access: Access, digest: str) -> DeviceResult:
     status, text = done.get("status"), done.get("text")
     if not isinstance(text, str):
-        raise _runner_failed(access, status, said)
+        raise _runner_error(access, status, said)
     try:
         result = from_json(DeviceResult, parse_object(text.encode()))
     except (ValueError, RecursionError) as error:
@@ -182,7 +182,7 @@ def _result(done: Mapping[str, Any], said: Sequence[str], access: Access, digest
     return result
 
 
-def _runner_failed(access: Access, status: Any, said: Sequence[str]) -> EdgeRecoverError:
+def _runner_error(access: Access, status: Any, said: Sequence[str]) -> EdgeRecoverError:
     """The runner's own error, with its own exit code and next step."""
     message = next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), "")
     hint = next((line.removeprefix("next:  ") for line in said if line.startswith("next:  ")), "")

@@ -296,7 +296,7 @@ def _old_python(access: Access, version: str) -> MissingError:
     )
 
 
-def _shown(command: str) -> Callable[[Destination], str]:
+def _show(command: str) -> Callable[[Destination], str]:
     """A hint with the ssh command line that helps."""
 
     def show(destination: Destination) -> str:
@@ -312,7 +312,7 @@ _KNOWN: tuple[tuple[str, str, Callable[[Destination], str]], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
         "its host key is not the one that is known: it was reinstalled, or it is another machine",
-        _shown(
+        _show(
             "if you know why, remove the old key (ssh-keygen -R '{name}'), then connect once by hand and compare the "
             "fingerprint: ssh{port} {login}"
         ),
@@ -320,25 +320,25 @@ _KNOWN: tuple[tuple[str, str, Callable[[Destination], str]], ...] = (
     (
         r"host key is known for|Host key verification failed|No matching host key fingerprint",
         "its host key is not known here",
-        _shown("connect once by hand and compare the fingerprint before you accept it: ssh{port} {login}"),
+        _show("connect once by hand and compare the fingerprint before you accept it: ssh{port} {login}"),
     ),
     (
         r"Permission denied|Too many authentication failures|no mutual signature",
         "it does not accept a key of yours, and no password is asked for",
-        _shown("put your key there: ssh-copy-id{port} {login}; is the right key loaded (ssh-add -l)?"),
+        _show("put your key there: ssh-copy-id{port} {login}; is the right key loaded (ssh-add -l)?"),
     ),
     (r"UNPROTECTED PRIVATE KEY", "your private key can be read by others, and ssh does not use it",
-     _shown("close it: chmod 600 KEYFILE")),
+     _show("close it: chmod 600 KEYFILE")),
     (r"Could not resolve hostname", "there is no machine of that name",
-     _shown("check the name, or give its address; aliases come from ~/.ssh/config or --ssh-config")),
+     _show("check the name, or give its address; aliases come from ~/.ssh/config or --ssh-config")),
     (r"Connection refused", "nothing listens there: no ssh server runs on it, or on another port",
-     _shown("start it on the device (sudo systemctl enable --now ssh), or give its port: ssh://host:PORT")),
+     _show("start it on the device (sudo systemctl enable --now ssh), or give its port: ssh://host:PORT")),
     (r"timed out|No route to host|Network is unreachable|Host is down", "it does not answer",
-     _shown("is it switched on and in this network? try: ssh{port} {login}")),
+     _show("is it switched on and in this network? try: ssh{port} {login}")),
     (r"[Bb]ad configuration option|terminating, \d+ bad|Bad owner or permissions|extra arguments at end of line",
-     "ssh does not accept its configuration", _shown("mend ~/.ssh/config, or the file of --ssh-config")),
+     "ssh does not accept its configuration", _show("mend ~/.ssh/config, or the file of --ssh-config")),
     (r"(?:sh|python3?|exec)[^\n]*not found|not recognized as an internal", "it has no POSIX shell",
-     _shown("a device must run Linux or macOS; run runner.pyz there by hand")),
+     _show("a device must run Linux or macOS; run runner.pyz there by hand")),
 )  # fmt: skip
 """What ssh says, what it means, and what helps."""
 
@@ -350,7 +350,7 @@ def explain(said: str, destination: Destination) -> MissingError:
             return MissingError(f"{destination}: {meaning} ({_last_line(said)})", hint=hint(destination))
     return MissingError(
         f"{destination}: could not connect{f': {_last_line(said)}' if said.strip() else ''}",
-        hint=_shown("try by hand what happens: ssh{port} {login} python3 --version")(destination),
+        hint=_show("try by hand what happens: ssh{port} {login} python3 --version")(destination),
     )
 
 

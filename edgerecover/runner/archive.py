@@ -61,13 +61,13 @@ def _member(module: str) -> str:
 
 
 def _file(module: str) -> Path:
-    file = _found(module)
+    file = _find(module)
     assert file is not None, f"{module} was found before"
     return file
 
 
 @cache
-def _found(module: str) -> Path | None:
+def _find(module: str) -> Path | None:
     """The file of a module of this package; None where there is none. Nothing is imported."""
     base = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
     return next((file for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()), None)
@@ -96,7 +96,7 @@ def _named_in(tree: ast.AST) -> Iterator[str]:
 
 def _is_ours(name: str) -> bool:
     parts = name.split(".")
-    return parts[0] == _PACKAGE and all(part.isidentifier() for part in parts) and _found(name) is not None
+    return parts[0] == _PACKAGE and all(part.isidentifier() for part in parts) and _find(name) is not None
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

@@ -82,7 +82,7 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
             f"{verified.path}: it holds no {absent[0]}, which its runner needs",
             hint="pack it again with this version: `edgerecover run`, or `edgerecover validate --out`",
         )
-    task = _decoded(DeviceTask, _read_json(verified, TASK), bundle / TASK)
+    task = _decode(DeviceTask, _read_json(verified, TASK), bundle / TASK)
     _check_task(task, bundle / TASK)
     outputs_NK, teacher_NK = _golden_scores(bundle, has_teacher=GOLDEN_TEACHER in listed)
     return Contents(
@@ -93,9 +93,9 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
         signer=verified.signer,
         models=_models(listed, task.precision),
         task=task,
-        limits=_decoded(Limits, _read_json(verified, LIMITS), bundle / LIMITS),
-        recipe=_decoded(EngineRecipe, _read_json(verified, RECIPE), bundle / RECIPE) if RECIPE in listed else None,
-        gates=_decoded(tuple[Gate, ...], _read_json(verified, REPORT).get("gates"), bundle / REPORT),
+        limits=_decode(Limits, _read_json(verified, LIMITS), bundle / LIMITS),
+        recipe=_decode(EngineRecipe, _read_json(verified, RECIPE), bundle / RECIPE) if RECIPE in listed else None,
+        gates=_decode(tuple[Gate, ...], _read_json(verified, REPORT).get("gates"), bundle / REPORT),
         outputs=outputs_NK,
         teacher=teacher_NK,
     )
@@ -127,7 +127,7 @@ def _read_json(verified: Verified, name: str) -> dict[str, Any]:
         raise _unreadable(path, str(error)) from error
 
 
-def _decoded(kind: Any, value: Any, path: Path) -> Any:
+def _decode(kind: Any, value: Any, path: Path) -> Any:
     try:
         return from_json(kind, value)
     except ValueError as error:

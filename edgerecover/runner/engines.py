@@ -37,7 +37,7 @@ def engine_of(contents: Contents, model: ModelFile, runtime: str, cache: Path | 
         MissingError: the runtime, or a GPU for it, is not here.
         StageError: it fails in another way.
     """
-    shipped = _shipped(contents, model, runtime, progress)
+    shipped = _find_shipped(contents, model, runtime, progress)
     if shipped is not None:
         return shipped
     recipe = replace(contents.recipe or EngineRecipe(), runtime=runtime, precision=model.precision)
@@ -47,7 +47,7 @@ def engine_of(contents: Contents, model: ModelFile, runtime: str, cache: Path | 
     return Engine(folder / facts.file, facts)
 
 
-def _shipped(contents: Contents, model: ModelFile, runtime: str, progress: Progress) -> Engine | None:
+def _find_shipped(contents: Contents, model: ModelFile, runtime: str, progress: Progress) -> Engine | None:
     """One that the bundle brings, if it was built for this GPU and version."""
     file = contents.folder / ENGINES / f"{model.precision.value}.engine"
     facts = read_facts(file) if file.is_file() else None

@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     out = _place_for_result(options.out, options.bundle)
     progress = SILENT if options.quiet else Lines()
-    result = run_bundle(options.bundle, _asked(options), progress)
+    result = run_bundle(options.bundle, _options_of(options), progress)
     _write(out, _json(to_json(result)))
     if options.json:
         sys.stdout.write(_json({"verdict": result.verdict.value, **to_json(result)}))
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     return exit_code(result.verdict)
 
 
-def _asked(options: argparse.Namespace) -> Options:
+def _options_of(options: argparse.Namespace) -> Options:
     if absent := sorted(set(options.cores) - _cores_here()):
         here = ", ".join(map(str, sorted(_cores_here()))) or "no way to choose"
         raise BadInputError(f"--cores: there is no core {absent[0]} for this process", hint=f"it has {here}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover import __version__
 from edgerecover.artifacts import ENGINE_RUNTIMES, DeviceResult, Gate, StageTime, Tried
-from edgerecover.bundle.carry import opened_bundle
+from edgerecover.bundle.carry import open_as_folder
 from edgerecover.bundle.verify import signature_words
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.progress import SILENT, Progress
@@ -64,7 +64,7 @@ class _Entry:
     failure: EdgeRecoverError | None = None
     """Why it does not run."""
 
-    def failed(self, error: EdgeRecoverError) -> _Entry:
+    def fail(self, error: EdgeRecoverError) -> _Entry:
         return replace(self, failure=error, tried=replace(self.tried, error=error.message, hint=error.hint))
 
 
@@ -80,8 +80,8 @@ def run_bundle(bundle: Path, options: Options, progress: Progress = SILENT) -> D
     """
     times: list[StageTime] = []
     with ExitStack() as open_until_done:
-        with _timed("verify", times):
-            verified, folder = open_until_done.enter_context(opened_bundle(bundle, options.trusted))
+        with _time_stage("verify", times):
+            verified, folder = open_until_done.enter_context(open_as_folder(bundle, options.trusted))
             contents = read_contents(verified, folder)
         progress.note(
             f"verified: {bundle.resolve().name}, manifest sha256 {contents.manifest_sha256[:16]}…, "
@@ -95,15 +95,15 @@ def _run(contents: Contents, options: Options, progress: Progress, times: list[S
     differs = differences(contents.task.machine, host)
     entries = _entries(contents, options)
     if any(entry.runtime in ENGINE_RUNTIMES for entry in entries):
-        with _timed("engine", times):
+        with _time_stage("engine", times):
             entries = [_with_engine(entry, contents, options, progress) for entry in entries]
         _require_one(entries)
     if not options.build_only:
-        with _timed("golden check", times):
-            entries = [_checked(entry, contents, options, progress) for entry in entries]
+        with _time_stage("golden check", times):
+            entries = [_check_answers(entry, contents, options, progress) for entry in entries]
         _require_one(entries)
-        with _timed("latency", times):
-            entries = _raced(entries, contents, options, progress)
+        with _time_stage("latency", times):
+            entries = _race_entries(entries, contents, options, progress)
         _require_one(entries)
     tried = tuple(entry.tried for entry in entries)
     winner = winner_of(tried)
@@ -126,7 +126,7 @@ def _run(contents: Contents, options: Options, progress: Progress, times: list[S
 
 
 @contextmanager
-def _timed(stage: str, times: list[StageTime]) -> Iterator[None]:
+def _time_stage(stage: str, times: list[StageTime]) -> Iterator[None]:
     started_s = time.perf_counter()
     yield
     times.append(StageTime(stage, time.perf_counter() - started_s))
@@ -163,14 +163,14 @@ def _with_engine(entry: _Entry, contents: Contents, options: Options, progress: 
     try:
         engine: Engine = engine_of(contents, entry.model, entry.runtime, options.cache, progress)
     except EdgeRecoverError as error:
-        return entry.failed(error)
+        return entry.fail(error)
     return replace(entry, file=engine.file, tried=replace(entry.tried, engine=engine.facts))
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------
 
 
-def _checked(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:
+def _check_answers(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:
     """Its answers to the golden images."""
     if entry.failure is not None:
         return entry
@@ -185,12 +185,12 @@ def _checked(entry: _Entry, contents: Contents, options: Options, progress: Prog
             options.num_threads,
         )
     except EdgeRecoverError as error:
-        return entry.failed(error)
+        return entry.fail(error)
     golden = check(answers_NK, contents.outputs, contents.teacher, entry.model.precision, contents.task.precision)
     return replace(entry, tried=replace(entry.tried, golden=golden))
 
 
-def _raced(entries: Sequence[_Entry], contents: Contents, options: Options, progress: Progress) -> list[_Entry]:
+def _race_entries(entries: Sequence[_Entry], contents: Contents, options: Options, progress: Progress) -> list[_Entry]:
     """The latencies of those that answer as they should, measured in turns."""
     task = contents.task
     entrants = {
@@ -217,7 +217,7 @@ def _raced(entries: Sequence[_Entry], contents: Contents, options: Options, prog
         try:
             latency = one.latency_or_error()
         except EdgeRecoverError as error:
-            done[index] = done[index].failed(error)
+            done[index] = done[index].fail(error)
         else:
             done[index] = replace(done[index], tried=replace(done[index].tried, latency=latency))
     return done

@@ -31,18 +31,18 @@ def _lines(result: DeviceResult) -> Iterator[str]:
     yield from _row("took", ", ".join(f"{stage.stage} {stage.seconds:.1f} s" for stage in result.stages))
     yield from _section("Files")
     for index, one in enumerate(result.tried):
-        yield from _tried(one, wins=index == result.fastest)
+        yield from _describe_file(one, wins=index == result.fastest)
     yield from _section("Gates")
     yield from _gates(result.gates)
     if result.warnings:
         yield from _section("Warnings")
         for warning in result.warnings:
-            yield from _wrapped(warning, "  ")
+            yield from _wrap(warning, "  ")
     yield from _section("Verdict")
     yield from _row(result.verdict.word, _summary(result))
 
 
-def _tried(one: Tried, *, wins: bool) -> Iterator[str]:
+def _describe_file(one: Tried, *, wins: bool) -> Iterator[str]:
     yield f"  {one.path}, {one.precision.value}, {one.runtime}{' <- winner' if wins else ''}"
     if one.engine is not None:
         engine, key = one.engine, one.engine.key
@@ -94,9 +94,9 @@ def _section(title: str) -> Iterator[str]:
 
 
 def _row(name: str, text: str, indent: int = 2, width: int = 8) -> Iterator[str]:
-    yield from _wrapped(text, f"{'':{indent}}{name:<{max(width, 8)}} ")
+    yield from _wrap(text, f"{'':{indent}}{name:<{max(width, 8)}} ")
 
 
-def _wrapped(text: str, first: str) -> list[str]:
+def _wrap(text: str, first: str) -> list[str]:
     """Long words, such as digests and paths, are broken rather than run over the edge."""
     return textwrap.wrap(text, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first)) or [first.rstrip()]

@@ -68,7 +68,7 @@ class EvalSet:
         """
         for start in range(0, len(self), batch_size):
             part = slice(start, start + batch_size)
-            yield _normalised(self.read_pixels(part), self.input), self.labels[part]
+            yield _normalise(self.read_pixels(part), self.input), self.labels[part]
 
 
 def read_eval_data(
@@ -107,7 +107,7 @@ def read_eval_data(
     return images
 
 
-def _normalised(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
+def _normalise(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
     import numpy as np
 
     low, high = input.range

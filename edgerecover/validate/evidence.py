@@ -161,8 +161,8 @@ def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: 
     if empty:
         yield (
             f"{_count(len(empty), 'layer')} {'has' if len(empty) == 1 else 'have'} no weight left "
-            f"({_listed(empty)}): where no shortcut leads around, all images are alike from there on, and no recovery "
-            "under this mask can change that"
+            f"({_list_names(empty)}): unless a shortcut bypasses it, all images are the same from there on, and no "
+            "recovery under this mask can change that"
         )
 
 
@@ -212,7 +212,7 @@ def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Seq
         )
     elif decisions.unseen:
         yield (
-            f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in "
+            f"the teacher finds no {_list_names([names[number] for number in decisions.unseen])} in "
             f"{decisions.num_images:,} dreams: recovery may lose {_pronoun(decisions.unseen)}, "
             "and agreement would not tell"
         )
@@ -254,7 +254,7 @@ def _about_classes_judged(
         )
     elif decisions.unseen:
         yield (
-            f"the teacher finds no {_listed([names[number] for number in decisions.unseen])} in {images}: "
+            f"the teacher finds no {_list_names([names[number] for number in decisions.unseen])} in {images}: "
             f"agreement says nothing about {_pronoun(decisions.unseen)}"
         )
 
@@ -300,7 +300,7 @@ def _proportion(share: float, total: int) -> Proportion:
     return Proportion(math.floor(share * total + 0.5), total)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")
 

@@ -193,7 +193,9 @@ def _mask_kept(zeros: KeptZeros, two_four: TwoFour | None, is_from_elsewhere: bo
     num_in_file = sum(zeros.in_file.values())
     faults = [f"{zeros.num_regrown:,} pruned weights are no longer zero"] if zeros.num_regrown else []
     if num_in_file and not zeros.num_regrown:
-        faults.append(f"{num_in_file:,} pruned weights of {_listed(zeros.in_file)} are not zero in the exported file")
+        faults.append(
+            f"{num_in_file:,} pruned weights of {_list_names(zeros.in_file)} are not zero in the exported file"
+        )
     if num_dense_groups:
         faults.append(f"{num_dense_groups:,} groups of four in the exported file hold more than two weights")
     if faults:
@@ -201,8 +203,8 @@ def _mask_kept(zeros: KeptZeros, two_four: TwoFour | None, is_from_elsewhere: bo
     elif zeros.missing:
         status = GateStatus.INCONCLUSIVE
         message = (
-            f"the weights of {_listed(zeros.missing)} were not found in the exported file, so their zeros could not be "
-            "counted; all other pruned weights are zero in it"
+            f"the weights of {_list_names(zeros.missing)} were not found in the exported file, so their zeros could "
+            "not be counted; all other pruned weights are zero in it"
         )
     else:
         of_file = f", and all {two_four.num_layers} layers of the exported file that can be are 2:4" if two_four else ""
@@ -219,7 +221,7 @@ def _blame(zeros: KeptZeros, is_from_elsewhere: bool) -> str:
     return "recover it under its mask" if is_from_elsewhere else "a fault of edgerecover, please report it"
 
 
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 

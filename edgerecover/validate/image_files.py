@@ -162,7 +162,7 @@ def check_images(
 
 def _look(file: Path, channels: int, height: int, width: int) -> _Seen:
     try:
-        with _opened(file) as image:
+        with _open(file) as image:
             remarks = set(_remarks_before_decoding(image, channels))
             white, size = _white(image), image.size
             # An eighth of a JPEG's size decodes faster, and still needs every byte of it.
@@ -248,7 +248,7 @@ def read_pixels(file: Path, channels: int, height: int, width: int) -> NDArray[A
     import numpy as np
     from PIL import Image
 
-    with _decoding(file), _opened(file) as opened:
+    with _decoding(file), _open(file) as opened:
         white = _white(opened)
         orientation = _orientation(opened)
         if white:
@@ -258,7 +258,7 @@ def read_pixels(file: Path, channels: int, height: int, width: int) -> NDArray[A
     if orientation is not None and orientation > 1:
         image = image.transpose(_turns()[orientation])
     if image.size != (width, height):
-        image = _cropped(image, height, width)
+        image = _crop(image, height, width)
     pixels_HWc = np.asarray(image).reshape(height, width, -1)
     return np.broadcast_to(pixels_HWc, (height, width, channels))
 
@@ -338,7 +338,7 @@ def _is_transparent(image: Image) -> bool:
     return sum(histogram[:255]) > 0
 
 
-def _cropped(image: Image, height: int, width: int) -> Image:
+def _crop(image: Image, height: int, width: int) -> Image:
     from PIL.Image import Resampling
 
     scale = RESIZE_TO_CROP * max(height / image.height, width / image.width)
@@ -349,7 +349,7 @@ def _cropped(image: Image, height: int, width: int) -> Image:
     return resized.crop((left, top, left + width, top + height))
 
 
-def _opened(file: Path) -> Image:
+def _open(file: Path) -> Image:
     from PIL import Image
 
     return Image.open(file)

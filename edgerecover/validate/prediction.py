@@ -153,14 +153,14 @@ def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Reading:
     require_same_shape(student_NK, teacher_NK)
     num_images = num_classes = 0
     sums_2K: Any = 0.0
-    for pair_2nK in _centred(student_NK, teacher_NK):
+    for pair_2nK in _centre(student_NK, teacher_NK):
         num_images, num_classes = num_images + pair_2nK.shape[1], pair_2nK.shape[2]
         sums_2K = sums_2K + pair_2nK.sum(axis=1)
     if num_images < 2:
         return NOTHING_IN_COMMON
     student_mean_K, teacher_mean_K = sums_2K / num_images
     both, signals = 0.0, []
-    for student_nK, teacher_nK in _centred(student_NK, teacher_NK):
+    for student_nK, teacher_nK in _centre(student_NK, teacher_NK):
         told_nK = teacher_nK - teacher_mean_K
         both += float(((student_nK - student_mean_K) * told_nK).sum())
         signals.append((told_nK**2).sum(axis=1))
@@ -171,7 +171,7 @@ def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Reading:
         return NOTHING_IN_COMMON
     disturbance_N = np.concatenate([
         ((student_nK * (signal / both) - teacher_nK) ** 2).sum(axis=1)
-        for student_nK, teacher_nK in _centred(student_NK, teacher_NK)
+        for student_nK, teacher_nK in _centre(student_NK, teacher_NK)
     ])  # fmt: skip
     disturbance = max(float(disturbance_N.sum()), 1e-12 * signal)
     decibels = 10 * math.log10(signal / disturbance)
@@ -179,7 +179,7 @@ def reading(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Reading:
     return Reading(min(max(decibels, SMALLEST_READING), LARGEST_READING), 10 / math.log(10) * relative_error)
 
 
-def _centred(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _centre(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Both models' logits less each image's mean, (2, n, K), some usable images at a time."""
     import numpy as np
 

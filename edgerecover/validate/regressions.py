@@ -213,14 +213,14 @@ def _percent(ratio: float) -> float:
 
 def _change(percent: float, *interval: float) -> str:
     """ "3.1 % (2.0–4.2) above", "0.5 % (-0.2–1.1) below": the interval is of what the sentence says."""
-    return _signed(percent, interval, "%", "above", "below")
+    return _with_sign(percent, interval, "%", "above", "below")
 
 
 def _lost(points: float, *interval: float) -> str:
-    return _signed(points, interval, "points", "below", "above")
+    return _with_sign(points, interval, "points", "below", "above")
 
 
-def _signed(value: float, interval: Sequence[float], unit: str, positive: str, negative: str) -> str:
+def _with_sign(value: float, interval: Sequence[float], unit: str, positive: str, negative: str) -> str:
     sign = 1 if value >= 0 else -1
     edges = sorted(sign * edge for edge in interval)
     between = f" ({edges[0]:.1f} to {edges[1]:.1f})" if edges else ""

@@ -32,7 +32,7 @@ def sparsity_verdict(
     """
     parts = [
         _on_the_target(pattern, sparsity, sparse, runtime, zero_channels),
-        *_measured(race),
+        *_describe_race(race),
         _file(pattern, exported, race),
     ]
     return " ".join(part for part in parts if part)
@@ -62,7 +62,7 @@ def _on_the_target(pattern: Pattern, sparsity: float, sparse: str, runtime: str,
     )
 
 
-def _measured(race: Race | None) -> Iterator[str]:
+def _describe_race(race: Race | None) -> Iterator[str]:
     """Against the dense twin, in the same rounds; and what fewer channels would bring instead."""
     float32 = race.float32 if race else None
     if race is None or float32 is None or (speedup := race.speedup(float32.latency)) is None:

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from edgerecover.bundle import carry
-from edgerecover.bundle.carry import archive_path, check_free, opened_bundle, pack_bundle, unpack_bundle
+from edgerecover.bundle.carry import archive_path, check_free, open_as_folder, pack_bundle, unpack_bundle
 from edgerecover.bundle.verify import BundleDiffersError, verify_bundle
 from edgerecover.bundle.write import write_bundle
 from edgerecover.errors import BadInputError, EdgeRecoverError, VerificationError
@@ -57,11 +57,11 @@ def test_an_archive_is_read_without_unpacking(archive):
 
 
 def test_a_private_folder_goes_away(bundle, archive):
-    with opened_bundle(archive) as (verified, folder):
+    with open_as_folder(archive) as (verified, folder):
         assert tree(folder) == tree(bundle)
         assert verified.path == archive
     assert not folder.exists()
-    with opened_bundle(bundle) as (_, folder):
+    with open_as_folder(bundle) as (_, folder):
         assert folder == bundle
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgerecover.artifacts import sha256_of
-from edgerecover.bundle.carry import opened_bundle, pack_bundle
+from edgerecover.bundle.carry import open_as_folder, pack_bundle
 from edgerecover.bundle.manifest import SCHEMA_VERSION
 from edgerecover.bundle.signature import PublicKey
 from edgerecover.bundle.verify import Signed, read_report, verify_bundle
@@ -32,7 +32,7 @@ def test_there_is_one_of_every_version():
 def test_it_is_still_a_bundle(released):
     verified = verify_bundle(released)
     assert read_report(verified).target == verified.fields["target"]
-    with opened_bundle(pack_bundle(released, released.with_suffix(".tar")).path) as (again, folder):
+    with open_as_folder(pack_bundle(released, released.with_suffix(".tar")).path) as (again, folder):
         assert again.files == verified.files
         assert sha256_of(folder / "manifest.json") == verified.manifest_sha256
 

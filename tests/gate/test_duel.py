@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgerecover.artifacts import GateStatus, Host, Latency
-from edgerecover.gate.duel import compared, duel
+from edgerecover.gate.duel import compare, duel
 from edgerecover.validate.limits import Limits
 
 LIMITS = Limits("balanced", 0.6, 0.99, 0.01, 3.0, "pi", "CPUExecutionProvider")
@@ -60,7 +60,7 @@ def test_what_one_race_alone_says_is_no_alarm():
 
 def test_all_rounds_and_all_processes_count():
     races = [raced(1.0, 0.1, seed, memory) for seed, memory in enumerate((1_000_000, 9_000_000, 2_000_000))]
-    found = compared(*zip(*races, strict=True))
+    found = compare(*zip(*races, strict=True))
     assert len(found.latency.samples_ms) == len(found.before.samples_ms) == 3 * 150
     assert len(found.latency.round_sizes) == 90
     assert (found.memory_bytes, found.memory_before_bytes) == ((1_000_000, 9_000_000, 2_000_000),) * 2

@@ -102,7 +102,7 @@ def test_a_report_is_settled_by_the_result(device, make_bundle):
     assert result.verdict is GateStatus.FAIL
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "replace", lambda report, **changes: SimpleNamespace(**{**vars(report), **changes}))
-        report = remote.settled(SimpleNamespace(gates=(WAITING,), latency=None, warnings=("w",), seed=3), result)
+        report = remote.settle(SimpleNamespace(gates=(WAITING,), latency=None, warnings=("w",), seed=3), result)
     assert [gate.status for gate in report.gates] == [GateStatus.FAIL, GateStatus.PASS]
     assert report.latency == result.tried[0].latency
     assert (report.warnings, report.seed) == (("w",), 3)
@@ -320,13 +320,13 @@ def test_a_device_that_answers_anything(device, make_bundle, tmp_path, monkeypat
 def test_a_result_of_another_bundle(device, make_bundle, tmp_path, monkeypatch):
     """The device states which manifest it has judged."""
     bundle = make_bundle()
-    opened = remote.opened_bundle
+    opened = remote.open_as_folder
 
     @contextmanager
     def another(path):
         with opened(path) as (verified, folder):
             yield replace(verified, own={**verified.own, "manifest.json": FileEntry("0" * 64, 1)}), folder
 
-    monkeypatch.setattr(remote, "opened_bundle", another)
+    monkeypatch.setattr(remote, "open_as_folder", another)
     with pytest.raises(VerificationError, match="another bundle"):
         run_on(bundle, device.access(), (), SILENT)

@@ -54,7 +54,7 @@ def build_here(onnx: Path, recipe: EngineRecipe, out: Path, timing_cache: Path |
         config = configure(network, recipe, onnx)
         fallbacks = dla_fallbacks(config, network, recipe)
     use_timing_cache(config, network, recipe, timing_cache)
-    plan = _built(network, config, recipe, onnx)
+    plan = _build(network, config, recipe, onnx)
     build_s = time.perf_counter() - started_s
     layers, source = _layers(network, plan)
     _write(out, plan)
@@ -77,7 +77,7 @@ def build_here(onnx: Path, recipe: EngineRecipe, out: Path, timing_cache: Path |
     )
 
 
-def _built(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> bytes:
+def _build(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> bytes:
     seen = len(network.log.errors)
     try:
         plan = network.builder.build_serialized_network(network.definition, config)
@@ -98,14 +98,14 @@ def _built(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> b
 def _layers(network: Network, plan: bytes) -> tuple[list[dict[str, Any]], str]:
     """From the inspector where the engine can be opened, else from the log of the build."""
     if this_gpu() is not None:
-        information = _inspected(network, plan)
+        information = _inspect(network, plan)
         if layers := layers_of_inspector(information):
             return layers, "engine inspector"
     layers = layers_of_log(text for _, text in network.log.messages)
     return layers, "build log" if layers else ""
 
 
-def _inspected(network: Network, plan: bytes) -> str:
+def _inspect(network: Network, plan: bytes) -> str:
     module = network.module
     engine = module.Runtime(logger_into(module, Log())).deserialize_cuda_engine(plan)
     if engine is None:

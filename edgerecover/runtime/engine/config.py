@@ -154,13 +154,13 @@ def _add_profile(config: Any, network: Network, batch: BatchRange | None, onnx: 
     for name, shape in open_inputs.items():
         if -1 in shape[1:]:
             raise BadInputError(
-                f"{onnx}: input {name} {_shown(shape)} leaves more than its batch open",
+                f"{onnx}: input {name} {_format_shape(shape)} leaves more than its batch open",
                 hint="export it for images of one size",
             )
     if batch is None:
         name, shape = next(iter(open_inputs.items()))
         raise BadInputError(
-            f"{onnx}: input {name} {_shown(shape)} leaves its batch open, and the recipe gives no batch",
+            f"{onnx}: input {name} {_format_shape(shape)} leaves its batch open, and the recipe gives no batch",
             hint="give the smallest, usual and largest batch (--batch 1,1,8)",
         )
     if not 1 <= batch.min <= batch.opt <= batch.max:
@@ -178,13 +178,13 @@ def _check_static(shapes: dict[str, tuple[int, ...]], batch: BatchRange | None, 
     for name, shape in shapes.items():
         if batch is not None and shape and {batch.min, batch.opt, batch.max} != {shape[0]}:
             raise BadInputError(
-                f"{onnx}: input {name} {_shown(shape)} has a static batch of {shape[0]}, and the recipe asks for "
-                f"{batch.min} to {batch.max}",
-                hint="leave the batch out, or export the file with an open one",
+                f"{onnx}: input {name} {_format_shape(shape)} has a static batch of {shape[0]}, but the recipe "
+                f"requires {batch.min} to {batch.max}",
+                hint="leave the batch out, or export the file with a dynamic batch size",
             )
 
 
-def _shown(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return f"({', '.join('?' if side < 0 else str(side) for side in shape)})"
 
 

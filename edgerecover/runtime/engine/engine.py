@@ -65,8 +65,8 @@ def build_engine(
     if timing_cache is not None:
         arguments += ["--timing-cache", str(timing_cache.absolute())]
     try:
-        built = _asked("build", onnx, arguments, EngineFacts, timeout_s)
-        facts = _renamed(built, out.name)
+        built = _ask("build", onnx, arguments, EngineFacts, timeout_s)
+        facts = _rename(built, out.name)
         _put_in_place(unfinished, out, facts)
     finally:
         for path in (unfinished, unfinished.with_name(unfinished.name + LAYERS_SUFFIX)):
@@ -74,7 +74,7 @@ def build_engine(
     return facts
 
 
-def _renamed(facts: EngineFacts, name: str) -> EngineFacts:
+def _rename(facts: EngineFacts, name: str) -> EngineFacts:
     return replace(facts, file=name)
 
 
@@ -111,7 +111,7 @@ def check_accepted(onnx: Path, runtime: str = TENSORRT, *, timeout_s: float = AC
     asked = available_parser(runtime)
     arguments = ["--runtime", asked, "--question", runtime]
     try:
-        return _asked("accept", onnx, arguments, Acceptance, timeout_s)
+        return _ask("accept", onnx, arguments, Acceptance, timeout_s)
     except BadInputError as error:  # it crashed or hung the parser
         return Acceptance(False, asked, asked != runtime, 0, (error.message,))
 
@@ -192,7 +192,7 @@ def check_runs_here(engine: Path, facts: EngineFacts) -> None:
         )
 
 
-def _asked(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeout_s: float) -> T:
+def _ask(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeout_s: float) -> T:
     """Run `engine_build` in a fresh process and read its answer."""
     what = {"build": "building the engine", "accept": "asking TensorRT's parser"}[task]
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:

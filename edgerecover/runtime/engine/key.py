@@ -64,7 +64,7 @@ def why_rebuild(facts: EngineFacts, here: EngineKey, recipe: EngineRecipe) -> st
     """Why an engine cannot be used as it is: "TensorRT 10.3.0 → 10.16.2"; "" when it can."""
     built = facts.key
     if facts.recipe != recipe:
-        return f"the recipe changed: {_changed(facts.recipe, recipe)}"
+        return f"the recipe changed: {_describe_changes(facts.recipe, recipe)}"
     if built.onnx_sha256 != here.onnx_sha256:
         return "the ONNX file changed"
     return why_not_here(facts, here)
@@ -114,6 +114,6 @@ def _why_not_gpu(facts: EngineFacts, here: EngineKey) -> str:
     return ""
 
 
-def _changed(before: EngineRecipe, after: EngineRecipe) -> str:
+def _describe_changes(before: EngineRecipe, after: EngineRecipe) -> str:
     old, new = to_json(before), to_json(after)
     return ", ".join(f"{name} {old[name]} → {new[name]}" for name in old if old[name] != new[name])

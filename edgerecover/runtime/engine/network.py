@@ -64,7 +64,7 @@ def parse_onnx(onnx: Path, recipe: EngineRecipe, log: Log) -> Network:
     strongly = _strongly_typed(module, recipe)
     definition = builder.create_network(_creation_flags(module, strongly))
     parser = module.OnnxParser(definition, logger)
-    if not _parsed(parser, onnx):
+    if not _parse(parser, onnx):
         problems = tuple(_problem(parser.get_error(index)) for index in range(parser.num_errors))
         problems = tuple(dict.fromkeys(filter(None, problems))) or log.errors
         raise RefusedByParserError(
@@ -151,7 +151,7 @@ def _creation_flags(module: ModuleType, strongly_typed: bool) -> int:
     return flags
 
 
-def _parsed(parser: Any, onnx: Path) -> bool:
+def _parse(parser: Any, onnx: Path) -> bool:
     try:
         return bool(parser.parse_from_file(str(onnx)))
     except Exception as error:  # pybind11 turns what C++ throws into RuntimeError, MemoryError and others

@@ -55,7 +55,7 @@ def run_fresh(
                 hint="the machine may be busy; try again when it is quiet",
             ) from error
         except OSError as error:
-            raise _not_started(what, error) from error
+            raise _start_error(what, error) from error
 
 
 def _command(module: str, arguments: Sequence[str]) -> list[str]:
@@ -72,7 +72,7 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-X", "utf8", "-c", code, search_path, module, *arguments]
 
 
-def _not_started(what: str, error: OSError) -> StageError:
+def _start_error(what: str, error: OSError) -> StageError:
     return StageError(
         f"{what} could not start {sys.executable}: {error.strerror or error}",
         hint=ODD_END_HINT,
@@ -108,7 +108,7 @@ class Conversation:
             )
         except OSError as error:
             self._ends.close()
-            raise _not_started(what, error) from error
+            raise _start_error(what, error) from error
         self._lines: queue.Queue[str] = queue.Queue()
         # Blocked in a read, it takes no time from what is measured; a deadline works on every system.
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -95,10 +95,10 @@ def race(
         total = len(runners) * (num_rounds + 1)
         task = ends.enter_context(progress.task("latency", total, "blocks"))
         for runner in runners:
-            with runner.blamed():
+            with runner.blame():
                 runner.open(ends, golden_inputs, shape_CHW, cores, strict)
         for runner in _running(runners):
-            with runner.blamed():
+            with runner.blame():
                 runner.warm_up(timing)
             task.advance()
         nvml = open_nvml() if any(_uses_gpu(runner.entrant) for runner in _running(runners)) else None
@@ -106,12 +106,12 @@ def race(
         _run_rounds(runners, timing, num_rounds, seed, watch, meter_here(nvml=nvml), task)
         conditions = watch.conditions()
         for runner in _running(runners):
-            with runner.blamed():
+            with runner.blame():
                 runner.finish()
         host = this_host()
         on_target = is_target(target, host)
         marks = fingerprint(host, {runner.entrant.runtime: runner.version for runner in _running(runners)}, nvml=nvml)
-        return tuple(runner.raced(host, on_target, tuple(cores), conditions, marks) for runner in runners)
+        return tuple(runner.result(host, on_target, tuple(cores), conditions, marks) for runner in runners)
 
 
 def turns(num_entrants: int, num_rounds: int, seed: int) -> Iterator[tuple[int, ...]]:
@@ -144,7 +144,7 @@ def _run_rounds(
             if not runner.is_running or runner.is_done(timing):
                 task.advance()
                 continue
-            with runner.blamed():
+            with runner.blame():
                 watch.ours(runner.time_block(size, meter))
             task.advance()
         watch.read()
@@ -174,7 +174,7 @@ class _Runner:
         return str(self._opened["version"])
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def blame(self) -> Iterator[None]:
         """What goes wrong inside is this entrant's end, not the race's."""
         try:
             yield
@@ -232,7 +232,7 @@ class _Runner:
     def finish(self) -> None:
         self._finished = self._talk.ask("finish", OPEN_TIMEOUT_S)
 
-    def raced(
+    def result(
         self,
         host: Host,
         on_target: bool,

@@ -62,7 +62,7 @@ class Session(Classifier):
         self.version: str = import_onnxruntime().__version__
         self.asked = tuple(asked)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        self.num_threads = num_threads or _threads_started(threads_before)
+        self.num_threads = num_threads or _count_new_threads(threads_before)
         self.notes: tuple[str, ...] = ()
         self._asked_threads, self._fixed, self._exact_int8 = num_threads, fixed, exact_int8
 
@@ -301,7 +301,7 @@ def _live_threads() -> int | None:
         return None
 
 
-def _threads_started(before: int | None) -> int:
+def _count_new_threads(before: int | None) -> int:
     """Size of the pool that onnxruntime chose: the calling thread works too. It has no call that tells."""
     now = _live_threads()
     if before is None or now is None:

@@ -234,7 +234,7 @@ class Classifier(abc.ABC):
             size = self._chunk if self.batch else min(self._chunk, len(images_NCHW))
             piece = images_NCHW[start : start + size]
             try:
-                scores = self._scores(_padded(piece, size))
+                scores = self._scores(_pad(piece, size))
             except BadInputError:
                 # A Reshape to a fixed size makes many a file that claims an open batch run with one image alone.
                 if self.batch or size == 1:
@@ -322,7 +322,7 @@ def _zeros(layout: InputLayout) -> NDArray[numpy.float32]:
     return np.zeros((layout.batch or 1, *layout.shape), np.float32)
 
 
-def _padded(piece_NCHW: NDArray[numpy.float32], size: int) -> NDArray[numpy.float32]:
+def _pad(piece_NCHW: NDArray[numpy.float32], size: int) -> NDArray[numpy.float32]:
     import numpy as np
 
     missing = size - len(piece_NCHW)

@@ -87,8 +87,8 @@ class OpenVINOSession(Classifier):
         self._device, missing = _first_present(devices, self._core.available_devices)
         started_ns = time.perf_counter_ns()
         model = _read(self._core, path)
-        layout = only_input(path, [_found(one) for one in model.inputs], shape_CHW)
-        self._shape, layout = _settled(model, layout, batch)
+        layout = only_input(path, [_find_input(one) for one in model.inputs], shape_CHW)
+        self._shape, layout = _fix_layout(model, layout, batch)
         super().__init__(path, layout, num_classes)
         self._hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         self._precision = _stated_precision(model, self._core, self._device)
@@ -255,7 +255,7 @@ def _compile(core: Any, model: Any, path: Path, device: str, hints: dict[str, An
         ) from error
 
 
-def _found(one: Any) -> FoundInput:
+def _find_input(one: Any) -> FoundInput:
     kind = one.element_type.get_type_name()
     shape = one.partial_shape
     if shape.rank.is_dynamic:
@@ -265,7 +265,7 @@ def _found(one: Any) -> FoundInput:
     return FoundInput(one.any_name, _DTYPES.get(kind), sides, f"{one.any_name} {kind} ({told})")
 
 
-def _settled(model: Any, layout: InputLayout, batch: int | None) -> tuple[list[int] | None, InputLayout]:
+def _fix_layout(model: Any, layout: InputLayout, batch: int | None) -> tuple[list[int] | None, InputLayout]:
     """Fix what the file leaves open and the caller knows: static shapes compile to faster code."""
     channels, height, width = layout.shape
     sides = [height, width, channels] if layout.channels_last else [channels, height, width]

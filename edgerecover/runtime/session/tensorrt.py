@@ -87,14 +87,14 @@ class TensorRTSession(Classifier):
         self.version = version_of(module)
         check_driver()
         started_ns = time.perf_counter_ns()
-        self._engine = _deserialized(module, path, runtime, self._log, host_code_allowed)
+        self._engine = _deserialize(module, path, runtime, self._log, host_code_allowed)
         tensors = [_tensor(module, self._engine, index, path) for index in range(self._engine.num_io_tensors)]
         given = [one for one in tensors if _is_input(module, self._engine, one.name)]
         self._found = tuple(one for one in tensors if one not in given)
-        layout = only_input(path, [_found_input(one) for one in given], shape_CHW)
+        layout = only_input(path, [_find_input(one) for one in given], shape_CHW)
         self._input = given[0]
         self._batches = _batches(self._engine, layout)
-        layout = _settled(layout, batch, self._batches, path)
+        layout = _fix_layout(layout, batch, self._batches, path)
         super().__init__(path, layout, num_classes)
         self._chunk = min(self._chunk, self._batches[1])
         self._cuda = Cuda()
@@ -310,7 +310,7 @@ def _check_facts(path: Path, facts: EngineFacts, runtime: str, host_code_allowed
         )
 
 
-def _deserialized(module: ModuleType, path: Path, runtime: str, log: Log, host_code_allowed: bool) -> Any:
+def _deserialize(module: ModuleType, path: Path, runtime: str, log: Log, host_code_allowed: bool) -> Any:
     try:
         size_bytes = path.stat().st_size
         if not 0 < size_bytes <= MAX_ENGINE_BYTES:
@@ -355,7 +355,7 @@ def _tensor(module: ModuleType, engine: Any, index: int, path: Path) -> _Tensor:
     return _Tensor(name, _DTYPES[kind], tuple(engine.get_tensor_shape(name)))
 
 
-def _found_input(tensor: _Tensor) -> FoundInput:
+def _find_input(tensor: _Tensor) -> FoundInput:
     sides = tuple(None if side < 0 else side for side in tensor.shape)
     dtype = tensor.dtype if tensor.dtype in _FLOATING else None
     return FoundInput(tensor.name, dtype, sides, f"{tensor.name} {tensor.dtype} {tensor.shape}")
@@ -371,7 +371,7 @@ def _batches(engine: Any, layout: InputLayout) -> tuple[int, int]:
     return int(least[0]), min(int(most[0]), max(int(least[0]), fitting))
 
 
-def _settled(layout: InputLayout, batch: int | None, batches: tuple[int, int], path: Path) -> InputLayout:
+def _fix_layout(layout: InputLayout, batch: int | None, batches: tuple[int, int], path: Path) -> InputLayout:
     if batch is None or batch == layout.batch:
         return layout
     if layout.batch is not None or not batches[0] <= batch <= batches[1]:
