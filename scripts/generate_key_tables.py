@@ -69,9 +69,9 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Name and new text of each page."""
     return {
-        "profiles.md": _updated("profiles.md", Profile, lambda key, _: (key.value, key.default)),
-        "targets.md": _updated("targets.md", Target, _of_target),
-        "model-toml.md": _updated("model-toml.md", ModelFile, lambda key, _: (key.value,)),
+        "profiles.md": _update("profiles.md", Profile, lambda key, _: (key.value, key.default)),
+        "targets.md": _update("targets.md", Target, _of_target),
+        "model-toml.md": _update("model-toml.md", ModelFile, lambda key, _: (key.value,)),
     }
 
 
@@ -81,7 +81,7 @@ def _of_target(key: Key, before: tuple[str, ...]) -> tuple[str, ...]:
     return before[0] if before and before[0].startswith("with ") else required, key.value
 
 
-def _updated(name: str, schema: type[Settings], columns: Callable[[Key, tuple[str, ...]], tuple[str, ...]]) -> str:
+def _update(name: str, schema: type[Settings], columns: Callable[[Key, tuple[str, ...]], tuple[str, ...]]) -> str:
     page = (REFERENCE / name).read_text(encoding="utf-8")
     keys = {key.name: key for key in keys_of(schema)}
     written = set()

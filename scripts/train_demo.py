@@ -83,7 +83,7 @@ def load_digits_split() -> tuple[Images, Images]:
 
 
 def train_dense(train: Images) -> nn.Module:
-    """SGD with a one-cycle rate on images shifted by at most one pixel."""
+    """SGD with a one-cycle rate on images shift by at most one pixel."""
     torch.manual_seed(SEED)
     network = digits_net()
     images_NCHW, labels_N = train.normalized_NCHW(), torch.from_numpy(train.labels)
@@ -94,7 +94,7 @@ def train_dense(train: Images) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=num_steps)
     for _ in range(NUM_EPOCHS):
         for batch in torch.randperm(NUM_TRAIN).split(BATCH_SIZE):
-            loss = F.cross_entropy(network(shifted(images_NCHW[batch])), labels_N[batch])
+            loss = F.cross_entropy(network(shift(images_NCHW[batch])), labels_N[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,7 +102,7 @@ def train_dense(train: Images) -> nn.Module:
     return network.eval()
 
 
-def shifted(images_NCHW: Tensor) -> Tensor:
+def shift(images_NCHW: Tensor) -> Tensor:
     """The batch moved by -1, 0 or 1 pixel each way; background comes in at the edge."""
     padded_NCHW = F.pad(images_NCHW, (1, 1, 1, 1), value=-MEAN / STD)
     top, left = torch.randint(0, 3, (2,)).tolist()

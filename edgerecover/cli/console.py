@@ -82,11 +82,11 @@ def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
 def show_error(error: EdgeRecoverError) -> None:
     """What went wrong, and what to do next."""
     console = stderr()
-    console.print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {_escape(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
-        console.print(f"[bold]next:[/]  {_escaped(error.hint)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]next:[/]  {_escape(error.hint)}", highlight=False, soft_wrap=True)
     if error.log:
-        console.print(f"[dim]log:[/]   {_escaped(str(error.log))}", highlight=False, soft_wrap=True)
+        console.print(f"[dim]log:[/]   {_escape(str(error.log))}", highlight=False, soft_wrap=True)
 
 
 def internal_error(error: Exception) -> EdgeRecoverError:
@@ -100,7 +100,7 @@ def internal_error(error: Exception) -> EdgeRecoverError:
     )
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     from rich.markup import escape
 
     from edgerecover.report.plain import plain

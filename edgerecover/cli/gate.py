@@ -222,7 +222,7 @@ def _put(path: Path, content: bytes) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _unwritable(path, error) from error
 
 
 def _append(path: Path, text: str) -> None:
@@ -230,10 +230,10 @@ def _append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _unwritable(path, error) from error
 
 
-def _not_written(path: Path, error: OSError) -> BadInputError:
+def _unwritable(path: Path, error: OSError) -> BadInputError:
     return BadInputError(
         f"{path} cannot be written: {error.strerror or error}", hint="check that its folder exists and is writable"
     )

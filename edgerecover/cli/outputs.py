@@ -22,7 +22,7 @@ def require_free(flag: str, path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise BadInputError(f"{flag} {path}: is a folder; a file was expected", hint="name a file")
     if not force and (path.exists() or path.is_symlink()):
-        raise _taken(f"{flag} {path}: already exists", flag)
+        raise _already_there(f"{flag} {path}: already exists", flag)
 
 
 def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
@@ -33,7 +33,7 @@ def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
     """
     require_outside(flag, path)
     if not force and path.is_dir() and any(path.iterdir()):
-        raise _taken(f"{flag} {path}: already exists", flag)
+        raise _already_there(f"{flag} {path}: already exists", flag)
 
 
 def require_suffix(flag: str, path: Path, suffixes: tuple[str, ...]) -> None:
@@ -78,10 +78,10 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
     names = [origin["name"] for origin in fields["lineage"].values() if origin["name"]]
     is_same = fields["target"] == target and (model.is_dir() or model.name in names)
     if not force and not is_same:
-        raise _taken(f"--out {out}: contains the bundle of {names[-1]} for {fields['target']}", "--out")
+        raise _already_there(f"--out {out}: contains the bundle of {names[-1]} for {fields['target']}", "--out")
 
 
-def _taken(what: str, flag: str) -> BadInputError:
+def _already_there(what: str, flag: str) -> BadInputError:
     return BadInputError(
         f"{what}, and was not overwritten", hint=f"name another path with {flag}, or overwrite it with --force"
     )

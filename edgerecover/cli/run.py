@@ -151,7 +151,7 @@ def run_command(
         from edgerecover.remote.device import check_device
 
         check_device(access)
-    finish = _finishing(sign_key, archive, bundle)
+    finish = _make_finish(sign_key, archive, bundle)
     if dry_run:
         _estimate_and_show(request, as_json, events)
     else:
@@ -175,7 +175,7 @@ def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> N
         typer.echo("\n".join(in_words(found)))
 
 
-def _finishing(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
+def _make_finish(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:
     """What is left to do with a finished bundle; a missing key or an archive in the way is refused now."""
     from edgerecover.bundle.carry import archive_path, check_free, pack_bundle, sign_bundle
 
@@ -234,7 +234,7 @@ def run_and_show(
             report = run(request, progress, ranks)
         finish(progress)
         if access is not None:
-            report = _settled_there(report, request.out, access, progress)
+            report = _settle_on_device(report, request.out, access, progress)
         show_report(report, str(request.out), as_json)
 
 
@@ -250,7 +250,7 @@ def assist_the_first(request: Request) -> None:
         raise typer.Exit(error.exit_code) from error
 
 
-def _settled_there(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
+def _settle_on_device(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
     """The report after the device has run the bundle; the device's result is kept beside the bundle."""
     from edgerecover.artifacts import to_json
     from edgerecover.files import replace_file

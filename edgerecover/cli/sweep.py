@@ -150,22 +150,28 @@ def sweep_command(
         _make_one(planned, step, events)
         return
     write_plan(folder, planned)
+    jobs = _jobs(sys.argv[1:], planned, folder, cpus, gpus)
     if slurm is not None:
         from edgerecover.sweep.jobs import write_slurm_script
 
-        write_slurm_script(_jobs(sys.argv[1:], planned, folder, cpus, gpus), slurm)
+        write_slurm_script(jobs, slurm)
         typer.echo(f"{slurm}: {len(planned)} points; start it with: bash {slurm}")
         return
     with following("sweep", work=base.work, events=events) as progress:
-        if ray:
-            from edgerecover.sweep.jobs import make_with_ray
-
-            make_with_ray(_jobs(sys.argv[1:], planned, folder, cpus, gpus), progress)
-        else:
-            from edgerecover.sweep.make import make_points
-
-            make_points(planned, progress)
+        _make_all(planned, jobs if ray else None, progress)
         _collect_and_show(folder, as_json, progress)
+
+
+def _make_all(planned: Sequence[PlannedPoint], jobs: Jobs | None, progress: Progress) -> None:
+    """Make every point, here or as jobs on Ray."""
+    if jobs is not None:
+        from edgerecover.sweep.jobs import make_with_ray
+
+        make_with_ray(jobs, progress)
+    else:
+        from edgerecover.sweep.make import make_points
+
+        make_points(planned, progress)
 
 
 def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None) -> None:

@@ -22,7 +22,7 @@ from edgerecover.artifacts import (
 )
 from edgerecover.gate.drift import against_runs
 from edgerecover.gate.opening import Opened, open_bundle
-from edgerecover.report.plain import plainly
+from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
 from edgerecover.report.words import percent, proportion, size
@@ -55,7 +55,7 @@ def side_by_side(a: Opened, b: Opened, a_name: str, b_name: str) -> SideBySide:
         gates=tuple(_gates(a.report.gates, b.report.gates)),
         layers=tuple(_layers(a.report, b.report)),
     )
-    return plainly(both)
+    return make_plain(both)
 
 
 def _facts(a: Opened, b: Opened) -> Iterator[Fact]:

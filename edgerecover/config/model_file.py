@@ -25,13 +25,13 @@ class ModelFileInput(Settings):
 
     @field_validator("range")
     @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
             raise ValueError(f"range must ascend, found {list(value)}")
         return value
 
     @model_validator(mode="after")
-    def _one_per_channel(self) -> ModelFileInput:
+    def _check_channels(self) -> ModelFileInput:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.shape[0]:

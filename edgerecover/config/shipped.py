@@ -34,7 +34,7 @@ def load_target(name_or_path: str) -> Target:
     """
     path = _find("targets", name_or_path)
     # A fact is replaced whole: a source for one device says nothing about another.
-    return parse(Target, _extended("targets", path, (), join=operator.or_), path)
+    return parse(Target, _read_extended("targets", path, (), join=operator.or_), path)
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -44,19 +44,19 @@ def load_profile(name_or_path: str) -> Profile:
         BadInputError: no such profile (names the nearest), a wrong file, or profiles that extend each other.
     """
     path = _find("profiles", name_or_path)
-    return parse(Profile, _completed(_extended("profiles", path, (), join=_merged)), path)
+    return parse(Profile, _complete(_read_extended("profiles", path, (), join=_merge)), path)
 
 
-def _completed(data: dict[str, Any]) -> dict[str, Any]:
+def _complete(data: dict[str, Any]) -> dict[str, Any]:
     """The tables of `[without_norms]` with what they leave to `[synthesis]` and `[recovery]`."""
     changes = data.get("without_norms")
     tables = {name: data.get(name) for name in WithoutNorms.model_fields}
     if not (isinstance(changes, dict) and all(isinstance(table, dict) for table in tables.values())):
         return data  # one of them is wrong, which parsing reports
-    return {**data, "without_norms": _merged(tables, changes)}
+    return {**data, "without_norms": _merge(tables, changes)}
 
 
-def _extended(
+def _read_extended(
     kind: Literal["targets", "profiles"],
     path: Path,
     seen: tuple[Path, ...],
@@ -78,14 +78,14 @@ def _extended(
             f"{path}:{line_of(path, ['extends'])}: extends: expected the name of a {word}",
             hint='for example extends = "balanced"',
         )
-    return join(_extended(kind, _find(kind, parent, beside=path.parent), (*seen, path), join=join), data)
+    return join(_read_extended(kind, _find(kind, parent, beside=path.parent), (*seen, path), join=join), data)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both_tables else value
+        result[key] = _merge(result[key], value) if both_tables else value
     return result
 
 

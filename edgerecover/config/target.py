@@ -124,7 +124,7 @@ class Target(Settings):
     """Gate: peak memory that loading and running the model adds, in 10^6 bytes, on the device."""
 
     @model_validator(mode="after")
-    def _int8_has_a_scheme(self) -> Target:
+    def _check_int8_scheme(self) -> Target:
         if Precision.INT8 in self.precisions.value and self.int8_scheme is None:
             raise ValueError("precisions names int8, so int8_scheme must say how: u8s8, u8s7, s8s8, tensorrt or qnn")
         return self

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Comparison, Gate, GateResult, GateStatus, Latency
-from edgerecover.report.layout import grid, named, section, show, status_text
+from edgerecover.report.layout import facts_grid, grid, section, show, status_text
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.words import count, size
 from edgerecover.runner.text import printable
@@ -41,7 +41,7 @@ def _headline(result: GateResult) -> RenderableType:
     if result.latency is not None:
         rows["machine"] = _machine(result.latency)
     title = Text.assemble(("edgerecover gate ", "bold"), result.edgerecover_version)
-    return Group(title, named({name: printable(text) for name, text in rows.items()}))
+    return Group(title, facts_grid({name: printable(text) for name, text in rows.items()}))
 
 
 def _machine(latency: Latency) -> str:

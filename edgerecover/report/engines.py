@@ -23,7 +23,7 @@ def engine_lines(facts: EngineFacts) -> list[str]:
     if facts.recipe.sparse_weights:
         lines.append(f"sparse kernels: {sparse_words(facts)}")
     if facts.dla_fallbacks:
-        lines.append(f"run on the GPU instead of the deep learning accelerator: {_listed(facts.dla_fallbacks)}")
+        lines.append(f"run on the GPU instead of the deep learning accelerator: {_list(facts.dla_fallbacks)}")
     lines.extend(f"warning: {text}" for text in facts.warnings[:_SHOWN])
     return lines
 
@@ -62,6 +62,6 @@ def acceptance_lines(acceptance: Acceptance) -> list[str]:
     return lines
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _list(names: tuple[str, ...]) -> str:
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

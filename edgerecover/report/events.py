@@ -77,21 +77,21 @@ class Events(Follower):
 
     def on_task_started(self, task: Underway) -> None:
         """`task_started`."""
-        self._write("task_started", **self._named(task))
+        self._write("task_started", **self._task_fields(task))
 
     def on_task_progress(self, task: Underway) -> None:
         """`task_progress`."""
-        self._write("task_progress", **self._named(task), **_measured(task), left_s=task.pace.left_s())
+        self._write("task_progress", **self._task_fields(task), **_progress_fields(task), left_s=task.pace.left_s())
 
     def on_task_ended(self, task: Underway, is_finished: bool) -> None:
         """`task_ended`."""
-        self._write("task_ended", **self._named(task), **_measured(task), finished=is_finished)
+        self._write("task_ended", **self._task_fields(task), **_progress_fields(task), finished=is_finished)
 
     def on_note(self, message: str, numbers: Mapping[str, float]) -> None:
         """`note`."""
         self._write("note", stage=self.stage, message=message, numbers=dict(numbers))
 
-    def _named(self, task: Underway) -> dict[str, Any]:
+    def _task_fields(self, task: Underway) -> dict[str, Any]:
         return {
             "stage": self.stage,
             "task": task.number,
@@ -111,7 +111,7 @@ class Events(Follower):
             self.error = error
 
 
-def _measured(task: Underway) -> dict[str, Any]:
+def _progress_fields(task: Underway) -> dict[str, Any]:
     return {
         "done": task.pace.done,
         "elapsed_s": task.pace.elapsed_s(),

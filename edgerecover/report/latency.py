@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from edgerecover.artifacts import Latency
-from edgerecover.report.layout import bar, grid, named, section, show
-from edgerecover.report.plain import plainly
+from edgerecover.report.layout import bar, facts_grid, grid, section, show
+from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import (
     PERCENTILES,
     conditions_words,
@@ -36,7 +36,7 @@ _BAR_COLUMNS = 16
 
 def print_bench(console: Console, bench: Bench) -> None:
     """Show what was measured, and what could not be and how to fix that."""
-    bench = plainly(bench)
+    bench = make_plain(bench)
     ran = [(lane, lane.raced.latency) for lane in bench.lanes if lane.raced.latency is not None]
     steps = steps_for(console)
     parts: list[RenderableType] = [_headline(bench)]
@@ -47,7 +47,7 @@ def print_bench(console: Console, bench: Bench) -> None:
         parts += [section("All queries"), *_spreads(ran, steps)]
         if any(latency.energy for _, latency in ran):
             parts += [section("Energy"), grid((lane.name, energy_words(latency.energy)) for lane, latency in ran)]
-        parts += [section("Measured"), _measured(ran[0][0].name, [latency for _, latency in ran])]
+        parts += [section("Measured"), _measurement(ran[0][0].name, [latency for _, latency in ran])]
     if limit := _limit(bench, ran):
         parts += [section(f"Limit of {bench.target}"), limit]
     if bench.failures:
@@ -124,11 +124,11 @@ def _spreads(ran: Sequence[tuple[Lane, Latency]], steps: str) -> list[Renderable
         }
         if len(latency.round_sizes) > 1:
             rows["rounds"] = f"{sparkline(round_medians(latency), steps)} median of each, axis from 0"
-        parts += [Text(f"  {lane.name}", "bold"), named(rows)]
+        parts += [Text(f"  {lane.name}", "bold"), facts_grid(rows)]
     return parts
 
 
-def _measured(name: str, ran: Sequence[Latency]) -> RenderableType:
+def _measurement(name: str, ran: Sequence[Latency]) -> RenderableType:
     first = ran[0]
     host = first.host
     runtimes = dict.fromkeys(f"{one.runtime}, {one.provider}, {count(one.num_threads, 'thread')}" for one in ran)
@@ -146,7 +146,7 @@ def _measured(name: str, ran: Sequence[Latency]) -> RenderableType:
         rows["conditions"] = said
     if first.fingerprint is not None:
         rows["machine id"] = f"{first.fingerprint.digest}, of hardware and software"
-    return named(rows)
+    return facts_grid(rows)
 
 
 def _limit(bench: Bench, ran: Sequence[tuple[Lane, Latency]]) -> RenderableType | None:

@@ -33,7 +33,7 @@ def section(title: str) -> RenderableType:
     return Padding(Rule(Text(plain(title), "bold"), align="left", style="dim"), (1, 0, 0, 0))
 
 
-def named(pairs: Mapping[str, str]) -> RenderableType:
+def facts_grid(pairs: Mapping[str, str]) -> RenderableType:
     """Names and what they are, aligned."""
     return grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
 
@@ -71,6 +71,6 @@ def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
 
 
-def written(value: object) -> str:
+def setting_words(value: object) -> str:
     """A setting's value."""
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

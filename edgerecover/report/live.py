@@ -84,7 +84,7 @@ class Bars(Lines):
     def on_stage_began(self, stage: str) -> None:
         """Draw a bar for a stage, for as long as it has no task."""
         super().on_stage_began(stage)
-        self._stage_bar = self._drawn(stage, None)
+        self._stage_bar = self._draw(stage, None)
 
     def on_stage_goes_on(self, stage: str, elapsed_s: float) -> None:
         """Update the time on the bar of the stage."""
@@ -98,7 +98,7 @@ class Bars(Lines):
 
     def on_task_started(self, task: Underway) -> None:
         """Draw the bar of a task in the place of the stage's own."""
-        bar = self._drawn(task.title, task.pace.total)
+        bar = self._draw(task.title, task.pace.total)
         self._erase_stage()
         self._ids[task.number] = bar
 
@@ -122,7 +122,7 @@ class Bars(Lines):
         self._erase(self._ids.pop(task.number))
         super().on_task_ended(task, is_finished)
         if self._stage_bar is None and self.stage is not None and not self._ids:
-            self._stage_bar = self._drawn(self.stage, None)
+            self._stage_bar = self._draw(self.stage, None)
 
     def close(self) -> None:
         """Remove all bars from the terminal."""
@@ -130,7 +130,7 @@ class Bars(Lines):
             self._bars.stop()
             self._bars = None
 
-    def _drawn(self, title: str, total: float | None) -> TaskID:
+    def _draw(self, title: str, total: float | None) -> TaskID:
         if self._bars is None:
             self._bars = _bars(self._console)
             self._bars.start()

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from edgerecover.artifacts import Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
-from edgerecover.report.plain import plainly
+from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES
 from edgerecover.report.words import duration, mirroring, percent, precision, prediction, proportion, record, size
 
 
 def markdown(report: Report) -> str:
     """The whole report, in the order of the terminal's; its texts may be hostile."""
-    report = plainly(report)
+    report = make_plain(report)
     return "\n".join(
         [
-            f"# {report.verdict.value.upper()}: {_escaped(report.student.path)} for {_escaped(report.target)}",
+            f"# {report.verdict.value.upper()}: {_escape(report.student.path)} for {_escape(report.target)}",
             "",
-            _escaped(
+            _escape(
                 f"edgerecover {report.edgerecover_version}, profile {report.profile}, seed {report.seed}, "
                 f"{report.device}, data used: {report.data_used}, {report.created_utc}"
             ),
@@ -28,26 +28,26 @@ def markdown(report: Report) -> str:
             *_table("Stages", ("stage", "time"), _stages(report)),
             *_ladder(report),
             *_accuracy(report),
-            *_table("Exported file", ("", ""), _exported(report)),
+            *_table("Exported file", ("", ""), _exported_file(report)),
             *_race(report),
             *_engines(report),
             *_table("Latency", ("", ""), _latency(report)),
             *_table("Gates", ("gate", "status", ""), ((g.name, g.status.value, g.message) for g in report.gates)),
-            *(f"> {_escaped(warning)}\n" for warning in report.warnings),
+            *(f"> {_escape(warning)}\n" for warning in report.warnings),
         ]
     )
 
 
 def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [f"## {_escaped(title)}", "", _row(header), _row(("---",) * len(header))]
+    lines = [f"## {_escape(title)}", "", _row(header), _row(("---",) * len(header))]
     return [*lines, *(_row(row) for row in rows), ""]
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """As Markdown, the text itself: no table, no tag, no link and no picture of its own."""
     text = " ".join(text.split("\n")).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
     for character in "|[]`*":
@@ -105,7 +105,7 @@ def _accuracy(report: Report) -> list[str]:
     return _table(title, ("model", "top-1 (95 % interval)"), rows)
 
 
-def _exported(report: Report) -> list[tuple[str, str]]:
+def _exported_file(report: Report) -> list[tuple[str, str]]:
     e, p, predicted = report.exported, report.parity, report.fidelity.predicted
     return [
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),

@@ -48,7 +48,7 @@ def contact_sheet(images: ImageSet) -> tuple[bytes, Sheet]:
     for row in places:
         classes += [targets[index] if targets else None for index in row]
         classes += [_EMPTY] * (columns - len(row))
-    return _encoded(picture, "PNG"), Sheet(SHEET_NAME, columns, height, width, _GAP_PX, tuple(classes))
+    return _encode(picture, "PNG"), Sheet(SHEET_NAME, columns, height, width, _GAP_PX, tuple(classes))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def strips(sheet_png: bytes, sheet: Sheet, max_bytes: int, max_images: int = 10)
     Raises:
         ValueError: the picture is not a readable PNG, or smaller than the sheet says.
     """
-    picture = _opened(sheet_png, sheet)
+    picture = _open_sheet(sheet_png, sheet)
     tiles: dict[int | None, list[Image]] = {}
     for place, number in enumerate(sheet.classes):
         if number != _EMPTY and len(tiles.setdefault(number, [])) < max_images:
@@ -84,7 +84,7 @@ def strips(sheet_png: bytes, sheet: Sheet, max_bytes: int, max_images: int = 10)
     return _evenly(cut, max_bytes)
 
 
-def _opened(sheet_png: bytes, sheet: Sheet) -> Image:
+def _open_sheet(sheet_png: bytes, sheet: Sheet) -> Image:
     """The sheet, if it is as the report describes it: a bundle may come from anyone."""
     import warnings
 
@@ -125,10 +125,10 @@ def _strip(number: int | None, tiles: list[Image], gap_px: int, image_format: st
     for place, tile in enumerate(tiles):
         joined.paste(tile, (place * (width + gap_px), 0))
     media_type = f"image/{image_format.lower()}"
-    return Strip(number, len(tiles), *joined.size, media_type, _encoded(joined, image_format))
+    return Strip(number, len(tiles), *joined.size, media_type, _encode(joined, image_format))
 
 
-def _encoded(picture: Image, image_format: str) -> bytes:
+def _encode(picture: Image, image_format: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, image_format, optimize=True, quality=_JPEG_QUALITY)
     return buffer.getvalue()

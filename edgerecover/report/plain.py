@@ -19,35 +19,35 @@ def plain(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_shown(character) for character in text)
+    return "".join(_escape_character(character) for character in text)
 
 
-def _shown(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character.isprintable() or character in _KEPT or unicodedata.category(character) == "Zs":
         return character
     return ascii(character)[1:-1]
 
 
-def plainly(value: T) -> T:
+def make_plain(value: T) -> T:
     """A frozen value, all of whose texts are `plain`; itself where they are already."""
-    made: Any = _plainly(value)
+    made: Any = _make_plain(value)
     return made  # type: ignore[no-any-return]
 
 
-def _plainly(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Enum):
         return plain(value)
     if isinstance(value, tuple):
         if not value or isinstance(value[0], (int, float)):
             return value  # thousands of samples
-        made = tuple(_plainly(item) for item in value)
+        made = tuple(_make_plain(item) for item in value)
         return value if all(one is other for one, other in zip(made, value, strict=True)) else made
     if isinstance(value, dict):
-        made_items = {_plainly(key): _plainly(item) for key, item in value.items()}
+        made_items = {_make_plain(key): _make_plain(item) for key, item in value.items()}
         return value if made_items == value else made_items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        made_fields = {name: _plainly(item) for name, item in fields.items()}
+        made_fields = {name: _make_plain(item) for name, item in fields.items()}
         changed = {name: item for name, item in made_fields.items() if item is not fields[name]}
         return dataclasses.replace(value, **changed) if changed else value
     return value

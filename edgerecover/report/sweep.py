@@ -85,7 +85,7 @@ def markdown(sweep: Sweep, picture: str) -> str:
         table.append((row.number, name, row.quality, row.median, row.size, row.gates, row.outcome))
     lines = [f"# {title(sweep)}", "", *(_line(cells) for cells in table), ""]
     lines += [f"- {name}: {said}" for name, said in notes(sweep)]
-    lines += ["", f"![{title(sweep)}]({picture})", "", _made(sweep), ""]
+    lines += ["", f"![{title(sweep)}]({picture})", "", _footer(sweep), ""]
     return "\n".join(lines)
 
 
@@ -93,7 +93,7 @@ def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _made(sweep: Sweep) -> str:
+def _footer(sweep: Sweep) -> str:
     return f"edgerecover {sweep.edgerecover_version}, {sweep.created_utc}"
 
 
@@ -129,7 +129,7 @@ def html(sweep: Sweep, svg: str) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_text(title(sweep))}</title><style>{_STYLE}</style></head>\n<body><h1>{_text(title(sweep))}</h1>\n"
         f'{svg}<div class="table"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
-        f"<dl>{said}</dl><p>{_text(_made(sweep))}</p></body></html>\n"
+        f"<dl>{said}</dl><p>{_text(_footer(sweep))}</p></body></html>\n"
     )
 
 

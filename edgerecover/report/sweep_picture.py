@@ -49,13 +49,13 @@ def front_svg(sweep: Sweep) -> str:
     parts += _labels(sweep, timed, across, up)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="front-picture" role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}"><style>{_STYLE}</style><title>{_text(_told(sweep))}</title>\n'
+        f'width="{_WIDTH}" height="{_HEIGHT}"><style>{_STYLE}</style><title>{_text(_alt_text(sweep))}</title>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )
 
 
-def _told(sweep: Sweep) -> str:
+def _alt_text(sweep: Sweep) -> str:
     names = ", ".join(sweep.label(found) for found in sweep.front) or "none"
     return f"{sweep.measure} over latency of {len(sweep.found)} points; on the front: {names}"
 

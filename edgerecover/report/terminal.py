@@ -14,8 +14,8 @@ from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
-from edgerecover.report.layout import bar, grid, named, section, show, status_text, written
-from edgerecover.report.plain import plainly
+from edgerecover.report.layout import bar, facts_grid, grid, section, setting_words, show, status_text
+from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
     count,
@@ -35,7 +35,7 @@ from edgerecover.runtime.measure.doubts import doubts
 
 def print_report(console: Console, report: Report, bundle: str | None) -> None:
     """Show a whole run, or the judgement of a file from elsewhere; `bundle` is where it was packed, if it was."""
-    report = plainly(report)
+    report = make_plain(report)
     parts: list[RenderableType] = [
         _headline(report),
         section("Stages"),
@@ -47,7 +47,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         parts += [section(title), _accuracy(report)]
     parts += [
         section(f"Exported file: {report.exported.path}"),
-        _exported(report),
+        _exported_file(report),
         *_race(report),
         *_engines(report),
         section(_latency_title(report)),
@@ -64,7 +64,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
 
 def print_facts(console: Console, facts: ModelFacts) -> None:
     """Show what `inspect` found."""
-    facts = plainly(facts)
+    facts = make_plain(facts)
     source = f" ({facts.architecture_source})" if facts.architecture else ""
     pairs = {
         "file": facts.path,
@@ -90,7 +90,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "teacher": facts.teacher_named
         or ("in the checkpoint: the dense weights under the masks" if facts.teacher_inside else "not in it"),
     }
-    show(console, named(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
+    show(console, facts_grid(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
 
 
 def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:
@@ -114,13 +114,13 @@ def print_settings(console: Console, data: Mapping[str, object]) -> None:
     for name, value in data.items():
         if isinstance(value, dict) and set(value) == {"value", "source"}:
             source = (str(value["source"]), "dim")
-            rows.append((Text(name, "dim"), Text.assemble(f"{written(value['value'])}\n", source)))
+            rows.append((Text(name, "dim"), Text.assemble(f"{setting_words(value['value'])}\n", source)))
         elif isinstance(value, dict) or _is_list_of_tables(value):
             for table in [value] if isinstance(value, dict) else value:
                 rows.append((Text(name, "bold"), ""))
-                rows += [(Text(f"  {key}", "dim"), written(inner)) for key, inner in table.items()]
+                rows += [(Text(f"  {key}", "dim"), setting_words(inner)) for key, inner in table.items()]
         else:
-            rows.append((Text(name, "dim"), written(value)))
+            rows.append((Text(name, "dim"), setting_words(value)))
     show(console, grid(rows))
 
 
@@ -136,7 +136,7 @@ def _headline(report: Report) -> RenderableType:
     return Group(
         Text.assemble(("edgerecover ", "bold"), report.edgerecover_version, ": ", (student.path, "bold"), " for ",
                       (report.target, "bold")),
-        named({
+        facts_grid({
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
             **_teacher(report),
@@ -190,7 +190,7 @@ def _ladder(report: Report) -> RenderableType:
         note = Text.assemble(took, *([("  kept", "green")] if rung.chosen else []))
         rows.append((f"  {rung.name}", percent(rung.agreement), bar(rung.agreement), note))
     rows.append(_group(f"on {report.fidelity.exported.total:,} held-back {source}"))
-    rows += _judged(report)
+    rows += _held_back_rows(report)
     return grid(rows, right=(1,))
 
 
@@ -198,7 +198,7 @@ def _group(heading: str) -> tuple[str | Text, ...]:
     return Text(heading, "dim"), "", "", ""
 
 
-def _judged(report: Report) -> Iterator[tuple[str | Text, ...]]:
+def _held_back_rows(report: Report) -> Iterator[tuple[str | Text, ...]]:
     """On the held-back images: before recovery, in PyTorch, and every file that ran."""
     f = report.fidelity
     named = [(report.before, f.pruned, ""), ("recovered, in PyTorch", f.recovered, "")]
@@ -219,10 +219,10 @@ def _accuracy(report: Report) -> RenderableType:
     return grid(rows, right=(1,))
 
 
-def _exported(report: Report) -> RenderableType:
+def _exported_file(report: Report) -> RenderableType:
     e, p, f = report.exported, report.parity, report.fidelity
     kept = e.num_nonzero / e.num_weights if e.num_weights else 0.0
-    return named({
+    return facts_grid({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
@@ -293,7 +293,7 @@ def _measurement(report: Report, steps: str) -> RenderableType:
     latency, host = report.latency, report.latency.host
     counts, low_ms, high_ms = histogram(latency.samples_ms)
     conditions = conditions_words(latency.conditions) if latency.conditions else ""
-    return named({
+    return facts_grid({
         "spread": f"{milliseconds(low_ms)} {sparkline(counts, steps)} {milliseconds(high_ms)} ms",
         "runs": f"{len(latency.samples_ms):,} after {len(latency.warmup_ms):,} warm-ups: {latency.scope}",
         "machine": f"{host.board or host.cpu}, {count(host.num_cores, 'core')}, {host.system}",

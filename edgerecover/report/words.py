@@ -39,10 +39,10 @@ def proportion(value: Proportion) -> str:
 
 def prediction(value: Predicted) -> str:
     """What is expected, between which bounds, and where that was measured."""
-    return f"{expected(value)}\n{grounds(value)}: docs/explanation/agreement-and-accuracy.md"
+    return f"{expectation(value)}\n{grounds(value)}: docs/explanation/agreement-and-accuracy.md"
 
 
-def expected(value: Predicted) -> str:
+def expectation(value: Predicted) -> str:
     """In one line: "95 % (88–99) of the teacher's accuracy kept on real images"."""
     if value.doubt is not None:
         return "cannot be predicted"

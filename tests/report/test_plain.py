@@ -3,7 +3,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgerecover.report.plain import plain, plainly
+from edgerecover.report.plain import make_plain, plain
 
 
 def test_what_steers_a_terminal_or_turns_text_round_is_written_out():
@@ -33,9 +33,9 @@ def test_every_text_of_a_report_is_reached_and_numbers_are_left(report):
         tool_versions={name: name},
         student=dataclasses.replace(report.student, path=name),
     )
-    safe = plainly(hostile)
+    safe = make_plain(hostile)
     assert "\x1b" not in repr(safe)
     assert safe.classes == safe.warnings == ("\\x1b[2Jcat",)
     assert safe.student.path == "\\x1b[2Jcat"
     assert safe.latency is hostile.latency
-    assert plainly(report) == report
+    assert make_plain(report) == report

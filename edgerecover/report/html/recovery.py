@@ -66,7 +66,7 @@ def ladder_section(report: Report) -> Section:
         value = _of_rung(rung, num)
         bar = bar_of(value, "after" if rung.chosen else "before")
         rows.append((rung.name, f"{num:,} calibration", proportion(value), bar, "kept" if rung.chosen else ""))
-    rows += _judged(report)
+    rows += _held_back_rows(report)
     source = report.synthetic.source
     blocks: list[Block] = [
         Table(
@@ -94,7 +94,7 @@ def _of_rung(rung: Rung, num_images: int) -> Proportion:
     return Proportion(round(rung.agreement * num_images), num_images)
 
 
-def _judged(report: Report) -> Iterator[tuple[Cell, ...]]:
+def _held_back_rows(report: Report) -> Iterator[tuple[Cell, ...]]:
     """Agreement on the held-back images: before recovery, and of every file that was run."""
     f = report.fidelity
     images = f"{f.exported.total:,} held back"

@@ -15,7 +15,7 @@ from edgerecover.report.html.provenance import provenance_section
 from edgerecover.report.html.recovery import ladder_section, stages_section
 from edgerecover.report.html.sparsity import sparsity_section
 from edgerecover.report.html.summary import summary_section
-from edgerecover.report.plain import plainly
+from edgerecover.report.plain import make_plain
 from edgerecover.report.words import gate_counts, is_not_accuracy
 
 _PICTURE_BYTES = (1_500_000, 400_000, 0)
@@ -34,7 +34,7 @@ def html(report: Report, sheet_png: bytes | None = None, manifest_sha256: str | 
     Raises:
         ValueError: the contact sheet is not what the report says.
     """
-    report = plainly(report)
+    report = make_plain(report)
     for picture_bytes, text_length in zip(_PICTURE_BYTES, _TEXT_LENGTHS, strict=True):
         pictures = pictures_of(report, sheet_png, picture_bytes)
         text = draw(report_page(report, pictures, manifest_sha256), text_length)
