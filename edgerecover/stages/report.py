@@ -27,7 +27,7 @@ from edgerecover.artifacts import (
 )
 from edgerecover.export.onnx import frozen_values
 from edgerecover.models.network.sparsity import measure
-from edgerecover.validate.evidence import decisions_of, doubts, doubts_of_file
+from edgerecover.validate.evidence import Claims, decisions_of, doubts, doubts_of_file
 from edgerecover.validate.gates import Measured, judge
 from edgerecover.validate.limits import limits_of
 from edgerecover.validate.scores import Scale
@@ -140,15 +140,11 @@ def _warnings(
         *judged.notes,
         *made.engines.notes,
         *doubts(
-            decisions,
-            images.facts,
+            Claims(decisions, images.facts, judged.fidelity, judged.accuracy, models.classes),
             models.student_facts,
             models.teacher_facts,
             recovered.rungs,
             recovered.lineage,
-            judged.fidelity,
-            judged.accuracy,
-            models.classes,
             same_architecture=models.same_architecture,
             has_record=loaded.record is not None,
         ),
@@ -189,7 +185,7 @@ def report_of_file(
             *teacher.probed.warnings,
             *_remarks(loaded, evidence, judged),
             *judged.notes,
-            *doubts_of_file(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes),
+            *doubts_of_file(Claims(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes)),
         ),
         int8_sums=int8_sums_for(request.target) if file.is_quantized else None,
         is_from_elsewhere=True,

@@ -97,58 +97,56 @@ def decisions_over(teacher_logits: Iterable[NDArray[Any]], images: str = "dreams
     return Decisions(tuple(int(count) for count in counts_K))
 
 
+@dataclass(frozen=True)
+class Claims:
+    """What a report says of a file, and of which images: the numbers whose worth may be in doubt."""
+
+    decisions: Decisions
+    """The teacher's, on the images that the file was judged on or, in a run, on the dreams it was recovered with."""
+    synthetic: SyntheticFacts
+    """How many images there were, and how many the teacher reads as the class they were made for."""
+    fidelity: Fidelity
+    """Agreement with the teacher on held-out images."""
+    accuracy: Accuracy | None
+    """On real images; None where there were none."""
+    classes: Sequence[str] | None
+    """Names by class index; None where they are unknown."""
+
+
 def doubts(
-    decisions: Decisions,
-    synthetic: SyntheticFacts,
+    claims: Claims,
     student: ModelFacts,
     teacher: ModelFacts,
     rungs: Sequence[Rung],
     lineage: Lineage | None,
-    fidelity: Fidelity,
-    accuracy: Accuracy | None,
-    classes: Sequence[str] | None,
     *,
     same_architecture: bool = True,
     has_record: bool = False,
 ) -> tuple[str, ...]:
-    """What the reader of a report must know before trusting its numbers.
+    """What the reader of a run's report must know before trusting its numbers.
 
     Args:
-        decisions: of the teacher.
-        synthetic: how many images there were, and how many the teacher reads as the class they were made for.
+        claims: of the report.
         student: as it came.
         teacher: what it was pruned from, or learns from.
         rungs: of the recovery.
-        lineage: of the student as it came, where it was looked at.
-        fidelity: agreement with the teacher on held-back dreams.
-        accuracy: on real images, where there were any.
-        classes: names by class index, where known.
+        lineage: of the student as it came; None where it is unknown.
         same_architecture: the student is its teacher with zeros or fewer channels.
         has_record: an activation record of the teacher was used.
     """
     return (
         *_about_student(student, teacher, same_architecture),
         *_about_statistics(teacher, has_record),
-        *_about_teacher(decisions, synthetic, accuracy),
-        *_about_classes(decisions, synthetic, classes),
+        *_about_teacher(claims),
+        *_about_classes(claims),
         *_about_lineage(lineage, rungs),
-        *_about_recovery(decisions, rungs, fidelity, same_architecture),
+        *_about_recovery(claims, rungs, same_architecture),
     )
 
 
-def doubts_of_file(
-    decisions: Decisions,
-    synthetic: SyntheticFacts,
-    fidelity: Fidelity,
-    accuracy: Accuracy | None,
-    classes: Sequence[str] | None,
-) -> tuple[str, ...]:
-    """What the reader of a report on a file that was recovered elsewhere must know; `decisions` are of the teacher."""
-    return (
-        *_about_teacher(decisions, synthetic, accuracy),
-        *_about_classes_judged(decisions, synthetic, classes),
-        *_about_file(decisions, synthetic, fidelity),
-    )
+def doubts_of_file(claims: Claims) -> tuple[str, ...]:
+    """What the reader of a report on a file that was recovered elsewhere must know before trusting its numbers."""
+    return (*_about_teacher(claims), *_about_classes_judged(claims), *_about_file(claims))
 
 
 def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
@@ -177,7 +175,8 @@ def _about_statistics(teacher: ModelFacts, has_record: bool) -> Iterator[str]:
         )
 
 
-def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Accuracy | None) -> Iterator[str]:
+def _about_teacher(claims: Claims) -> Iterator[str]:
+    decisions, synthetic, accuracy = claims.decisions, claims.synthetic, claims.accuracy
     guess = 1 / len(decisions.counts)
     share = synthetic.teacher_agrees_with_target
     is_proven = accuracy is not None and not _may_be_chance(accuracy.teacher, guess)
@@ -195,7 +194,8 @@ def _about_teacher(decisions: Decisions, synthetic: SyntheticFacts, accuracy: Ac
         )
 
 
-def _about_classes(decisions: Decisions, synthetic: SyntheticFacts, classes: Sequence[str] | None) -> Iterator[str]:
+def _about_classes(claims: Claims) -> Iterator[str]:
+    decisions, synthetic, classes = claims.decisions, claims.synthetic, claims.classes
     num_classes = len(decisions.counts)
     names = classes or [f"class {number}" for number in range(num_classes)]
     if len(decisions.seen) == 1:
@@ -242,9 +242,8 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
         )
 
 
-def _about_classes_judged(
-    decisions: Decisions, synthetic: SyntheticFacts, classes: Sequence[str] | None
-) -> Iterator[str]:
+def _about_classes_judged(claims: Claims) -> Iterator[str]:
+    decisions, synthetic, classes = claims.decisions, claims.synthetic, claims.classes
     num_classes, images = len(decisions.counts), f"{decisions.num_images:,} {synthetic.source}"
     names = classes or [f"class {number}" for number in range(num_classes)]
     if len(decisions.seen) == 1:
@@ -259,7 +258,8 @@ def _about_classes_judged(
         )
 
 
-def _about_file(decisions: Decisions, synthetic: SyntheticFacts, fidelity: Fidelity) -> Iterator[str]:
+def _about_file(claims: Claims) -> Iterator[str]:
+    decisions, synthetic, fidelity = claims.decisions, claims.synthetic, claims.fidelity
     if len(decisions.seen) > 1 and _may_be_chance(fidelity.exported, decisions.chance):
         yield (
             f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-back "
@@ -267,9 +267,8 @@ def _about_file(decisions: Decisions, synthetic: SyntheticFacts, fidelity: Fidel
         )
 
 
-def _about_recovery(
-    decisions: Decisions, rungs: Sequence[Rung], fidelity: Fidelity, same_architecture: bool
-) -> Iterator[str]:
+def _about_recovery(claims: Claims, rungs: Sequence[Rung], same_architecture: bool) -> Iterator[str]:
+    decisions, fidelity = claims.decisions, claims.fidelity
     for rung in rungs:
         if rung.name.endswith("(diverged)"):
             yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"

@@ -19,7 +19,7 @@ from edgerecover.artifacts import (
     SyntheticFacts,
 )
 from edgerecover.errors import BadInputError
-from edgerecover.validate.evidence import Decisions, decisions_of, doubts
+from edgerecover.validate.evidence import Claims, Decisions, decisions_of, doubts
 
 CLASSES = ("cat", "dog", "fox", "owl")
 LAYERS = (
@@ -60,8 +60,8 @@ def doubts_about(
     decisions = Decisions(counts)
     synthetic = SyntheticFacts(decisions.num_images, 32, N, on_target, 1.0, reused=False)
     teacher = dataclasses.replace(STUDENT, sparsity=DENSE, num_batch_norms=num_batch_norms)
-    fidelity = fidelity or agreeing(75, 90)
-    return doubts(decisions, synthetic, student, teacher, rungs, lineage, fidelity, accuracy, classes, **options)
+    claims = Claims(decisions, synthetic, fidelity or agreeing(75, 90), accuracy, classes)
+    return doubts(claims, student, teacher, rungs, lineage, **options)
 
 
 def with_layers(*layers, pattern=Pattern.UNSTRUCTURED, num_parameters=300):
