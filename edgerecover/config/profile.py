@@ -118,8 +118,8 @@ class Recovery(Settings):
     feature_weight: NonNegative
     """Weight of the block outputs' squared error relative to the teacher's mean square."""
     bn: Literal["adapt", "frozen"]
-    """Batch norm during distillation. `adapt`: normalise with batch statistics, to the mean and variance that the
-    teacher's layer gives for the batch; `frozen`: with the stored statistics."""
+    """Batch norm during distillation. `adapt`: student and teacher normalise with batch statistics, and the student's
+    stored ones are repaired at the end; `frozen`: with the stored statistics."""
     flip: bool | Literal["auto"]
     """Mirror half of the images horizontally; `auto` as in the synthesis."""
     crop_fraction: Fraction

@@ -30,7 +30,7 @@ EVERY_S = 60.0
 _LARGEST_SHARE = 0.01
 """Largest share of a loop's time that goes into writing checkpoints."""
 _KEPT = 2
-_FORMAT = 3
+_FORMAT = 4
 """Raise when a loop that reads its old checkpoint would no longer end as it did."""
 
 

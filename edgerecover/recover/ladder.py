@@ -143,6 +143,9 @@ def _distil(
         seed=seed, synthesis=synthesis, record=record,
         carried={"curve": curve} if curve else None, watch=curve.note if curve else None,
     )  # fmt: skip
+    if settings.repair_statistics and settings.bn == "adapt" and pair.channels.related and batch_norms_of(pair.student):
+        # They follow the last few batches, of few images each; now all images have a say.
+        repair_statistics(pair, images, settings.batch_size, replace(execution, checkpoints=NO_CHECKPOINTS))
     # The rungs below still stand; a student that diverged is judged like any other, and loses or not.
     name = "distillation (diverged)" if distilled.diverged else "distillation"
     judge.consider(name, pair.student, distilled.seconds, curve.points if curve else ())

@@ -34,7 +34,7 @@ Loss = Callable[[Tensor, float], Tensor]
 def loss_against_teacher(
     pair: Pair, settings: Recovery, execution: Execution, blocks: Mapping[str, str]
 ) -> Iterator[Loss]:
-    """Inside, the student's BN layers match the teacher's moments, and both networks' block outputs are captured.
+    """Inside, BN layers of both networks normalise by the batch, and both networks' block outputs are captured.
 
     Args:
         pair: on the device of `execution`.

@@ -1,26 +1,21 @@
-"""Batch norm while distilling: to what the teacher makes of a batch, which several processes may share.
+"""Batch norm while distilling: teacher and student both normalise by the batch, which several processes may share.
 
-On dreams the teacher's layers see other means and variances than they have stored. A student that normalises a batch to
-mean 0 and variance 1 sees another picture than the teacher, and learns to make up for the difference, which real images
-do not have (docs/adr/0040). So each of its layers normalises the batch to the mean and variance that the teacher's
-layer, normalising by what it has stored, gives that batch:
-
-    x̂_s ← (x_s - mean_s) / √var_s · √(var_t / stored var_t) + (mean_t - stored mean_t) / √(stored var_t)
-
-and its running statistics follow those that make this of the batch: the statistics of a repair, batch by batch.
+On dreams the teacher's layers see other means and variances than they have stored, and over fifty layers what it makes
+of them is far from what it makes of real images. Normalised by the batch, every layer gets the mean and variance that
+real images have there; so does each of the student's, and both see the same picture (docs/adr/0041). The student's
+running statistics follow those that a repair finds, batch by batch: real images do not have the difference.
 
 PyTorch's own SyncBatchNorm refuses tensors on the CPU, where this is tested; the arithmetic is the same.
 """
 
 # Shapes: N images, C channels, R processes.
-# ruff: noqa: TID253, N815 - tensors throughout, shapes are suffixes of fields too; only distillation imports it
+# ruff: noqa: TID253 - tensors throughout, shapes are suffixes of fields too; only distillation imports it
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,19 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.distributed import Ranks
-from edgerecover.models.network.norms import Normalisation, adapts, batch_norms_of, first_tensor, normalising, stored_by
+from edgerecover.models.network.norms import Normalisation, adapts, batch_norms_of, normalising, stored_by
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-
-_MAX_SPREAD = 2.0
-"""Largest √(var_t / stored var_t), either way, as in a repair: channels nearly dead on dreams would explode."""
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Mean and standard deviation (C,) that a normalised batch should have."""
-
-    mean_C: Tensor
-    spread_C: Tensor
+from edgerecover.recover.statistics import correct_statistics
 
 
 class Matching:
@@ -63,9 +48,9 @@ class Matching:
 def matched_norms(
     student: nn.Module, teacher: nn.Module, ranks: Ranks, channels: ChannelMap = SAME_CHANNELS
 ) -> Iterator[Matching]:
-    """The student's BN layers that are in training mode give a batch the moments that the teacher's last forward did.
+    """The student's BN layers that are in training mode normalise by the batch, and so do the teacher's of their names.
 
-    A layer that the teacher does not have, or whose channels are not known, normalises to 0 and 1.
+    Running statistics of a layer that the teacher does not have, or whose channels are not known, follow the batch's.
 
     Args:
         student: its layers are left in the mode they are in.
@@ -75,69 +60,61 @@ def matched_norms(
     """
     layers = {name: layer for name, layer in batch_norms_of(student).items() if adapts(layer)}
     found = batch_norms_of(teacher) if channels.related else {}
-    teachers = {name: found[name] for name in layers if name in found and adapts(found[name])}
-    wanted: dict[str, deque[_Wanted]] = {}
+    taught: dict[str, deque[Tensor | None]] = {}
     matching = Matching()
     with ExitStack() as stack:
-        if teachers:
-            stack.callback(teacher.register_forward_pre_hook(lambda *_: wanted.clear()).remove)
-        for name, layer in teachers.items():
-            look = partial(_look, name, wanted, matching, channels, ranks)
-            stack.callback(layer.register_forward_pre_hook(look, with_kwargs=True).remove)
+        if found:
+            stack.callback(teacher.register_forward_pre_hook(lambda *_: taught.clear()).remove)
         for name, layer in layers.items():
-            if name in teachers or ranks.size > 1:
-                stack.enter_context(normalising(layer, partial(_by_batch, layer, name, wanted, ranks)))
+            is_taught = name in found and adapts(found[name])
+            if is_taught:
+                teach = partial(_teach, found[name], layer, name, taught, matching, channels, ranks)
+                stack.enter_context(normalising(found[name], teach))
+            if is_taught or ranks.size > 1:
+                stack.enter_context(normalising(layer, partial(_by_batch, layer, name, taught, ranks)))
         yield matching
 
 
 @torch.no_grad()
-def _look(
+def _teach(
+    layer: nn.Module,
+    own: nn.Module,
     name: str,
-    wanted: dict[str, deque[_Wanted]],
+    taught: dict[str, deque[Tensor | None]],
     matching: Matching,
     channels: ChannelMap,
     ranks: Ranks,
-    layer: Any,
-    inputs: tuple[Any, ...],
-    named: dict[str, Any],
-) -> None:
-    """Before a forward of a teacher's layer, record the moments it will give the batch."""
-    x_NC = first_tensor(inputs, named)
-    if x_NC is None or not matching.is_on:
-        return
+    x_NC: Tensor,
+) -> Normalisation | None:
+    """Normalise by the batch where the student's `own` layer will, and record what a repair needs of it."""
+    if not (matching.is_on and own.training):
+        return None
     mean_C, var_C, _ = _moments(x_NC, ranks)
-    stored_mean_C, stored_var_C = stored_by(layer)
-    slope_C = (stored_var_C + layer.eps).rsqrt()
-    spread_C = ((var_C + layer.eps).sqrt() * slope_C).clamp(1 / _MAX_SPREAD, _MAX_SPREAD)
-    both_2C = torch.stack([(mean_C - stored_mean_C) * slope_C, spread_C])
-    if (kept_2C := channels.of_teacher(name, both_2C, dim=1)) is not None:
-        wanted.setdefault(name, deque()).append(_Wanted(*kept_2C))
+    taught_4C = torch.stack([*(values_C.float() for values_C in stored_by(layer)), mean_C, var_C])
+    taught.setdefault(name, deque()).append(channels.of_teacher(name, taught_4C, dim=1))
+    return Normalisation(x_NC, mean_C, var_C)
 
 
 def _by_batch(
-    layer: Any, name: str, wanted: dict[str, deque[_Wanted]], ranks: Ranks, x_NC: Tensor
+    layer: Any, name: str, taught: dict[str, deque[Tensor | None]], ranks: Ranks, x_NC: Tensor
 ) -> Normalisation | None:
     if not layer.training:
         return None
-    calls = wanted.get(name)
-    to = calls.popleft() if calls else None
-    if to is None and ranks.size == 1:
-        return None
-    if ranks.size == 1 and to is not None:
+    calls = taught.get(name)
+    taught_4C = calls.popleft() if calls else None
+    if ranks.size == 1:
+        if taught_4C is None:
+            return None
         # One kernel, forward and backward.
-        x_NC, mean_C, slope_C = torch.native_batch_norm(x_NC, to.spread_C, to.mean_C, None, None, True, 0.0, layer.eps)
+        x_NC, mean_C, slope_C = torch.native_batch_norm(x_NC, None, None, None, None, True, 0.0, layer.eps)
         mean_C, var_C = mean_C.detach().float(), slope_C.detach().float().pow(-2) - layer.eps
     else:
         mean_C, var_C, count = _moments(x_NC, ranks)
         x_NC = _Normalise.apply(x_NC, mean_C, var_C, count, layer.eps, ranks)
-        if to is not None:
-            per_channel = (1, -1) + (1,) * (x_NC.dim() - 2)
-            x_NC = torch.addcmul(to.mean_C.view(per_channel), x_NC, to.spread_C.view(per_channel)).to(x_NC.dtype)
-    if to is None:
+    if taught_4C is None:
         _follow(layer, mean_C, var_C * count / max(1.0, count - 1))
     else:
-        own_var_C = (var_C + layer.eps) / to.spread_C.square()
-        _follow(layer, mean_C - to.mean_C * own_var_C.sqrt(), (own_var_C - layer.eps).clamp_min(0))
+        _follow(layer, *correct_statistics(mean_C, var_C, taught_4C, layer.eps))
     # Normalised already: statistics that leave it so.
     return Normalisation(x_NC, torch.zeros_like(mean_C), torch.full_like(var_C, 1 - layer.eps))
 
@@ -165,7 +142,7 @@ def _moments(x_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
 
 @torch.no_grad()
 def _follow(layer: Any, mean_C: Tensor, var_C: Tensor) -> None:
-    """Update the running statistics as PyTorch does, by an exponential mean."""
+    """Running statistics, as PyTorch keeps them: an exponential mean."""
     momentum = layer.momentum
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)

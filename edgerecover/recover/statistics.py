@@ -65,14 +65,26 @@ def repair_statistics(pair: Pair, images: ImageSet, batch_size: int, execution: 
             own_mean.copy_(mean_s)
             own_var.copy_(var_s)
             continue
-        stored_mean, stored_var, mean_t, var_t = kept_4C
-        eps = eps_of(layer)
-        ratio = ((stored_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
-        scale = ((var_s + eps) / (var_t + eps)).sqrt()
-        own_mean.copy_(mean_s + (stored_mean - mean_t) * scale)
-        own_var.copy_(((var_s + eps) * ratio - eps).clamp_min(0))
+        mean_C, var_C = correct_statistics(mean_s, var_s, kept_4C, eps_of(layer))
+        own_mean.copy_(mean_C)
+        own_var.copy_(var_C)
     for checkpoint in kept:
         checkpoint.discard()
+
+
+def correct_statistics(mean_s: Tensor, var_s: Tensor, taught_4C: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Estimate the statistics (C,) of a student's layer on real images from those on synthetic ones.
+
+    Args:
+        mean_s: measured on synthetic images,
+        var_s: and the biased variance.
+        taught_4C: of the teacher's layer, stored mean and variance, and those on the same images.
+        eps: of the layer.
+    """
+    stored_mean, stored_var, mean_t, var_t = taught_4C
+    ratio = ((stored_var + eps) / (var_t + eps)).clamp(1 / _MAX_RATIO, _MAX_RATIO)
+    scale = ((var_s + eps) / (var_t + eps)).sqrt()
+    return mean_s + (stored_mean - mean_t) * scale, ((var_s + eps) * ratio - eps).clamp_min(0)
 
 
 def _stored_and_measured(
