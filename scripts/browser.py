@@ -1,4 +1,4 @@
-"""A headless Chromium, steered over its DevTools pipe: for tests of HTML pages, and for screenshots.
+"""A headless Chromium, controlled over its DevTools pipe: for tests of HTML pages, and for screenshots.
 
 Stdlib only. The protocol: https://chromedevtools.github.io/devtools-protocol/
 """

@@ -1,6 +1,6 @@
 """Write docs/reference/cli.md from the command line itself: `python scripts/generate_cli_reference.py`.
 
-Read from the functions' signatures, which is what Typer reads: its own objects differ from version to version.
+It is read from the functions' signatures, as Typer does: Typer's own objects differ from version to version.
 """
 
 from __future__ import annotations

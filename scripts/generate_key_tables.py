@@ -1,7 +1,7 @@
 """Bring the tables of TOML keys up to date with edgerecover/config/: `python scripts/generate_key_tables.py`.
 
-Which keys there are, what each may hold, and what it is when it is left out follow from the schemas. What a key means
-is written in the page, and kept; a new key starts with what its docstring says.
+Keys, allowed values and defaults come from the schemas. Meanings are written by hand in the page and kept; a new key
+starts with its docstring.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SAID_BY_VALIDATORS = {
     "input.std": "one number above 0 per channel",
     "input.range": "two numbers, ascending",
 }
-"""What a type alone does not say."""
+"""Constraints that the type alone does not express."""
 EXTENDS = "extends"
-"""Read by every schema of files that may extend others, and no field of it."""
+"""Key of files that may extend others; it is not a field of their schemas."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def pages() -> dict[str, str]:
 
 
 def _of_target(key: Key, before: tuple[str, ...]) -> tuple[str, ...]:
-    """A key may be required by another one's value, which the page says."""
+    """A key may be required by the value of another one, which is written in the page."""
     required = "yes" if key.field.is_required() else "no"
     return before[0] if before and before[0].startswith("with ") else required, key.value
 
@@ -130,7 +130,7 @@ def keys_of(schema: type[Settings], prefix: str = "") -> Iterator[Key]:
         key = Key(f"{prefix}{name}", field, meanings.get(name, ""))
         tables = [kind for kind in _parts(field.annotation) if _is_table(kind)]
         if tables == [WithoutNorms]:
-            yield key  # its keys are those of the tables that it changes
+            yield key  # its keys are those of the tables it changes
             continue
         if not tables or not (field.is_required() or _has_own_section(field)):
             yield key
@@ -215,7 +215,7 @@ def _scalar(kind: Any, metadata: tuple[Any, ...]) -> str:
         return f"{number} above {above.gt:g}"
     if low is not None and (low.ge == 0 or kind is not int):
         return f"{number}, {low.ge:g} or more"
-    return number  # a count is 1 or more, which goes without saying
+    return number  # a count is 1 or more
 
 
 def _limits(part: Any) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Screenshots of a bundle's report for the documentation: `python scripts/report_images.py BUNDLE`.
 
-Needs a Chromium. Those in docs/images are of the bundle that the tutorial makes for a Jetson:
+Needs Chromium. The pictures in docs/images show the bundle that the tutorial makes for a Jetson:
 `edgerecover demo`, then `edgerecover run edgerecover-demo/pruned.safetensors --target jetson-orin --profile demo`.
 """
 
@@ -20,7 +20,7 @@ from edgerecover.report.terminal import print_report
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 COLOURS = 128
-"""Of a picture: enough for a page, and a third of the bytes."""
+"""Colours of a picture: enough for a page, at a third of the bytes."""
 TERMINAL_COLUMNS = 80
 DESKTOP = {"width": 1120, "height": 900}
 PHONE = {"width": 390, "height": 844, "is_phone": True}
@@ -31,7 +31,7 @@ SHOTS = {
     "report-html-latency": (DESKTOP | {"is_dark": True}, "#race", "#latency"),
     "report-html-phone": (PHONE, None, "#summary"),
 }
-"""From which section to which."""
+"""Window, first and last section of each screenshot."""
 
 
 def main():

@@ -1,7 +1,6 @@
-"""What `mkdocs build` is told beyond mkdocs.yml: the way through the pages, and pages from outside docs/.
+"""Hooks of `mkdocs build`: the navigation, and pages from outside docs/.
 
-The way is that of docs/index.md, section by section, so that there is one list of pages. A page that it does not name
-ends the strict build.
+The navigation follows docs/index.md, so that there is one list of pages; a page missing from it fails the strict build.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Pages that stand at the top of the repository, and where they stand in the site."""
+"""Pages at the top of the repository, and their paths in the site."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _ITEM = re.compile(r"^(?:-|\d+\.) \[([^\]]+)\]\(([^)#\s]+\.md)", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation is the lists of docs/index.md."""
+    """Set the navigation to the lists of docs/index.md."""
     config.nav = navigation((Path(config.docs_dir) / "index.md").read_text(encoding="utf-8"))
     return config
 
@@ -39,7 +38,7 @@ def navigation(index: str) -> list[dict[str, Any]]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Contributing and changelog, with their links as they are seen from docs/."""
+    """Add the contributing guide and the changelog, with links relative to docs/."""
     for name, path in OUTSIDE.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         text = text.replace("](docs/", "](")
@@ -50,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to files that are no pages become their text: the site does not hold the repository."""
+    """Replace links to files that are not pages by their text: the site does not contain the repository."""
     folder = PurePosixPath(page.file.src_uri).parent
 
     def within(match: re.Match[str]) -> str:

@@ -73,7 +73,7 @@ def load_digits_split() -> tuple[Images, Images]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        sys.exit("scikit-learn is missing; it brings the images: pip install scikit-learn")
+        sys.exit("scikit-learn is missing; it provides the images: pip install scikit-learn")
     digits = load_digits()
     images_NHW = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     labels_N = digits.target.astype(np.int64)
@@ -83,7 +83,7 @@ def load_digits_split() -> tuple[Images, Images]:
 
 
 def train_dense(train: Images) -> nn.Module:
-    """SGD with a one-cycle rate on images shift by at most one pixel."""
+    """SGD with a one-cycle rate on images shifted by at most one pixel."""
     torch.manual_seed(SEED)
     network = digits_net()
     images_NCHW, labels_N = train.normalized_NCHW(), torch.from_numpy(train.labels)

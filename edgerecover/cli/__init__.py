@@ -67,11 +67,11 @@ app.add_typer(profiles.app, name="profiles")
 
 
 _LAST_WORD_S = 3.0
-"""torchrun stops all processes when one ends: those that say nothing wait so long for the one that does."""
+"""torchrun stops all processes when one ends: silent processes wait this long for the one that reports."""
 
 
 def main() -> None:
-    """Run the command line, and turn whatever goes wrong into a message and an exit code."""
+    """Run the command line, and turn any error into a message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             write_nearest(stream)  # bars and dashes must not end a run on an ASCII terminal
@@ -86,7 +86,7 @@ def main() -> None:
         try:
             app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
         finally:
-            sys.stdout.flush()  # a full device is told here, not by the interpreter at its end
+            sys.stdout.flush()  # a full device is reported here, not by the interpreter at exit
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except EdgeRecoverError as error:
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _refuse_several(arguments: Sequence[str]) -> None:
-    """All commands but one write files of their own, and would write them twice."""
+    """Only `run` may be started in several processes: other commands would write their files twice."""
     command = next((argument for argument in arguments if not argument.startswith("-")), "run")
     num_processes = os.environ.get("WORLD_SIZE", "1")
     if num_processes != "1" and command != "run":
@@ -117,12 +117,12 @@ def _refuse_several(arguments: Sequence[str]) -> None:
 
 
 def _speaks() -> bool:
-    """Of several processes that torchrun has started on a machine, one says what is wrong with it."""
+    """Whether this process reports errors: of those that torchrun started on a machine, one does."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first Ctrl-C ends the run in order; the second leaves it to the system to end the process at once."""
+    """The first Ctrl-C ends the run cleanly; a second one kills the process at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
 
@@ -140,4 +140,4 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
-    """`main` has read --debug already, wherever it stood; it is declared here to show in the help."""
+    """`main` has already read --debug, at any position; it is declared here to appear in the help."""

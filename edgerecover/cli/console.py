@@ -25,19 +25,19 @@ _NEAREST = str.maketrans({
     "±": "~", "≤": "<", "≥": ">", "°": " ", "…": "~", "∞": "~", "·": "*", "²": "2",
     **dict.fromkeys("‘’“”„", "'"),
 })  # fmt: skip
-"""What a terminal that cannot write a character shows instead: of the same width, so that columns stay aligned."""
+"""Substitutes for characters that a terminal cannot write, of the same width to keep columns aligned."""
 
 
 def write_nearest(stream: io.TextIOWrapper) -> None:
-    """Make a stream write what comes nearest to a character that its encoding lacks, and "?" where nothing does."""
+    """Make a stream substitute characters that its encoding lacks: the nearest one, or "?"."""
     codecs.register_error("edgerecover.nearest", _nearest)
     stream.reconfigure(errors="edgerecover.nearest")
 
 
 class _Lasting(io.TextIOWrapper):
-    """A stream that goes on taking what is written when whoever read it has gone: `run … | head`.
+    """A stream that still accepts writes after its reader has gone, as in `run … | head`.
 
-    Where the device is full, that is raised once: what is written after it is lost, and says so no second time.
+    A full device is raised once; what is written after that is lost silently.
     """
 
     def write(self, text: str) -> int:
@@ -62,7 +62,7 @@ class _Lasting(io.TextIOWrapper):
 
 
 def outlive_pipe(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream, for which a closed pipe is no error: a run is not ended by its reader, nor is its exit code."""
+    """The same stream, for which a closed pipe is no error: a reader cannot end a run or change its exit code."""
     stream.flush()
     return _Lasting(
         io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False)),
@@ -80,7 +80,7 @@ def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def show_error(error: EdgeRecoverError) -> None:
-    """What went wrong, and what to do next."""
+    """Print an error, what to do next, and where its log is."""
     console = stderr()
     console.print(f"[bold red]error:[/] {_escape(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
@@ -90,7 +90,7 @@ def show_error(error: EdgeRecoverError) -> None:
 
 
 def internal_error(error: Exception) -> EdgeRecoverError:
-    """What nobody foresaw, as an error of ours; a full device is nobody's fault."""
+    """An unforeseen exception as an EdgeRecoverError; a full device is not reported as a bug."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"{error.filename}: " if error.filename else ""
         return BadInputError(f"{where}{error.strerror}", hint="free some space there, or write elsewhere")
@@ -109,14 +109,14 @@ def _escape(text: str) -> str:
 
 
 def stderr() -> Console:
-    """For progress and messages."""
+    """Console for progress and messages."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def stdout() -> Console:
-    """For results."""
+    """Console for results."""
     from rich.console import Console
 
     return Console()
@@ -128,12 +128,12 @@ def print_json(value: Any) -> None:
 
 
 def as_json_text(value: Any) -> str:
-    """A result as JSON, for people to read too."""
+    """A result as JSON, indented for people."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
-    """Show what a run found and exit with its verdict."""
+    """Show the report of a run and exit with its verdict."""
     from edgerecover.artifacts import to_json
     from edgerecover.report.terminal import print_report
     from edgerecover.validate.gates import exit_code

@@ -1,4 +1,4 @@
-"""A command at work: its progress on stderr, in the log of its work folder, and as events where they are asked for."""
+"""A running command: its progress on stderr, in the log of its work folder, and as events if requested."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 LOGS = "logs"
 """Folder of the logs, in the work folder."""
 STDERR = "-"
-"""What `--events` calls it."""
+"""Value of `--events` that means stderr."""
 
 
 @contextmanager
 def following(command: str, *, work: Path | None = None, events: str | None = None) -> Iterator[Progress]:
-    """Follow all that is done inside, the end with its exit code included.
+    """Report the progress of the block, including its end and exit code.
 
     Args:
         command: "run", "engine build".
-        work: keeps the log, and what whoever interrupts can go on from; None: there is neither.
-        events: of `--events`; None: none.
+        work: folder of the log, and of the finished work that an interrupted command resumes from; None: neither.
+        events: value of `--events`; None: no events.
 
     Raises:
-        BadInputError: the events cannot be written there.
-        EdgeRecoverError: what went wrong inside, with the log's path.
+        BadInputError: the events cannot be written.
+        EdgeRecoverError: the block failed; the error names the log.
     """
     with ExitStack() as ends:
         followers = _Followers.open(command, work, events, ends)
@@ -58,7 +58,7 @@ def following(command: str, *, work: Path | None = None, events: str | None = No
             exit_code = error.exit_code
             followers.failed(error)
             raise
-        except BrokenPipeError:  # of stdout: whoever read the result has gone
+        except BrokenPipeError:  # of stdout: the reader has gone
             raise
         except Exception as error:
             internal = internal_error(error)
@@ -85,7 +85,7 @@ class _Followers:
 
         write = _writer(events, ends) if events is not None else None
         opened = cls(
-            # stderr is either for people or for machines.
+            # stderr is for people or for machines, not both.
             live=live_progress(stderr()) if events != STDERR else None,
             log=RunLog(work / LOGS, f"{command.replace(' ', '-')}-{os.getpid()}") if work is not None else None,
             events=Events(write) if write is not None else None,
@@ -138,9 +138,9 @@ class _Followers:
 
 
 def _writer(events: str, ends: ExitStack) -> Callable[[str], object]:
-    """Of lines to a file, a named pipe, or stderr itself, which a library's silence must not reach.
+    """A function that writes lines to a file, a named pipe, or stderr (a duplicate, in case a library redirects it).
 
-    Nothing is held back: a line is written at once, and nothing is left to be written when the reader has gone.
+    Every line is written at once, so nothing is left in a buffer when the reader goes away.
     """
     try:
         if events != STDERR:

@@ -1,4 +1,4 @@
-"""What flags and paths mean, checked before anything heavy is loaded."""
+"""Flags and paths as values, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def whole_numbers(flag: str, text: str | None, *, least: int) -> tuple[int, ...]:
-    """A flag's whole numbers, each once; none where it was not given."""
+    """The whole numbers of a flag, without duplicates; empty if it was not given."""
     if text is None:
         return ()
     try:

@@ -1,4 +1,4 @@
-"""Where a command may write: over nothing that is there, unless told to, and never into a sealed bundle."""
+"""Where a command may write: not over existing files unless forced, and never into a bundle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from edgerecover.errors import BadInputError, VerificationError
 
 
 def require_free(flag: str, path: Path, *, force: bool) -> None:
-    """Refuse to write where something is, unless `--force` was given, and inside a bundle in any case.
+    """Refuse to overwrite a file unless `--force` was given, and to write inside a bundle in any case.
 
     Args:
-        flag: that named the path, for the message: "--out".
-        path: of the file to write.
-        force: the user wants what is there replaced.
+        flag: the flag that named the path, for the message: "--out".
+        path: file to write.
+        force: the user wants an existing file replaced.
 
     Raises:
-        BadInputError: something is there, or a bundle is around it.
+        BadInputError: the path exists, or is inside a bundle.
     """
     require_outside(flag, path)
     if path.is_dir():
@@ -26,10 +26,10 @@ def require_free(flag: str, path: Path, *, force: bool) -> None:
 
 
 def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
-    """Refuse to write a folder where one with something in it is, unless `--force` was given.
+    """Refuse to replace a folder that is not empty unless `--force` was given.
 
     Raises:
-        BadInputError: there is one, or a bundle is around it.
+        BadInputError: the folder is not empty, or is inside a bundle.
     """
     require_outside(flag, path)
     if not force and path.is_dir() and any(path.iterdir()):
@@ -37,7 +37,7 @@ def require_new_folder(flag: str, path: Path, *, force: bool) -> None:
 
 
 def require_suffix(flag: str, path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a name that promises another format than what will be written.
+    """Refuse a file name whose suffix does not match the format that will be written.
 
     Raises:
         BadInputError: it ends in none of the suffixes.
@@ -50,10 +50,10 @@ def require_suffix(flag: str, path: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def require_outside(flag: str, path: Path) -> None:
-    """Refuse a place inside a bundle: a file more, and it is no longer what was signed.
+    """Refuse a path inside a bundle: with one more file it would not match its signature.
 
     Raises:
-        BadInputError: a bundle is around it.
+        BadInputError: the path is inside a bundle.
     """
     if (bundle := bundle_around(path)) is not None:
         raise BadInputError(
@@ -66,7 +66,7 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
     """Refuse to replace the bundle of another model or target, unless `--force` was given.
 
     Raises:
-        BadInputError: another one's bundle is there, or a bundle is around `out`.
+        BadInputError: another model's or target's bundle is there, or `out` is inside a bundle.
     """
     from edgerecover.bundle.verify import read_manifest
 
@@ -74,7 +74,7 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
     try:
         fields = read_manifest(out).fields
     except (BadInputError, VerificationError):
-        return  # whatever else is there is refused by who writes
+        return  # anything else there is refused when the bundle is written
     names = [origin["name"] for origin in fields["lineage"].values() if origin["name"]]
     is_same = fields["target"] == target and (model.is_dir() or model.name in names)
     if not force and not is_same:
@@ -88,13 +88,13 @@ def _already_there(what: str, flag: str) -> BadInputError:
 
 
 def beside_bundle(folder: Path) -> Path:
-    """The folder itself, or the one that holds the bundle that it lies in: where a default may put its files."""
+    """A folder for files by default: `folder` itself, or the parent of the bundle that it is in."""
     around = bundle_around(folder / "any")
     return folder if around is None else around.parent
 
 
 def bundle_around(path: Path) -> Path | None:
-    """The outermost bundle that a path lies in, by the manifests of the folders above it; None: there is none."""
+    """The outermost bundle that contains a path, found by the manifests of its parent folders; None: no bundle."""
     from edgerecover.bundle.manifest import MANIFEST_NAME
     from edgerecover.bundle.verify import read_manifest
 
@@ -105,6 +105,6 @@ def bundle_around(path: Path) -> Path | None:
         try:
             read_manifest(folder)
         except (BadInputError, VerificationError):
-            continue  # many a project has a manifest.json of another kind
+            continue  # other projects have a manifest.json too
         found = folder
     return found

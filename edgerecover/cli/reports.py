@@ -1,4 +1,4 @@
-"""Showing reports of bundles, which may come from anyone, and writing pages of them."""
+"""Showing reports of bundles, which are untrusted, and writing them as pages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def drawing(what: str) -> Iterator[None]:
-    """A report that is of the right shape may still hold numbers that nothing can be drawn of.
+    """Turn errors of drawing into bad input: a well-formed report may still contain numbers that cannot be drawn.
 
     Raises:
-        BadInputError: so it is.
+        BadInputError: the report cannot be drawn.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def page_of(verified: Verified, report: Report) -> str:
     """The report of a bundle as HTML, with its pictures.
 
     Raises:
-        BadInputError: it holds what nothing can be drawn of.
+        BadInputError: the report cannot be drawn.
     """
     from edgerecover.report.html.report import html
 

@@ -1,4 +1,4 @@
-"""How anything is laid out in the terminal: readable at 80 columns and without colour."""
+"""Layout in the terminal: readable at 80 columns and without colour."""
 
 # ruff: noqa: TID253 - this module is rich; the command line imports it when there is something to show
 
@@ -18,13 +18,13 @@ from edgerecover.report.words import status_tone
 
 BAR_COLUMNS = 24
 _WIDEST = 100
-"""Columns beyond which lines of prose get hard to read."""
+"""Columns beyond which prose is hard to read."""
 _STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "device": "cyan", "plain": "dim"}
 """By the tone of a status."""
 
 
 def show(console: Console, *parts: RenderableType) -> None:
-    """Print parts one below the other, no wider than reads well."""
+    """Print parts one below the other, at a width that is easy to read."""
     console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
 
 
@@ -34,12 +34,12 @@ def section(title: str) -> RenderableType:
 
 
 def facts_grid(pairs: Mapping[str, str]) -> RenderableType:
-    """Names and what they are, aligned."""
+    """Names and facts in two aligned columns."""
     return grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
 
 
 def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
-    """Aligned columns, `right` ones flush right; only column `folds` wraps. Brackets in strings are no markup."""
+    """Aligned columns, those in `right` flush right; only column `folds` wraps. Brackets in strings are not markup."""
     cells = [tuple(_harmless(cell) for cell in row) for row in rows]
     num_columns = max((len(row) for row in cells), default=0)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -52,7 +52,7 @@ def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (),
 
 
 def _harmless(cell: str | Text) -> Text:
-    """Whatever steers a terminal is written out."""
+    """A cell with terminal control characters escaped."""
     if isinstance(cell, str):
         return Text(plain(cell))
     safe = plain(cell.plain)
@@ -66,11 +66,11 @@ def status_text(status: GateStatus, *, is_verdict: bool = False) -> Text:
 
 
 def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
-    """A fraction as a bar; what is more than all, in a report of anyone's, is all."""
+    """A fraction as a bar, clipped to 0 to 1: reports are untrusted."""
     filled = round(columns * min(max(fraction, 0.0), 1.0))
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
 
 
 def setting_words(value: object) -> str:
-    """A setting's value."""
+    """The value of a setting as text."""
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""Pictures of the synthetic images, by class: people look before they read."""
+"""Pictures of the synthetic images, by class."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LARGEST_TILE_PX = 96
 _EMPTY = -1
 _JPEG_QUALITY = 85
 _LARGEST_SIDE = 2048
-"""Of a sheet, in pixels; those that are made here have about half of it."""
+"""Largest side of a sheet that is read, in pixels; the sheets made here have about half of it."""
 
 
 def contact_sheet(images: ImageSet) -> tuple[bytes, Sheet]:
-    """PNG of up to 10 × 10 dreams, and what stands where in it.
+    """PNG of up to 10 × 10 dreams, and its layout.
 
-    Up to ten classes have a row each; more share the places evenly, and of more than a hundred, a hundred are shown
-    that are evenly spread. Without class targets, images are in order. Small ones are enlarged without smoothing, large
-    ones made smaller; of more than three channels the first three are shown as RGB.
+    Up to ten classes get a row each; more classes share the places evenly, and of more than a hundred classes, a
+    hundred evenly spaced ones are shown. Without class targets, images are shown in order. Small images are enlarged
+    without smoothing, large ones are reduced; of more than three channels, the first three are shown as RGB.
     """
     from PIL import Image
 
@@ -56,7 +56,7 @@ class Strip:
     """The images of one class, side by side."""
 
     class_number: int | None
-    """None: they were made for none."""
+    """None: the images were made for no class."""
     num_images: int
     width_px: int
     height_px: int
@@ -65,7 +65,7 @@ class Strip:
 
 
 def strips(sheet_png: bytes, sheet: Sheet, max_bytes: int, max_images: int = 10) -> tuple[Strip, ...]:
-    """The images of a sheet cut out, class by class; of fewer classes, where all would not fit in `max_bytes`.
+    """The images of a sheet, cut out class by class; fewer classes if all would not fit in `max_bytes`.
 
     Raises:
         ValueError: the picture is not a readable PNG, or smaller than the sheet says.
@@ -85,7 +85,7 @@ def strips(sheet_png: bytes, sheet: Sheet, max_bytes: int, max_images: int = 10)
 
 
 def _open_sheet(sheet_png: bytes, sheet: Sheet) -> Image:
-    """The sheet, if it is as the report describes it: a bundle may come from anyone."""
+    """Open the sheet and check that it is as the report describes it: bundles are untrusted."""
     import warnings
 
     from PIL import Image
@@ -93,7 +93,7 @@ def _open_sheet(sheet_png: bytes, sheet: Sheet) -> Image:
     sides = (sheet.columns, sheet.tile_height_px, sheet.tile_width_px, sheet.gap_px + 1)
     lowest = min((number for number in sheet.classes if number is not None), default=_EMPTY)
     if lowest < _EMPTY or not all(1 <= side <= _LARGEST_SIDE for side in sides):
-        raise ValueError(f"{sheet.path}: no contact sheet looks as the report says")
+        raise ValueError(f"{sheet.path}: the report describes an impossible contact sheet")
     rows = -(-len(sheet.classes) // sheet.columns)
     step_y, step_x = sheet.tile_height_px + sheet.gap_px, sheet.tile_width_px + sheet.gap_px
     size = (sheet.gap_px + sheet.columns * step_x, sheet.gap_px + rows * step_y)
@@ -102,14 +102,14 @@ def _open_sheet(sheet_png: bytes, sheet: Sheet) -> Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(sheet_png), formats=("PNG",)) as opened:
                 if opened.size != size or size[0] * size[1] > _LARGEST_SIDE**2:
-                    raise ValueError(f"{sheet.path} is not of the size that the report says")
+                    raise ValueError(f"{sheet.path} does not have the size that the report says")
                 return opened.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{sheet.path} cannot be read as a picture: {error}") from error
 
 
 def _evenly(cut: list[Strip], max_bytes: int) -> tuple[Strip, ...]:
-    """So many of them, evenly spread, as fit."""
+    """As many strips as fit, evenly spaced."""
     for every in range(2, len(cut) + 1):
         kept = cut[::every]
         if sum(len(strip.content) for strip in kept) <= max_bytes:

@@ -1,4 +1,4 @@
-"""Texts that came from files, made safe to show: names and messages are anyone's. Stdlib only."""
+"""Texts from files, made safe to show: names and messages are untrusted. Stdlib only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEPT = "\n\t"
 
 
 def plain(text: str) -> str:
-    """The text with every character that is not seen written out, such as `\\x1b` or `\\u202e`.
+    """The text with every invisible character escaped, such as `\\x1b` or `\\u202e`.
 
     New lines and tabs stay. Law: `plain(plain(text)) == plain(text)`.
     """
@@ -29,7 +29,7 @@ def _escape_character(character: str) -> str:
 
 
 def make_plain(value: T) -> T:
-    """A frozen value, all of whose texts are `plain`; itself where they are already."""
+    """A frozen value with every text made `plain`; the value itself if all texts already are."""
     made: Any = _make_plain(value)
     return made  # type: ignore[no-any-return]
 

@@ -1,6 +1,6 @@
 """A page of blocks as one HTML file: everything is escaped, nothing is fetched, no script runs.
 
-The page forbids itself all of that too (Content-Security-Policy), so that a fault in escaping would not be enough.
+A Content-Security-Policy forbids all of that too, in case something is not escaped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def draw(page: Page, text_length: int = 2_000) -> str:
     """The page as HTML.
 
     Args:
-        page: its texts may be hostile.
+        page: its texts are untrusted.
         text_length: characters after which a text is cut, and ends in "…".
     """
     style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def _environment(text_length: int) -> Environment:
 
 
 def _safe(style: str) -> Any:
-    """Our own style sheet, which holds no text of others."""
+    """Mark our own style sheet as safe; it contains no untrusted text."""
     from markupsafe import Markup
 
     return Markup(style)

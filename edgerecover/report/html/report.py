@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs nothing else: no network, no script, no font.
+"""The report as one self-contained HTML file: no network, no script, no font.
 
-Pictures and charts are inside, a browser in dark mode shows it dark, and it prints. It never takes more than
-`MAX_BYTES`: where it would, it shows fewer pictures.
+It embeds pictures and charts, follows the browser's dark mode, and prints. It never exceeds `MAX_BYTES`: it shows
+fewer pictures instead.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def html(report: Report, sheet_png: bytes | None = None, manifest_sha256: str | 
     """The whole report as HTML of at most `MAX_BYTES` bytes.
 
     Args:
-        report: any; its texts may be hostile.
+        report: its texts are untrusted.
         sheet_png: the bundle's contact sheet, which `report.sheet` describes; None shows no pictures.
-        manifest_sha256: digest of the bundle's manifest, where it is known.
+        manifest_sha256: digest of the bundle's manifest; None if unknown.
 
     Raises:
         ValueError: the contact sheet is not what the report says.
