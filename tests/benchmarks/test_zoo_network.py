@@ -6,8 +6,8 @@ from torch import nn
 from zoo_network import NUM_CLASSES, REFUSED, THROUGH, UNBUILT, build, run_network, seed_weights, write_pair
 
 SAMPLE = [
-    ("timm:test_byobnet", 32),  # batch norm with its activation inside
-    ("timm:test_nfnet", 32),  # convolutions that standardise their weights
+    pytest.param("timm:test_byobnet", 32, marks=pytest.mark.slow),  # batch norm with its activation inside
+    pytest.param("timm:test_nfnet", 32, marks=pytest.mark.slow),  # convolutions that standardise their weights
     pytest.param("timm:test_coatnet", 32, marks=pytest.mark.slow),  # attention behind convolutions
     pytest.param("timm:test_efficientnet_gn", 32, marks=pytest.mark.slow),  # group norm
     pytest.param("timm:tf_mobilenetv3_small_minimal_100", 32, marks=pytest.mark.slow),  # pads as TensorFlow does
