@@ -81,7 +81,7 @@ class Target(Settings):
     providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
     """onnxruntime execution providers, or OpenVINO devices, to ask for on the device, best first."""
     on_host: Fact[Literal["measure", "build", "parse", "judge"]] | None = None
-    """What a machine that is not the device can do beyond judging the file with onnxruntime; see `host_part`."""
+    """What a machine that is not the device can do besides running the file in onnxruntime; see `host_part`."""
     runner: Fact[bool] | None = None
     """False: the bundle's runner cannot run there."""
     python: Fact[Version] | None = None
@@ -151,10 +151,10 @@ class Target(Settings):
 
     @property
     def host_part(self) -> Literal["measure", "build", "parse", "judge"]:
-        """What a machine that is not the device can do for it, beside judging the file with onnxruntime.
+        """What a machine that is not the device can do for it, besides running the file in onnxruntime.
 
         `measure`: run the same runtime, for host latency. `build`: build the engine ahead of time. `parse`: ask
-        TensorRT-RTX's parser whether TensorRT will take the file. `judge`: no more.
+        TensorRT-RTX's parser whether TensorRT will accept the file. `judge`: nothing else.
         """
         usual: dict[str, Literal["measure", "build", "parse"]] = {"tensorrt": "parse", "tensorrt-rtx": "build"}
         return self.on_host.value if self.on_host else usual.get(self.runtime.value, "measure")

@@ -17,7 +17,7 @@ def markdown(report: Report) -> str:
     report = make_plain(report)
     return "\n".join(
         [
-            f"# {report.verdict.value.upper()}: {_escape(report.student.path)} for {_escape(report.target)}",
+            f"# {report.verdict.word}: {_escape(report.student.path)} for {_escape(report.target)}",
             "",
             _escape(
                 f"edgerecover {report.edgerecover_version}, profile {report.profile}, seed {report.seed}, "
@@ -32,7 +32,7 @@ def markdown(report: Report) -> str:
             *_race(report),
             *_engines(report),
             *_table("Latency", ("", ""), _latency(report)),
-            *_table("Gates", ("gate", "status", ""), ((g.name, g.status.value, g.message) for g in report.gates)),
+            *_table("Gates", ("gate", "status", ""), ((g.name, g.status.word, g.message) for g in report.gates)),
             *(f"> {_escape(warning)}\n" for warning in report.warnings),
         ]
     )

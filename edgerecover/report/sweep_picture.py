@@ -134,7 +134,7 @@ def _disc(sweep: Sweep, found: PointFound, across: _Axis, up: _Axis, largest: in
 
 
 def _labels(sweep: Sweep, timed: Sequence[PointFound], across: _Axis, up: _Axis) -> list[str]:
-    """Beside their discs, one below the other where they would lie on each other."""
+    """Labels beside their discs, moved apart vertically where they would overlap."""
     wanted = sorted(timed, key=lambda found: _height(found, up))
     heights = _spread([_height(found, up) for found in wanted], _TOP + 8, _HEIGHT - _BOTTOM - 4)
     parts = []

@@ -25,7 +25,7 @@ def test_the_facts_of_a_run_are_there(report):
         "> model.pt: 3 keys of optimizer state were ignored",
     ):
         assert fact in text
-    assert [row[1] for row in table_of(text, "Gates")] == ["pass", "pass", "pass", "needs the device"]
+    assert [row[1] for row in table_of(text, "Gates")] == ["PASS", "PASS", "PASS", "DEVICE"]
 
 
 def test_both_architectures_are_named_where_they_differ(report_with_accuracy):

@@ -1,1 +1,1 @@
-"""The report as a page that needs nothing beside it."""
+"""The report as a self-contained page."""

@@ -291,7 +291,7 @@ def ticks(axis: Axis, unit: str = "", about: int = 5) -> tuple[Tick, ...]:
 
 
 def beside_each_other(marks: Sequence[Mark]) -> tuple[Mark, ...]:
-    """Lines across whose words would lie on each other get words of different heights."""
+    """Lines across, with their words at different heights where these would overlap."""
     placed: list[Mark] = []
     free_from_px = [-math.inf] * _LANES
     for mark in sorted(marks, key=lambda mark: mark.x):

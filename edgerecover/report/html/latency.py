@@ -35,7 +35,7 @@ _FURTHEST_RATIO = 1000.0
 
 
 def race_section(report: Report) -> Section | None:
-    """Every variant beside the dense network; None where there was no race."""
+    """Every variant against the dense network; None if there was no race."""
     race = report.race
     if race is None:
         return None
