@@ -36,13 +36,16 @@ def bench(
     ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", help="onnxruntime, openvino, …; repeat for several. [the target's, or onnxruntime]"),
+        typer.Option(
+            "--runtime", help="onnxruntime, openvino, …; repeat for several. Default: the target's, or onnxruntime."
+        ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option("--threads", help="Thread counts to try, e.g. 1,2,4. [the runtime's default]")
+        str | None, typer.Option("--threads", help="Thread counts to try, e.g. 1,2,4. Default: the runtime's choice.")
     ] = None,
     batches: Annotated[
-        str | None, typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, if the file's batch is dynamic. [1]")
+        str | None,
+        typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, if the file's batch is dynamic. Default: 1."),
     ] = None,
     cores: Annotated[
         str | None, typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.")

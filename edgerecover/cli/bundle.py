@@ -89,7 +89,7 @@ def bundle_show(
 @app.command("pack")
 def bundle_pack(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Archive to write. [BUNDLE.tar]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Archive to write. Default: BUNDLE.tar.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,7 +104,9 @@ def bundle_pack(
 @app.command("unpack")
 def bundle_unpack(
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Archive of a bundle.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. [ARCHIVE without .tar]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: ARCHIVE without .tar.")
+    ] = None,
     public_key: PublicKeyOption = None,
     certificates: CertificatesOption = None,
     identity: IdentityOption = None,
@@ -135,7 +137,7 @@ def bundle_sign(
         bool, typer.Option("--keyless", help="Sign with your (or this job's) Sigstore identity; needs network access.")
     ] = False,
     identity_token: Annotated[
-        str | None, typer.Option("--identity-token", help="OpenID Connect token for --keyless. [this job's]")
+        str | None, typer.Option("--identity-token", help="OpenID Connect token for --keyless. Default: this job's.")
     ] = None,
     trust_config: TrustConfigOption = None,
     staging: StagingOption = False,

@@ -25,15 +25,17 @@ OnnxArgument = Annotated[Path, typer.Argument(metavar="ONNX", help="Strongly typ
 def engine_build(
     onnx: OnnxArgument,
     target: TargetOption,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Engine file. [ONNX.TARGET.engine]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Engine file. Default: ONNX.TARGET.engine.")] = None,
     batch: Annotated[
         str | None, typer.Option("--batch", help="Minimum, typical and maximum batch, if the file's is dynamic: 1,1,8.")
     ] = None,
     sparse: Annotated[
-        bool | None, typer.Option("--sparse/--no-sparse", help="Allow 2:4 sparse kernels. [if the target has them]")
+        bool | None,
+        typer.Option("--sparse/--no-sparse", help="Allow 2:4 sparse kernels. Default: if the target has them."),
     ] = None,
     workspace_mb: Annotated[
-        int | None, typer.Option("--workspace-mb", min=1, help="Maximum workspace of one layer, in MB. [the target's]")
+        int | None,
+        typer.Option("--workspace-mb", min=1, help="Maximum workspace of one layer, in MB. Default: the target's."),
     ] = None,
     tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Allow TF32 in float32 layers.")] = True,
     dla_core: Annotated[

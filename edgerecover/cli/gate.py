@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgerecover.artifacts import GateResult
     from edgerecover.gate.check import GateRequest
 
-_FRACTION = "as a fraction of the baseline's. [the profile's]"
+_FRACTION = "as a fraction of the baseline's. Default: the profile's."
 
 
 def gate(
@@ -42,7 +42,9 @@ def gate(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", "-p", help="Profile whose limits apply: a name or a .toml file. [the bundle's own]"),
+        typer.Option(
+            "--profile", "-p", help="Profile whose limits apply: a name or a .toml file. Default: the bundle's own."
+        ),
     ] = None,
     limits: Annotated[
         Path | None, typer.Option("--limits", help="TOML file of limits that override the bundle's.")

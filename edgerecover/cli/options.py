@@ -62,7 +62,7 @@ OnOption = Annotated[
     typer.Option("--on", help="Run the bundle on this device, ssh://user@host[:port], and settle the target's gates."),
 ]
 SshConfigOption = Annotated[
-    Path | None, typer.Option("--ssh-config", help="OpenSSH configuration file for --on. [~/.ssh/config]")
+    Path | None, typer.Option("--ssh-config", help="OpenSSH configuration file for --on. Default: ~/.ssh/config.")
 ]
 DevicePythonOption = Annotated[
     str, typer.Option("--device-python", help="Python on that device, with numpy and the runtime installed.")

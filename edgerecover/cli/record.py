@@ -30,7 +30,9 @@ RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", 
 def record_command(
     model: Annotated[Path, typer.Argument(metavar="DENSE", help="Checkpoint of the dense network.")],
     data: Annotated[Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) it was trained on.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Record file. [DENSE.record.safetensors]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Record file. Default: DENSE.record.safetensors.")
+    ] = None,
     kind: Annotated[RecordKind, typer.Option("--kind", help="Statistics to record; see the documentation.")] = "joint",
     noise: Annotated[
         float,

@@ -56,10 +56,12 @@ def run_command(
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Recipe: a name from `profiles list`, or a .toml file.")
     ] = "balanced",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [MODEL.TARGET.bundle]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Bundle folder. Default: MODEL.TARGET.bundle.")
+    ] = None,
     work: Annotated[
         Path | None,
-        typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside the bundle]"),
+        typer.Option("--work", help="Folder for results reused between runs. Default: .edgerecover beside the bundle."),
     ] = None,
     pattern: Annotated[
         PruningPattern | None,
@@ -77,7 +79,7 @@ def run_command(
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. [the target's]"),
+        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. Default: the target's."),
     ] = None,
     on: OnOption = None,
     ssh_config: SshConfigOption = None,

@@ -26,7 +26,9 @@ IdentityOption = Annotated[
 IssuerOption = Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer (URL) of --identity.")]
 TrustConfigOption = Annotated[
     Path | None,
-    typer.Option("--trust-config", help="Trust configuration (JSON) of a private Sigstore instance. [the public one]"),
+    typer.Option(
+        "--trust-config", help="Trust configuration (JSON) of a private Sigstore instance. Default: the public one."
+    ),
 ]
 StagingOption = Annotated[bool, typer.Option("--staging", help="Use Sigstore's staging instance.")]
 KeyOption = Annotated[

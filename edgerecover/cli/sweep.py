@@ -54,12 +54,16 @@ def sweep_command(
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option("--pattern", help="Comma-separated: unstructured, layerwise, 2:4, channel. [unstructured]"),
+        typer.Option(
+            "--pattern", help="Comma-separated: unstructured, layerwise, 2:4, channel. Default: unstructured."
+        ),
     ] = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Comma-separated recipes; all recover on the images of the first.")
     ] = "balanced",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the sweep. [MODEL.TARGET.sweep]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the sweep. Default: MODEL.TARGET.sweep.")
+    ] = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
     arch: ArchOption = None,
     teacher_arch: TeacherArchOption = None,
@@ -74,7 +78,7 @@ def sweep_command(
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. [the target's]"),
+        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. Default: the target's."),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",

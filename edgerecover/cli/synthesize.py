@@ -40,14 +40,15 @@ def synthesize(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")],
     sets: Annotated[
         list[ImageSetName] | None,
-        typer.Option("--set", help="Set to write; repeat for several. [all three]"),
+        typer.Option("--set", help="Set to write; repeat for several. Default: all three."),
     ] = None,
     arch: ArchOption = None,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Synthesis recipe: a name from `profiles list`, or a .toml file.")
     ] = "balanced",
     work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside --out]")
+        Path | None,
+        typer.Option("--work", help="Folder for results reused between runs. Default: .edgerecover beside --out."),
     ] = None,
     record: RecordOption = None,
     input_shape: ShapeOption = None,

@@ -52,9 +52,12 @@ def validate(
             "--profile", "-p", help="Gates and synthesis recipe: a name from `profiles list`, or a .toml file."
         ),
     ] = "balanced",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a bundle to this folder. [none]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a bundle to this folder. Default: no bundle.")
+    ] = None,
     work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for results reused between runs. [.edgerecover beside MODEL]")
+        Path | None,
+        typer.Option("--work", help="Folder for results reused between runs. Default: .edgerecover beside MODEL."),
     ] = None,
     eval_data: EvalDataOption = None,
     record: RecordOption = None,
