@@ -1,4 +1,4 @@
-"""Which activations teacher and student are compared at, found in any architecture."""
+"""The activations at which teacher and student are compared, found in any architecture."""
 
 # ruff: noqa: TID253 - works on modules throughout; only the recovery stage imports it
 
@@ -20,7 +20,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.Group
 
 
 def block_names(network: nn.Module) -> tuple[str, ...]:
-    """Names of the modules whose outputs are worth matching, in the order of the network.
+    """Names of the modules whose outputs are compared, in the order of the network.
 
     A block is an outermost module, not a plain container, whose class occurs more than once: BasicBlock of a ResNet,
     InvertedResidual of a MobileNet, EncoderBlock of a ViT. A network without any (VGG, LeNet) is matched at its
@@ -37,20 +37,20 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def _holder(weight: str) -> str:
-    """The module whose output a weight has a part in; that of a parametrised one is its layer."""
+    """The module whose output a weight contributes to; for a parametrised weight, its layer."""
     return re.sub(r"(^|\.)(parametrizations\..+|[^.]+)$", "", weight)
 
 
 def stage_ends(student: nn.Module, teacher: nn.Module, images_NCHW: Tensor) -> dict[str, str]:
-    """Which block of a teacher of another architecture each of a student's is to imitate, by the student's name.
+    """Pair a student's blocks with those of a teacher of another architecture, by the student's block names.
 
-    Of all blocks of one output shape the last is that of a stage: the last of the student is paired with the last of
-    the teacher. (Pairs by name, of networks of different depths, are worse than none: docs/adr/0013.)
+    Of all blocks of one output shape, the last one ends a stage: the student's last is paired with the teacher's last.
+    (Pairing networks of different depths by name is worse than not pairing: docs/adr/0013.)
 
     Args:
         student: in eval mode.
         teacher: in eval mode, on the same device.
-        images_NCHW: what both are run on.
+        images_NCHW: images that both are run on.
     """
     ends_s, ends_t = (_last_by_shape(network, images_NCHW) for network in (student, teacher))
     return {name: ends_t[shape] for shape, name in ends_s.items() if shape in ends_t}
@@ -58,7 +58,7 @@ def stage_ends(student: nn.Module, teacher: nn.Module, images_NCHW: Tensor) -> d
 
 @torch.no_grad()
 def _last_by_shape(network: nn.Module, images_NCHW: Tensor) -> dict[torch.Size, str]:
-    with captured(network, block_names(network)) as outputs:
+    with capture_outputs(network, block_names(network)) as outputs:
         network(images_NCHW)
     return {output.shape: name for name, output in outputs.items()}
 
@@ -77,11 +77,11 @@ def _outermost(module: nn.Module, prefix: str, classes: Counter[type[nn.Module]]
 
 
 @contextmanager
-def captured(network: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of the named modules of every forward inside the block; each forward overwrites the last.
+def capture_outputs(network: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Capture the outputs of the named modules inside the block; each forward replaces those of the last.
 
-    Where the network goes on to overwrite such an output in place, as VGG's activations do with their norms', it is
-    the overwritten one: what the next layer sees, in teacher and student alike, with its gradient.
+    Where the network then overwrites such an output in place, as VGG's activations overwrite their norms', the captured
+    one is overwritten too: it is what the next layer sees, in teacher and student alike, with its gradient.
     """
     outputs: dict[str, Tensor] = {}
 

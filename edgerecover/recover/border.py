@@ -15,29 +15,30 @@ from edgerecover.config import Recovery
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.recover.views import augment
 from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, tapped
+from edgerecover.synthesize.statistics import BatchNormStatistics, Weighted, open_tap
 
 _BORDER_IMAGES = 256
 _BORDER_AT_ONCE = 16
 _CLEARLY_NEARER = 0.8
+"""Ratio of distances from the stored statistics below which `edge` is chosen."""
 
 
 @torch.no_grad()
 def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute: Compute) -> Literal["edge", "zero"]:
-    """What the teacher is used to see beside a shifted image: `zero` or `edge`, by its batch norm statistics.
+    """What the teacher is used to seeing beside a shifted image: `zero` or `edge`, by its batch norm statistics.
 
-    They come from images that were shifted in training in one way or another. Images shifted in a way that is foreign
-    to the teacher are far from them, and batch norm that adapts to such images ends up wrong for real ones. `zero`
-    unless `edge` is clearly nearer; `edge` for a teacher that has no statistics.
+    They come from images that were shifted during training in one of two ways. Images shifted the other way are far
+    from them, and batch norm that adapts to those ends up wrong for real images. `zero` unless `edge` is clearly
+    nearer; `edge` for a teacher without statistics.
     """
     if not batch_norms_of(teacher):
         return "edge"
     shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
-    # They follow the batch of the distillation down where memory does not suffice.
+    # Their number shrinks with the batch of a distillation that ran out of memory.
     num_images = min(_BORDER_IMAGES, 4 * settings.batch_size, len(images))
     sample_NCHW = torch.from_numpy(images.images_of(range(num_images)))
     distances = {}
-    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
+    with open_tap(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
         for border in ("edge", "zero"):
             shifting = settings.model_copy(update={**shifts_alone, "crop_border": border})
             shifted = augment(sample_NCHW, shifting, torch.Generator().manual_seed(0), np.random.default_rng(0))

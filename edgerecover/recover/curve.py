@@ -57,12 +57,12 @@ class Curve:
         return step == self._num_steps or step % max(1, self._num_steps // times) == 0
 
     def _look(self) -> float:
-        with _as_deployed(self._student):
+        with _eval_mode(self._student):
             return self._agreement(self._student)
 
 
 @contextmanager
-def _as_deployed(student: nn.Module) -> Iterator[None]:
+def _eval_mode(student: nn.Module) -> Iterator[None]:
     """Puts the student into eval mode; batch norm layers that were in training mode return to it afterwards."""
     following = [module for module in student.modules() if module.training]
     student.eval()

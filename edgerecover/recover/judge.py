@@ -24,8 +24,8 @@ from edgerecover.synthesize.procedural import procedural_images
 
 Watch = Callable[[str, nn.Module], None]
 """Called with each rung's name and its student."""
-_SURE = 2.0
-"""How many standard errors make a difference sure."""
+_SIGNIFICANT = 2.0
+"""Standard errors that make a difference significant."""
 _MAX_FORMULA_IMAGES = 256
 """Images of each kind at most."""
 _LARGEST_KL = 1e9
@@ -95,7 +95,7 @@ class CalibrationJudge:
         return (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & logits_NK.isfinite().all(1)
 
     def consider(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
-        """Judge the student that a rung ended with; it becomes the best if it surely is."""
+        """Judge the student that a rung ended with; it becomes the best if it is significantly better."""
         logits_NK = logits_on(candidate, self._images, self._compute)
         agrees_N = self._agreeing(logits_NK)
         agreement = float(agrees_N.float().mean())
@@ -131,7 +131,7 @@ class CalibrationJudge:
         )
 
     def _falls_on_formulas(self, candidate: nn.Module) -> bool:
-        """Whether it surely agrees less than the student as it came, on images that nothing was learnt from."""
+        """Whether it agrees significantly less than the original student, on images that nothing was learnt from."""
         return _standard_errors_won(self._first_on_formulas_N, self._agrees_on_formulas(candidate)) < -2
 
     def _agrees_on_formulas(self, candidate: nn.Module) -> Tensor:
@@ -165,11 +165,11 @@ class Onlooker:
         self.best_state = state_on_cpu(candidate)
 
     def rungs(self) -> tuple[Rung, ...]:
-        """None of its own."""
+        """Empty: the first process has them."""
         return ()
 
     def doubts(self) -> tuple[str, ...]:
-        """None of its own."""
+        """Empty: the first process has them."""
         return ()
 
 
@@ -179,13 +179,16 @@ def state_on_cpu(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _step_up(before_N: Tensor, after_N: Tensor, before_kl_N: Tensor, after_kl_N: Tensor) -> int:
-    """1 where a rung is surely above the one before, -1 where it is surely not, 0 where the images cannot tell.
+    """1 where a rung is significantly better than the best so far, -1 where it is not, 0 where the images cannot tell.
 
     Judged by the decisions won and lost, and by how much nearer each image's logits came, both in pairs: with few
-    images the distance shows what decisions do not. Where the two contradict each other, nothing is sure.
+    images the distance shows what decisions do not. Where the two contradict each other, the result is 0.
     """
     won, nearer = _standard_errors_won(before_N, after_N), _standard_errors_below(before_kl_N, after_kl_N)
-    rises, falls = max(won, nearer) >= _SURE, min(won, nearer) <= -_SURE or torch.equal(before_kl_N, after_kl_N)
+    rises, falls = (
+        max(won, nearer) >= _SIGNIFICANT,
+        min(won, nearer) <= -_SIGNIFICANT or torch.equal(before_kl_N, after_kl_N),
+    )
     return int(rises) - int(falls)
 
 

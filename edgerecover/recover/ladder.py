@@ -1,4 +1,4 @@
-"""The recovery stage: a ladder of rungs, each measured on images no rung trains on; the best is handed back."""
+"""The recovery stage: a ladder of rungs, each judged on images that no rung trains on; the best student is returned."""
 
 # Shapes: N images, C channels, H height, W width, K classes.
 # ruff: noqa: TID253 - works on networks throughout; only the pipeline imports it
@@ -38,15 +38,15 @@ class Recovered:
     student: nn.Module
     """On the CPU, in eval mode, without gradients."""
     rungs: tuple[Rung, ...]
-    """In the order climbed; the first is the student as it came. Exactly one is `chosen`."""
+    """In the order climbed; the first is the original student. Exactly one is `chosen`."""
     lineage: Lineage | None = None
-    """Of the student as it came."""
+    """Where the original student's weights came from."""
     warnings: tuple[str, ...] = ()
-    """What went wrong on the way and was worked around, for the report."""
+    """Problems that were worked around, for the report."""
 
     @property
     def handed_back(self) -> bool:
-        """Nothing was tried on the student, because others have trained it."""
+        """Whether the student was returned unchanged because it had been fine-tuned."""
         own = self.lineage is not None and self.lineage.descent in (Descent.TRAINED, Descent.UNRELATED)
         return own and len(self.rungs) == 1
 
@@ -64,15 +64,15 @@ def recover(
 ) -> Recovered:
     """Repair statistics, fit layers, distil, and keep the best of all rungs on the calibration set.
 
-    The student as it came is one of the candidates. A rung is left for a later one only where that agrees on more
-    images, or comes nearer to the teacher's logits, than chance would explain; where the two cannot be told apart, the
-    earlier one is kept, and a warning says so. So the result is never worse by that measure. For a student that others
-    have trained that measure says little: it is handed back as it came, unless it knows no class or
-    `settings.fine_tuned` is "recover" (docs/adr/0016).
+    The original student is one of the candidates. A later rung replaces an earlier one only where it agrees on more
+    images, or comes nearer to the teacher's logits, than chance would explain; where the images cannot distinguish the
+    two, the earlier one is kept, and a warning says so. So the result is never worse by that measure. For a fine-tuned
+    student that measure says little: it is returned unchanged, unless it knows no class or `settings.fine_tuned` is
+    "recover" (docs/adr/0016).
 
     Args:
-        pair: the student as it came and its teacher; neither is changed.
-        sets: train to learn from, calibration to choose by; held back is not touched.
+        pair: the original student and its teacher; neither is changed.
+        sets: train to learn from, calibration to choose by; the held-out set is not used.
         settings: of the profile.
         execution: the first of its processes alone judges, checkpoints and reports, and its answer counts. A run that
             resumes ends with the student of an uninterrupted one.
@@ -83,7 +83,7 @@ def recover(
     """
     if not execution.ranks.is_first:
         execution = replace(execution, checkpoints=NO_CHECKPOINTS)
-    as_it_came, pair = pair.student, pair.copy_to(execution.compute)
+    original, pair = pair.student, pair.copy_to(execution.compute)
     is_guided = bool(batch_norms_of(pair.teacher)) or record is not None
     judge = (
         CalibrationJudge(pair.teacher, sets.calibration, execution, is_guided, watch)
@@ -96,7 +96,7 @@ def recover(
     ):
         execution.progress.note("the student has been fine-tuned: it is returned unchanged")
         judge.consider("as it came (fine-tuned)", pair.student, 0.0)
-        return Recovered(copy.deepcopy(as_it_came).cpu().eval().requires_grad_(False), judge.rungs(), lineage)
+        return Recovered(copy.deepcopy(original).cpu().eval().requires_grad_(False), judge.rungs(), lineage)
     judge.consider("pruned" if pair.channels.related else "as it came", pair.student, 0.0)
     if settings.repair_statistics and batch_norms_of(pair.student):
         _repair(pair, sets.train, settings, execution, judge)
@@ -105,7 +105,7 @@ def recover(
     warnings: tuple[str, ...] = ()
     if settings.num_steps:
         warnings = _distil(pair, sets.train, settings, execution, judge, seed, synthesis, record)
-    best = copy.deepcopy(as_it_came).cpu()
+    best = copy.deepcopy(original).cpu()
     load_state(best, judge.best_state)
     apply_masks(best, pair.masks)
     return Recovered(best.eval().requires_grad_(False), judge.rungs(), lineage, (*warnings, *judge.doubts()))
@@ -114,7 +114,7 @@ def recover(
 def _repair(pair: Pair, images: ImageSet, settings: Recovery, execution: Execution, judge: Judge) -> None:
     with _rung("statistics repair", pair.student, judge, execution) as is_done:
         if not is_done:
-            # Of several processes, none keeps how far its share got: it is soon made again.
+            # With several processes, none records how far its share got: the work is quickly redone.
             kept = execution.checkpoints if execution.ranks.size == 1 else NO_CHECKPOINTS
             repair_statistics(pair, images, settings.batch_size, replace(execution, checkpoints=kept))
 
@@ -136,7 +136,7 @@ def _distil(
     synthesis: Synthesis | None,
     record: Record | None,
 ) -> tuple[str, ...]:
-    """The last rung; returns what went wrong on the way."""
+    """Climb the last rung; returns its warnings."""
     curve = judge.curve_of(pair.student, settings.num_steps)
     distilled = distill(
         pair, images, settings, execution,

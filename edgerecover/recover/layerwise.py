@@ -172,11 +172,11 @@ def _fittable(pair: Pair, few_NCHW: Tensor) -> tuple[list[tuple[LinearMap, Linea
     return maps, left_out
 
 
-def _reason_against(pair: Pair, linear_map: LinearMap, taught: LinearMap | None, few_NCHW: Tensor) -> str:
+def _reason_against(pair: Pair, linear_map: LinearMap, its: LinearMap | None, few_NCHW: Tensor) -> str:
     """Why a map cannot be fitted; empty where it can."""
-    if taught is None:
+    if its is None:
         return "the teacher uses its weight in a different way"
-    rows = pair.channels.of_teacher(linear_map.weight, torch.arange(taught.num_outputs), dim=0)
+    rows = pair.channels.of_teacher(linear_map.weight, torch.arange(its.num_outputs), dim=0)
     if rows is None or len(rows) != linear_map.num_outputs:
         return "unknown which of the teacher's channels it kept"
     weight = pair.student.get_parameter(linear_map.weight)
@@ -213,7 +213,7 @@ class _Sampling(AtMaps):
     """A forward pass of the teacher that records samples of its maps' outputs."""
 
     def __init__(self, pair: Pair, maps: list[tuple[LinearMap, LinearMap]], num_images: int) -> None:
-        super().__init__(pair.teacher, [taught for _, taught in maps])
+        super().__init__(pair.teacher, [its for _, its in maps])
         self.samples: dict[str, _Samples] = {}
         self._channels, self._num_images = pair.channels, num_images
         self._seeds = {own.weight: number for number, (own, _) in enumerate(maps)}

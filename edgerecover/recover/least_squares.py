@@ -2,9 +2,9 @@
 
     min over w, b   E ‖y - w x - b‖² + λ ‖w - w₀‖²      w outside the mask stays zero
 
-is solved by conjugate gradients from w₀, on all rows of w at once: each row has a support of its own, and would need a
-factorisation of its own. Every iteration fits what the samples say a little closer, first along the directions that
-they say most about, so the number of iterations is a regularisation (Hansen, Rank-Deficient and Discrete Ill-Posed
+is solved by conjugate gradients from w₀, on all rows of w at once: each row has its own support, and would need its own
+factorisation. Every iteration fits the samples a little closer, first along the directions that they determine
+best, so the number of iterations is a regularisation (Hansen, Rank-Deficient and Discrete Ill-Posed
 Problems, SIAM 1998, chapter 6). It is chosen by two-fold cross-validation over images: each half is fitted while the
 error on the other half is tracked, and all samples are then fitted with the number of iterations that keeps most of the
 reduction of both errors. That is none where the initial weights are best.

@@ -53,7 +53,7 @@ def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Com
 
     Args:
         lineage: of the student.
-        pair: the student as it came, on the device of `compute`; not changed.
+        pair: the original student and its teacher, on the device of `compute`; not changed.
         sets: dreams of the teacher; train and calibration are used, and nothing has been learnt from them yet.
         compute: device; always float32.
     """

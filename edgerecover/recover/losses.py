@@ -20,7 +20,7 @@ from edgerecover.compute import Compute
 from edgerecover.config import Recovery
 from edgerecover.distributed import ALONE, Ranks
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
-from edgerecover.recover.blocks import block_names, captured, stage_ends
+from edgerecover.recover.blocks import block_names, capture_outputs, stage_ends
 from edgerecover.recover.execution import Execution
 from edgerecover.recover.matched_norms import matched_norms
 from edgerecover.recover.pair import Pair
@@ -44,8 +44,8 @@ def loss_against_teacher(
     """
     with (
         matched_norms(pair.student, pair.teacher, execution.ranks, pair.channels) as matching,
-        captured(pair.student, tuple(blocks)) as student_features,
-        captured(pair.teacher, tuple(blocks.values())) as teacher_features,
+        capture_outputs(pair.student, tuple(blocks)) as student_features,
+        capture_outputs(pair.teacher, tuple(blocks.values())) as teacher_features,
     ):
 
         def loss_of(part_NCHW: Tensor, share: float) -> Tensor:
@@ -92,11 +92,11 @@ def feature_loss(
     share: float = 1.0,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Mean over blocks of the squared error as a fraction of the teacher's mean square: blocks weigh alike.
+    """Mean over blocks of the squared error as a fraction of the teacher's mean square, so blocks have equal weight.
 
-    Of a narrower student, the channels that both have are compared; blocks where these are not known are left out. Of
-    one of another architecture, all are: it has yet to learn what its channels are for. Of a batch that processes
-    share, this is the error on this one's `share` of it, as a fraction of the mean square on all of it.
+    For a narrower student, the channels that both have are compared; blocks where these are unknown are skipped. For
+    another architecture, all channels are compared: the student has yet to learn what its channels are for. When
+    several processes share a batch, this is the error on one's `share`, as a fraction of the mean square on all of it.
     """
     errors, squares = [], []
     for name, f_s in student.items():

@@ -27,7 +27,7 @@ from edgerecover.recover.checkpoints import State
 from edgerecover.synthesize.deep_inversion import Rival, dream, evidence_of
 from edgerecover.synthesize.image_set import ImageSet, Shard, read_shard, write_shard
 from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.statistics import tapped
+from edgerecover.synthesize.statistics import open_tap
 
 
 class FreshDreams:
@@ -138,7 +138,7 @@ class FreshDreams:
         with torch.no_grad():
             # The target of a view of two dreams is what the teacher sees in it, not what either was made for.
             targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
-        with tapped(teacher, evidence_of(teacher, self._synthesis, self._record)) as tap:
+        with open_tap(teacher, evidence_of(teacher, self._synthesis, self._record)) as tap:
             images_NCHW = dream(
                 teacher,
                 tap,

@@ -1,7 +1,7 @@
 """Statistics repair: a pruned network's batch norm layers still hold the dense network's means and variances.
 
-Re-estimated on synthetic images, and corrected for what those images are not: the teacher's own statistics on the
-same images are compared with its stored ones, which came from real data.
+They are re-estimated on synthetic images and corrected for the gap between those and real images: the teacher's
+statistics on the same images are compared with its stored ones, which came from real data.
 
     r      = stored var_t / var_t(synthetic)
     var_s  ← var_s(synthetic) · r
@@ -44,7 +44,7 @@ def repair_statistics(pair: Pair, images: ImageSet, batch_size: int, execution: 
         pair: on the device of `execution`; only the student's BN running statistics change. A teacher of another
             architecture is not consulted; where a layer's channels are not known, its statistics are taken as measured.
         images: synthetic train set.
-        batch_size: images per forward; batches weigh alike, so a short last one is left out.
+        batch_size: images per forward; batches have equal weight, so a short last one is skipped.
         execution: its processes share the batches; each sees whole ones, as a single process does.
     """
     student, teacher, channels, checkpoints = pair.student, pair.teacher, pair.channels, execution.checkpoints
@@ -54,7 +54,7 @@ def repair_statistics(pair: Pair, images: ImageSet, batch_size: int, execution: 
     with execution.progress.task("statistics", num_passes * len(_starts(images, batch_size)), "batches") as task:
         student_statistics = _statistics_on(student, images, batch_size, execution, kept[0], task)
         if channels.related:
-            teacher_statistics = _stored_and_measured(teacher, images, batch_size, execution, kept[1], task)
+            teacher_statistics = _teacher_statistics(teacher, images, batch_size, execution, kept[1], task)
     for name, layer in batch_norms_of(student).items():
         if name not in student_statistics or (channels.related and name not in teacher_statistics):
             continue  # a layer that inference does not reach (an auxiliary head) keeps what it has
@@ -76,9 +76,9 @@ def correct_statistics(mean_s: Tensor, var_s: Tensor, taught_4C: Tensor, eps: fl
     """Estimate the statistics (C,) of a student's layer on real images from those on synthetic ones.
 
     Args:
-        mean_s: measured on synthetic images,
-        var_s: and the biased variance.
-        taught_4C: of the teacher's layer, stored mean and variance, and those on the same images.
+        mean_s: mean on the synthetic images.
+        var_s: biased variance on the synthetic images.
+        taught_4C: stored mean and variance of the teacher's layer, then its mean and variance on the same images.
         eps: of the layer.
     """
     stored_mean, stored_var, mean_t, var_t = taught_4C
@@ -87,7 +87,7 @@ def correct_statistics(mean_s: Tensor, var_s: Tensor, taught_4C: Tensor, eps: fl
     return mean_s + (stored_mean - mean_t) * scale, ((var_s + eps) * ratio - eps).clamp_min(0)
 
 
-def _stored_and_measured(
+def _teacher_statistics(
     teacher: nn.Module,
     images: ImageSet,
     batch_size: int,

@@ -76,7 +76,7 @@ class Views:
             windows = [padded[i, :, top : top + h, left : left + w] for i, (top, left) in enumerate(corners)]
             batch = torch.stack(windows)
         if self.zooms is not None:
-            batch = _zoomed(batch, self.zooms[needed_M])
+            batch = _zoom(batch, self.zooms[needed_M])
         if self.exchange is None:
             return batch
         rows_R, down, across = torch.tensor(rows), self.exchange.down, self.exchange.across
@@ -116,7 +116,7 @@ def _zooms(n: int, least_area: float, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.diag_embed(sides_N2), centres_N2[:, :, None]], 2)
 
 
-def _zoomed(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
+def _zoom(batch_NCHW: Tensor, zooms_N23: Tensor) -> Tensor:
     """Each image's crop, resized to the whole image."""
     grid = F.affine_grid(zooms_N23, list(batch_NCHW.shape), align_corners=False)
     return F.grid_sample(batch_NCHW, grid, padding_mode="reflection", align_corners=False)

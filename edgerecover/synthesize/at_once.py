@@ -17,7 +17,7 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.machine.memory import free_bytes
 from edgerecover.synthesize.deep_inversion import evidence_of
 from edgerecover.synthesize.source import Source
-from edgerecover.synthesize.statistics import tapped
+from edgerecover.synthesize.statistics import open_tap
 
 if TYPE_CHECKING:
     from edgerecover.config import Synthesis
@@ -76,7 +76,7 @@ def bytes_per_image(source: Source, settings: Synthesis) -> int:
     generator = torch.Generator().manual_seed(0)
     with (
         compute.without_slow_kernels(teacher),
-        tapped(teacher, evidence_of(teacher, settings, source.record)) as tap,
+        open_tap(teacher, evidence_of(teacher, settings, source.record)) as tap,
         saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         tap.draw([_TRIED], None, generator)

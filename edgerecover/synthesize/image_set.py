@@ -74,7 +74,7 @@ class PixelScale:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One of train, calibration and held back: shards in order, read through memory maps."""
+    """The train, calibration or held-out set: shards in order, read through memory maps."""
 
     folder: Path
     scale: PixelScale

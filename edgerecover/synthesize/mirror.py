@@ -26,7 +26,7 @@ from torch import nn
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.source import Source
-from edgerecover.synthesize.statistics import tapped
+from edgerecover.synthesize.statistics import open_tap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ def mirror_correlation(source: Source, settings: Synthesis, progress: Progress =
     bounds_C = torch.tensor(low), torch.tensor(high)
     with (
         progress.task("mirrored?", num_images, "dreams") as task,
-        tapped(teacher, evidence_of(teacher, settings, source.record)) as tap,
+        open_tap(teacher, evidence_of(teacher, settings, source.record)) as tap,
     ):
         shape_NCHW = (num_images, *source.input.shape)
         images = dream(

@@ -117,7 +117,7 @@ def shapes(
 
     Smooth Gaussian fields (blobs), ridges of such fields (lines) and attractors, brighter in some images than in
     others, whose values are replaced, rank for rank, by those of the Beta distribution with that mean and deviation. It
-    decides how dark and bright are told apart: MNIST's 0.13 and 0.31 make few bright shapes on black, a photograph's
+    decides how dark and bright are distributed: MNIST's 0.13 and 0.31 make few bright shapes on black, a photograph's
     0.45 and 0.23 a range of greys.
 
     Args:
@@ -169,7 +169,7 @@ def _with_gaussian_values(field_NHW: NDArray[np.float64], rng: np.random.Generat
     return ranked_NP.reshape(field_NHW.shape)
 
 
-def _standardised(field_NHW: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standardise(field_NHW: NDArray[np.float64]) -> NDArray[np.float64]:
     centred_NHW = field_NHW - field_NHW.mean((1, 2), keepdims=True)
     unit_NHW: NDArray[np.float64] = centred_NHW / np.maximum(centred_NHW.std((1, 2), keepdims=True), 1e-9)
     return unit_NHW
@@ -178,7 +178,7 @@ def _standardised(field_NHW: NDArray[np.float64]) -> NDArray[np.float64]:
 def _smooth_fields(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Gaussian fields (N, H, W) with amplitude 1/f^(a/2), a from 2 to 4 by image, each of variance 1."""
     exponents_N11 = rng.uniform(2, 4, (num_images, 1, 1))
-    return _standardised(_coloured(num_images, height, width, exponents_N11, rng))
+    return _standardise(_colour(num_images, height, width, exponents_N11, rng))
 
 
 def _with_beta_values(
@@ -195,10 +195,10 @@ def _with_beta_values(
 
 def coloured_noise(num_images: int, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Noise (N, H, W) from 0 to 1 with amplitude 1/f^(a/2), a from 1 to 3, drawn for each image."""
-    return _stretched(_coloured(num_images, height, width, rng.uniform(1, 3, (num_images, 1, 1)), rng))
+    return _stretch(_colour(num_images, height, width, rng.uniform(1, 3, (num_images, 1, 1)), rng))
 
 
-def _coloured(
+def _colour(
     num_images: int, height: int, width: int, exponents_N11: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     frequency_HF = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
@@ -244,10 +244,10 @@ def _density(points_N2P: NDArray[np.float32], height: int, width: int) -> NDArra
     pixels_N2P = np.rint((points_N2P - low) / np.maximum(high - low, 1e-6) * last_pixel).astype(np.int64)
     flat_NP = (np.arange(num_images)[:, None] * height + pixels_N2P[:, 0]) * width + pixels_N2P[:, 1]
     visits = np.bincount(flat_NP.ravel(), minlength=num_images * height * width)
-    return _stretched(np.log1p(visits.reshape(num_images, height, width)))
+    return _stretch(np.log1p(visits.reshape(num_images, height, width)))
 
 
-def _stretched(x_NHW: NDArray[np.float64]) -> NDArray[np.float32]:
+def _stretch(x_NHW: NDArray[np.float64]) -> NDArray[np.float32]:
     """Each image from exactly 0 to 1."""
     low, high = x_NHW.min((1, 2), keepdims=True), x_NHW.max((1, 2), keepdims=True)
     unit_NHW: NDArray[np.float32] = ((x_NHW - low) / np.maximum(high - low, 1e-9)).astype(np.float32)

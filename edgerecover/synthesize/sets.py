@@ -27,7 +27,7 @@ from edgerecover.synthesize.image_set import (
 from edgerecover.synthesize.procedural import procedural_images
 from edgerecover.synthesize.shards import ShardMaker, ShardPlan, pixel_scale, plan_shards, seed_of
 from edgerecover.synthesize.source import Source
-from edgerecover.synthesize.statistics import tapped
+from edgerecover.synthesize.statistics import open_tap
 
 if TYPE_CHECKING:
     from edgerecover.config import Synthesis
@@ -65,9 +65,9 @@ def synthesize(
     progress: Progress = SILENT,
     ranks: Ranks = ALONE,
 ) -> tuple[SyntheticSets, SyntheticFacts]:
-    """Dream the train, calibration and held-back sets, or read back what an earlier run has finished of them.
+    """Dream the train, calibration and held-out sets, or read back what an earlier run has finished of them.
 
-    Each shard has a seed of its own, made from `seed`, its set and its number: an interrupted run that is started
+    Each shard has its own seed, made from `seed`, its set and its number: an interrupted run that is started
     again makes only the missing shards, and ends with the images of an uninterrupted one.
 
     Args:
@@ -133,7 +133,7 @@ def _make_all(
     made, batch_size = {}, settings.batch_size
     with (
         progress.task("synthesize", sum(plan.num_images for plan in plans), _unit(settings)) as task,
-        tapped(source.teacher, evidence_of(source.teacher, settings, source.record)) as tap,
+        open_tap(source.teacher, evidence_of(source.teacher, settings, source.record)) as tap,
     ):
         maker = ShardMaker(source, settings, scale, tap, folder, task, progress)
         for plan in plans:
@@ -177,7 +177,7 @@ def _unit(settings: Synthesis) -> str:
 
 
 def procedural_set(input: InputSpec, num_images: int, *, seed: int, folder: Path) -> tuple[ImageSet, SyntheticFacts]:
-    """A held-back set of fractals, for a teacher that gives no gradient.
+    """A held-out set of fractals, for a teacher that gives no gradient.
 
     Args:
         input: the teacher's; its mean, std and pixel range decide what a pixel can be.

@@ -42,7 +42,7 @@ class ShardPlan:
 
 
 def plan_shards(split: str, num_images: int, num_classes: int, settings: Synthesis, seed: int) -> list[ShardPlan]:
-    """The shards of one set, each with a seed of its own."""
+    """The shards of one set, each with its own seed."""
     random = _generator(f"{seed}/{split}/targets")
     # With fewer images than classes each split shows other ones: the first ones alone would leave the rest out of all.
     classes = torch.randperm(num_classes, generator=random).tolist() if num_images < num_classes else range(num_classes)
@@ -156,7 +156,7 @@ class ShardMaker:
 
 
 def _pieces(plan: ShardPlan, batch_size: int) -> list[ShardPlan]:
-    """The plan itself where it fits in one batch, else pieces of it, each with a seed of its own."""
+    """The plan itself where it fits in one batch, else pieces of it, each with its own seed."""
     if plan.num_images <= batch_size:
         return [plan]
     starts = range(0, plan.num_images, batch_size)

@@ -98,15 +98,15 @@ class Tap:
 
 
 @contextmanager
-def tapped(teacher: nn.Module, terms: Sequence[Weighted]) -> Iterator[Tap]:
+def open_tap(teacher: nn.Module, terms: Sequence[Weighted]) -> Iterator[Tap]:
     """Watch the places of all terms inside the block; the hooks are removed afterwards, also after an error."""
     places = dict.fromkeys(place for term in terms for place in term.statistics.places)
-    with watched(teacher, tuple(places)) as seen:
+    with watch_places(teacher, tuple(places)) as seen:
         yield Tap(terms, seen)
 
 
 @contextmanager
-def watched(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place, list[Tensor]]]:
+def watch_places(network: nn.Module, places: Sequence[Place]) -> Iterator[dict[Place, list[Tensor]]]:
     """`Seen` of the last forward inside the block, however often that calls a layer."""
     seen: dict[Place, list[Tensor]] = {}
     handles = [network.register_forward_pre_hook(lambda *_: seen.clear())]
@@ -282,7 +282,7 @@ class _BatchStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_NC: Tensor) -> tuple[Tensor, Tensor]:
-        mean_C, var_C = _measured(x_NC)
+        mean_C, var_C = _measure(x_NC)
         ctx.save_for_backward(x_NC, mean_C)
         return mean_C, var_C
 
@@ -298,7 +298,7 @@ class _BatchStatistics(torch.autograd.Function):
         return torch.addcmul(offset, x_NC, slope)
 
 
-def _measured(x_NC: Tensor) -> tuple[Tensor, Tensor]:
+def _measure(x_NC: Tensor) -> tuple[Tensor, Tensor]:
     if x_NC.device.type == "cpu" and (x_NC.dtype == torch.bfloat16 or not x_NC.is_contiguous()):
         # Batch norm's own kernel: a tenth of the time of sums there, and several times theirs on what is contiguous.
         # The running statistics that it wants say what precision the result has; with 0.0 it leaves them alone.

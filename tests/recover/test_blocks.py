@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from edgerecover.recover.blocks import block_names, captured, stage_ends
+from edgerecover.recover.blocks import block_names, capture_outputs, stage_ends
 
 
 def on_meta(name):
@@ -60,7 +60,7 @@ def test_stages_of_two_architectures_are_paired_at_their_ends():
 
 def test_outputs_are_captured_and_hooks_removed(teacher, real_images):
     images = real_images[0][:4]
-    with captured(teacher, ("1", "7")) as outputs:
+    with capture_outputs(teacher, ("1", "7")) as outputs:
         teacher(images[:1])
         logits = teacher(images)
     assert list(outputs) == ["1", "7"]
@@ -77,7 +77,7 @@ def test_an_activation_in_place_changes_what_is_captured_and_the_gradient_follow
     norm = network[:2](images)
     expected = norm.relu() if inplace else norm
     (expected_gradient,) = torch.autograd.grad(expected.square().sum(), network[0].weight)
-    with captured(network, ("1",)) as outputs:
+    with capture_outputs(network, ("1",)) as outputs:
         with torch.no_grad():
             network(images)
         torch.testing.assert_close(outputs["1"], expected)
@@ -88,7 +88,7 @@ def test_an_activation_in_place_changes_what_is_captured_and_the_gradient_follow
 
 
 def test_hooks_are_removed_after_an_error_too(teacher):
-    with pytest.raises(RuntimeError), captured(teacher, ("1",)):
+    with pytest.raises(RuntimeError), capture_outputs(teacher, ("1",)):
         teacher(torch.zeros(1, 5, 8, 8))
     assert not any(module._forward_hooks for module in teacher.modules())
 
@@ -99,6 +99,6 @@ def test_an_output_that_is_no_tensor_is_left_out():
             return x, x
 
     network = nn.Sequential(Pair())
-    with captured(network, ("0",)) as outputs:
+    with capture_outputs(network, ("0",)) as outputs:
         network(torch.zeros(1))
     assert outputs == {}

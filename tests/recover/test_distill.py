@@ -4,24 +4,19 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from edgerecover.models.network.norms import batch_norms_of
-from edgerecover.models.pair.channels import UNRELATED, ChannelMap
+from edgerecover.models.pair.channels import UNRELATED
 from edgerecover.progress import Silent
 from edgerecover.prune import apply_masks
 from edgerecover.recover.blocks import block_names
-from edgerecover.recover.border import border_of
 from edgerecover.recover.distill import distill
 from edgerecover.recover.execution import Execution
 from edgerecover.recover.logits import logits_on
-from edgerecover.recover.losses import feature_loss, kd_loss
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
-from edgerecover.recover.views import augment
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
 
 
 class Losses(Silent):
@@ -266,38 +261,6 @@ def test_blocks_whose_outputs_are_no_tensors_leave_the_features_out(sets, recove
     distill(Pair(network, other), sets.train, recovery.model_copy(update={"num_steps": 1}), Execution(cpu), seed=0)
 
 
-def test_the_kd_loss_is_the_divergence_of_softened_outputs(recovery):
-    student, teacher = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    p, q = (F.softmax(logits / 4.0, 1) for logits in (teacher, student))
-    expected = float((p * (p / q).log()).sum(1).mean())
-    plain = recovery.model_copy(update={"scale_by_temperature_squared": False})
-    assert float(kd_loss(student, teacher, plain)) == pytest.approx(expected, rel=1e-4)
-    assert float(kd_loss(student, teacher, recovery)) == pytest.approx(16 * expected, rel=1e-4)
-    assert float(kd_loss(teacher, teacher, recovery)) == pytest.approx(0, abs=1e-6)
-
-
-def test_the_feature_loss_weighs_blocks_alike_whatever_their_scale():
-    f_t = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    halved = {"small": f_t / 2, "large": 500 * f_t}
-    assert float(feature_loss(halved, {"small": f_t, "large": 1000 * f_t})) == pytest.approx(0.25)
-    assert float(feature_loss({"dead": torch.zeros(2)}, {"dead": torch.zeros(2)})) == 0
-
-
-@pytest.mark.parametrize("trained_with", ["edge", "zero"])
-def test_the_border_that_the_teacher_was_trained_with_is_found(trained_with, recovery, cpu, tmp_path):
-    """On bytes, where a zero is black."""
-    pixels = np.random.default_rng(0).integers(100, 256, (64, 3, 8, 8)).astype(np.uint8)
-    shard = write_shard(tmp_path, "train-00000", pixels, (), 0, 0.0)
-    images = ImageSet(tmp_path, PixelScale((0.0,) * 3, (255.0,) * 3), (shard,))
-    settings, rng = recovery.model_copy(update={"crop_fraction": 0.25}), np.random.default_rng(0)
-    teacher = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None)).requires_grad_(False)
-    for _ in range(20):
-        seen = settings.model_copy(update={"crop_border": trained_with})
-        teacher(augment(torch.from_numpy(pixels).float(), seen, torch.Generator().manual_seed(0), rng))
-    assert border_of(teacher.eval(), images, settings, cpu) == trained_with
-    assert border_of(teacher[:1], images, settings, cpu) == "edge"
-
-
 def test_masks_make_exact_zeros(teacher):
     mask = torch.zeros_like(teacher[0].weight, dtype=torch.bool)
     mask[0] = True
@@ -306,23 +269,6 @@ def test_masks_make_exact_zeros(teacher):
     assert torch.equal(teacher[0].weight[0], kept)
     assert int(teacher[0].weight.count_nonzero()) == kept.numel()
     assert math.isclose(float(teacher[0].weight[1:].abs().sum()), 0.0, abs_tol=0.0)
-
-
-def test_features_of_a_narrower_student_are_compared_on_the_channels_it_kept():
-    teacher = {"known": torch.rand(2, 4, 3, 3), "unknown": torch.rand(2, 4, 3, 3)}
-    student = {"known": teacher["known"][:, [1, 3]], "unknown": torch.rand(2, 3, 3, 3)}
-    channels = ChannelMap({"known": torch.tensor([1, 3]), "unknown": None})
-    assert float(feature_loss(student, teacher, channels)) == 0.0
-    assert float(feature_loss(student, teacher, ChannelMap({"known": torch.tensor([0, 2]), "unknown": None}))) > 0.0
-    assert float(feature_loss({"unknown": student["unknown"]}, teacher, channels)) == 0.0
-
-
-def test_features_of_another_architecture_are_compared_where_their_shapes_agree():
-    f_t = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(0))
-    teacher = {"same": f_t, "narrower": f_t}
-    student = {"same": 0.5 * f_t, "narrower": f_t[:, :4], "absent": f_t}
-    assert float(feature_loss(student, teacher, UNRELATED)) == pytest.approx(0.25)
-    assert float(feature_loss({"narrower": f_t[:, :4]}, teacher, UNRELATED)) == 0.0
 
 
 def test_a_student_whose_modules_the_teacher_has_not_learns_from_its_outputs(teacher, sets, recovery, cpu):

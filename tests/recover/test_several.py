@@ -14,7 +14,6 @@ from edgerecover.prune import apply_masks, global_magnitude_masks
 from edgerecover.recover.distill import distill
 from edgerecover.recover.execution import Execution
 from edgerecover.recover.ladder import recover
-from edgerecover.recover.losses import feature_loss
 from edgerecover.recover.pair import Pair
 from edgerecover.recover.statistics import repair_statistics
 from edgerecover.synthesize.sets import synthesize
@@ -99,19 +98,3 @@ def test_shares_are_all_of_it_once():
         rows = [one.rows(13) for one in ranks]
         assert [row for part in rows for row in part] == list(range(13))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
-
-
-def test_feature_losses_of_shares_add_up(monkeypatch):
-    """With the teacher's mean square over the whole batch, which no share knows alone."""
-    random = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn((6, 4, 3, 3), generator=random) for _ in range(2))
-    teacher[:3] *= 10
-    expected = feature_loss({"block": student}, {"block": teacher})
-    square = teacher.square().mean().reshape(1)
-    monkeypatch.setattr(Ranks, "sum", lambda self, tensor: square)
-    parts = [(slice(0, 2), 2 / 6), (slice(2, 6), 4 / 6)]
-    found = sum(
-        share * feature_loss({"block": student[rows]}, {"block": teacher[rows]}, share=share, ranks=Ranks(0, 2))
-        for rows, share in parts
-    )
-    torch.testing.assert_close(found, expected)

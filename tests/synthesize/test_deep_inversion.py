@@ -13,7 +13,7 @@ from edgerecover.synthesize.deep_inversion import (
     total_variation,
 )
 from edgerecover.synthesize.image_set import PixelScale
-from edgerecover.synthesize.statistics import tapped
+from edgerecover.synthesize.statistics import open_tap
 from tests.conftest import INPUT, convnet, vit
 
 SHAPE = (16, 3, 8, 8)
@@ -24,12 +24,12 @@ def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None
     bounds = tuple(torch.tensor(edge) for edge in spec.bounds())
     random = torch.Generator().manual_seed(seed)
     on_step = losses.append if losses is not None else lambda loss: None
-    with tapped(teacher, evidence_of(teacher, settings)) as tap:
+    with open_tap(teacher, evidence_of(teacher, settings)) as tap:
         return dream(teacher, tap, bounds, SHAPE, targets, settings, random, cpu, on_step)
 
 
 def bn_distance(teacher, images, settings):
-    with tapped(teacher, evidence_of(teacher, settings)) as tap, torch.no_grad():
+    with open_tap(teacher, evidence_of(teacher, settings)) as tap, torch.no_grad():
         tap.draw([len(images)], None, torch.Generator())
         teacher(images)
         return float(tap.distance())

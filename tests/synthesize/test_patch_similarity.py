@@ -8,7 +8,7 @@ from torch import nn
 
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.patch_similarity import PatchSimilarityEntropy, attentions_of, similarity_entropy
-from edgerecover.synthesize.statistics import Weighted, tapped
+from edgerecover.synthesize.statistics import Weighted, open_tap
 from tests.conftest import convnet, vit
 
 
@@ -72,7 +72,7 @@ def test_both_layouts_of_attention_are_read_as_images_by_tokens():
     x = torch.randn(3, 10, 8)
     found = []
     for layer, tokens in ((first, x), (second, x.transpose(0, 1))):
-        with tapped(nn.Sequential(layer), [Weighted(1.0, PatchSimilarityEntropy(nn.Sequential(layer)))]) as tap:
+        with open_tap(nn.Sequential(layer), [Weighted(1.0, PatchSimilarityEntropy(nn.Sequential(layer)))]) as tap:
             tap.draw([3], None, torch.Generator())
             layer(tokens, tokens, tokens, need_weights=False)
             found.append(float(tap.distance()))
@@ -94,9 +94,9 @@ def test_dreams_under_the_prior_have_more_entropy(synthesis, cpu):
         settings = synthesis.model_copy(update={"patch_weight": weight, "num_steps": 15, "start": "noise"})
         bounds = torch.full((3,), -2.0), torch.full((3,), 2.0)
         random = torch.Generator().manual_seed(0)
-        with tapped(teacher, evidence_of(teacher, settings)) as tap:
+        with open_tap(teacher, evidence_of(teacher, settings)) as tap:
             images = dream(teacher, tap, bounds, (8, 3, 16, 16), torch.arange(8) % 4, settings, random, cpu)
-        with tapped(teacher, [Weighted(1.0, PatchSimilarityEntropy(teacher))]) as tap, torch.no_grad():
+        with open_tap(teacher, [Weighted(1.0, PatchSimilarityEntropy(teacher))]) as tap, torch.no_grad():
             tap.draw([8], None, random)
             teacher(images)
             return -float(tap.distance())

@@ -14,13 +14,13 @@ from edgerecover.synthesize.statistics import (
     _BatchStatistics,
     batch_statistics,
     moments_of,
-    tapped,
-    watched,
+    open_tap,
+    watch_places,
 )
 
 
 def bn_distance(teacher, images, kind):
-    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, kind))]) as tap, torch.no_grad():
+    with open_tap(teacher, [Weighted(1.0, BatchNormStatistics(teacher, kind))]) as tap, torch.no_grad():
         tap.draw([len(images)], None, torch.Generator())
         teacher(images)
         return float(tap.distance())
@@ -85,14 +85,14 @@ def test_the_bn_term_is_the_mean_over_layers_or_as_published_their_sum(teacher, 
 def test_weights_multiply_and_terms_add(teacher, real_images):
     term = BatchNormStatistics(teacher, "relative")
     images = real_images[0][:32]
-    with tapped(teacher, [Weighted(2.0, term), Weighted(0.5, term)]) as tap, torch.no_grad():
+    with open_tap(teacher, [Weighted(2.0, term), Weighted(0.5, term)]) as tap, torch.no_grad():
         tap.draw([32], None, torch.Generator())
         teacher(images)
         assert float(tap.distance()) == pytest.approx(2.5 * bn_distance(teacher, images, "relative"), rel=1e-4)
 
 
 def test_nothing_known_is_no_distance(teacher_without_bn, real_images):
-    with tapped(teacher_without_bn, []) as tap:
+    with open_tap(teacher_without_bn, []) as tap:
         tap.draw([4], None, torch.Generator())
         teacher_without_bn(real_images[0][:4])
         assert tap.distance() == 0
@@ -100,7 +100,7 @@ def test_nothing_known_is_no_distance(teacher_without_bn, real_images):
 
 def test_inputs_and_outputs_are_seen(teacher, real_images):
     images = real_images[0][:4]
-    with watched(teacher, [Place("0", "input"), Place("0")]) as seen:
+    with watch_places(teacher, [Place("0", "input"), Place("0")]) as seen:
         teacher(images)
     ((entering,), (leaving,)) = seen[Place("0", "input")], seen[Place("0")]
     torch.testing.assert_close(entering, images)
@@ -108,7 +108,7 @@ def test_inputs_and_outputs_are_seen(teacher, real_images):
 
 
 def test_hooks_are_removed_after_an_error_too(teacher):
-    with pytest.raises(RuntimeError), tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]):
+    with pytest.raises(RuntimeError), open_tap(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]):
         teacher(torch.zeros(1, 5, 8, 8))
     assert not any(module._forward_pre_hooks for module in teacher.modules())
 
@@ -117,7 +117,7 @@ def test_the_pixel_term_is_the_gap_to_mean_0_and_variance_1():
     images = torch.randn((16, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), correction=0, keepdim=True)
     network = nn.Conv2d(3, 2, 3)
-    with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
+    with open_tap(network, [Weighted(1.0, PixelStatistics())]) as tap:
         tap.draw([16], None, torch.Generator())
 
         def distance(seen):
@@ -132,7 +132,7 @@ def test_the_pixel_term_is_the_gap_to_mean_0_and_variance_1():
 def test_the_pixel_term_has_a_gradient_in_the_pixels():
     images = torch.full((2, 1, 4, 4), 3.0).requires_grad_()
     network = nn.Flatten()
-    with tapped(network, [Weighted(1.0, PixelStatistics())]) as tap:
+    with open_tap(network, [Weighted(1.0, PixelStatistics())]) as tap:
         tap.draw([2], None, torch.Generator())
         network(images)
         tap.distance().backward()
@@ -162,7 +162,7 @@ def test_a_layer_that_is_called_twice_is_held_to_the_moments_of_both_calls():
 
 def test_each_forward_is_seen_alone():
     network, place = Twice(), Place("norm", "input")
-    with watched(network, [place, Place("", "input")]) as seen:
+    with watch_places(network, [place, Place("", "input")]) as seen:
         for num_images in (2, 4):
             network(images=torch.zeros(num_images, 3, 6, 6))
             assert [len(x) for x in seen[place]] == [num_images] * 2
@@ -211,7 +211,7 @@ def test_a_piece_is_held_to_the_moments_of_its_batch(teacher, real_images):
     """Once all pieces were seen, distance and gradient of each are those of the whole batch at once."""
     teacher, images = teacher.requires_grad_(False), real_images[0][:30].clone()
     pieces = [slice(0, 10), slice(10, 20), slice(20, 30)]
-    with tapped(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
+    with open_tap(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
         whole = images.clone().requires_grad_()
         tap.draw([30], None, torch.Generator())
         teacher(whole)

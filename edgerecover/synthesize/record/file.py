@@ -74,7 +74,7 @@ def read_record(path: Path) -> Record:
             hint="make the record again, or use the edgerecover version that wrote it",
         )
     try:
-        return replace(_checked(facts, tensors), sha256=sha256_of(path))
+        return replace(_to_record(facts, tensors), sha256=sha256_of(path))
     except (KeyError, ValueError) as error:
         raise BadInputError(
             f"record {path}: the file is damaged ({error})", hint="was it copied or downloaded completely?"
@@ -148,7 +148,7 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
         ) from error
 
 
-def _checked(facts: _Facts, tensors: dict[str, Tensor]) -> Record:
+def _to_record(facts: _Facts, tensors: dict[str, Tensor]) -> Record:
     if facts.kind not in KINDS:
         raise ValueError(f"unknown kind {facts.kind!r}")
     if not facts.blocks or facts.num_images < 1:

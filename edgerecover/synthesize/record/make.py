@@ -33,7 +33,7 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.record.nodes import NodeLayer, node_layers, read_nodes
 from edgerecover.synthesize.record.spectral import spectral_basis
 from edgerecover.synthesize.record.values import Block, Kind, Record
-from edgerecover.synthesize.statistics import watched
+from edgerecover.synthesize.statistics import watch_places
 
 MIN_IMAGES_PER_CLASS = 20
 """With fewer, a mean would reveal much of each single image."""
@@ -165,7 +165,7 @@ def _watch(
     chosen = images.sample(max_images)
     nodes, labels = [], []
     with (
-        watched(teacher, [layer.place for layer in layers]) as seen,
+        watch_places(teacher, [layer.place for layer in layers]) as seen,
         progress.task("record", len(chosen), "images") as task,
     ):
         for images_NCHW, labels_N in chosen.batches(_BATCH):
@@ -218,7 +218,7 @@ def _with_noise(block: Block, labels_N: Tensor, noise: float) -> Block:
     generator = torch.Generator()
     generator.seed()
 
-    def blurred(statistic: Tensor, standard_error: Tensor | float) -> Tensor:
+    def blur(statistic: Tensor, standard_error: Tensor | float) -> Tensor:
         return statistic + noise * standard_error * torch.randn(statistic.shape, generator=generator)
 
     n, n_K = len(labels_N), torch.bincount(labels_N).float()
@@ -226,12 +226,12 @@ def _with_noise(block: Block, labels_N: Tensor, noise: float) -> Block:
     per_class_KC = spread_KC / n_K[:, None].sqrt()
     basis_UC = block.basis_UC
     if basis_UC is not None:
-        basis_UC = torch.linalg.qr(blurred(basis_UC, n**-0.5))[0]
+        basis_UC = torch.linalg.qr(blur(basis_UC, n**-0.5))[0]
     return Block(
         block.layers,
-        blurred(block.centre_U, block.scale_U / n**0.5),
-        blurred(block.scale_U, block.scale_U / (2 * n) ** 0.5).clamp_min(1e-6),
+        blur(block.centre_U, block.scale_U / n**0.5),
+        blur(block.scale_U, block.scale_U / (2 * n) ** 0.5).clamp_min(1e-6),
         basis_UC,
-        blurred(block.mean_KC, per_class_KC),
-        blurred(block.factor_KRC, per_class_KC[:, None] / 2**0.5),
+        blur(block.mean_KC, per_class_KC),
+        blur(block.factor_KRC, per_class_KC[:, None] / 2**0.5),
     )

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.synthesize.statistics import Place, Seen, watched
+from edgerecover.synthesize.statistics import Place, Seen, watch_places
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def node_layers(
         max_nodes: of all layers together, kept to if a single cell is enough for that.
     """
     layers = {name: m for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    with torch.no_grad(), watched(network, [Place(name) for name in layers]) as seen:
+    with torch.no_grad(), watch_places(network, [Place(name) for name in layers]) as seen:
         parameter = next(network.parameters())
         network(torch.zeros((1, *shape_CHW), device=parameter.device))
     whole = [_whole(place.layer, layers[place.layer], calls[0]) for place, calls in seen.items() if len(calls) == 1]

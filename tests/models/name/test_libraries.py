@@ -12,7 +12,7 @@ from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
 from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.prune import Pruning, prune
-from edgerecover.recover.blocks import block_names, captured
+from edgerecover.recover.blocks import block_names, capture_outputs
 
 GRAY = InputSpec((1, 32, 48), (0.5,), (0.25,))
 TIMM = ("timm:test_resnet", "timm:test_vit", "timm:test_convnext", "timm:test_byobnet")
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_timm_is_opened_and_pruned(architecture, tmp_path):
         0.75 * sum(mask.numel() for mask in pruned.masks.values()), abs=1
     )
     names = block_names(models.teacher)
-    with captured(models.teacher, names) as features:
+    with capture_outputs(models.teacher, names) as features:
         models.teacher(torch.zeros(1, 3, 160, 160))
     assert set(features) == set(names)
     assert len(names) >= 3

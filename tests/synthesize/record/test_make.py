@@ -8,13 +8,13 @@ from edgerecover.synthesize.record import make
 from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.nodes import read_nodes
 from edgerecover.synthesize.record.values import KINDS
-from edgerecover.synthesize.statistics import watched
+from edgerecover.synthesize.statistics import watch_places
 
 NUM_CLASSES = 4
 
 
 def nodes_of(teacher, block, images):
-    with watched(teacher, [layer.place for layer in block.layers]) as seen, torch.no_grad():
+    with watch_places(teacher, [layer.place for layer in block.layers]) as seen, torch.no_grad():
         teacher(images)
         return read_nodes(block.layers, seen)
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from edgerecover.synthesize.record.nodes import node_layers, read_nodes
-from edgerecover.synthesize.statistics import watched
+from edgerecover.synthesize.statistics import watch_places
 
 
 class Tokens(nn.Module):
@@ -24,7 +24,7 @@ class Tokens(nn.Module):
 
 
 def read(network, layers, images):
-    with watched(network, [layer.place for layer in layers]) as seen, torch.no_grad():
+    with watch_places(network, [layer.place for layer in layers]) as seen, torch.no_grad():
         network(images)
         return read_nodes(layers, seen), dict(seen)
 

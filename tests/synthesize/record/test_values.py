@@ -4,7 +4,7 @@ import torch
 from edgerecover.synthesize.deep_inversion import dream, evidence_of
 from edgerecover.synthesize.record.make import Recording
 from edgerecover.synthesize.record.values import KINDS, RecordStatistics
-from edgerecover.synthesize.statistics import Weighted, tapped
+from edgerecover.synthesize.statistics import Weighted, open_tap
 
 CPU = torch.device("cpu")
 TARGETS = torch.arange(64) % 4
@@ -26,7 +26,7 @@ def test_draws_have_the_classes_means_and_covariances(record):
 
 
 def distance(teacher, record, images, targets, seed=0):
-    with tapped(teacher, [Weighted(1.0, RecordStatistics(record, CPU))]) as tap, torch.no_grad():
+    with open_tap(teacher, [Weighted(1.0, RecordStatistics(record, CPU))]) as tap, torch.no_grad():
         tap.draw([len(images)], targets, torch.Generator().manual_seed(seed))
         teacher(images)
         return float(tap.distance())
@@ -45,7 +45,7 @@ def test_dreams_come_nearer_to_the_record(teacher_without_bn, record, synthesis,
 
     def made(weight):
         chosen = settings.model_copy(update={"record_weight": weight})
-        with tapped(teacher_without_bn, evidence_of(teacher_without_bn, chosen, record)) as tap:
+        with open_tap(teacher_without_bn, evidence_of(teacher_without_bn, chosen, record)) as tap:
             return dream(
                 teacher_without_bn, tap, bounds, (64, 3, 8, 8), TARGETS, chosen, torch.Generator().manual_seed(0), cpu
             )
@@ -59,7 +59,7 @@ def test_dreams_come_nearer_to_the_record(teacher_without_bn, record, synthesis,
 
 
 def test_images_must_stay_where_they_are(teacher_without_bn, record):
-    with tapped(teacher_without_bn, [Weighted(1.0, RecordStatistics(record, CPU))]) as tap:
+    with open_tap(teacher_without_bn, [Weighted(1.0, RecordStatistics(record, CPU))]) as tap:
         assert tap.is_positional
 
 
