@@ -71,7 +71,7 @@ def check_writable(out: Path) -> None:
     try:
         if (out.exists() or out.is_symlink()) and not _replaceable(out):
             raise BadInputError(
-                f"{out}: there is something there already, and it is not a bundle",
+                f"{out}: it already exists and is not a bundle",
                 hint="name another place with --out, or remove it yourself",
             )
         existing = nearest_existing(out.absolute().parent)

@@ -88,7 +88,7 @@ def _require_free(out: Path) -> None:
     free = not out.exists() or (out.is_dir() and {path.name for path in out.iterdir()} <= ours)
     if out.is_symlink() or not free:
         raise BadInputError(
-            f"--out {out}: there is something there already, and it is not a folder of synthetic images",
+            f"--out {out}: it already exists and is not a folder of synthetic images",
             hint="name another place, or remove it yourself",
         )
 

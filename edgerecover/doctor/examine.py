@@ -211,7 +211,7 @@ def _major(version: str) -> int:
 def _broken(name: str, answer: Answer, fix: str) -> Finding:
     if answer.is_absent(name):
         return Finding(name, Status.MISSING, "not installed", fix)
-    return Finding(name, Status.WRONG, f"is here and does not work: {answer.error}", fix)
+    return Finding(name, Status.WRONG, f"is installed but does not work: {answer.error}", fix)
 
 
 # --- runtimes -----------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _optional(ask: Ask, module: str, fix: str) -> Finding:
         return Finding(module, Status.OK, _words(answer))
     if answer.is_absent(module):
         return Finding(module, Status.NOTE, "not installed; some targets use it", fix)
-    return Finding(module, Status.NOTE, f"is here and does not work: {answer.error}", fix)
+    return Finding(module, Status.NOTE, f"is installed but does not work: {answer.error}", fix)
 
 
 def _words(answer: Answer) -> str:
@@ -327,7 +327,7 @@ def _package(package: Package, ask: Ask) -> Finding:
     if answer.is_absent(package.module):
         return _absence(package, name, missing)
     if answer.error:
-        return Finding(name, wrong, f"is here and does not work: {answer.error}", package.install)
+        return Finding(name, wrong, f"is installed but does not work: {answer.error}", package.install)
     if answer.version and not _fits(answer.version, package.version):
         found = f"{answer.version} is here, {package.version} is needed"
         return Finding(name, wrong, found, package.install)

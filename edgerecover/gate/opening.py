@@ -83,6 +83,6 @@ def _limits(verified: Verified) -> Limits:
         return limits_of(Profile.model_validate(data["profile"]), Target.model_validate(data["target"]))
     except (BadInputError, ValueError, KeyError, RecursionError) as error:
         raise BadInputError(
-            f"{verified.path} holds no {LIMITS}, and its {CONFIGURATION} does not tell the limits either",
+            f"{verified.path} holds no {LIMITS}, and its {CONFIGURATION} does not state the limits either",
             hint="pack it again with this version: `edgerecover run`",
         ) from error

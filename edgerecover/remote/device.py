@@ -195,7 +195,7 @@ def _runner_error(access: Access, status: Any, said: Sequence[str]) -> EdgeRecov
 
 def _odd(access: Access, event: Mapping[str, Any]) -> StageError:
     return StageError(
-        f"{access.destination} answered something else: {printable(str(event))[:200]}",
+        f"{access.destination} gave an unexpected answer: {printable(str(event))[:200]}",
         hint=ODD_END_HINT,
     )
 

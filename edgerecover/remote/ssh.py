@@ -170,8 +170,8 @@ class Connection:
         except queue.Empty as error:
             self._process.kill()
             raise MissingError(
-                f"{self._access.destination} has said nothing for {SILENCE_TIMEOUT_S:.0f} s",
-                hint="is it out of memory, or stopped? look at it by hand",
+                f"{self._access.destination} has not answered for {SILENCE_TIMEOUT_S:.0f} s",
+                hint="check whether it is out of memory, or stopped",
             ) from error
         if event is None:
             raise self._failure()
@@ -278,7 +278,7 @@ def _lost(destination: Destination, said: str) -> MissingError:
     told = f": {_last_line(said)}" if said.strip() else ""
     return MissingError(
         f"the connection to {destination} was lost{told}",
-        hint="try again when the network is steady; the device removes what was copied",
+        hint="retry when the network is stable; the device removes what was copied",
     )
 
 

@@ -66,7 +66,7 @@ def test_a_static_batch_says_why_it_cannot_be_swept(write_onnx, tmp_path):
     static = write_onnx(tmp_path / "static.onnx", batch=1)
     done = bench(BenchRequest(static, QUICK, threads=(1,), batches=(1, 8)))
     (failed,) = done.failures
-    assert "takes 1 images at a time, 8 were asked for" in failed.error
+    assert "takes 1 images per call, but 8 were requested" in failed.error
     assert "--batch 0" in failed.hint
 
 

@@ -122,7 +122,7 @@ LISTS_CUDA = Answer(
     {
         "version": "1.31.1",
         "listed": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        "failures": {"CUDAExecutionProvider": "CUDAExecutionProvider was asked for and ran no node"},
+        "failures": {"CUDAExecutionProvider": "CUDAExecutionProvider was requested but ran no node"},
     }
 )
 

@@ -139,7 +139,7 @@ def test_answers_that_nothing_gives_fail_the_golden_gate(make_bundle):
 
 
 def test_a_provider_that_does_not_run_is_an_error_not_a_fallback(make_bundle):
-    with pytest.raises(MissingError, match="TensorrtExecutionProvider was asked for and ran no node"):
+    with pytest.raises(MissingError, match="TensorrtExecutionProvider was requested but ran no node"):
         run(make_bundle(task={"providers": ["TensorrtExecutionProvider", "CPUExecutionProvider"]}))
 
 

@@ -133,11 +133,11 @@ def _use_dla(config: Any, network: Network, recipe: EngineRecipe) -> None:
     core = recipe.dla_core or 0
     if core >= cores:
         raise MissingError(
-            f"DLA core {core} was asked for, and this device shows {cores} to TensorRT {version_of(network.module)}",
+            f"DLA core {core} was requested, but this device has {cores} for TensorRT {version_of(network.module)}",
             hint="leave dla_core out: the GPU is used then",
         )
     if not network.strongly_typed and recipe.precision is Precision.FP32:
-        raise BadInputError("a deep learning accelerator computes in fp16 or int8 alone", hint="build the fp16 file")
+        raise BadInputError("a deep learning accelerator computes only in fp16 or int8", hint="build the fp16 file")
     config.default_device_type = network.module.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(network.module.BuilderFlag.GPU_FALLBACK)
@@ -154,13 +154,13 @@ def _add_profile(config: Any, network: Network, batch: BatchRange | None, onnx: 
     for name, shape in open_inputs.items():
         if -1 in shape[1:]:
             raise BadInputError(
-                f"{onnx}: input {name} {_format_shape(shape)} leaves more than its batch open",
+                f"{onnx}: input {name} {_format_shape(shape)} has dynamic axes beside its batch",
                 hint="export it for images of one size",
             )
     if batch is None:
         name, shape = next(iter(open_inputs.items()))
         raise BadInputError(
-            f"{onnx}: input {name} {_format_shape(shape)} leaves its batch open, and the recipe gives no batch",
+            f"{onnx}: input {name} {_format_shape(shape)} has a dynamic batch size, and the recipe names none",
             hint="give the smallest, usual and largest batch (--batch 1,1,8)",
         )
     if not 1 <= batch.min <= batch.opt <= batch.max:

@@ -208,7 +208,7 @@ def _ask(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeout
             if not isinstance(error.__cause__, subprocess.TimeoutExpired):
                 raise
             raise BadInputError(
-                f"{onnx}: {what} did not end within {timeout_s:.0f} s",
+                f"{onnx}: {what} did not finish within {timeout_s:.0f} s",
                 hint="the file may be damaged or hostile, or the device too small for it",
             ) from error
         said = _read_answer(answer)
@@ -217,7 +217,7 @@ def _ask(task: str, onnx: Path, arguments: Sequence[str], kind: type[T], timeout
         return from_json(kind, said)
     except ValueError as error:
         raise StageError(
-            f"{what} answered something else: {error}",
+            f"{what} gave an unexpected answer: {error}",
             hint=ODD_END_HINT,
         ) from error
 

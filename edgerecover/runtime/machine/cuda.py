@@ -74,10 +74,10 @@ def _driver() -> ctypes.CDLL:
             continue
         if status := driver.cuInit(0):
             raise MissingError(
-                f"the CUDA driver is here but does not start: {_words(driver, status)}", hint=NO_DRIVER_HINT
+                f"the CUDA driver is installed but does not start: {_words(driver, status)}", hint=NO_DRIVER_HINT
             )
         return driver
-    raise MissingError(f"no CUDA driver is here ({_LIBRARIES[0]} was not found)", hint=NO_DRIVER_HINT)
+    raise MissingError(f"no CUDA driver found ({_LIBRARIES[0]} was not found)", hint=NO_DRIVER_HINT)
 
 
 def _words(driver: ctypes.CDLL, status: int) -> str:
@@ -88,9 +88,7 @@ def _words(driver: ctypes.CDLL, status: int) -> str:
 
 def _check(driver: ctypes.CDLL, call: str, status: int) -> None:
     if status == _OUT_OF_MEMORY:
-        raise BadInputError(
-            "the GPU has not enough free memory for it", hint="stop what else uses the GPU, or take a smaller batch"
-        )
+        raise BadInputError("the GPU is out of memory", hint="stop other programs on the GPU, or use a smaller batch")
     if status:
         raise CudaError(f"the CUDA driver failed in {call}: {_words(driver, status)}", hint="restart the process")
 
@@ -225,7 +223,7 @@ def check_driver() -> None:
     """
     _driver()
     if this_gpu() is None:
-        raise MissingError("the CUDA driver is here but shows no GPU", hint=NO_DRIVER_HINT)
+        raise MissingError("the CUDA driver finds no GPU", hint=NO_DRIVER_HINT)
 
 
 def covers(built_for: Sequence[str], compute_capability: str) -> bool:

@@ -51,8 +51,8 @@ def run_fresh(
             )
         except subprocess.TimeoutExpired as error:
             raise StageError(
-                f"{what} did not end within {timeout_s:.0f} s",
-                hint="the machine may be busy; try again when it is quiet",
+                f"{what} did not finish within {timeout_s:.0f} s",
+                hint="the machine may be busy; retry when it is idle",
             ) from error
         except OSError as error:
             raise _start_error(what, error) from error
@@ -126,7 +126,7 @@ class Conversation:
 
         Raises:
             BadInputError, MissingError: as it raised there.
-            StageError: it died, hung, or answered something else.
+            StageError: it died, hung, or gave an unexpected answer.
         """
         assert self._process.stdin is not None
         try:
@@ -140,7 +140,7 @@ class Conversation:
             self.close()
             raise StageError(
                 f"{self._what} did not {do} within {timeout_s:.0f} s",
-                hint="the machine may be busy; try again when it is quiet",
+                hint="the machine may be busy; retry when it is idle",
             ) from error
         if not line:
             raise self._died(do)
@@ -156,7 +156,7 @@ class Conversation:
             raised = family(str(failure["message"]), hint=str(failure["hint"]))
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise StageError(
-                f"{self._what} answered something else: {line[:_MAX_TOLD_CHARACTERS]!r}",
+                f"{self._what} gave an unexpected answer: {line[:_MAX_TOLD_CHARACTERS]!r}",
                 hint=ODD_END_HINT,
             ) from error
         raise raised

@@ -38,7 +38,7 @@ def import_tensorrt(runtime: str) -> ModuleType:
         MissingError: there is no such module, or it does not load here; the hint is the line that installs it.
     """
     if runtime not in ENGINE_RUNTIMES:
-        raise BadInputError(f"no runtime of engines is called {runtime!r}", hint=f"one of {', '.join(ENGINE_RUNTIMES)}")
+        raise BadInputError(f"unknown engine runtime {runtime!r}", hint=f"one of {', '.join(ENGINE_RUNTIMES)}")
     failures: list[str] = []
     if runtime == TENSORRT:
         module = _from_folders(TENSORRT, system_folders(), failures) or _from_path(TENSORRT, failures)

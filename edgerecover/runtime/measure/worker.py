@@ -78,8 +78,8 @@ class _Worker:
         size = self._opened.batch or batch or 1
         if batch is not None and size != batch:
             raise BadInputError(
-                f"{model}: takes {size} images at a time, {batch} were asked for",
-                hint="export it with an open batch (--batch 0) to try several",
+                f"{model}: takes {size} images per call, but {batch} were requested",
+                hint="export it with a dynamic batch size (--batch 0) to try several",
             )
         if images_NCHW is None:
             images_NCHW = _noise(self._opened.shape_CHW)
@@ -152,7 +152,7 @@ def _pin(cores: Sequence[int]) -> None:
     if not cores:
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise BadInputError("--cores: this system cannot hold a process on chosen cores", hint="leave it out")
+        raise BadInputError("--cores: this system cannot pin a process to cores", hint="leave it out")
     try:
         os.sched_setaffinity(0, cores)
     except OSError as error:

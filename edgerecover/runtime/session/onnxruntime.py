@@ -87,7 +87,7 @@ class Session(Classifier):
         first = self.asked[0]
         if not ran.get(first):
             raise MissingError(
-                f"{first} was asked for and ran no node of {self.path.name}: "
+                f"{first} was requested but ran no node of {self.path.name}: "
                 f"this onnxruntime has {', '.join(_available())}; "
                 f"ran {', '.join(f'{number} nodes on {name}' for name, number in ran.items())}",
                 hint=how_to_get(first)

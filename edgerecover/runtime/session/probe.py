@@ -51,7 +51,7 @@ def probe(
         if not isinstance(error.__cause__, subprocess.TimeoutExpired):
             raise
         raise BadInputError(
-            f"{model}: opening it and running it once did not end within {timeout_s:.0f} s",
+            f"{model}: opening it and running it once did not finish within {timeout_s:.0f} s",
             hint="the file may be damaged or hostile; a network of ordinary size takes a few seconds",
         ) from error
     _raise_for(model, child)

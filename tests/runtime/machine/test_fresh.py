@@ -87,5 +87,5 @@ def test_a_hang_is_ended(talk):
 
 
 def test_an_answer_that_is_none(talk):
-    with pytest.raises(StageError, match="answered something else"):
+    with pytest.raises(StageError, match="gave an unexpected answer"):
         talk.ask("nonsense", 30)

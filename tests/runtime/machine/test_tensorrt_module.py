@@ -62,7 +62,7 @@ def test_bindings_for_another_python_are_named_and_leave_nothing_behind(no_tenso
 
 
 def test_an_unknown_runtime_is_bad_input() -> None:
-    with pytest.raises(BadInputError, match="no runtime of engines is called 'onnxruntime'"):
+    with pytest.raises(BadInputError, match="unknown engine runtime 'onnxruntime'"):
         import_tensorrt("onnxruntime")
 
 

@@ -103,7 +103,7 @@ def test_what_one_entrant_lacks_is_not_the_others_end(classifier, write_onnx, tm
         "gone": (BadInputError, "no such file"),
         "no runtime": (BadInputError, "unknown runtime 'abacus'"),
         "no provider": (MissingError, "NoSuchExecutionProvider"),
-        "another batch": (BadInputError, "takes 4 images at a time, 7 were asked for"),
+        "another batch": (BadInputError, "takes 4 images per call, but 7 were requested"),
         "nan": (BadInputError, "not finite"),
     }
     for name, (family, text) in words.items():

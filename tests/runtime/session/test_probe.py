@@ -52,7 +52,7 @@ def test_a_loop_without_end_is_ended(tmp_path):
     path = written(
         tmp_path / "loop.onnx", [make_node("Loop", ["", "true", "x"], ["y"], body=body)], [("true", np.array(True))]
     )
-    with pytest.raises(BadInputError, match="did not end within 3 s"):
+    with pytest.raises(BadInputError, match="did not finish within 3 s"):
         probe(path, SHAPE, None, timeout_s=3)
 
 

@@ -305,7 +305,7 @@ def test_memory_is_given_back(gpu, plan):
 
 def test_too_large_for_the_gpu(gpu, plan):
     gpu.driver.free_bytes = 100
-    with pytest.raises(BadInputError, match="not enough free memory"):
+    with pytest.raises(BadInputError, match="out of memory"):
         open_engine(plan, TENSORRT)
 
 
@@ -366,7 +366,7 @@ def test_without_a_driver_an_engine_is_missing_its_gpu(plan, monkeypatch):
     cuda._driver.cache_clear()
     cuda.this_gpu.cache_clear()
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
-    with pytest.raises(MissingError, match="no CUDA driver is here") as caught:
+    with pytest.raises(MissingError, match="no CUDA driver found") as caught:
         open_model(plan, TENSORRT, [])
     assert caught.value.exit_code == 3
     assert "NVIDIA GPU" in caught.value.hint
