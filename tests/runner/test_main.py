@@ -21,7 +21,7 @@ def test_text_is_for_people_and_the_file_for_programs(make_bundle, here, capsys)
     task = {"machine": {"machine": "any", "board": "Orin"}}
     assert main([str(make_bundle(gates=(WAITING,), task=task)), "--out", "r.json"]) == 0
     shown = capsys.readouterr()
-    for words in ("model.onnx", "fastest", "golden", "p50", "p99", "DEVICE", "PASS", "not Orin"):
+    for words in ("model.onnx", "winner", "golden", "p50", "p99", "DEVICE", "PASS", "not Orin"):
         assert words in shown.out
     assert "\x1b" not in shown.out, "a bundle's text does not reach the terminal as it is"
     assert max(len(line) for line in shown.out.splitlines()) <= 80
