@@ -18,11 +18,9 @@ from edgerecover.compute import PLAIN, Compute, judged_at_once
 from edgerecover.config import Target
 from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import Task
-from edgerecover.runtime.session.onnxruntime import Session, open_session
+from edgerecover.runtime.session.onnxruntime import CPU, Session, open_session
 from edgerecover.runtime.surfaces import int8_sums_of
 
-FOREIGN_HOST_PROVIDERS = ("CPUExecutionProvider",)
-"""What judges a file on a machine that is not the target: every onnxruntime has it."""
 BATCH = 128
 
 Scores = np.ndarray[Any, Any]
@@ -73,7 +71,7 @@ def open_on_cpu(
     """
     return open_session(
         onnx_path,
-        FOREIGN_HOST_PROVIDERS,
+        [CPU],
         strict=True,
         shape_CHW=shape_CHW,
         num_classes=num_classes,

@@ -133,7 +133,7 @@ def _use_dla(config: Any, network: Network, recipe: EngineRecipe) -> None:
     core = recipe.dla_core or 0
     if core >= cores:
         raise MissingError(
-            f"DLA core {core} was requested, but this device has {cores} for TensorRT {version_of(network.module)}",
+            f"DLA core {core} was requested, but TensorRT {version_of(network.module)} finds {cores}",
             hint="leave dla_core out: the GPU is used then",
         )
     if not network.strongly_typed and recipe.precision is Precision.FP32:
