@@ -65,6 +65,7 @@ def model_flags(
     *,
     trust_code: bool,
     trust_pickle: bool = False,
+    assume: bool = False,
 ) -> ModelFlags:
     """The flags about how to open a model as one value.
 
@@ -73,7 +74,7 @@ def model_flags(
     """
     from edgerecover.models.name.flags import ModelFlags
 
-    return ModelFlags(arch, _input_spec(shape, mean, std, pixel_range), trust_code, trust_pickle)
+    return ModelFlags(arch, _input_spec(shape, mean, std, pixel_range), trust_code, trust_pickle, assume)
 
 
 def _input_spec(shape: str | None, mean: str | None, std: str | None, pixel_range: str | None) -> InputSpec | None:

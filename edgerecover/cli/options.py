@@ -22,6 +22,9 @@ StdOption = Annotated[str | None, typer.Option("--std", help="Standard deviation
 RangeOption = Annotated[
     str | None, typer.Option("--pixel-range", help="Pixel range before mean and std: 0,1 or 0,255.")
 ]
+AssumeOption = Annotated[
+    bool, typer.Option("--assume", help="Accept the input of the library's own weights where nothing names another.")
+]
 TrustOption = Annotated[bool, typer.Option("--trust-code", help="Run the Python code that model.toml names.")]
 TrustPickleOption = Annotated[
     bool, typer.Option("--trust-pickle", help="Unpickle a whole saved module, which runs code that the file names.")

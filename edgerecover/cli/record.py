@@ -12,6 +12,7 @@ from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
     ArchOption,
+    AssumeOption,
     EventsOption,
     ForceOption,
     JsonOption,
@@ -45,6 +46,7 @@ def record_command(
     mean: MeanOption = None,
     std: StdOption = None,
     pixel_range: RangeOption = None,
+    assume: AssumeOption = False,
     trust_code: TrustOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -59,7 +61,7 @@ def record_command(
     path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
     require_suffix("--out", path, (".safetensors",))
     require_free("--out", path, force=force)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, assume=assume)
     with following("record", events=events) as progress:
         facts = make_record(model, data, path, Recording(kind, noise), flags, progress)
     if as_json:

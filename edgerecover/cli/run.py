@@ -15,6 +15,7 @@ from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, model_flags, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
+    AssumeOption,
     DeviceOption,
     DevicePythonOption,
     EvalDataOption,
@@ -74,6 +75,7 @@ def run_command(
     mean: MeanOption = None,
     std: StdOption = None,
     pixel_range: RangeOption = None,
+    assume: AssumeOption = False,
     batch: Annotated[
         int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
     ] = 1,
@@ -118,7 +120,9 @@ def run_command(
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle)
+    flags = model_flags(
+        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+    )
     require_checkpoint(model)
     from edgerecover.prune import pruning_from_flags
 

@@ -15,6 +15,7 @@ from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_checkpoint, require_file
 from edgerecover.cli.options import (
     ArchOption,
+    AssumeOption,
     DeviceOption,
     EvalDataOption,
     EventsOption,
@@ -73,6 +74,7 @@ def sweep_command(
     mean: MeanOption = None,
     std: StdOption = None,
     pixel_range: RangeOption = None,
+    assume: AssumeOption = False,
     batch: Annotated[
         int, typer.Option("--batch", help="Static batch size of the exported files; 0 for dynamic.", min=0)
     ] = 1,
@@ -119,7 +121,9 @@ def sweep_command(
 
     loaded_target = load_target(target)
     profiles = [load_profile(name) for name in _words("--profile", profile)]
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle)
+    flags = model_flags(
+        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+    )
     require_checkpoint(model)
     for path in (teacher, eval_data, record):
         if path is not None:

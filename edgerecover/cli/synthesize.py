@@ -13,6 +13,7 @@ from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_checkpoint
 from edgerecover.cli.options import (
     ArchOption,
+    AssumeOption,
     DeviceOption,
     EventsOption,
     JsonOption,
@@ -55,6 +56,7 @@ def synthesize(
     mean: MeanOption = None,
     std: StdOption = None,
     pixel_range: RangeOption = None,
+    assume: AssumeOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
@@ -65,7 +67,7 @@ def synthesize(
     from edgerecover.config import load_profile
 
     loaded_profile = load_profile(profile)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, assume=assume)
     require_checkpoint(teacher)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.synthesize import synthesize_images

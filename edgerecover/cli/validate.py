@@ -12,6 +12,7 @@ from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
     ArchOption,
+    AssumeOption,
     DeviceOption,
     EvalDataOption,
     EventsOption,
@@ -65,6 +66,7 @@ def validate(
     mean: MeanOption = None,
     std: StdOption = None,
     pixel_range: RangeOption = None,
+    assume: AssumeOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
@@ -76,7 +78,7 @@ def validate(
     from edgerecover.config import load_profile, load_target
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code)
+    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, assume=assume)
     require_file(model)
     if out is not None:
         require_same_release(out, model, loaded_target.name, force=force)

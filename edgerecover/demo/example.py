@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.bundle.write import check_writable
-from edgerecover.config import ModelFile, load_profile, load_target, parse, read_toml
+from edgerecover.config import load_profile, load_target
 from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
@@ -33,15 +33,13 @@ def demo_request(out: Path, seed: int) -> Request:
             shutil.copyfile(source, out / source.name)
     except OSError as error:
         raise BadInputError(f"--out {out}: {error.strerror or error}", hint="give a folder you can write to") from error
-    model_file = parse(ModelFile, read_toml(files.model_file), files.model_file)
-    assert model_file.input is not None
     return Request(
         model_path=out / files.pruned.name,
         target=load_target("onnx-generic"),
         profile=load_profile("demo"),
         out=bundle,
         work=out / ".edgerecover",
-        flags=ModelFlags(ARCHITECTURE, model_file.input.to_spec()),
+        flags=ModelFlags(ARCHITECTURE),
         teacher=out / files.dense.name,
         eval_data=files.test_images,
         seed=seed,

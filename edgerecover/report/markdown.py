@@ -9,7 +9,17 @@ from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES
-from edgerecover.report.words import duration, mirroring, percent, precision, prediction, proportion, record, size
+from edgerecover.report.words import (
+    duration,
+    input_words,
+    mirroring,
+    percent,
+    precision,
+    prediction,
+    proportion,
+    record,
+    size,
+)
 
 
 def markdown(report: Report) -> str:
@@ -60,6 +70,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
     return [
         ("architecture", str(s.architecture)),
         ("parameters", f"{s.num_parameters:,}"),
+        ("input", input_words(report.teacher)),
         *([] if report.same_architecture else [
             ("teacher's architecture", str(report.teacher.architecture)),
             ("teacher's parameters", f"{report.teacher.num_parameters:,}"),

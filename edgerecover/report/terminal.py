@@ -20,6 +20,7 @@ from edgerecover.report.samples import PERCENTILES, conditions_words, energy_wor
 from edgerecover.report.words import (
     count,
     duration,
+    input_words,
     mirroring,
     parity,
     percent,
@@ -140,6 +141,7 @@ def _headline(report: Report) -> RenderableType:
             "model": f"{student.architecture}, {student.num_parameters:,} parameters, "
             f"{student.pruned_to}",
             **_teacher(report),
+            "input": input_words(report.teacher),
             **({"record": record(report.record)} if report.record else {}),
             "target": report.target_description,
             "run": f"profile {report.profile}, seed {report.seed}, {report.device}, data used: {report.data_used}",

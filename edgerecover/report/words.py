@@ -10,6 +10,7 @@ from edgerecover.artifacts import (
     GateStatus,
     Int8Sums,
     Latency,
+    ModelFacts,
     Parity,
     Predicted,
     Proportion,
@@ -100,6 +101,17 @@ def size(num_bytes: int) -> str:
 def shape(sides: tuple[int, ...]) -> str:
     """Sides of a tensor: "3×32×32"."""
     return "×".join(str(side) for side in sides)
+
+
+def input_words(facts: ModelFacts) -> str:
+    """What a network takes and tells apart, and who says so: "1×8×8, 10 classes, pixels 0 to 1, … (model.toml)"."""
+    classes = count(facts.num_classes, "class", "classes") if facts.num_classes else "unknown classes"
+    if facts.input is None:
+        return f"unknown; {classes}"
+    low, high = facts.input.range
+    mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (facts.input.mean, facts.input.std))
+    scale = f"pixels {low:g} to {high:g}, mean {mean}, std {std}"
+    return f"{shape(facts.input.shape)}, {classes}, {scale} ({facts.input_source})"
 
 
 def count(number: int, noun: str, several: str = "") -> str:

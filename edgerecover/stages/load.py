@@ -16,6 +16,7 @@ from edgerecover.models.network.digest import weights_sha256
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.progress import SILENT, Progress
 from edgerecover.prune import Pruning
+from edgerecover.report.words import input_words
 from edgerecover.stages.engine import require_builder
 from edgerecover.stages.export import TwinFile, Write, export_dense, exporter_for
 from edgerecover.stages.precision import precisions_of
@@ -89,6 +90,7 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
         EdgeRecoverError: something cannot be used for what was asked, and why.
     """
     models, record = _open(request)
+    progress.note(f"input: {input_words(models.student_facts)}")
     for warning in models.warnings:
         progress.note(warning)
     eval_set = None

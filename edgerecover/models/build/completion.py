@@ -62,7 +62,9 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
     library = f"{library_of(spec.architecture)}'s own weights"
     if card is None or card.input is None:
         usual = default_input(spec.architecture)
-        return replace(spec, input=usual, input_source=library) if usual else spec
+        if usual is None:
+            return spec
+        return replace(spec, input=usual, input_source=f"assumed: {library}", assumed_of=spec.architecture)
     usual = None if card.input.is_whole else default_input(spec.architecture)
     joined = card.input.complete(usual)
     if joined is None:

@@ -26,6 +26,8 @@ class ModelFlags:
     """`--trust-code`: Python that a TOML file names runs without a trust record."""
     trust_pickle: bool = False
     """`--trust-pickle`: a file that is a whole pickled module is unpickled, which runs whatever code it names."""
+    assume: bool = False
+    """`--assume`: an input that nobody named, and that may be another's, is accepted."""
 
 
 NO_FLAGS = ModelFlags()

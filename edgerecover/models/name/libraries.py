@@ -20,6 +20,8 @@ LIBRARIES = ("torchvision", "timm")
 """Libraries whose networks are built from a name alone."""
 
 TRANSFORMERS = "transformers"
+_IMAGENET_CLASSES = 1_000
+"""Of all of torchvision's classifiers."""
 
 
 def library_of(architecture: str) -> str | None:
@@ -66,6 +68,21 @@ def default_input(architecture: str) -> InputSpec | None:
         return _default_input_of_torchvision(name)
     if library == "timm" and _timm().is_model(name):
         return _default_input_of_timm(name)
+    return None
+
+
+def default_num_classes(architecture: str) -> int | None:
+    """K of a library's own default weights; None for other architectures, and where the library does not say.
+
+    Raises:
+        MissingError: timm is not installed.
+    """
+    library, _, name = architecture.partition(":")
+    if library == "torchvision":
+        return _IMAGENET_CLASSES
+    if library == "timm" and _timm().is_model(name):
+        configured = _timm().get_pretrained_cfg(name)
+        return configured.num_classes if configured else None
     return None
 
 

@@ -41,7 +41,7 @@ class ModelSpec:
     teacher_path: Path | None
     input: InputSpec | None
     input_source: str
-    """"--input-shape", the name of the TOML file, or "unknown"."""
+    """"--input-shape", the name of the TOML file, "assumed: timm's own weights", or "unknown"."""
     classes: tuple[str, ...] | None
     module: WholeModule | None = None
     """The trusted pickle whose module is the network."""
@@ -53,6 +53,8 @@ class ModelSpec:
     """What timm's or transformers' `config.json` beside the weights says."""
     classes_source: str = UNKNOWN
     """Where the class names come from."""
+    assumed_of: str | None = None
+    """The architecture whose library's own weights have this input, where nothing else names one."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of timm's network, besides its number of classes and its input."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.opening import require_architecture
-from edgerecover.models.name.libraries import default_input
+from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.name.libraries import default_input, default_num_classes, library_of
 from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec
 from edgerecover.models.read.folders import is_usual_name
 from edgerecover.models.read.load import Checkpoint
@@ -36,7 +38,8 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
     """
     require_architecture(checkpoint, spec)
     if spec.input is None and teacher.architecture and (usual := default_input(teacher.architecture)):
-        spec = replace(spec, input=usual, input_source=f"{teacher.architecture}, the teacher")
+        source = f"assumed: {library_of(teacher.architecture)}'s own weights for {teacher.architecture}, the teacher"
+        spec = replace(spec, input=usual, input_source=source, assumed_of=teacher.architecture)
     if spec.input is None:
         example = checkpoint.example_shape
         shape = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
@@ -45,6 +48,29 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
             hint=f"give --input-shape{shape}, or an [input] table with shape, mean and std in model.toml beside it",
         )
     return spec, spec.input
+
+
+def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Path) -> None:
+    """Refuse an input that was taken from a library's own weights for a network that cannot be trained as they were.
+
+    A network of ten classes was trained on other images than ImageNet's, and their size and scale are anybody's guess.
+
+    Raises:
+        BadInputError: the library's weights have another number of classes, and the user has not accepted it.
+    """
+    if spec.assumed_of is None or flags.assume or spec.input is None:
+        return
+    usual = default_num_classes(spec.assumed_of)
+    if usual in (None, num_classes):
+        return
+    side = ",".join(map(str, spec.input.shape))
+    mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (spec.input.mean, spec.input.std))
+    raise BadInputError(
+        f"{path}: nothing says what its input looks like. That of {library_of(spec.assumed_of)}'s own weights "
+        f"({side}; mean {mean}; std {std}) may be wrong: they have {usual:,} classes, this network has {num_classes:,}",
+        hint="give --input-shape C,H,W (and --mean and --std), or an [input] table in model.toml; "
+        "--assume accepts those values",
+    )
 
 
 def _share_card(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:

@@ -16,7 +16,7 @@ from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.pair.facts import as_narrower, facts_of
-from edgerecover.models.pair.input import require_input, share_input
+from edgerecover.models.pair.input import check_assumed, require_input, share_input
 from edgerecover.models.pair.masks import masks_of
 from edgerecover.models.pair.teacher import Teacher, find_teacher, open_teacher, wider_module
 from edgerecover.models.read.folders import weights_in
@@ -115,6 +115,7 @@ def open_models(
     if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
     num_classes = count_classes(student.network, input, spec)
+    check_assumed(spec, num_classes, flags, model_path)
     facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
     of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
     opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
@@ -210,6 +211,7 @@ def open_classifier(
     spec, input = require_input(complete(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     num_classes = count_classes(opened.network, input, spec)
+    check_assumed(spec, num_classes, flags, model_path)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     _read_as_logits(opened.network, input)
     return Classifier(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgerecover.artifacts import Report
 from edgerecover.report.html.blocks import Block, Row, Section, Table, facts_table
+from edgerecover.report.words import input_words
 
 
 def provenance_section(report: Report, manifest_sha256: str | None) -> Section:
@@ -25,6 +26,7 @@ def provenance_section(report: Report, manifest_sha256: str | None) -> Section:
         "made": report.created_utc,
         "target": report.target,
         "profile": report.profile,
+        "input": input_words(report.teacher),
         "seed": str(report.seed),
         "data used": report.data_used,
         "computed on": report.device,

@@ -95,8 +95,8 @@ def test_a_checkpoint_of_timm_is_opened_and_pruned(architecture, tmp_path):
     facts = inspect(tmp_path / "m.pt", ModelFlags(arch=architecture))
     assert facts.num_classes == 5
     assert facts.input.shape == (3, 160, 160)
-    assert facts.input_source == "timm's own weights"
-    models = open_models(tmp_path / "m.pt", ModelFlags(arch=architecture), will_prune=True)
+    assert facts.input_source == "assumed: timm's own weights"
+    models = open_models(tmp_path / "m.pt", ModelFlags(arch=architecture, assume=True), will_prune=True)
     pruned = prune(models.student, Pruning("unstructured", 0.75), models.input)
     assert sum(int((~mask).sum()) for mask in pruned.masks.values()) == pytest.approx(
         0.75 * sum(mask.numel() for mask in pruned.masks.values()), abs=1

@@ -10,7 +10,7 @@ from edgerecover.artifacts import InputSpec, Pattern
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
-from edgerecover.models.pair.networks import inspect, open_models
+from edgerecover.models.pair.networks import inspect, open_classifier, open_models
 from edgerecover.prune import apply_masks, global_magnitude_masks
 
 TRUSTED = ModelFlags(trust_code=True)
@@ -109,12 +109,28 @@ def test_a_factory_with_num_classes_gets_the_checkpoints(dense_path, classes):
 
 
 def test_torchvision_needs_no_word(tmp_path):
-    torch.save(models.mobilenet_v3_small(num_classes=4).state_dict(), tmp_path / "m.pt")
+    torch.save(models.mobilenet_v3_small().state_dict(), tmp_path / "m.pt")
     found = opened(tmp_path / "m.pt", NO_FLAGS, will_prune=True)
     assert found.architecture == "torchvision:mobilenet_v3_small"
     assert found.student_facts.architecture_source == "recognised from keys and shapes"
     assert found.input.shape == (3, 224, 224)
-    assert found.num_classes == 4
+    assert found.student_facts.input_source == "assumed: torchvision's own weights"
+    assert found.num_classes == 1000
+
+
+def test_an_input_is_not_assumed_for_other_classes_than_the_librarys(tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save(models.mobilenet_v3_small(num_classes=4).state_dict(), path)
+    for open_it in (lambda flags: opened(path, flags, will_prune=True), lambda flags: open_classifier(path, flags)):
+        with pytest.raises(
+            BadInputError, match=r"\(3,224,224; .*\) may be wrong: they have 1,000 classes, .* has 4"
+        ) as caught:
+            open_it(NO_FLAGS)
+        assert "--input-shape" in caught.value.hint
+        assert "--assume" in caught.value.hint
+        assert open_it(ModelFlags(assume=True)).input.shape == (3, 224, 224)
+        small = InputSpec((3, 64, 64), (0.5,) * 3, (0.5,) * 3)
+        assert open_it(ModelFlags(input=small)).input == small
 
 
 def test_auxiliary_heads_of_googlenet_are_left_out(tmp_path):
