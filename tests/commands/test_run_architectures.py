@@ -23,8 +23,8 @@ from edgerecover.prune import Pruning
 from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.stages.request import Request
 
-CHEAP = [("mobilenet_v2", (32, 32), 2)]
-COSTLY = [
+PUBLISHED = [
+    ("mobilenet_v2", (32, 32), 2),
     ("shufflenet_v2_x1_0", (75, 75), 3),
     ("resnet18", (75, 75), 3),
     ("resnet50", (32, 32), 3),
@@ -101,12 +101,12 @@ def tiny():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "num_classes"),
     [
-        *CHEAP,
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in COSTLY),
-        *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.large]) for case in LARGE),
+        *PUBLISHED,
+        *(pytest.param(*case, marks=pytest.mark.large) for case in LARGE),
     ],
 )
 def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, tiny, tmp_path):
