@@ -1,4 +1,4 @@
-"""The embedded example: a tiny classifier of digits, its collapsed pruned copy, and real test images.
+"""The embedded example: a tiny classifier of digits, its pruned copy without recovery, and real test images.
 
 `scripts/train_demo.py` made every file here; `NOTICE` credits the data. Importing this loads nothing heavy.
 """
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHITECTURE = "edgerecover.demo.network:digits_net"
-"""What `--arch` and model.toml call the demo's network."""
+"""The demo's network, as `--arch` and model.toml spell it."""
 
 DATA_CREDIT = (
     "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, "
     "UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49, CC BY 4.0"
 )
-"""The attribution that the licence of the test images asks for, in one line."""
+"""The attribution that the licence of the test images requires, in one line."""
 
 
 @dataclass(frozen=True)
 class DemoFiles:
-    """Where the example's files lie inside the installed package."""
+    """Paths of the example's files inside the installed package."""
 
     dense: Path
-    """Weights of the teacher, safetensors."""
+    """Weights of the teacher (safetensors)."""
     pruned: Path
-    """The same weights after global magnitude pruning, nothing trained since; plain zeros."""
+    """The teacher's weights after global magnitude pruning, not trained since; zeros without masks."""
     model_file: Path
-    """model.toml: architecture, teacher, classes and preprocessing of both."""
+    """model.toml: architecture, teacher, classes and preprocessing."""
     test_images: Path
-    """npz: `images` (uint8, N×8×8×1), `labels` (int64, N), `classes` (names); no training ever saw them."""
+    """npz: `images` (uint8, N×8×8×1), `labels` (int64, N), `classes` (names); never used for training."""
 
 
 def demo_files() -> DemoFiles:

@@ -1,4 +1,4 @@
-"""The demo as a run like any other: the embedded files, copied to a folder the user can look at."""
+"""The demo as an ordinary run: the embedded files, copied to a folder that the user can look at."""
 
 from __future__ import annotations
 

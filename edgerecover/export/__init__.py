@@ -1,1 +1,1 @@
-"""From a recovered network to the one file that everything after it judges."""
+"""From a recovered network to ONNX files in every precision, and to the recipe of an engine."""

@@ -19,14 +19,14 @@ def recipe_for(
     batch: BatchRange | None = None,
     sparse_weights: bool | None = None,
 ) -> EngineRecipe:
-    """What to build for a target.
+    """The recipe of the engine to build for a target.
 
     Args:
-        target: one whose runtime is TensorRT or TensorRT-RTX.
-        precision: of the file.
+        target: a target whose runtime is TensorRT or TensorRT-RTX.
+        precision: the file's precision.
         batch: None for a file with a static batch.
-        sparse_weights: None allows sparse kernels wherever the target has them: weights without the 2:4 pattern do not
-            come into their reach.
+        sparse_weights: None allows sparse kernels if the target has them: weights without the 2:4 pattern do not use
+            them.
 
     Raises:
         BadInputError: the target runs no engines.
@@ -49,7 +49,7 @@ def recipe_for(
 
 
 def precision_of(onnx: OnnxFile) -> Precision:
-    """The lowest precision that a file states anywhere."""
+    """The lowest precision of any tensor in a file."""
     if onnx.is_quantized:
         return Precision.INT8
     return Precision.FP16 if onnx.is_half else Precision.FP32

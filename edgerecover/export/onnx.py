@@ -1,4 +1,4 @@
-"""PyTorch → ONNX: one self-contained file, the same bytes every time, no traces of this machine."""
+"""PyTorch → ONNX: one self-contained file, byte for byte reproducible, without traces of this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MAX_FILE_BYTES = 2**31 - 1
-"""What a protobuf, and so a single-file ONNX model, can hold."""
+"""Size limit of a protobuf, and so of a single-file ONNX model."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
@@ -35,11 +35,11 @@ def export(
     batch: int | None = 1,
     ir_version: int | None = None,
 ) -> Exported:
-    """Write `student` (any device, left as it is) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K).
+    """Write `student` (any device, not changed) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K).
 
-    The dynamo exporter is tried first. Where it fails, or cannot reach `opset`, the TorchScript exporter
-    writes the file and `Exported.exporter` gives the reason. `batch=None` leaves N open. `ir_version` is the highest
-    that the file may state, for old readers; None leaves the exporter's.
+    The dynamo exporter is tried first. If it fails, or cannot reach `opset`, the TorchScript exporter writes the file
+    and `Exported.exporter` gives the reason. `batch=None` leaves N open. `ir_version` is the highest that the file may
+    state, for old readers; None leaves the exporter's.
 
     Raises:
         BadInputError: neither exporter can express the network at this opset, it does not turn one image
@@ -72,7 +72,7 @@ def export(
 
 
 def frozen_values(exported: Exported) -> tuple[str, ...]:
-    """What to warn of: values that the forward takes out of tensors, which a file by tracing holds as constants."""
+    """A warning about values that the forward takes out of tensors, which a traced file holds as constants."""
     if "data-dependent" not in exported.exporter:
         return ()
     return (
@@ -83,10 +83,10 @@ def frozen_values(exported: Exported) -> tuple[str, ...]:
 
 
 def check_size(network: nn.Module) -> None:
-    """What its weights say of the file long before there is one.
+    """Check early that the network's weights fit into one ONNX file.
 
     Raises:
-        BadInputError: they alone are more than one ONNX file can hold.
+        BadInputError: they are larger than one ONNX file can be.
     """
     size_bytes = 4 * sum(parameter.numel() for parameter in network.parameters())
     if size_bytes > MAX_FILE_BYTES:
@@ -139,7 +139,7 @@ def _convert(
 
 
 def _fault_of(model: onnx.ModelProto) -> str:
-    """What onnx.checker refuses, as a bfloat16 convolution before opset 22; empty where it accepts the file."""
+    """Why onnx.checker refuses the file (say, a bfloat16 convolution before opset 22); empty if it accepts it."""
     import onnx
 
     if model.ByteSize() > MAX_FILE_BYTES:  # said where the file is written
@@ -152,7 +152,7 @@ def _fault_of(model: onnx.ModelProto) -> str:
 
 
 def _newer_operator(model: onnx.ModelProto, opset: int) -> str:
-    """What the exporter wrote although `opset` does not have it yet, in words; empty where all is there."""
+    """Operators in the file that `opset` does not have yet, in words; empty if there are none."""
     import onnx
 
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
@@ -168,12 +168,12 @@ def _newer_operator(model: onnx.ModelProto, opset: int) -> str:
 
 
 def _other_opset(failures: list[str]) -> str:
-    """What to do, where the exporters say that it lies with the opset; empty where another one would not help."""
+    """What to do if another opset would help, according to the exporters; else empty."""
     told = " ".join(failures)
     if (since := re.search(r"added in version (\d+)", told)) is not None:
         return f"opset {since[1]} or later in the target has what the network needs"
     if "bfloat16" in told:
-        return "let the forward compute in float32: torch.autocast is for whoever calls a network"
+        return "let the forward compute in float32: torch.autocast belongs around the call of a network, not inside it"
     if "wrote opset" in told:
         return "another opset in the target: 18 is native to the exporter"
     return ""
@@ -216,7 +216,7 @@ def _by_torchscript(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic
 
 
 def _reason(error: BaseException) -> str:
-    """First line of the error at the root of the chain: the wrappers only say which step failed."""
+    """First line of the error at the root of the chain; its wrappers only say which step failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -232,10 +232,10 @@ def _opset_of(model: onnx.ModelProto) -> int:
 
 
 def _with_ir_version(model: onnx.ModelProto, highest: int) -> onnx.ModelProto:
-    """State no more than `highest`, 7 or above.
+    """State an IR version of at most `highest`, which is 7 or above.
 
-    Of what later versions brought (github.com/onnx/onnx, onnx.proto: functions with 8, 8 and 4 bit floats with 9 to 11,
-    metadata with 10), a float32 network holds functions alone, which are inlined, and metadata, which is stripped.
+    Later versions brought functions (8), 8-bit and 4-bit floats (9 to 11) and metadata (10; github.com/onnx/onnx,
+    onnx.proto). Of these, a float32 network has functions, which are inlined, and metadata, which is stripped.
     """
     import onnx.inliner
 
@@ -248,7 +248,7 @@ def _with_ir_version(model: onnx.ModelProto, highest: int) -> onnx.ModelProto:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out doc strings and metadata: they carry source paths and stack traces of this machine."""
+    """Remove doc strings and metadata: they hold source paths and stack traces of this machine."""
     parts: list[Any] = [model]
     for graph in graphs_of(model.graph):
         parts += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
@@ -287,7 +287,7 @@ def _write(content: bytes, path: Path) -> None:
 
 
 def count_weights(model: onnx.ModelProto) -> tuple[int, int]:
-    """Weights that feed Conv, ConvTranspose, Gemm and MatMul, each tensor once; and how many are not zero."""
+    """Number of weights of Conv, ConvTranspose, Gemm and MatMul, each tensor once, and of those that are not zero."""
     weights = list(weights_of(model))
     num_weights = sum(weight.is_zero.size for weight in weights)
     return num_weights, num_weights - sum(int(weight.is_zero.sum()) for weight in weights)

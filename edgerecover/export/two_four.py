@@ -1,4 +1,4 @@
-"""Whether 2:4 still holds in the exported file: its weights are read back, as the device will read them."""
+"""Checking the 2:4 pattern in the exported file, whose weights are read back as the device will read them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edgerecover.models.onnx.weights import OnnxWeight, weights_of
 def check_two_four(path: Path) -> TwoFour:
     """Count the groups of four input channels that hold more than two non-zero weights.
 
-    Conv, ConvTranspose, Gemm and MatMul weights are looked at, each tensor once, where their input channels (per
-    group) are a multiple of four.
+    Checked are Conv, ConvTranspose, Gemm and MatMul weights, each tensor once, whose input channels (per group) are a
+    multiple of four.
     """
     import onnx
 
@@ -23,7 +23,7 @@ def check_two_four(path: Path) -> TwoFour:
 
 
 def _num_dense_groups(weight: OnnxWeight) -> int | None:
-    """None where the layer cannot be 2:4."""
+    """Number of groups of one weight that are not 2:4; None if the layer cannot be 2:4."""
     import numpy as np
 
     axis = weight.input_axis

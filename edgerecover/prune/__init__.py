@@ -1,4 +1,4 @@
-"""Choosing what goes from a dense network: single weights, two of every four, or whole channels."""
+"""Pruning a dense network by magnitude: single weights, two of every four, or whole channels."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a user asks to be pruned; see `prune`."""
+    """What to prune, and how much; see `prune`."""
 
     pattern: PruningPattern
     sparsity: float
-    """Fraction of weights that become zero; of a channel pattern, fraction of MACs that goes; 0.5 for 2:4."""
+    """Fraction of weights that become zero; for channels, fraction of MACs to remove; 0.5 for 2:4."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What pruning left."""
+    """A pruned network."""
 
     network: nn.Module
     masks: dict[str, Tensor]
-    """bool, by weight key, True where kept; empty for a channel pattern, which leaves no zeros."""
+    """bool, by weight key, True where kept; empty for channels, which leave no zeros."""
     notes: tuple[str, ...] = ()
-    """What the user should know, such as the layers that cannot be 2:4."""
+    """What the user should know, such as which layers cannot be 2:4."""
 
 
 def pruning_from_flags(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:
-    """The flags --pattern and --sparsity as one value; None when neither was given.
+    """The flags --pattern and --sparsity as one value; None if neither was given.
 
     Raises:
-        BadInputError: a fraction is missing, out of range, or does not go with the pattern.
+        BadInputError: the fraction is missing, out of range, or does not fit the pattern.
     """
     if pattern is None and sparsity is None:
         return None
     if pattern == "2:4":
         if sparsity not in (None, 0.5):
-            raise BadInputError(f"--sparsity {sparsity:g} does not go with 2:4, which is half", hint="leave it out")
+            raise BadInputError(f"--sparsity {sparsity:g} does not fit 2:4, which is always half", hint="leave it out")
         return Pruning("2:4", 0.5)
     if sparsity is None:
         raise BadInputError(f"--pattern {pattern} needs --sparsity", hint="for example --sparsity 0.75")
@@ -83,11 +83,11 @@ def prune(
     Args:
         network: on the CPU, in eval mode; becomes part of the result, its zeros set in place.
         pruning: pattern and fraction.
-        input: of the network; only channels need it, to see which layers hang together and count MACs.
-        channel_multiple: what widths are kept to where channels go.
+        input: the network's input; only channels need it, to find coupled layers and count MACs.
+        channel_multiple: for channels, the multiple that layer widths should be.
 
     Raises:
-        BadInputError: the network cannot be pruned so, or computes what it multiplies by in a way that loses the
+        BadInputError: the network cannot be pruned in this pattern, or computes its weights in a way that loses the
             zeros; the message says why.
         MissingError: --pattern channel without Torch-Pruning.
     """
@@ -103,7 +103,7 @@ def prune(
     if pruning.pattern == "2:4":
         masks, left_dense = two_four_masks(network)
         if left_dense:
-            notes = (f"2:4: {', '.join(left_dense)} left dense: the input channels are no multiple of four",)
+            notes = (f"2:4: {', '.join(left_dense)} left dense: their input channels are not a multiple of four",)
     elif pruning.pattern == "layerwise":
         masks = layerwise_magnitude_masks(network, pruning.sparsity)
     else:
@@ -117,7 +117,7 @@ def prune(
 def _ragged_note(ragged: Mapping[str, int], multiple: int) -> str:
     named = ", ".join(f"{name} ({width})" for name, width in list(ragged.items())[:_MAX_NAMED])
     more = f" and {len(ragged) - _MAX_NAMED} more" if len(ragged) > _MAX_NAMED else ""
-    return f"channels: {named}{more} kept no multiple of {multiple}, as the MACs asked for need it: they may be slow"
+    return f"channels: {named}{more} are not a multiple of {multiple}, to reach the requested MACs: they may be slow"
 
 
 def _check_zeros_are_used(network: nn.Module, masks: Mapping[str, Tensor], input: InputSpec) -> None:

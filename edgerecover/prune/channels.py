@@ -1,7 +1,7 @@
-"""Channel pruning: the layers become narrower, in shape and in work, by the magnitudes of whole channels.
+"""Channel pruning by magnitude: layers become narrower, in shape and in work.
 
-What hangs together is found in Torch-Pruning's graph (`edgerecover.prune.coupled`) and not taken on trust: the pruned
-network must compute what the dense one computes with the removed channels at zero.
+Coupled channels are found in Torch-Pruning's graph (`edgerecover.prune.coupled`), and the result is verified: the
+pruned network must compute what the dense one computes with the removed channels at zero.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from edgerecover.config import Target
 
 MACS_TOLERANCE = 0.03
-"""How far the fraction of MACs removed may be from the one asked for: channels come whole."""
+"""How far the removed fraction of MACs may be from the requested one: only whole channels can go."""
 
 ROUGH_TOLERANCE = 0.2
-"""Of a network that is there for its latency alone."""
+"""Tolerance for a network that only serves to measure latency."""
 
 WIDTH_MULTIPLE = 8
-"""Channels that kernels take at a time on most machines; a target may ask for another number."""
+"""Channels that kernels process at a time on most machines; a target may set another number."""
 
 _HINT = "--pattern unstructured or 2:4 leaves the shapes as they are"
 
@@ -38,34 +38,33 @@ _HINT = "--pattern unstructured or 2:4 leaves the shapes as they are"
 def prune_channels(
     network: nn.Module, input: InputSpec, macs_removed: float, *, multiple: int = WIDTH_MULTIPLE, roughly: bool = False
 ) -> nn.Module:
-    """A copy of `network` with the weakest channels of each layer taken out, by the L2 norm of their weights.
+    """A copy of `network` without the weakest channels of each layer, by the L2 norm of their weights.
 
-    All layers lose about the same fraction of their channels, such that their widths are multiples of `multiple`; the
-    classifier keeps its outputs. Where layers cannot lose channels without breaking the network (a shortcut that pads
-    with zeros, a shuffle), those stay as wide as they are.
+    All layers lose about the same fraction of their channels, and their widths are multiples of `multiple`; the
+    classifier keeps its outputs. Layers that cannot lose channels without breaking the network (before a shortcut that
+    pads with zeros, or a shuffle) keep their width.
 
     Args:
         network: on the CPU, in eval mode; not changed.
-        input: shape of the images.
-        macs_removed: fraction of the multiply-accumulates to remove, above 0 and below 1;
-            met within MACS_TOLERANCE.
-        multiple: of channels, a power of two; where the layers are too few or too narrow to meet the MACs with it, its
-            half, and so on. See `ragged_layers`.
-        roughly: be quick: within ROUGH_TOLERANCE is near enough, and a network with layers that cannot lose channels is
-            refused instead of searched for them.
+        input: the network's input.
+        macs_removed: fraction of the multiply-accumulates to remove, between 0 and 1, met within MACS_TOLERANCE.
+        multiple: a power of two that widths should be multiples of; if the layers are too few or too narrow to meet the
+            MACs with it, half of it, and so on. See `ragged_layers`.
+        roughly: be quick: ROUGH_TOLERANCE is near enough, and a network with layers that cannot lose channels is
+            refused instead of searching for them.
 
     Raises:
-        BadInputError: fraction out of range or out of reach, or no layer of this network can lose channels.
+        BadInputError: the fraction is out of range or cannot be reached, or no layer can lose channels.
         MissingError: Torch-Pruning is not installed.
     """
     if not 0.0 < macs_removed < 1.0:
         raise BadInputError(
-            f"sparsity {macs_removed:g} is out of range: the fraction of MACs to remove is above 0 and below 1",
+            f"sparsity {macs_removed:g} is out of range: the fraction of MACs to remove is between 0 and 1",
             hint="0.5 halves the work",
         )
     if name := _foreign(network):
         raise BadInputError(
-            f"{name} of this network holds weights that are no Conv, Linear or batch norm: no channels can be removed",
+            f"{name} of this network holds weights but is not Conv, Linear or batch norm: no channels can be removed",
             hint=_HINT,
         )
     images_NCHW = _images(input)
@@ -87,12 +86,12 @@ def prune_channels(
 
 
 def multiple_for(target: Target) -> int:
-    """Of channels, that widths are kept to for a target."""
+    """The multiple of channels that widths should be for a target."""
     return target.channel_multiple.value if target.channel_multiple else WIDTH_MULTIPLE
 
 
 def ragged_layers(dense: nn.Module, narrower: nn.Module, multiple: int = WIDTH_MULTIPLE) -> dict[str, int]:
-    """Output channels of layers that lost some and are left with no multiple, by name."""
+    """Output channels of layers that lost some and are not a multiple any more, by name."""
     before, after = prunable_weights(dense), prunable_weights(narrower)
     return {
         key: len(weight)
@@ -104,7 +103,7 @@ def ragged_layers(dense: nn.Module, narrower: nn.Module, multiple: int = WIDTH_M
 def _nearest(
     groups: Sequence[Group], work: Work, macs_removed: float, multiple: int, tolerance: float
 ) -> tuple[int, ...]:
-    """Units to keep: in the largest multiple that meets the MACs, or the nearest to them."""
+    """Units to keep: with the largest multiple that meets the MACs, or that comes nearest to them."""
     nearest = choose_widths(groups, work, macs_removed, multiple)
     while multiple > 1 and abs(1 - work.kept(nearest) - macs_removed) > tolerance:
         multiple //= 2
@@ -114,9 +113,9 @@ def _nearest(
 
 
 def _foreign(network: nn.Module) -> str | None:
-    """The first module with parameters of a kind that channels are not followed through; None when there is none.
+    """The first module with parameters through which channels cannot be followed; None if there is none.
 
-    Torch-Pruning gives up on others with whatever exception comes; what it is known to handle is asked first.
+    On unknown kinds, Torch-Pruning fails with any exception; so the kinds that it handles are checked first.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -137,7 +136,7 @@ def _foreign(network: nn.Module) -> str | None:
 
 
 def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tuple[Group, ...]:
-    """Groups that can all lose half of their channels; where that works, other fractions do."""
+    """Groups that can all lose half of their channels; if that works, other fractions do too."""
     refused = BadInputError("no layer of this network can lose channels without breaking it", hint=_HINT)
     try:
         groups = find_groups(network, images_NCHW, {_layers(network)[-1]})
@@ -165,7 +164,7 @@ def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tupl
 
 
 def _narrow(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[int]) -> Cut | None:
-    """Without the weakest units of each group; None where nothing goes or the network does not survive it."""
+    """Remove the weakest units of each group; None if none are removed, or the network does not work without them."""
     try:
         found = cut(network, groups, [group.weakest(gone) for group, gone in zip(groups, num_removed, strict=True)])
     except Exception:  # see `_free_groups`
@@ -174,7 +173,7 @@ def _narrow(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[i
 
 
 def _is_subnetwork(narrower: Cut, network: nn.Module, images_NCHW: Tensor) -> bool:
-    """Whether it computes what the network does with the other channels at zero."""
+    """Whether the narrower network computes what the dense one does with the removed channels at zero."""
     import torch
     from torch import nn
 
@@ -200,7 +199,7 @@ def _is_subnetwork(narrower: Cut, network: nn.Module, images_NCHW: Tensor) -> bo
 
 
 def _is_recognised(narrower: nn.Module, network: nn.Module, images_NCHW: Tensor) -> bool:
-    """Whether recovery will know which channels are left, from the file alone."""
+    """Whether recovery can find out from the file alone which channels are left."""
     channels = match_channels(network, narrower, tuple(images_NCHW.shape[1:]))  # type: ignore[arg-type]  # C, H, W
     # Layers with weights of their own: an activation that is called in several places has no channels of its own.
     weighted = {name for name, module in network.named_modules() if list(module.parameters(recurse=False))}
@@ -208,7 +207,7 @@ def _is_recognised(narrower: nn.Module, network: nn.Module, images_NCHW: Tensor)
 
 
 def _layers(network: nn.Module) -> list[str]:
-    """Names of the modules that hold a weight; the bare parameters of attention are no modules."""
+    """Names of the modules that hold a weight; attention's bare parameters do not count."""
     return [key.removesuffix(".weight") for key in prunable_weights(network) if key.endswith(".weight")]
 
 

@@ -1,11 +1,11 @@
-"""Channels that can only go together: of a convolution and its batch norm, of both sides of a shortcut.
+"""Channels that can only be removed together: of a convolution and its batch norm, of both sides of a shortcut.
 
 Torch-Pruning (Fang et al. 2023, DepGraph, arXiv 2301.12900) traces the network, knows how a channel moves through
-concatenations and slices, and cuts it out of each kind of layer. Following a channel from layer to layer is done here:
+concatenations and slices, and removes it from each kind of layer. Following a channel from layer to layer is done here:
 the library's own walk visits a node again for every path that leads to it, and took more than ten minutes on networks
 of a few hundred layers (timm's rexnet_100, iformer_s). Here every channel of a node is visited once.
 
-What it returns is not taken on trust: see `edgerecover.prune.channels`.
+The result is verified: see `edgerecover.prune.channels`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MAX_VISITS = 20_000_000
-"""Channels looked at, over all nodes and groups: about a minute, and 30 times what a ResNet-50 takes."""
+"""Limit for visited channels, over all nodes and groups: about a minute, and 30 times what a ResNet-50 takes."""
 
 
 class CannotFollowError(Exception):
-    """The channels of a network lead somewhere that they cannot be."""
+    """The channels of a network cannot be followed."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Member:
 
     layer: str
     cut: Callable[[nn.Module, Sequence[int]], Any]
-    """Takes channels, by place, out of a module."""
+    """Removes channels from a module, by their indices."""
     is_output: bool
     num_channels: int
-    """Of that side of the layer, all of them."""
+    """Number of channels on that side of the layer."""
     units: Mapping[int, int]
-    """Which unit of the group each place belongs to."""
+    """Unit of the group that each channel belongs to."""
 
 
 @dataclass(frozen=True)
@@ -52,41 +52,41 @@ class Group:
     """
 
     width: int
-    """Channels of the layer that it was found from."""
+    """Output channels of the layer from which the group was found."""
     importances: tuple[float, ...]
-    """One per unit: L2 norms of its weights, over the group's layers."""
+    """L2 norm of each unit's weights, over the group's layers."""
     members: tuple[Member, ...]
 
     @property
     def num_units(self) -> int:
-        """How many there are to keep or cut."""
+        """Number of units in the group."""
         return len(self.importances)
 
     def weakest(self, num_units: int) -> frozenset[int]:
-        """So many of them, least important first."""
+        """This many units, least important first."""
         order = sorted(range(self.num_units), key=lambda unit: (self.importances[unit], unit))
         return frozenset(order[:num_units])
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network without some units, and what is left of the layers."""
+    """A network without some units, and the widths of its layers."""
 
     network: nn.Module
     kept: Mapping[str, tuple[int, ...]]
-    """Output channels that are left, by layer, of those that lost any."""
+    """Remaining output channels of the layers that lost some, by name."""
 
 
 def find_groups(network: nn.Module, images_NCHW: Tensor, fixed: Collection[str]) -> tuple[Group, ...]:
-    """The groups whose outputs are none of the `fixed` layers' and not the network's.
+    """The groups that contain no outputs of the `fixed` layers or of the network.
 
     Args:
         network: on the CPU, in eval mode; not changed.
-        images_NCHW: to trace it with.
+        images_NCHW: images to trace it with.
         fixed: names of layers that keep their outputs.
 
     Raises:
-        CannotFollowError: a channel leads to more places than there are, or the walk takes more than MAX_VISITS.
+        CannotFollowError: a channel leads to more places than a layer has, or the walk takes more than MAX_VISITS.
         MissingError: Torch-Pruning is not installed.
     """
     torch_pruning = _torch_pruning()
@@ -114,7 +114,7 @@ def cut(network: nn.Module, groups: Sequence[Group], removed: Sequence[frozenset
 
 
 class _Walk:
-    """From each layer's outputs to all that must go with them, over Torch-Pruning's graph."""
+    """Follows each layer's outputs to everything that must go with them, over Torch-Pruning's graph."""
 
     def __init__(self, torch_pruning: Any, graph: Any, fixed: frozenset[str]) -> None:
         from torch_pruning import _helpers
@@ -172,7 +172,7 @@ class _Walk:
         return Group(width, self._importances(reached, units) if is_free else (), members), outputs, is_free
 
     def _reach(self, root: Any, cut_outputs: Any, width: int, unions: _Unions) -> list[tuple[Any, dict[int, int]]]:
-        """Each dependency met, and for each place of its target the channel of the first layer that leads there."""
+        """Dependencies on the way; for each place of a target, the first layer's channel that leads there."""
         first = self._library.dependency.Dependency(cut_outputs, cut_outputs, source=root, target=root)
         start = [self._index(place, place) for place in range(width)]
         reached: dict[tuple[Any, Any], tuple[Any, dict[int, int]]] = {
@@ -190,7 +190,7 @@ class _Walk:
         return list(reached.values())
 
     def _fresh(self, dep: Any, indices: list[Any], reached: dict[Any, Any], unions: _Unions) -> list[Any]:
-        """Places of its target that were not visited; where they were from another channel, the two are united."""
+        """Places of the target that were not visited before; those visited from another channel unite the two."""
         for mapping in dep.index_mapping:
             indices = mapping(indices) if mapping is not None else indices
         self._visits += len(indices)
@@ -211,7 +211,7 @@ class _Walk:
         return fresh
 
     def _unite_blocks(self, dep: Any, roots: Mapping[int, int], unions: _Unions) -> None:
-        """A layer that works on blocks of channels (groups of a convolution) loses the same places of each."""
+        """Unite the channels at the same place of each block: grouped convolutions lose the same places of each."""
         if dep.target.type == self._library.ops.OPTYPE.DEPTHWISE_CONV:
             return
         pruner = self._graph.get_pruner_of_module(dep.target.module)
@@ -225,12 +225,12 @@ class _Walk:
                     unions.join(roots[place % block], root)
 
     def _is_overrun(self, dep: Any, roots: Mapping[int, int]) -> bool:
-        """Whether channels were followed to places that the layer does not have: behind a padded shortcut, say."""
+        """Whether channels lead to places that the layer does not have, as after a padded shortcut."""
         num_channels = self._num_channels(dep)
         return num_channels > 0 and max(roots, default=0) >= num_channels
 
     def _num_channels(self, dep: Any) -> int:
-        """Of the side of the target that loses some; 0 for what has no channels of its own."""
+        """Number of channels on the side of the target that loses some; 0 if it has no channels of its own."""
         is_output = self._graph.is_out_channel_pruning_fn(dep.handler)
         count = self._graph.get_out_channels if is_output else self._graph.get_in_channels
         return count(dep.target) or 0
@@ -248,7 +248,7 @@ class _Walk:
 
 
 class _Unions:
-    """Channels of one layer that have turned out to belong together."""
+    """Channels of one layer that belong together (union-find)."""
 
     def __init__(self, width: int) -> None:
         self._first = list(range(width))
@@ -258,7 +258,7 @@ class _Unions:
         self._first[other] = one
 
     def number_channels(self) -> list[int]:
-        """A unit for each channel, counted from 0."""
+        """The unit of each channel, counted from 0."""
         leaders = [self._leader(channel) for channel in range(len(self._first))]
         numbers = {leader: number for number, leader in enumerate(dict.fromkeys(leaders))}
         return [numbers[leader] for leader in leaders]

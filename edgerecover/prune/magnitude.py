@@ -1,4 +1,4 @@
-"""Masks by magnitude over the weights that multiply: of the whole network together, or of each layer apart."""
+"""Masks by magnitude over the weights that multiply, for the whole network together or layer by layer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
     positions go first, so the same weights always give the same masks.
 
     Args:
-        module: its weights (`models.sparsity`) are ranked together, as a normalisation of torch's, if any, makes them.
-        sparsity: fraction of zeros wanted, above 0 and below 1; zeros that are there already count.
+        module: its weights (`models.network.sparsity`) are ranked together, after torch's weight normalisation, if any.
+        sparsity: wanted fraction of zeros, between 0 and 1; zeros that are there already count.
 
     Returns:
         bool masks on the CPU by weight key, in the weights' shapes; True where a weight is kept.
 
     Raises:
-        BadInputError: sparsity out of range, below what the network has already, or nothing to prune.
+        BadInputError: the sparsity is out of range or below the network's, or there is nothing to prune.
     """
     weights = _used_weights(module)
     num_pruned = _count_to_prune(weights, sparsity)
@@ -36,9 +36,17 @@ def global_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tens
 def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, Tensor]:
     """Masks that remove the smallest weights of each layer, by magnitude: the same fraction everywhere.
 
-    Exactly `round(sparsity * num_weights)` weights of each layer go, or its zeros where it has more.
+    Exactly `round(sparsity * num_weights)` weights of each layer go, or its zeros if it has more.
 
-    Args, returns and raises: as `global_magnitude_masks`.
+    Args:
+        module: its weights (`models.network.sparsity`) are ranked layer by layer.
+        sparsity: wanted fraction of zeros, between 0 and 1; zeros that are there already count.
+
+    Returns:
+        bool masks on the CPU by weight key, in the weights' shapes; True where a weight is kept.
+
+    Raises:
+        BadInputError: the sparsity is out of range or below the network's, or there is nothing to prune.
     """
     weights = _used_weights(module)
     _count_to_prune(weights, sparsity)
@@ -53,7 +61,7 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the weights to zero, in place, where their mask is False.
 
     Args:
-        module: holds a parameter of each mask's name and shape.
+        module: has a parameter with each mask's name and shape.
         masks: bool, by weight key, True where kept; on any device.
     """
     import torch
@@ -65,9 +73,9 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def _used_weights(module: nn.Module) -> dict[str, Tensor]:
-    """By the parameter's name, what the network multiplies by: a normalised weight's direction says little of its size.
+    """The weights that the network multiplies by, by the parameter's name; normalised ones after normalisation.
 
-    Zero where the parameter is, in either.
+    They are zero where the parameter is.
     """
     return {name: _normalise(module, name, weight) for name, weight in prunable_weights(module).items()}
 
@@ -108,7 +116,7 @@ def _count_to_prune(weights: Mapping[str, Tensor], sparsity: float) -> int:
     num_weights = sum(weight.numel() for weight in weights.values())
     if not 0.0 < sparsity < 1.0:
         raise BadInputError(
-            f"sparsity {sparsity:g} is out of range: a fraction above 0 and below 1 is needed",
+            f"sparsity {sparsity:g} is out of range: a fraction between 0 and 1 is needed",
             hint="0.75 makes three of four weights zero",
         )
     if not num_weights:

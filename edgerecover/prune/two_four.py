@@ -17,11 +17,11 @@ def two_four_masks(module: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...
     Of equal magnitudes, the later input channels stay, so the same weights always give the same masks.
 
     Args:
-        module: its weights (`models.sparsity`) are pruned, each on its own.
+        module: its weights (`models.network.sparsity`) are pruned, each on its own.
 
     Returns:
         bool masks on the CPU by weight key, in the weights' shapes, True where a weight is kept; and the keys of
-        the layers that stay dense, because their input channels (per group) are no multiple of four.
+        the layers that stay dense, because their input channels (per group) are not a multiple of four.
 
     Raises:
         BadInputError: no layer can be 2:4.

@@ -1,8 +1,8 @@
-"""How many channels each group keeps: widths that kernels are fast at, and the MACs that were asked for.
+"""How many channels each group keeps: widths for which kernels are fast, and the requested MACs.
 
-Kernels work on blocks of 8 or 16 channels, and a layer between two multiples pays for the larger one or for a slower
-kernel. Were all layers rounded alike, those of one width would all step at the same fraction and the MACs with them;
-so each group rounds at a point of its own, and one at a time steps as the fraction grows.
+Kernels work on blocks of 8 or 16 channels; a layer between two multiples costs as much as the larger one, or needs a
+slower kernel. If all groups rounded at the same point, layers of equal width would all step at once, and the MACs with
+them; so each group rounds at its own point, and one after the other steps as the fraction grows.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from edgerecover.prune.coupled import Group
 
 _GOLDEN_RATIO = 0.6180339887
-"""Multiples of it, modulo 1, lie far from each other however many there are."""
+"""Multiples of it, modulo 1, are spread evenly, however many there are."""
 _BISECTIONS = 24
 _MAX_REPAIRS = 40
 
 
 @dataclass(frozen=True)
 class _Side:
-    """A group's part in the inputs or outputs of a layer."""
+    """A group's share of a layer's inputs or outputs."""
 
     group: int
     share: float
@@ -35,7 +35,7 @@ class _Layer:
 
 
 class Work:
-    """MACs of a network as a function of what its groups keep."""
+    """MACs of a network as a function of the units that its groups keep."""
 
     def __init__(self, groups: Sequence[Group], macs_by_weight: Mapping[str, int]) -> None:
         self._groups = groups
@@ -55,7 +55,7 @@ class Work:
         ]
 
     def kept(self, units: Sequence[int]) -> float:
-        """The fraction of MACs left when each group keeps so many units."""
+        """Fraction of MACs that remains when each group keeps this many units."""
         gone = [1 - kept / group.num_units for kept, group in zip(units, self._groups, strict=True)]
         left = 0.0
         for layer in self._layers:
@@ -67,13 +67,13 @@ class Work:
 
 
 def choose_widths(groups: Sequence[Group], work: Work, macs_removed: float, multiple: int) -> tuple[int, ...]:
-    """Units that each group keeps, near the same fraction of them all.
+    """Units that each group keeps, about the same fraction in all groups.
 
     Args:
-        groups: of the network.
-        work: its MACs.
-        macs_removed: fraction of MACs that should go.
-        multiple: of channels in a layer; one that is not twice as wide may stay as it is.
+        groups: the network's groups.
+        work: the network's MACs.
+        macs_removed: fraction of MACs to remove.
+        multiple: multiple of channels for a layer's width; layers less than twice as wide may stay as they are.
     """
     steps = [_step(group, multiple) for group in groups]
     low, high = 0.0, 1.0
@@ -91,7 +91,7 @@ def choose_widths(groups: Sequence[Group], work: Work, macs_removed: float, mult
 
 
 def _step(group: Group, multiple: int) -> int:
-    """Units that make up a multiple of channels; of blocks that have enough, a multiple in each block."""
+    """Units that make up a multiple of channels; if blocks are wide enough, a multiple in each block."""
     if group.num_units >= 2 * multiple:
         return multiple
     channels_per_unit = max(1, group.width // group.num_units)
@@ -110,7 +110,7 @@ def _round(groups: Sequence[Group], steps: Sequence[int], ratio: float) -> tuple
 def _repair(
     units: tuple[int, ...], groups: Sequence[Group], steps: Sequence[int], work: Work, macs_removed: float
 ) -> tuple[int, ...]:
-    """With single groups a step wider or narrower, as long as that comes nearer to the MACs."""
+    """Make single groups a step wider or narrower, as long as that comes nearer to the MACs."""
 
     def distance(units: Sequence[int]) -> float:
         return abs(1 - work.kept(units) - macs_removed)

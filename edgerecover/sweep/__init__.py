@@ -1,1 +1,1 @@
-"""One model, pruned and recovered in several ways: which of them are worth having."""
+"""One model, pruned and recovered in several ways: which of them are Pareto-optimal."""

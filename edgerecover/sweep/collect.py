@@ -1,4 +1,4 @@
-"""Bringing a sweep's points together: their bundles are verified and read, and all their files raced at once."""
+"""Comparing a sweep's points: their bundles are verified and read, and all their files raced together."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RESULT = "sweep.json"
 
 
 def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
-    """Read all finished bundles of a sweep, race their files, and write what was found into its folder.
+    """Read all finished bundles of a sweep, race their files, and write the results into its folder.
 
-    Written are sweep.json, sweep.md, sweep.html and front.svg.
+    The files are sweep.json, sweep.md, sweep.html and front.svg.
 
     Raises:
-        BadInputError: it is no sweep's folder, or cannot be written to.
-        EdgeRecoverError: of the first point, when no point has a bundle.
+        BadInputError: the folder is not a sweep's, or cannot be written to.
+        EdgeRecoverError: no point has a bundle; this is the first point's error.
     """
     plan = read_plan(folder)
     found, reports = [], {}
@@ -98,7 +98,7 @@ def _measured_on(report: Report, by_accuracy: bool) -> str:
 def _race(
     folder: Path, found: Sequence[PointFound], reports: dict[str, Report], seed: int, progress: Progress
 ) -> list[PointFound]:
-    """All files at once, each on the runtime that its own race chose, on the same images."""
+    """Race all files together, each on the runtime that its own race chose, on the same images."""
     made = [one for one in found if one.bundle]
     target, profile = _configuration(folder / made[0].bundle)
     providers = {surface.runtime: surface.providers for surface in surfaces_of(target.deployment)}

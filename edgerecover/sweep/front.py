@@ -1,4 +1,4 @@
-"""Which points of a sweep are worth having: those that no other one is better than. Needs NumPy for the intervals."""
+"""Which points of a sweep are Pareto-optimal in quality, latency and size. Needs NumPy for the intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgerecover.artifacts import PointFound
 
 SAME = 0.02
-"""Two processes that run the same file differ by about one hundredth: such a difference decides nothing."""
+"""Two processes that run the same file differ by about 1 %: such a difference does not count."""
 
 
 def with_front(found: Sequence[PointFound]) -> tuple[PointFound, ...]:
@@ -29,7 +29,7 @@ def with_front(found: Sequence[PointFound]) -> tuple[PointFound, ...]:
 
 
 def _is_better(other: PointFound, one: PointFound) -> bool:
-    """Whether `other` is nowhere worse than `one`, and somewhere better."""
+    """Whether `other` is as good as `one` in everything, and better in something."""
     if other.quality is None or one.quality is None or other.size_bytes is None or one.size_bytes is None:
         return False
     if other.quality.value < one.quality.value or other.size_bytes > one.size_bytes or _is_slower(other, one):

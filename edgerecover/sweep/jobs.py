@@ -1,6 +1,6 @@
-"""A sweep's points as jobs of a scheduler that is there already: a Slurm script written out, or Ray. Stdlib only.
+"""A sweep's points as jobs of an existing scheduler: a Slurm script, or Ray. Stdlib only.
 
-A task is the user's own command line with `--step NUMBER`: nothing of a script or a scheduler is parsed here.
+A task is the user's own command line with `--step NUMBER`: nothing from a script or a scheduler is parsed here.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ waits_for=${rest%%;*}
 
 @dataclass(frozen=True)
 class Jobs:
-    """What a scheduler is to start."""
+    """What a scheduler has to start."""
 
     command: tuple[str, ...]
-    """The sweep as the user typed it: `--step NUMBER` behind it makes a point."""
+    """The sweep's command as the user typed it; with `--step NUMBER` appended, it makes one point."""
     collect: tuple[str, ...]
-    """Brings the points together."""
+    """The command that compares the finished points."""
     num_points: int
     folder: Path
-    """Of the sweep; logs go there."""
+    """The sweep's folder, where logs go."""
     cwd: Path
     cpus: int = 1
     gpus: int = 0
-    """Of each task."""
+    """CPU cores of each task."""
 
 
 def slurm_script(jobs: Jobs, script: Path) -> str:
-    """A bash script that hands the points to `sbatch` as an array, and is what its tasks run.
+    """A bash script that submits the points to `sbatch` as an array, and that the tasks run.
 
     Args:
         jobs: the points.
-        script: where it will stand.
+        script: path under which it will be written.
     """
     words = {
         "version": __version__,
@@ -98,10 +98,10 @@ def write_slurm_script(jobs: Jobs, script: Path) -> None:
 
 
 def require_ray() -> None:
-    """Find out before anything is done whether Ray is there.
+    """Check that Ray is installed, before anything is done.
 
     Raises:
-        MissingError: it is not installed.
+        MissingError: it is not.
     """
     from importlib.util import find_spec
 
@@ -110,10 +110,10 @@ def require_ray() -> None:
 
 
 def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:
-    """Make all points as tasks of Ray: on the cluster that RAY_ADDRESS names, else on this machine.
+    """Make all points as Ray tasks, on the cluster that RAY_ADDRESS names, or else on this machine.
 
-    The first point goes first, because the others take its images. What a task found is in the sweep's folder, which
-    every node must see.
+    The first point is made first, because the others use its images. Results are in the sweep's folder, which every
+    node must see.
 
     Raises:
         MissingError: Ray is not installed, or no cluster answers.
@@ -147,7 +147,7 @@ def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:
 
 
 def _run_step(command: Sequence[str], cwd: str, number: int) -> tuple[int, int, str]:
-    """One point, in a process of its own on a node of the cluster: its number, exit code and last words."""
+    """Make one point in its own process on a node; returns its number, exit code and last line of output."""
     done = subprocess.run(
         [*command, "--step", str(number)],
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Making a sweep's points: each is a run with a bundle of its own, and the first one's images serve them all."""
+"""Making a sweep's points: each is a run with its own bundle, and all use the first one's images."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from edgerecover.sweep.plan import PlannedPoint
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the making of a point ended: a file beside its bundle."""
+    """How making a point ended; written to a file beside its bundle."""
 
     key: str
     manifest_sha256: str
-    """Of its bundle; "" where there is none."""
+    """Digest of its bundle; "" if there is none."""
     error: str = ""
     hint: str = ""
     exit_code: int = 0
 
 
 def make_points(planned: Sequence[PlannedPoint], progress: Progress = SILENT) -> None:
-    """Make all points that are not made yet, one after the other; one that fails does not stop the others.
+    """Make all missing points, one after the other; one that fails does not stop the others.
 
-    What went wrong is kept as its outcome.
+    An error is kept as the point's outcome.
     """
     for number in range(len(planned)):
         try:
@@ -44,7 +44,7 @@ def make_point(planned: Sequence[PlannedPoint], number: int, progress: Progress 
     """Make one point, unless it is finished.
 
     Raises:
-        EdgeRecoverError: it could not be made; this is also kept as its outcome.
+        EdgeRecoverError: it could not be made; the error is also kept as its outcome.
     """
     from edgerecover.commands.run import run
 
@@ -65,7 +65,7 @@ def make_point(planned: Sequence[PlannedPoint], number: int, progress: Progress 
 
 
 def finished(folder: Path, name: str, key: str) -> Verified | None:
-    """The bundle of a point where it is there, whole, and of this configuration."""
+    """A point's verified bundle, if it exists and was made with this configuration; else None."""
     outcome = read_outcome(folder, name)
     if outcome is None or outcome.key != key:
         return None
@@ -77,7 +77,7 @@ def finished(folder: Path, name: str, key: str) -> Verified | None:
 
 
 def read_outcome(folder: Path, name: str) -> Outcome | None:
-    """How a point ended; None where nothing tells."""
+    """How making a point ended; None if there is no record."""
     try:
         return from_json(Outcome, json.loads(_outcome_path(folder, name).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
@@ -93,10 +93,10 @@ def _outcome_path(folder: Path, name: str) -> Path:
 
 
 def _take_images(first: Path, work: Path) -> None:
-    """Give a point the finished images of the first one, without copying them where the file system has links.
+    """Give a point the finished images of the first one, as hard links if the file system has them.
 
-    Each point has a run folder of its own, because tasks of a scheduler work at the same time. Files in it are replaced
-    and never changed, so what one makes anew, another does not see.
+    Each point has its own run folder, because tasks of a scheduler run at the same time. Files in it are replaced,
+    never changed, so a file that one point makes again is not seen by the others.
     """
     if first == work:
         return

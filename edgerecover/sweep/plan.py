@@ -1,4 +1,4 @@
-"""The points of a sweep, and the plan in its folder that says which they are."""
+"""The points of a sweep, and the plan in its folder that lists them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgerecover.stages.request import Request
 
 MAX_POINTS = 32
-"""Their files are raced at once, each in a process of its own."""
+"""Limit for points: their files are raced together, each in its own process."""
 _PLAN = "plan.json"
 _SCHEMA_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
@@ -35,20 +35,20 @@ class PlannedPoint:
     point: SweepPoint
     request: Request
     key: str
-    """Sixteen hexadecimal digits over all that its bundle depends on."""
+    """Digest of everything that the bundle depends on, as 16 hexadecimal digits."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What lies in a sweep's folder before anything is made: data alone, so that a stranger's folder runs nothing."""
+    """A sweep's plan, written before anything is made; it is data alone, so that a stranger's folder runs nothing."""
 
     model: str
     target: str
     points: tuple[SweepPoint, ...]
     keys: tuple[str, ...]
-    """Of each point; what was made under another key is not of this sweep."""
+    """Key of each point; bundles made under another key do not belong to this sweep."""
     synthetic: str
-    """Digest of how the images are made that all points learn from."""
+    """Digest of the settings that make the images of all points."""
     seed: int
 
 
@@ -59,20 +59,20 @@ def points_of(
     profiles: Sequence[Profile],
     folder: Path,
 ) -> tuple[PlannedPoint, ...]:
-    """All patterns with all sparsities with all profiles, each as a run of its own.
+    """All combinations of patterns, sparsities and profiles, each as its own run.
 
     All learn from the images of the first profile: one set is made, and agreement compares only on the same images.
 
     Args:
-        base: the run that each point is, but for its pruning, profile, bundle and run folder.
-        patterns: none asks for unstructured zeros where there are sparsities.
-        sparsities: none takes the model as it is, unless a pattern needs none.
+        base: the run, apart from pruning, profile, bundle and run folder.
+        patterns: empty for unstructured zeros, if there are sparsities.
+        sparsities: empty for the model as it is, or for patterns that need none.
         profiles: one or more.
-        folder: of the sweep.
+        folder: the sweep's folder.
 
     Raises:
-        BadInputError: too many points, two profiles of one name, a pattern without a sparsity, or what
-            `pruning_from_flags` refuses.
+        BadInputError: there are too many points, two profiles have the same name, or a pattern and a sparsity do not
+            fit.
     """
     from edgerecover.prune import pruning_from_flags
 
@@ -104,14 +104,14 @@ def points_of(
             planned.append(PlannedPoint(point, request, _key(request)))
     if len(planned) > MAX_POINTS:
         raise BadInputError(
-            f"{len(planned)} points: at most {MAX_POINTS} are compared, because all their files are timed in one race",
-            hint="sweep in several folders",
+            f"{len(planned)} points: at most {MAX_POINTS} can be compared, because all their files run in one race",
+            hint="split the sweep over several folders",
         )
     return tuple(planned)
 
 
 def write_plan(folder: Path, planned: Sequence[PlannedPoint]) -> Plan:
-    """Say in the sweep's folder what is to be made; the same sweep again writes the same.
+    """Write the plan into the sweep's folder; the same sweep always writes the same plan.
 
     Raises:
         BadInputError: the folder holds something else, or cannot be written to.
@@ -127,8 +127,8 @@ def write_plan(folder: Path, planned: Sequence[PlannedPoint]) -> Plan:
     )
     if folder.exists() and not (folder / _PLAN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInputError(
-            f"{folder}: there is something there already, and it is not a sweep",
-            hint="name another folder with --out",
+            f"{folder}: exists already and is not a sweep",
+            hint="choose another folder with --out",
         )
     written = {"schema_version": _SCHEMA_VERSION, **to_json(plan)}
     try:
@@ -142,10 +142,10 @@ def write_plan(folder: Path, planned: Sequence[PlannedPoint]) -> Plan:
 
 
 def read_plan(folder: Path) -> Plan:
-    """Read what a sweep's folder is to hold; none of its text reaches a path or a terminal unchecked.
+    """Read a sweep's plan; all its text is checked before it reaches a path or a terminal.
 
     Raises:
-        BadInputError: it is not the folder of a sweep.
+        BadInputError: the folder is not a sweep's.
     """
     path = folder / _PLAN
     try:
@@ -165,13 +165,13 @@ def read_plan(folder: Path) -> Plan:
     except (OSError, ValueError, RecursionError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise BadInputError(
-            f"{path}: cannot be used: {reason}", hint="a sweep's folder is what `edgerecover sweep --out` wrote"
+            f"{path}: cannot be used: {reason}", hint="give a folder that `edgerecover sweep --out` wrote"
         ) from error
     return plan
 
 
 def _with_images_of(profile: Profile, first: Profile) -> Profile:
-    """The profile with another one's images, and a name that says so."""
+    """The profile with the images of the first one, and a name that says so."""
     shared: dict[str, object] = {"synthesis": first.synthesis}
     if profile.without_norms is not None:
         images = first.without_norms.synthesis if first.without_norms else first.synthesis
@@ -181,7 +181,7 @@ def _with_images_of(profile: Profile, first: Profile) -> Profile:
 
 
 def _key(request: Request) -> str:
-    """Over the content of every file and setting that decides the bundle; read without opening the model."""
+    """Digest of every file and setting that determines the bundle, without opening the model."""
     from edgerecover.models.name.spec import resolve
 
     said = resolve(request.model_path, request.flags, teacher=request.teacher)
@@ -206,7 +206,7 @@ def _key(request: Request) -> str:
 
 
 def _content(path: Path) -> object:
-    """Digest of a file, or of each in a folder; None where there is none, which the run will say better."""
+    """Digest of a file, or of each file in a folder; None if it is missing, which the run will report."""
     if path.is_dir():
         return {
             file.relative_to(path).as_posix(): sha256_of(file) for file in sorted(path.rglob("*")) if file.is_file()

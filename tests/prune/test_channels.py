@@ -72,7 +72,7 @@ def test_widths_are_multiples_and_what_is_not_is_named():
     assert [eights.network[0].out_channels % 8, eights.network[2].out_channels % 8] == [0, 0]
     assert eights.notes == ()
     ragged = prune(built(digits_net), Pruning("channel", 0.5), INPUT, 32)
-    assert "no multiple of 32" in ragged.notes[0]
+    assert "not a multiple of 32" in ragged.notes[0]
 
 
 @pytest.mark.parametrize(("target", "multiple"), [("onnx-generic", 8), ("x86-avx512-vnni", 16), ("jetson-nano", 8)])

@@ -1,8 +1,8 @@
-"""Bias correction: what rounding the weights adds to a layer's mean output is taken off its bias.
+"""Bias correction: what rounding the weights adds to a layer's mean output is subtracted from its bias.
 
-A layer's output shifts by (W̃ - W) E[x] in the mean; E[x] per input channel is known from the calibration images
-(Nagel et al. 2019, arXiv 1906.04721, equation 16, with measured means in place of those of batch norm). Borders, where
-padding takes part, are counted as the inside.
+A layer's mean output shifts by (W̃ - W) E[x]; E[x] per input channel is known from the calibration images (Nagel et
+al. 2019, arXiv 1906.04721, equation 16, with measured means instead of batch norm's). Borders, where padding
+contributes, are treated like the interior.
 """
 
 # Shapes: O output channels, I input channels of a group, G groups, C all input channels.
@@ -50,7 +50,7 @@ def correct_biases(graph: Graph, ranges: Ranges, scheme: Int8Scheme, *, kept: Co
 
 
 def _mean_shift(graph: Graph, node: onnx.NodeProto, ranges: Ranges, scheme: Int8Scheme) -> NDArray[Any] | None:
-    """Per output channel; None where the means of the inputs are not known or factors stand before the product."""
+    """Shift per output channel; None if the inputs' means are unknown, or the product has factors (Gemm's alpha)."""
     import numpy as np
     from onnx import numpy_helper
 

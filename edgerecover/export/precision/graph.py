@@ -1,7 +1,7 @@
-"""A float32 ONNX file, prepared once: constants and batch norm folded, every node named, every shape known.
+"""Preparing a float32 ONNX file: constants and batch norm folded, every node named, every shape known.
 
-What is written is standard ONNX, so this is graph optimisation done ahead of time for every runtime. onnxscript's
-optimizer does the folding (docs/adr/0020 says why it and not another).
+The result is standard ONNX, so this is graph optimisation done ahead of time for every runtime. onnxscript's optimizer
+does the folding (docs/adr/0020 says why).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _OPERATORS_OF_TRANSFORMERS = frozenset({"LayerNormalization", "RMSNormalization"
 
 @dataclass(frozen=True)
 class Graph:
-    """A prepared model and who makes and reads each of its tensors. Nobody changes `model`; copies are changed."""
+    """A prepared model, and which nodes make and read each tensor. `model` is never changed, only copies."""
 
     model: onnx.ModelProto
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
-        """Of the outermost graph, in order."""
+        """Nodes of the outermost graph, in order."""
         return list(self.model.graph.node)
 
     @cached_property
@@ -61,23 +61,23 @@ class Graph:
 
     @cached_property
     def element_types(self) -> Mapping[str, int]:
-        """ONNX element type of each tensor that shape inference could tell."""
+        """ONNX element type of each tensor, as far as shape inference finds it."""
         graph = self.model.graph
         known = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
         return known | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what is fed."""
+        """Names of the inputs that are fed."""
         return tuple(value.name for value in self.model.graph.input if value.name not in self.initializers)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what comes out."""
+        """Names of the outputs."""
         return tuple(value.name for value in self.model.graph.output)
 
     def weight_of(self, node: onnx.NodeProto) -> onnx.TensorProto | None:
-        """The stored float weight of a Conv, ConvTranspose, Gemm or MatMul; None where it is computed."""
+        """The stored float weight of a Conv, ConvTranspose, Gemm or MatMul; None if it is computed."""
         if node.op_type not in WEIGHTED or len(node.input) < 2:
             return None
         return self.initializers.get(node.input[1])
@@ -91,7 +91,7 @@ class Graph:
     def is_transformer(self) -> bool:
         """Whether activations are normalised over features or weighted by softmax inside, as in ViT and ConvNeXt.
 
-        Their residual streams have outlying channels that eight bits per tensor cannot hold.
+        The residual streams of such networks have outlier channels that eight bits per tensor cannot represent.
         """
         for node in self.model.graph.node:
             if node.op_type in _OPERATORS_OF_TRANSFORMERS:
@@ -115,10 +115,10 @@ class Graph:
 
 
 def prepare(path: Path) -> Graph:
-    """Read a float32 ONNX file, fold what can be folded, and name what has no name.
+    """Read a float32 ONNX file, fold what can be folded, and name all nodes.
 
     Raises:
-        BadInputError: the file is not a model in float32 that can be prepared, or it is quantised already.
+        BadInputError: the file cannot be prepared, or it is quantised already.
     """
     import onnx
     from onnxscript import optimizer
@@ -134,18 +134,18 @@ def prepare(path: Path) -> Graph:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadInputError(
             f"{path}: cannot be prepared for lower precisions: {first_line[:200]}",
-            hint="fp32 is left; a file that onnx.checker accepts and onnxruntime runs can be prepared",
+            hint="use fp32; a file that onnx.checker accepts and onnxruntime runs can be prepared",
         ) from error
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise BadInputError(
-            f"{path}: is quantised already", hint="lower precisions are made from the float32 export: give that"
+            f"{path}: is quantised already", hint="give the float32 export, from which lower precisions are made"
         )
     _name_nodes(model)
     return Graph(model)
 
 
 def write(model: onnx.ModelProto, path: Path, float32: Exported) -> Exported:
-    """Check a variant and put it at `path`; what is not its own is said as of the float32 file.
+    """Check a variant and write it to `path`; its other facts are those of the float32 file.
 
     Raises:
         StageError: onnx.checker refuses it, or it cannot be written.
@@ -183,13 +183,13 @@ def write(model: onnx.ModelProto, path: Path, float32: Exported) -> Exported:
 
 
 def _without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stated shapes may be wrong or stale; inferred ones are not."""
+    """Drop stated shapes, which may be wrong or stale, so that all are inferred."""
     del model.graph.value_info[:]
     return model
 
 
 def _constants_to_initializers(model: onnx.ModelProto) -> None:
-    """`Constant` nodes that hold a tensor become initializers, as other exporters write them."""
+    """Turn `Constant` nodes that hold a tensor into initializers, as other exporters write them."""
     kept = []
     for node in model.graph.node:
         value = next((a.t for a in node.attribute if a.name == "value"), None)
@@ -204,7 +204,7 @@ def _constants_to_initializers(model: onnx.ModelProto) -> None:
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """A layer is called as its weight is, so that people know it again; no two nodes share a name."""
+    """Name every node uniquely, and layers after their weights, so that people recognise them."""
     stored = {tensor.name for tensor in model.graph.initializer}
     taken: Counter[str] = Counter()
     for number, node in enumerate(_all_nodes(model)):

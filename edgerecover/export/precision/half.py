@@ -1,7 +1,6 @@
-"""float16 inside the file: what fits is converted, what would overflow or vanish stays float32, inputs and outputs too.
+"""float16 inside the file; nodes that would overflow or underflow stay float32, and so do inputs and outputs.
 
-Where float32 nodes follow each other their tensors stay float32 between them, so a value that float16 cannot hold
-never passes through it.
+Tensors between two float32 nodes stay float32, so a value that float16 cannot represent never passes through it.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ if TYPE_CHECKING:
 
 LARGEST_HALF = 65504.0
 HEADROOM = 4.0
-"""Values on the device may be so much larger than on calibration images."""
+"""How many times larger values on the device may be than on calibration images."""
 _WORST_ERROR = 0.01
-"""Root mean square error of a tensor's rounding, relative; normal numbers have 3e-4, a tensor of subnormals more."""
+"""Largest relative root mean square error of rounding a tensor; normal numbers have 3e-4, subnormals more."""
 _SUMMING = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool")
 _SQUARING = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "LpNormalization")
 _ROUGH = ("ReduceSumSquare", "Softmax", "LogSoftmax", "Pow", "Exp", "Sqrt", "Div", "Reciprocal")
 SENSITIVE = (*_SUMMING, *_SQUARING, *_ROUGH)
-"""Operators that lose most in float16; kept in float32 where the file would lose too much with them."""
+"""Operators that lose most in float16; they are kept in float32 if the file would otherwise lose too much."""
 
 
 def nodes_that_overflow(graph: Graph, ranges: Ranges) -> dict[str, str]:
-    """Names of the nodes that float16 cannot compute, and why: what they read, make, or sum up inside."""
+    """Names of nodes that float16 cannot compute, and why: because of what they read, write or sum up inside."""
     from onnx import TensorProto
 
-    # A bias that vanishes was nothing beside what it is added to.
+    # A bias that underflows is negligible beside what it is added to.
     biases = {node.input[2] for node in graph.layers if len(node.input) > 2}
     stored = {
         tensor.name: _of_stored(tensor)
@@ -56,13 +55,13 @@ def nodes_that_overflow(graph: Graph, ranges: Ranges) -> dict[str, str]:
 
 
 def nodes_of_types(graph: Graph, types: Iterable[str]) -> set[str]:
-    """Names of the nodes of these operators."""
+    """Names of the nodes with these operators."""
     wanted = set(types)
     return {node.name for node in graph.nodes if node.op_type in wanted}
 
 
 def to_half(graph: Graph, kept: Iterable[str]) -> onnx.ModelProto:
-    """A copy in float16, of which the nodes named in `kept`, the inputs and the outputs are float32."""
+    """A copy in float16, except the nodes named in `kept`, the inputs and the outputs."""
     import onnx
 
     model = onnx.ModelProto()
@@ -87,19 +86,19 @@ def _of_stored(tensor: onnx.TensorProto) -> Seen:
 
 
 def _why_unfit(seen: Seen, *, is_stored: bool, is_bias: bool) -> str:
-    """For people; "" when float16 holds the tensor."""
+    """Why float16 cannot represent the tensor, in words; "" if it can."""
     if not seen.is_finite:
         return "values are not finite in float32 already"
     headroom = 1.0 if is_stored else HEADROOM
     if not seen.largest * headroom <= LARGEST_HALF:
         return f"values reach {seen.largest:.3g}; float16 ends at 65504"
     if seen.half_error > _WORST_ERROR and not is_bias:
-        return f"values of at most {seen.largest:.1g} vanish in float16"
+        return f"values of at most {seen.largest:.1g} underflow in float16"
     return ""
 
 
 def _why_unfit_inside(node: onnx.NodeProto, graph: Graph, ranges: Ranges) -> str:
-    """Sums and squares that a node makes on the way, by a kernel that accumulates in float16."""
+    """Why the sums and squares inside a node overflow if its kernel accumulates in float16; "" if they do not."""
     seen = ranges.get(node.input[0]) if node.input else None
     made = ranges.get(node.output[0]) if node.output else None
     if seen is None or made is None:
@@ -114,7 +113,7 @@ def _why_unfit_inside(node: onnx.NodeProto, graph: Graph, ranges: Ranges) -> str
 
 
 class _Halving:
-    """One pass over the nodes; each tensor has the type its maker gives it, and casts stand where readers differ."""
+    """One pass over the nodes; each tensor has the type its maker gives it, with casts where readers need another."""
 
     def __init__(self, model: onnx.ModelProto, graph: Graph, kept: set[str]) -> None:
         from onnx import TensorProto
@@ -153,7 +152,7 @@ class _Halving:
         self._nodes.append(node)
 
     def _can_be_half(self, node: onnx.NodeProto, schema: Any) -> bool:
-        """Every float output follows the type of a float input, and may be float16."""
+        """Whether every float output of a node has the type of a float input, and may be float16."""
         floats = [i for i, name in enumerate(node.output) if self._graph.element_types.get(name) == self._float]
         if not floats or any(name in self._captured for name in node.output) or _has_graphs(node):
             return False
@@ -170,7 +169,7 @@ class _Halving:
         )
 
     def _version(self, name: str, wanted: int) -> str:
-        """The tensor in the type wanted: itself, a converted initializer, or what a cast makes of it."""
+        """The tensor in the wanted type: itself, a converted initializer, or the output of a cast."""
         import onnx
 
         if self._type_of[name] == wanted:
@@ -192,7 +191,7 @@ class _Halving:
         return name
 
     def _restore_outputs(self) -> None:
-        """Outputs that became float16 get another name, and a cast gives them back as they were declared."""
+        """Rename outputs that became float16, and cast them back to their declared type and name."""
         import onnx
 
         for output in self._graph.outputs:
@@ -223,7 +222,7 @@ def _as_half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def _schema_of(node: onnx.NodeProto, opset: int) -> Any:
-    """None for an operator that standard ONNX does not define."""
+    """The operator's schema; None for an operator that standard ONNX does not define."""
     import onnx
 
     if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
@@ -232,7 +231,7 @@ def _schema_of(node: onnx.NodeProto, opset: int) -> Any:
 
 
 def _formal(parameters: Any, index: int) -> Any:
-    """The formal parameter of an actual one; the last may stand for many."""
+    """The formal parameter for the argument at an index; the last one may be variadic."""
     return parameters[min(index, len(parameters) - 1)]
 
 
@@ -249,7 +248,7 @@ def _has_graphs(node: onnx.NodeProto) -> bool:
 
 
 def _captured_names(model: onnx.ModelProto) -> set[str]:
-    """Names that nested graphs read; some are of tensors of the outermost one."""
+    """Names that nested graphs read, among them tensors of the outermost graph."""
     nested: Iterator[Any] = (graph for graph in graphs_of(model.graph) if graph is not model.graph)
     return {name for graph in nested for node in graph.node for name in node.input} | {
         output.name for graph in graphs_of(model.graph) if graph is not model.graph for output in graph.output
@@ -257,9 +256,9 @@ def _captured_names(model: onnx.ModelProto) -> set[str]:
 
 
 def describe(reasons: Mapping[str, str]) -> str:
-    """Why nodes stayed in float32, as one sentence; the first of many stands for them."""
+    """Why nodes stay in float32, as one sentence that names the first of them."""
     if not reasons:
         return ""
     name, reason = next(iter(reasons.items()))
-    others = f"; {len(reasons) - 1} more for such reasons" if len(reasons) > 1 else ""
+    others = f"; {len(reasons) - 1} more for similar reasons" if len(reasons) > 1 else ""
     return f"{name}: {reason}{others}"

@@ -1,8 +1,8 @@
 """int8 inside the file: QuantizeLinear and DequantizeLinear around what a runtime computes in integers.
 
-onnxruntime's quantizer writes the nodes. Which nodes, the ranges of activations and the scales of weights come from
-here, because of the cases that its defaults get wrong: channels that are all zero, weights that two layers share,
-sums of residual streams, the logits.
+onnxruntime's quantizer writes the nodes. Which nodes are quantised, the ranges of activations and the scales of weights
+are decided here, because its defaults get some cases wrong: all-zero channels, weights that two layers share, sums of
+residual streams, the logits.
 """
 
 # Shapes: O output channels of a layer.
@@ -28,10 +28,10 @@ Clip = Literal["extremes", "least squares"]
 least squared error. (Percentiles lose more than either: docs/adr/0020.)"""
 CLIPS: tuple[Clip, ...] = ("extremes", "least squares")
 _SMALLEST_RANGE = 1e-4
-"""Of an activation: a constant zero has a scale, too."""
+"""Smallest range of an activation: a constant zero needs a scale, too."""
 _COMPUTING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 _MOVING = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split")
-"""Pass numbers on unchanged. Not Pad: onnxruntime computes it in float, and OpenVINO refuses it with a zero point."""
+"""Operators that pass values on. Not Pad: onnxruntime runs it in float, OpenVINO refuses it with a zero point."""
 _GATING = ("Mul", "Sigmoid")
 
 
@@ -49,14 +49,14 @@ def quantize(
     only: str | None = None,
     clip: Clip = "extremes",
 ) -> onnx.ModelProto:
-    """A copy with Q/DQ.
+    """A copy with QuantizeLinear and DequantizeLinear nodes.
 
     Args:
-        graph: float32.
-        ranges: of all its tensors; with histograms where `clip` is not "extremes".
+        graph: the prepared float32 model.
+        ranges: ranges of all its tensors, with histograms if `clip` is not "extremes".
         scheme: what is quantised, and how.
         kept: names of layers that stay float32.
-        only: name of the one layer that is quantised, with what it reads and makes; nothing else is.
+        only: name of the single layer to quantise, with its inputs and outputs; None for all.
         clip: how ranges of activations are chosen.
 
     Raises:
@@ -89,7 +89,7 @@ def quantize(
     except Exception as error:  # a quantizer of many parts raises anything
         raise StageError(
             f"onnxruntime's quantizer fails on this network: {type(error).__name__}: {str(error)[:200]}",
-            hint="fp32 and fp16 are left",
+            hint="use fp32 or fp16",
         ) from error
     quantized.producer_name, quantized.producer_version = graph.model.producer_name, graph.model.producer_version
     quantized.ir_version = graph.model.ir_version
@@ -97,9 +97,9 @@ def quantize(
 
 
 def integer_weight(graph: Graph, node: onnx.NodeProto, scheme: Int8Scheme) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """A layer's weight as integers, their scales, and the axis along which the scales are.
+    """A layer's weight as integers, its scales, and the axis of the scales.
 
-    A channel of zeros has the scale of the layer's largest: its bias, in integers of that scale, stays exact enough.
+    A channel of zeros gets the layer's largest scale, so that its bias, in integers of that scale, stays precise.
     """
     import numpy as np
     from onnx import numpy_helper
@@ -150,7 +150,7 @@ def _channel_axis(node: onnx.NodeProto, num_axes: int) -> int:
 
 
 def _others(graph: Graph, scheme: Int8Scheme) -> list[str]:
-    """Names of nodes between layers that compute in integers too; none in a transformer."""
+    """Names of nodes between layers that are also quantised; none in a transformer."""
     if not scheme.outputs or graph.is_transformer:
         return []
     types = {*_COMPUTING, *_MOVING, *(_GATING if scheme.name == "qnn" else ())}
@@ -163,7 +163,7 @@ def _others(graph: Graph, scheme: Int8Scheme) -> list[str]:
 
 
 def _keeps_its_bounds(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Not a Clip away from zero: the quantizer takes a Clip out and lets the range, which holds zero, do its work."""
+    """Whether a Clip survives the quantizer, which replaces it by its output's range: this always holds zero."""
     from onnx import numpy_helper
 
     if node.op_type != "Clip":
@@ -176,9 +176,9 @@ def _keeps_its_bounds(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _shortcuts(graph: Graph, chosen: Collection[str]) -> list[str]:
-    """One input of each sum of two layers' outputs, so that a kernel that adds while it convolves reads integers.
+    """One input of each sum of two layers' outputs, so that a kernel that fuses convolution and sum reads integers.
 
-    Where a sum has an input that a layer reads too, that one is quantised already.
+    If a layer also reads an input of the sum, that input is quantised already.
     """
     if graph.is_transformer:
         return []
@@ -195,7 +195,7 @@ def _shortcuts(graph: Graph, chosen: Collection[str]) -> list[str]:
 
 
 def _depth_since_fork(graph: Graph, name: str) -> int:
-    """Nodes upstream until a tensor that several nodes read."""
+    """Number of nodes upstream, up to a tensor that several nodes read."""
     depth = 0
     while (maker := graph.producers.get(name)) is not None and depth < len(graph.nodes):
         depth += 1
@@ -238,20 +238,20 @@ def _quantizer(
 
 
 def _types_with_float_outputs(graph: Graph, scheme: Int8Scheme) -> list[str]:
-    """What a transformer's linear layers give to sums, norms and attention stays float; kernels give it so."""
+    """Types of layers whose outputs stay float, as a transformer's do before sums, norms and attention."""
     if not scheme.outputs:
         return list(WEIGHTED)
     return ["Gemm", "MatMul"] if graph.is_transformer and scheme.float_ends else []
 
 
 def _mark_as_inferred(model: onnx.ModelProto) -> None:
-    """Else the quantizer infers shapes anew, through a file."""
+    """Tell the quantizer that shapes are inferred; otherwise it infers them again, through a file."""
     entry = model.metadata_props.add()
     entry.key, entry.value = "onnx.infer", "onnxruntime.quant"
 
 
 def _separate_weights(model: onnx.ModelProto, graph: Graph, chosen: set[str]) -> None:
-    """A stored tensor that other nodes read as well gets copies, one for each layer that is to be int8."""
+    """Copy a stored tensor that several nodes read, so that each int8 layer has its own."""
     import onnx
 
     for node in model.graph.node:
@@ -285,7 +285,7 @@ def _weight_overrides(
 
 
 def _free_outputs(model: onnx.ModelProto) -> None:
-    """Take out the Q/DQ pair before each output: eight bits are few for logits, and nothing reads the integers."""
+    """Remove the Q/DQ pair before each output: eight bits are few for logits, and nothing reads the integers."""
     makers = {name: node for node in model.graph.node for name in node.output}
     removed = set()
     for output in model.graph.output:
@@ -313,7 +313,7 @@ def _free_outputs(model: onnx.ModelProto) -> None:
 
 
 def _free_readers(model: onnx.ModelProto, chosen: Collection[str]) -> None:
-    """Give back the float tensor to whoever reads a rounded one and is no layer: residual streams stay exact."""
+    """Let nodes that are not layers read the float tensor instead of the rounded one: residual streams stay exact."""
     makers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.name in chosen or node.op_type == "QuantizeLinear":
@@ -350,7 +350,7 @@ def _range_of(seen: Seen, clip: Clip, scheme: Int8Scheme) -> tuple[float, float]
 
 
 def _least_squares(seen: Seen, counts: NDArray[numpy.int64], scheme: Int8Scheme) -> tuple[float, float]:
-    """Both ends drawn in together, to the fraction that costs least."""
+    """The range, with both ends reduced by the same factor, whose rounding and clipping cost least."""
     import numpy as np
 
     edges = np.linspace(seen.low, seen.high, NUM_BINS + 1)

@@ -1,6 +1,6 @@
-"""The variants of an exported network: each precision made, measured on calibration images, and kept or refused.
+"""Making an exported network's variants: each precision is made, measured on calibration images, and kept or refused.
 
-Nothing here sees the held-back images: what is chosen here is judged there.
+Nothing here sees the held-out images, on which the chosen variants are judged later.
 """
 
 # Shapes: N images, K classes.
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_POINTS_LOST = 1.0
-"""Agreement with the teacher that a lower precision may cost on the calibration images, unless the caller says else."""
+"""Default for how many points of agreement with the teacher a lower precision may cost on the calibration images."""
 _MAX_SCANNED = 256
 _MAX_SHARE_KEPT = 0.25
-"""Of the layers; with more of them in float32 it is no int8 network."""
+"""Largest fraction of layers that may stay in float32; with more, it is not an int8 network."""
 _RANKING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Synthetic images that ranges are read from and variants chosen on, and what the teacher makes of them."""
+    """Synthetic images from which ranges are measured and variants chosen, and the teacher's scores on them."""
 
     images: Images
     teacher_scores: NDArray[Any]
-    """(N, K), of all the images."""
+    """The teacher's scores (N, K) on all images."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,22 @@ def make_variants(
     sums: Int8Sums = Int8Sums.EXACT,
     progress: Progress = SILENT,
 ) -> tuple[Variant | RefusedVariant, ...]:
-    """Write `fp16.onnx` and `int8.onnx`, as far as wanted, into `folder`; one answer for each precision wanted.
+    """Write the wanted ones of `fp16.onnx` and `int8.onnx` into `folder`; returns one answer for each precision.
 
-    A precision is refused when every way to make it costs more than `max_points_lost`, or it cannot be made; that is
+    A precision is refused if every way to make it costs more than `max_points_lost`, or it cannot be made; a refusal is
     an answer, not an error.
 
     Args:
-        float32: the file exported; its own variant is it.
+        float32: the exported file, which is its own variant.
         wanted: precisions, in the order of the answers.
-        scheme: of int8, as the target's runtime wants it.
+        scheme: the int8 scheme that the target's runtime needs.
         calibration: images and the teacher's scores on them.
-        input: of the network.
+        input: the network's input.
         folder: where the files go; must exist.
-        counted_from: the float32 file whose agreement counts as 0 points lost; None: `float32` itself.
-        max_points_lost: agreement with the teacher, below the float32 file's, in percentage points; one image may be
-            lost however few there are, unless this is 0.
-        sums: of int8, as the tries are measured.
+        counted_from: the float32 file whose agreement counts as 0 points lost; None for `float32` itself.
+        max_points_lost: how far agreement with the teacher may be below the float32 file's, in percentage points; one
+            image may be lost however few there are, unless this is 0.
+        sums: how int8 sums are computed in the trials.
         progress: where to report.
 
     Raises:
@@ -119,7 +119,7 @@ def make_variants(
 
 @dataclass(frozen=True)
 class _Way:
-    """To quantise: where ranges come from, and whether biases are corrected."""
+    """A way to quantise: how ranges are chosen, and whether biases are corrected."""
 
     scheme: Int8Scheme
     clip: Clip
@@ -142,7 +142,7 @@ class _Maker:
     # --- fp16 ------------------------------------------------------------------------------------------------
 
     def half(self) -> Variant | RefusedVariant:
-        """What fits; where that costs too much, without the operators that lose most."""
+        """float16 for every node that fits; if that costs too much, without the operators that lose most."""
         reasons = nodes_that_overflow(self.graph, self.ranges)
         tries = [self._half_without(reasons, "all that fits")]
         if not self._passes(tries[-1]):
@@ -161,10 +161,10 @@ class _Maker:
     # --- int8 ------------------------------------------------------------------------------------------------
 
     def int8(self, scheme: Int8Scheme) -> Variant | RefusedVariant:
-        """All layers, by the best way to choose ranges and biases; where that loses too much, all but the worst."""
+        """int8 for all layers, with the best choice of ranges and biases; if that loses too much, without the worst."""
         layers = layers_of(self.graph)
         if not layers:
-            return RefusedVariant(Precision.INT8, "no layer of it can be int8: none has a stored float32 weight")
+            return RefusedVariant(Precision.INT8, "no layer can be int8: none has a stored float32 weight")
         ways = [_Way(scheme, clip, corrected) for corrected in (False, True) for clip in CLIPS]
         tries = []
         with self.progress.task("int8", len(ways), "ways") as task:
@@ -193,11 +193,11 @@ class _Maker:
         return self._make(model, name, started, kept)
 
     def _graph_of(self, way: _Way, kept: Collection[str]) -> Graph:
-        """A layer that stays float32 keeps its bias, too."""
+        """The graph to quantise, with corrected biases if asked; layers that stay float32 keep theirs."""
         return correct_biases(self.graph, self.ranges, way.scheme, kept=kept) if way.corrected else self.graph
 
     def _without_worst(self, way: _Way, layers: tuple[str, ...]) -> list[_Made]:
-        """With the fewest layers in float32 that reach the limit, found by bisection; [most] when none does."""
+        """Tries with the costliest layers in float32, as few as reach the limit, by bisection; [most] if none does."""
 
         def without(num_kept: int) -> _Made:
             worst = set(ranked[:num_kept])
@@ -217,7 +217,7 @@ class _Maker:
         return made
 
     def _by_cost(self, way: _Way, layers: tuple[str, ...]) -> list[str]:
-        """Layers in the order of what each costs when it alone is int8, the dearest first."""
+        """Layers by what each costs if it alone is int8, the most expensive first."""
         costs: dict[str, float] = {}
         num_images = min(64, len(self.trial.images))
         with self.progress.task("rank layers", len(layers), "layers") as task:
@@ -238,12 +238,12 @@ class _Maker:
         return _Made(model, cost, name, time.perf_counter() - started, kept)
 
     def _passes(self, made: _Made) -> bool:
-        """A single image decides nothing, though of 64 it is more than a point; unless not one may be lost."""
+        """Whether a try loses few enough points; a single image may be lost, unless none may be."""
         one_image = 100 / len(self.trial.images) if self.max_points_lost > 0 else self.max_points_lost
         return made.cost.points_lost <= max(self.max_points_lost, one_image)
 
     def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
-        """Of those that pass, the one with the fewest nodes kept, then the one whose scores moved least."""
+        """The try that passes with the fewest float32 nodes, then with the least changed scores; or a refusal."""
         passing = [one for one in made if self._passes(one)]
         chosen = min(passing, key=lambda one: (len(one.kept), one.cost.kl), default=None)
         tries = tuple(

@@ -1,6 +1,6 @@
-"""What the tensors inside a network hold, seen on calibration images: the base of fp16's and int8's choices.
+"""Ranges and moments of a network's tensors on calibration images, on which fp16 and int8 are based.
 
-All intermediate tensors are made outputs of a copy of the network, which onnxruntime then runs.
+All intermediate tensors become outputs of a copy of the network, which onnxruntime then runs.
 """
 
 # Shapes: N images, C channels, H height, W width.
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 NUM_BINS = 2048
 _MAX_BYTES_AT_ONCE = 2**28
-"""Of intermediate tensors of one batch."""
+"""Limit for the intermediate tensors of one batch."""
 _LARGEST_BATCH = 32
 _LARGEST_SAMPLE = 2**16
-"""Values of one tensor of one batch that its distribution is told from; extremes and means are of all."""
+"""Values per tensor and batch from which its distribution is estimated; extremes and means use all values."""
 _LOG_FATAL_ONLY = 4
 _LARGEST_FLOAT = 3.4e38
 
@@ -34,7 +34,7 @@ class Images(Protocol):
     """Network inputs, float32 (N, C, H, W), read in batches."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number of images, N."""
 
     def batches(self, batch_size: int) -> Iterator[NDArray[numpy.float32]]:
         """All images in order; the last batch may be smaller."""
@@ -42,21 +42,21 @@ class Images(Protocol):
 
 @dataclass
 class Seen:
-    """What one tensor held on all images."""
+    """Statistics of one tensor over all images."""
 
     low: float
     high: float
     squares: float = 0.0
-    """Sum of squared values, of a sample;"""
+    """Sum of the squared values of a sample."""
     half_squares: float = 0.0
-    """and of the squared errors that rounding to float16 makes in them; infinite when a value overflows."""
+    """Sum of the squared errors of rounding that sample to float16; infinite if a value overflows."""
     is_finite: bool = True
     shape: tuple[int, ...] = ()
-    """Of one batch."""
+    """Number of values in one batch."""
     channel_means: NDArray[Any] | None = None
-    """Mean per channel (axis 1, or the last of matrices), of what layers read."""
+    """Mean per channel (axis 1, or the last axis of matrices), for tensors that layers read."""
     histogram: NDArray[Any] | None = None
-    """Counts in NUM_BINS bins from low to high; only where asked for."""
+    """Counts in NUM_BINS bins from low to high, if requested."""
 
     @property
     def largest(self) -> float:
@@ -65,7 +65,7 @@ class Seen:
 
     @property
     def half_error(self) -> float:
-        """Root mean square error of float16 relative to that of the values; 3e-4 is usual, infinite on overflow."""
+        """Root mean square error of float16, relative to the values; usually 3e-4, infinite on overflow."""
         if not self.squares:
             return 0.0
         return float((self.half_squares / self.squares) ** 0.5)
@@ -73,14 +73,14 @@ class Seen:
 
 @dataclass
 class Ranges:
-    """All float tensors of a network, by name."""
+    """Statistics of all float tensors of a network, by name."""
 
     tensors: dict[str, Seen]
     num_images: int
     _totals: dict[str, tuple[Any, int]] = field(default_factory=dict)
 
     def get(self, name: str) -> Seen | None:
-        """What tensor `name` held; None when it was not computed or is no float."""
+        """Statistics of the tensor `name`; None if it was not computed or is not float."""
         return self.tensors.get(name)
 
 
@@ -92,17 +92,17 @@ def scan(
     with_histograms: bool = False,
     progress: Progress = SILENT,
 ) -> Ranges:
-    """Run the network on up to `max_images` images and note what each float tensor holds.
+    """Run the network on up to `max_images` images and measure each float tensor.
 
     Args:
-        graph: float32.
+        graph: the prepared float32 model.
         images: calibration images.
-        max_images: the first so many are taken.
-        with_histograms: a second pass counts values between each tensor's extremes.
+        max_images: how many of the first images are used.
+        with_histograms: count values between each tensor's extremes, in a second pass.
         progress: where to report.
 
     Raises:
-        BadInputError: onnxruntime cannot run the network, or there is no image.
+        BadInputError: onnxruntime cannot run the network, or there are no images.
     """
     runner = _Runner(graph)
     ranges = Ranges({}, 0)
@@ -115,7 +115,7 @@ def scan(
                 _note(ranges, name, values, name in layer_inputs)
             task.advance(num_images)
         if not ranges.num_images:
-            raise BadInputError("no calibration images: ranges of activations cannot be known", hint="synthesize some")
+            raise BadInputError("no calibration images: activation ranges cannot be measured", hint="synthesize some")
         for name, (total_C, count) in ranges._totals.items():
             ranges.tensors[name].channel_means = total_C / count
         if with_histograms:
@@ -152,7 +152,7 @@ def _note(ranges: Ranges, name: str, values: NDArray[Any], is_read_by_layer: boo
 
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
-    """Enough values, evenly spread, to judge a distribution by; the stride is odd, so as not to follow a column."""
+    """Evenly spaced values to estimate a distribution from; the stride is odd, so as not to follow a column."""
     flat = values.reshape(-1)
     stride = max(1, flat.size // _LARGEST_SAMPLE) | 1
     return flat[::stride]
@@ -168,7 +168,7 @@ def _count(seen: Seen, values: NDArray[Any]) -> None:
 
 
 class _Runner:
-    """The network with every float tensor as an output."""
+    """A copy of the network with every float tensor as an output."""
 
     def __init__(self, graph: Graph) -> None:
         import onnx
@@ -201,7 +201,7 @@ class _Runner:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run_all(self, images: Images, max_images: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
-        """All float tensors, input included, and of how many images, batch by batch."""
+        """All float tensors, the input included, and the number of images, batch by batch."""
         import numpy as np
 
         done, size = 0, self._batch or 1

@@ -1,4 +1,4 @@
-"""What a variant costs: its decisions on the calibration images beside those of the float32 file."""
+"""What a variant costs: its decisions on the calibration images compared with the float32 file's."""
 
 # Shapes: N images, K classes.
 
@@ -23,10 +23,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one variant."""
+    """What one variant costs."""
 
     points_lost: float
-    """Agreement with the teacher below the float32 file's, in percentage points."""
+    """How far agreement with the teacher is below the float32 file's, in percentage points."""
     kl: float
     """Mean KL(float32 || variant) in nats."""
 
@@ -90,4 +90,4 @@ def _log_softmax(scores_NK: NDArray[Any]) -> NDArray[Any]:
 
 
 _LARGEST_KL = 1e9
-"""Stands for infinity, which JSON cannot hold."""
+"""In place of infinity, which JSON does not have."""

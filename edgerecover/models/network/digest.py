@@ -1,4 +1,4 @@
-"""What makes two networks the same: a digest of their weights, whatever file they came from."""
+"""A digest of a network's weights, whatever file they came from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Digest of names, shapes and values of all parameters and buffers but batch counters."""
+    """SHA-256 of names, shapes and values of all parameters and buffers except batch counters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if name.endswith("num_batches_tracked"):

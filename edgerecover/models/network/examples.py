@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _COARSE = 4
-"""Patches along each side."""
+"""Number of patches along each side."""
 
 
 def example_images(input: InputSpec, num_images: int) -> Tensor:
-    """Network inputs (N, C, H, W), float32, always the same ones; none of them is flat.
+    """Network inputs (N, C, H, W), float32, always the same ones; none of them is uniform.
 
-    Many networks divide by an image's own deviation, so a black or a white image is no fair question.
+    Many networks divide by an image's own standard deviation, so a black or white image is no fair test.
     """
     import torch
     import torch.nn.functional as F

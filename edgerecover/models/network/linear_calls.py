@@ -1,7 +1,7 @@
-"""Where a forward computes a convolution or a linear layer, whatever module asked for it and however it was called.
+"""Observing every convolution and linear layer that a forward pass computes, whatever module calls it, and how.
 
-What is observed is the functional call with its real arguments: an input that the network has padded itself, a weight
-that it has computed, and layers that no module stands for are all seen as they are. TorchScript hides its calls.
+The functional call is observed with its actual arguments, so inputs that the network pads itself, weights that it
+computes, and layers without a module are all seen. TorchScript hides its calls.
 """
 
 # Shapes: N images, C channels. Weights are (O, I / groups, *kernel), transposed ones (I, O / groups, *kernel).
@@ -22,16 +22,16 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class LinearCall:
-    """One convolution or linear layer of a forward."""
+    """One convolution or linear layer in a forward pass."""
 
     inputs: Tensor
     weight: Tensor
     bias: Tensor | None
     num_axes: int
-    """Of space: 0 of a linear layer."""
+    """Number of spatial dimensions; 0 for a linear layer."""
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
-    """Zeros before and after, by axis of space."""
+    """Zeros before and after, for each spatial axis."""
     dilation: tuple[int, ...]
     groups: int
     is_transposed: bool
@@ -39,12 +39,12 @@ class LinearCall:
 
     @property
     def channel_dim(self) -> int:
-        """Of inputs and outputs, counted from the end."""
+        """Axis of the channels in inputs and outputs, counted from the end."""
         return -1 - self.num_axes
 
     @property
     def num_outputs(self) -> int:
-        """Channels that leave it."""
+        """Number of output channels."""
         return self.weight.shape[1] * self.groups if self.is_transposed else self.weight.shape[0]
 
 
@@ -64,12 +64,12 @@ _IS_TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_tra
 
 
 def is_linear(function: Any) -> bool:
-    """Whether it is one that `call_of` reads."""
+    """Whether a function is one whose arguments `call_of` reads."""
     return function in _AXES
 
 
 def is_transposed(function: Any) -> bool:
-    """Of linear functions, whether its weight is (I, O / groups, *kernel)."""
+    """Whether a linear function's weight is (I, O / groups, *kernel)."""
     return function in _IS_TRANSPOSED
 
 
@@ -113,21 +113,21 @@ def _padding(value: Any, kernel: torch.Size, dilation: tuple[int, ...]) -> tuple
 
 
 class ForwardMode(TorchFunctionMode):
-    """While it is entered, every function that a forward calls passes through `call`, and `linear`, or `other`.
+    """While active, passes every function that a forward pass calls through `call`, and then `linear` or `other`.
 
-    PyTorch's fused attention, which would hide its projections, is not taken under such a mode.
+    PyTorch does not use its fused attention, which would hide the projections, under such a mode.
     """
 
     def call(self, call: LinearCall, compute: Callable[[], Tensor]) -> Tensor:
-        """See a convolution or linear layer before it is computed; what is returned stands for its output."""
+        """Compute a convolution or linear layer; the returned tensor is its output."""
         return self.linear(call, compute())
 
     def linear(self, call: LinearCall, output: Tensor) -> Tensor:
-        """See a convolution or linear layer; what is returned stands for its output."""
+        """Observe a convolution or linear layer; the returned tensor replaces its output."""
         return output
 
     def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-        """See any other function; what is returned stands for its result."""
+        """Observe any other function; the returned value replaces its result."""
         return result
 
     def __torch_function__(
@@ -143,7 +143,7 @@ class ForwardMode(TorchFunctionMode):
 
 
 def _body_of(function: Any) -> Callable[..., Any]:
-    """The same function, without its first question, which hands the whole of it to the mode that is entered."""
+    """The function without its own check for overrides, which would pass the whole call to the active mode."""
     names = {**function.__globals__, "has_torch_function": lambda _tensors: False}
     body = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     body.__kwdefaults__ = function.__kwdefaults__

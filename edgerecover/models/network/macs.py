@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a network: what channel pruning is asked to remove."""
+"""Multiply-accumulates (MACs) of a network, which channel pruning reduces."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def count_macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """MACs of the convolutions and linear layers for one image of shape (C, H, W); zeros count like any weight."""
+    """MACs of all convolutions and linear layers for one image of shape (C, H, W); zeros count like any weight."""
     return sum(macs_by_weight(network, input_shape).values())
 
 
 def macs_by_weight(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """The same for each weight by name, over all its calls; what is computed in the forward has the name ""."""
+    """MACs by the weight's name, over all its calls; a weight computed in the forward pass has the name ""."""
     import torch
 
     from edgerecover.models.network.linear_calls import ForwardMode, LinearCall
@@ -24,7 +24,7 @@ def macs_by_weight(network: nn.Module, input_shape: tuple[int, int, int]) -> dic
 
     class Macs(ForwardMode):
         def linear(self, call: LinearCall, output: Tensor) -> Tensor:
-            # Each weight row is used once per output position; a transposed one once per input position.
+            # Each weight is used once per output position; in a transposed layer, once per input position.
             positions = call.inputs if call.is_transposed else output
             name = names.get(id(call.weight), "")
             macs[name] = macs.get(name, 0) + positions.numel() * call.weight[0].numel()

@@ -1,10 +1,10 @@
-"""Layers that carry running statistics: what batch norm does in eval mode, whatever its class is called.
+"""Layers that normalise by running statistics, as batch norm does in eval mode, whatever their class.
 
-A layer with a `running_mean` and a `running_var` is seen to normalise by them when its output stays as it is while its
-input and both statistics are scaled and shifted together, and does not when the statistics change alone. Affine
-parameters and an activation inside the layer make no difference to that. So PyTorch's batch norms, synchronised ones,
-instance norm that tracks, frozen ones of torchvision, timm or Detectron2, and anyone's own are one kind here; batch
-norm that stores nothing, or never uses what it stores, is none.
+A layer with a `running_mean` and a `running_var` normalises by them if its output stays the same when its input and
+both statistics are scaled and shifted together, and changes when the statistics alone change. Affine parameters and an
+activation inside the layer do not matter. So PyTorch's batch norms, synchronised ones, instance norm with tracking,
+frozen ones of torchvision, timm or Detectron2, and people's own are all treated alike; batch norm that stores nothing,
+or never uses what it stores, is left out.
 """
 
 # Shapes: N images, C channels.
@@ -28,17 +28,17 @@ _STATISTICS = ("running_mean", "running_var")
 _PREFIXES = ("running_", "moving_")
 _USUAL_EPS = 1e-5
 _SIDES: tuple[tuple[int, ...], ...] = ((3, 5), (), (3,), (3, 5, 7))
-"""Of the images that layers are tried on: some take only one kind."""
+"""Spatial dimensions of the trial inputs: some layers accept only one of them."""
 _TOLERANCE = 1e-2
 
 
 def batch_norms_of(network: nn.Module) -> dict[str, nn.Module]:
-    """All layers that are seen to normalise by running statistics in eval mode, by name."""
+    """All layers that normalise by running statistics in eval mode, by name."""
     return {name: module for name, module in network.named_modules() if _normalises_by_statistics(module)}
 
 
 def unused_statistics_of(network: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that hold running statistics, and use them in a way that is not understood."""
+    """Names of modules that hold running statistics but use them in an unknown way."""
     used = batch_norms_of(network)
     return tuple(
         name
@@ -52,21 +52,21 @@ def unused_statistics_of(network: nn.Module) -> tuple[str, ...]:
 
 
 def stored_by(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Running mean and variance, each (C,), of one of `batch_norms_of`: views, so writing to them writes to it."""
+    """Running mean and variance, each (C,), of a layer of `batch_norms_of`; writing to them changes the layer."""
     mean, var = (_own(layer)[name] for name in _STATISTICS)
     return mean.detach().view(-1), var.detach().view(-1)
 
 
 def eps_of(layer: nn.Module) -> float:
-    """What the layer adds to a variance before it divides by its root."""
+    """ε, which the layer adds to the variance before it takes the square root."""
     return float(getattr(layer, "eps", getattr(layer, "epsilon", _USUAL_EPS)))
 
 
 def adapts(layer: nn.Module) -> bool:
-    """Whether a layer in training mode normalises by the batch, and follows it with its running statistics.
+    """Whether a layer in training mode normalises by the batch and updates its running statistics.
 
-    Batch norm of PyTorch and classes derived from it do, unless they were frozen. Instance norm that tracks does not:
-    it normalises by each image. What others do in training mode is not known; they stay in eval mode.
+    PyTorch's batch norm and derived classes do, unless frozen. Instance norm with tracking does not: it normalises by
+    each image. What others do in training mode is not known; they stay in eval mode.
     """
     if not isinstance(layer, _BatchNorm) or not layer.track_running_stats:
         return False
@@ -78,7 +78,7 @@ def adapts(layer: nn.Module) -> bool:
 
 
 def overwrites(layer: nn.Module) -> bool:
-    """Whether one of `batch_norms_of` computes in place, so that its input is gone after its forward in eval mode."""
+    """Whether a layer of `batch_norms_of` works in place, so that its forward in eval mode overwrites its input."""
     if layer not in _overwriting:
         _overwriting[layer] = any(_Trial(layer, sides).overwrites() for sides in _SIDES)
     return _overwriting[layer]
@@ -86,13 +86,13 @@ def overwrites(layer: nn.Module) -> bool:
 
 @contextmanager
 def normalising(layer: nn.Module, by: Callable[[Tensor], Normalisation | None]) -> Iterator[None]:
-    """A layer of `batch_norms_of` whose forwards inside the block normalise by other statistics than its own.
+    """Let a layer of `batch_norms_of` normalise by other statistics than its own inside the block.
 
-    All else that its forward does it still does. Its own statistics are what they were in between, and afterwards.
+    Everything else in its forward stays the same. Between and after forwards it has its own statistics.
 
     Args:
         layer: in any mode.
-        by: from the input of one forward to what that normalises by; None leaves that forward alone.
+        by: gives the statistics for the input of a forward; None leaves that forward unchanged.
     """
     own = {name: _own(layer)[name] for name in _STATISTICS}
     modes: list[bool] = []
@@ -134,7 +134,7 @@ def normalising(layer: nn.Module, by: Callable[[Tensor], Normalisation | None]) 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What one forward of a layer takes for its input and its running statistics."""
+    """The input of one forward of a layer, and the statistics by which it normalises."""
 
     input_NC: Tensor
     mean_C: Tensor
@@ -142,7 +142,7 @@ class Normalisation:
 
 
 def first_tensor(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | None:
-    """What a module is called on, by position or by keyword."""
+    """The first tensor that a module is called with, by position or by keyword."""
     return next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
 
 
@@ -164,12 +164,12 @@ def _normalises_by_statistics(layer: nn.Module) -> bool:
 
 
 def _own(layer: nn.Module) -> dict[str, Tensor]:
-    """Buffers, or parameters that someone keeps statistics in; not what a property hands on from a child."""
+    """Buffers, or parameters that hold statistics; not those that a property passes on from a child."""
     return {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
 
 
 def _put(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    # In the place of the old one, and not into it: the backward of an earlier forward still needs that.
+    # Replace the tensor instead of writing into it: the backward of an earlier forward still needs it.
     (layer._buffers if name in layer._buffers else layer._parameters)[name] = tensor  # type: ignore[assignment]
 
 
@@ -178,7 +178,7 @@ def _is_vector(tensor: Tensor) -> bool:
 
 
 class _Trial:
-    """One layer on a random input, beside the same scaled and shifted by channel; the layer itself does not change."""
+    """Try one layer on a random input and on the same one scaled and shifted by channel; the layer does not change."""
 
     def __init__(self, layer: nn.Module, sides: tuple[int, ...]) -> None:
         self._layer = layer
@@ -193,7 +193,7 @@ class _Trial:
         self._x_NC = 4 * drawn(2, size, *sides) - 4
         self._mean_C, self._var_C, self._scale_C, self._shift_C = (drawn(size) for _ in range(4))
         self._scaled_NC = self._scale_C.view(across) * self._x_NC + self._shift_C.view(across)
-        # Copies of all that a forward may change; a channel that pruning switched off is switched on.
+        # Copies of all that a forward may change; channels that pruning has switched off are switched on.
         self._others = {
             name: _held(torch.zeros(tensor.shape) if tensor.is_meta else tensor.detach().clone(), tensor)
             for name, tensor in own.items()
@@ -213,7 +213,7 @@ class _Trial:
         )
 
     def normalises_by_batch(self) -> bool:
-        """In training mode."""
+        """Whether the layer normalises by the batch in training mode."""
         plain = self._run(self._x_NC, self._mean_C, self._var_C, training=True)
         return _alike(plain, self._run(self._scaled_NC, self._mean_C + 1, self._var_C, training=True))
 
@@ -232,7 +232,7 @@ class _Trial:
         self._layer.training = training
         try:
             output = functional_call(self._layer, {**self._others, **statistics}, (x_NC,))
-        except Exception:  # anyone's code, on an input that it may not be made for: then it is not understood
+        except Exception:  # anyone's code, on an input that it may not be made for: then the layer counts as unknown
             return None
         finally:
             self._layer.training = mode
@@ -240,7 +240,7 @@ class _Trial:
 
 
 def _held(values: Tensor, like: Tensor) -> Tensor:
-    """As a layer's own tensor is held; a layer without memory is tried on the CPU."""
+    """A tensor with the type and device of the layer's own; layers without storage are tried on the CPU."""
     return values.to("cpu" if like.is_meta else like.device, like.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Networks that end in softmax or sigmoid, read as logits: what learns from them must not apply it twice.
+"""Reading logits from networks that end in softmax or sigmoid, so that these are not applied twice.
 
 Shapes: N images, K classes.
 """
@@ -19,24 +19,24 @@ from torch import Tensor, nn
 from edgerecover.errors import BadInputError
 
 _TOLERANCE = 1e-3
-"""Of a sum that should be 1."""
+"""How far a sum of probabilities may be from 1."""
 _LEAST = 1e-38
-"""Stands for a probability that float32 rounds to 0; its logarithm is finite."""
+"""Lower bound for probabilities, so that their logarithms are finite."""
 
 
 class Outputs(str, Enum):
-    """What a network puts out for K classes."""
+    """Kinds of outputs for K classes."""
 
     LOGITS = "logits"
-    """Or log-probabilities, of which softmax gives the same as of the logits behind them."""
+    """Logits, or log-probabilities, whose softmax is the same as that of the logits."""
     PROBABILITIES = "probabilities"
     SIGMOIDS = "sigmoids"
-    """Of each class, whatever the others are."""
+    """A sigmoid for each class, independent of the others."""
 
 
 @torch.no_grad()
 def outputs_of(network: nn.Module, images_NCHW: Tensor) -> Outputs:
-    """Told from a few outputs: rows of probabilities add up to 1, sigmoids come from where autograd says."""
+    """Determine the kind from a few outputs: probabilities add up to 1, autograd shows whether a sigmoid comes last."""
     scores_NK = network(images_NCHW.clone())
     if not bool(((scores_NK >= 0) & (scores_NK <= 1)).all()):
         return Outputs.LOGITS
@@ -48,7 +48,7 @@ def outputs_of(network: nn.Module, images_NCHW: Tensor) -> Outputs:
 
 
 def _ends_in_sigmoid(node: Any) -> bool:
-    """Whether a sigmoid comes last, but for what only moves values (views, slices, casts)."""
+    """Whether a sigmoid comes last, apart from operations that only move values (views, slices, casts)."""
     while node is not None and node.name().startswith(_ONLY_MOVE):
         node = next((before for before, _ in node.next_functions if before is not None), None)
     return node is not None and node.name().startswith("Sigmoid")
@@ -58,13 +58,13 @@ _ONLY_MOVE = ("View", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Select", "Clo
 
 
 def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
-    """Let the network give logits from now on, in place; `as_it_is` has what it puts out itself.
+    """Make the network return logits from now on, in place; `as_it_is` gives the network with its own outputs.
 
-    Of probabilities their logarithms, which keep every difference of the logits behind them; of sigmoids the numbers
-    that went into them. Names of parameters and layers stay.
+    For probabilities, these are their logarithms, which keep all differences between the original logits; for
+    sigmoids, their inputs. Names of parameters and layers stay.
 
     Raises:
-        BadInputError: the network has a way of its own to run or to be copied, in which this would be lost.
+        BadInputError: the network runs or is copied in a way of its own, in which this would be lost.
     """
     if outputs is Outputs.LOGITS:
         return
@@ -72,7 +72,7 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
     if hasattr(own, "__deepcopy__") or "forward" in vars(network):  # torch.fx.GraphModule; a forward put in its place
         raise BadInputError(
             f"the network puts out {outputs.value}, and logits cannot be had from a {own.__name__} instead",
-            hint="let its factory leave the last softmax or sigmoid out: decisions stay the same",
+            hint="let its factory leave out the last softmax or sigmoid: decisions stay the same",
         )
 
     class Logits(own):  # type: ignore[valid-type, misc]
@@ -86,7 +86,7 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
 
 
 def as_it_is(network: nn.Module) -> nn.Module:
-    """The network with the outputs that it has by itself; weights and layers are shared with the one given."""
+    """The network with its own outputs; weights and layers are shared with the one given."""
     if declared_outputs(network) is Outputs.LOGITS:
         return network
     itself = copy.copy(network)
@@ -95,7 +95,7 @@ def as_it_is(network: nn.Module) -> nn.Module:
 
 
 def declared_outputs(network: nn.Module) -> Outputs:
-    """What the network puts out by itself, as `read_as_logits` was told."""
+    """The kind of the network's own outputs, as `read_as_logits` was told."""
     outputs: Outputs = getattr(type(network), "of_outputs", Outputs.LOGITS)
     return outputs
 

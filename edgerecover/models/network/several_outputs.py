@@ -1,4 +1,4 @@
-"""Networks that return more than (N, K) logits in eval mode: the logits among what they return.
+"""Finding the logits among the outputs of networks that return more than (N, K) logits in eval mode.
 
 Shapes: N images, K classes.
 """
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor, nn
 
 _LAST_AXES = object()
-"""Stands for the key of logits that only have axes of size 1 behind them."""
+"""In place of a key: the output is a single tensor of logits with trailing axes of size 1."""
 
 
 @torch.no_grad()
 def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
-    """Let a network that returns several things return its logits alone, in place, where it is clear which they are.
+    """Make a network with several outputs return its logits alone, in place, if it is clear which ones they are.
 
-    So it is with one (N, K) tensor among them, with an entry or field called `logits`, and with two of which one is the
+    It is clear if there is one (N, K) tensor, an entry or field called `logits`, or two tensors of which one is the
     softmax of the other (as ultralytics' classifiers return). A single tensor (N, K, 1, 1), as fully convolutional
-    networks give, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
+    networks return, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
     something else; an (N, K) tensor is left as it is.
     """
     try:
         returned = network(images_NCHW.clone())
-    except Exception:  # what fails is said by whoever checks the forward pass
+    except Exception:  # the check of the forward pass reports the failure
         return
     key = _key_of_logits(returned, len(images_NCHW))
     own = type(network)
@@ -69,7 +69,7 @@ def _key_of_logits(returned: Any, num_images: int) -> Any:
 
 
 def _entries_of(returned: Any) -> Mapping[Any, Any]:
-    """What several things are called: keys, names of fields, or places."""
+    """Several outputs by key, field name or position."""
     if isinstance(returned, Mapping):
         return returned
     if isinstance(returned, tuple) and hasattr(returned, "_fields"):

@@ -1,12 +1,12 @@
-"""Where a network's zeros stand: per layer and in total, over the weights that multiply.
+"""Where a network's zeros are, per layer and in total, over the weights that multiply.
 
-Those are the matrices and kernels of Conv, Linear, attention and recurrent layers, and of layers that people write
-themselves: every parameter with two sides longer than 1. Biases, gains of normalisation, tokens and embeddings (by
-class, or by the parameter's name: "pos_embed", "rel_pos_h", "relative_position_bias_table") are not among them.
+These are the matrices and kernels of Conv, Linear, attention and recurrent layers, and of custom layers: every
+parameter with two sides longer than 1. Biases, normalisation gains, tokens and embeddings (by class, or by the
+parameter's name: "pos_embed", "rel_pos_h", "relative_position_bias_table") do not count.
 
 Shapes of weights: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose,
-(out, in) for Linear and for the projections that nn.MultiheadAttention holds as bare parameters. A weight of people's
-own is read as (out, in, *kernel).
+(out, in) for Linear and for the projections that nn.MultiheadAttention holds as bare parameters. Weights of custom
+layers are read as (out, in, *kernel).
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DENSE_MAX_SPARSITY = 0.01
-"""Up to this fraction of zeros counts as dense: trained weights hold a few by chance or by underflow."""
+"""Up to this fraction of zeros, weights count as dense: training leaves a few by chance or underflow."""
 _NO_WEIGHT = re.compile(
     r"(?:^|_)(?:pos|position|positional|rel|relative|embed|embedding|embeddings|token|tokens|bias|biases|scale|gamma)"
     r"(?:_|\d|$)"
 )
-"""In a parameter's own name."""
+"""Parts of the names of parameters that are not weights."""
 _PARAMETRIZED = re.compile(r"(?:^|\.)parametrizations\.(?P<weight>\w+)\.original\d*$")
-"""As torch.nn.utils.parametrize names what a weight is computed from."""
+"""How torch.nn.utils.parametrize names the parameters that a weight is computed from."""
 
 
 def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights that multiply, by state_dict key, in module order; a shared one comes once."""
+    """The weights that multiply, by state_dict key, in module order; shared weights come once."""
     return {name: weight for name, weight, _ in prunable_layers(module)}
 
 
 def measure(weights: nn.Module | Mapping[str, Tensor], *, narrower: bool = False) -> Sparsity:
-    """Count zeros and tell their pattern, per layer and overall.
+    """Count zeros and determine their pattern, per layer and overall.
 
-    A layer is 2:4 when every four consecutive weights along its input channels hold at least two zeros, for
-    each output channel and kernel position, as TensorRT demands; a layer whose input channels are no multiple
-    of four cannot be. Overall: dense when the network as a whole holds next to no zeros, 2:4 when all layers
-    that can be are, else unstructured; channel where the layers are narrower than the dense network's.
+    A layer is 2:4 if every four consecutive weights along its input channels hold at least two zeros, for each output
+    channel and kernel position, as TensorRT demands; its input channels must be a multiple of four. The network is
+    dense if it holds next to no zeros, 2:4 if all layers are that can be, channel if its layers are narrower than the
+    dense network's, and unstructured otherwise.
 
     Args:
-        weights: a network; or, when its architecture is not known, all its tensors by name.
-        narrower: it is a network whose layers lost channels.
+        weights: a network; or, if its architecture is not known, all its tensors by name.
+        narrower: whether it is a network whose layers lost channels.
     """
     if isinstance(weights, Mapping):
         layers = [
@@ -64,7 +64,7 @@ def measure(weights: nn.Module | Mapping[str, Tensor], *, narrower: bool = False
 def measure_layers(
     layers: Sequence[tuple[str, Tensor, int]], gains: Sequence[Tensor] = (), *, narrower: bool = False
 ) -> Sparsity:
-    """The same for name, weight and input dimension of each layer, and γ of each batch norm."""
+    """Count zeros and determine their pattern, given each layer's name, weight and input axis, and batch norms' γ."""
     eligible = [weight.shape[dim] % 4 == 0 for _, weight, dim in layers]
     measured = tuple(_measure_layer(*layer) for layer in layers)
     return Sparsity(
@@ -76,9 +76,9 @@ def measure_layers(
 
 
 def prunable_layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
-    """Key, weight and input dimension of each weight that multiplies; a shared one comes once.
+    """Key, weight and input axis of each weight that multiplies; shared weights come once.
 
-    Of a weight that is computed from another parameter (weight_norm, spectral_norm), that parameter.
+    For a weight that is computed from another parameter (weight_norm, spectral_norm), this is that parameter.
     """
     from torch import nn
 
@@ -90,21 +90,21 @@ def prunable_layers(module: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
         if parametrized := _PARAMETRIZED.search(key):
             owner_name, name = key[: parametrized.start()], parametrized["weight"]
         owner = module.get_submodule(owner_name)
-        # A layer's own weight may be a single row; the norms beside a weight's direction are single columns.
+        # A layer's own weight may be a single row; the norms that weight_norm keeps are single columns.
         is_layers_own = isinstance(owner, layers) and key.endswith("weight") and not parametrized
         if not isinstance(owner, others) and _is_weight(name, parameter, any_shape=is_layers_own):
             yield key, parameter.detach(), 0 if isinstance(owner, transposed) else 1
 
 
 def _is_weight(name: str, tensor: Tensor, *, any_shape: bool) -> bool:
-    """By its own name and, unless it may have `any_shape`, its sides."""
+    """Whether a parameter is a weight, by its name and, unless `any_shape`, its sides."""
     if not tensor.is_floating_point() or tensor.dim() < 2 or _NO_WEIGHT.search(name):
         return False
     return any_shape or sum(side > 1 for side in tensor.shape) >= 2
 
 
 def _gain(module: nn.Module) -> Tensor | None:
-    """γ of batch norm of any class; None where it has none, or is no batch norm."""
+    """γ of a batch norm of any class; None if it has none, or is not a batch norm."""
     from torch import Tensor
 
     mean, gain = getattr(module, "running_mean", None), getattr(module, "weight", None)
@@ -128,7 +128,7 @@ def _is_dense(num_zeros: int, num_weights: int) -> bool:
 
 
 def _is_two_four(weight: Tensor, input_dim: int) -> bool:
-    """At least half of the weights are known to be zero."""
+    """Whether every four weights along the input axis hold two zeros or more."""
     if weight.shape[input_dim] % 4 != 0:
         return False
     zeros_per_group = (weight == 0).movedim(input_dim, -1).reshape(-1, 4).sum(dim=1)

@@ -1,7 +1,7 @@
-"""What factories leave on networks for training, and recovery can do without.
+"""Undoing what factories add to networks for training.
 
-A `train()` that forgets to return the network, as many do that freeze batch norm in it; torch.compile, which would
-compile every trial of a few images, and hides layers from whoever observes them.
+A `train()` that does not return the network, as many that freeze batch norm; torch.compile, which would compile every
+trial of a few images and hides layers from observers.
 """
 
 # ruff: noqa: TID253 - subclasses modules; what opens networks imports it when it has some
@@ -15,7 +15,7 @@ from torch import nn
 
 
 def let_eval_return(network: nn.Module) -> nn.Module:
-    """The network, whose `eval()` and `train()` return it from now on; where they did not, its class is subclassed."""
+    """Make `eval()` and `train()` return the network; if they did not, its class is replaced by a subclass."""
     was_training = network.training
     own = type(network)
     returned = network.eval()
@@ -38,7 +38,7 @@ def let_eval_return(network: nn.Module) -> nn.Module:
 
 
 def take_off_compilation(network: nn.Module) -> nn.Module:
-    """The network without torch.compile's wrappers around it and around its parts, in place."""
+    """Remove torch.compile's wrappers around the network and its parts, in place."""
     compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
     if compiler is None:  # importing it takes a second, and nothing was compiled without it
         return network

@@ -1,8 +1,8 @@
-"""How a network uses its pruned parameters: whether their zeros reach the operators that multiply by them.
+"""Whether the zeros of pruned parameters reach the operators that multiply by them.
 
-A forward of one image is watched operator by operator. A parameter that a convolution or a product of matrices takes
-as it is keeps its zeros. One that something is computed from first may lose them: weight standardisation takes the
-mean off, an orthogonal parametrisation mixes all entries; weight_norm and masks keep them.
+A forward pass of one image is watched operator by operator. A parameter that a convolution or a matrix product uses
+directly keeps its zeros. One that is transformed first may lose them: weight standardisation subtracts the mean, an
+orthogonal parametrisation mixes all entries; weight_norm and masks keep them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _MULTIPLY = frozenset(
 
 @dataclass(frozen=True)
 class Use:
-    """What a forward does with one parameter."""
+    """How a forward pass uses one parameter."""
 
     is_used: bool
-    """An operator takes it."""
+    """Whether any operator takes it."""
     num_lost: int
-    """Of its pruned entries, those that are not zero in what is computed from it and multiplied by."""
+    """Number of its pruned entries that are not zero in the tensor that the network multiplies by."""
 
 
 def uses_of(network: nn.Module, masks: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> dict[str, Use]:
-    """Watch one forward.
+    """Watch one forward pass.
 
     Args:
         network: on the CPU, in eval mode, zero wherever `masks` say so.
         masks: bool, by parameter name, True where kept; of any shape.
-        shape_CHW: of an input.
+        shape_CHW: shape of an input.
 
     Returns:
-        By the masks' names. Nothing is said to be lost where what is multiplied by has another number of entries.
+        Uses by the masks' names. None are counted as lost if the tensor multiplied by has another number of entries.
     """
     import torch
 
@@ -63,7 +63,7 @@ def _watch(network: nn.Module) -> Any:
     stored = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        """Tells what depends on the input from what depends on parameters alone."""
+        """Separates tensors that depend on the input from those that depend on parameters alone."""
 
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def warning_of(uses: Mapping[str, Use]) -> str | None:
-    """Names the parameters whose zeros are lost, and why; None where there are none."""
+    """A warning that names the parameters whose zeros are lost; None if there are none."""
     lost = {name: use.num_lost for name, use in uses.items() if use.num_lost}
     if not lost:
         return None

@@ -1,4 +1,4 @@
-"""Where a PyTorch parameter is zero, found again in a tensor that is laid out in another way."""
+"""Finding a parameter's zeros again in a tensor with another layout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def num_not_zero(gone: NDArray[Any], zero: NDArray[Any]) -> int | None:
-    """Entries that a mask has pruned and that a tensor does not have at zero, in the layout that fits best.
+    """Number of pruned entries that are not zero in a tensor, in the layout that fits best.
 
     Args:
         gone: True where pruned, in the parameter's shape.
         zero: True where the tensor is zero; of the same shape, transposed, or as a matrix.
 
     Returns:
-        None where the tensor cannot be the parameter's.
+        The number; None if the tensor cannot be the parameter's.
     """
     import numpy as np
 
@@ -25,7 +25,7 @@ def num_not_zero(gone: NDArray[Any], zero: NDArray[Any]) -> int | None:
 
 
 def _ways(zero: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """The tensor in `shape`: as it is or transposed; where neither fits, its entries in their order."""
+    """The tensor in `shape`, as it is or transposed; if neither fits, reshaped."""
     if len(shape) < 2 or zero.size != _size(shape):
         return
     fits = [way for way in (zero, zero.swapaxes(-1, -2) if zero.ndim >= 2 else zero) if way.shape == shape]

@@ -1,7 +1,7 @@
-"""An ONNX file from elsewhere: is it what it claims, and what does it hold? Nothing of it is run here.
+"""Reading and checking an ONNX file from elsewhere, without running it.
 
-What is read before onnxruntime sees the file: that it is one, that the files its weights lie in are beside it, and
-that every tensor's content fits its shape.
+Before onnxruntime sees the file, this checks that it is ONNX, that the files with its weights are beside it, and that
+every tensor's content fits its shape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".onnx"
 MAX_FILE_BYTES = 2**31 - 1
-"""What a protobuf can hold; larger weights lie in files beside it."""
+"""Size limit of a protobuf; larger weights are in files beside it."""
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "ai.onnx.preview.training")
 _INTEGER_LAYERS = (
     "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm",
@@ -35,7 +35,7 @@ _INTEGER_LAYERS = (
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What was read of one file. `weights` are read anew, one at a time: they may be larger than memory."""
+    """An ONNX file that was read and checked. `weights` are read one at a time: they may be larger than memory."""
 
     path: Path
     external: tuple[str, ...]
@@ -46,9 +46,9 @@ class OnnxFile:
     """"pytorch 2.15.0"; "unknown" where the file does not say."""
     is_quantized: bool
     is_half: bool
-    """Some of its weights are float16 or bfloat16."""
+    """Whether some of its weights are float16 or bfloat16."""
     model: onnx.ModelProto
-    """Without the content of external files."""
+    """The parsed model, without the content of external files."""
 
     @property
     def sparsity(self) -> Sparsity:
@@ -60,7 +60,7 @@ class OnnxFile:
         return weights_of(self.model, self.path.parent)
 
     def exported(self, batch: int | None) -> Exported:
-        """The file as a report shows it."""
+        """Facts about the file for the report."""
         return Exported(
             path=self.path.name,
             sha256=self.facts.sha256,
@@ -75,16 +75,16 @@ class OnnxFile:
 
 
 def is_onnx(path: Path) -> bool:
-    """By its name: the format has no magic bytes."""
+    """Whether a file is ONNX, by its name: the format has no magic bytes."""
     return path.suffix.lower() == SUFFIX
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read and check an ONNX file without running any of it.
+    """Read and check an ONNX file without running it.
 
     Raises:
-        BadInputError: it is missing, not ONNX, larger than 2 GB, names a weight file that is not beside it or leads
-            out of its folder, or holds a tensor whose content does not fit its shape.
+        BadInputError: the file is missing, not ONNX or larger than 2 GB, a weight file is missing or outside its
+            folder, or a tensor's content does not fit its shape.
     """
     import onnx
 
@@ -119,7 +119,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 
 def own_operators(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Operators that are neither of a standard domain nor defined in the file: onnxruntime may not have them."""
+    """Operators that are neither standard nor defined in the file: onnxruntime may not have them."""
     defined = {(function.domain, function.name) for function in model.functions}
     nodes = (node for graph in graphs_of(model.graph) for node in graph.node)
     foreign = {
@@ -138,7 +138,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise BadInputError(f"{path}: is not a file", hint="name an .onnx file")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise BadInputError(f"{path}: is larger than the 2 GB that an ONNX file can be", hint="is it ONNX at all?")
+        raise BadInputError(f"{path}: is larger than the 2 GB that an ONNX file can be", hint="is it an ONNX file?")
     try:
         # By content alone: onnx.load would take model.json for text.
         model: onnx.ModelProto = onnx.load_model_from_string(path.read_bytes())
@@ -158,10 +158,10 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _check_external(path: Path, model: onnx.ModelProto) -> tuple[str, ...]:
-    """Files that hold tensors of this one, each known to lie in its folder and to be large enough.
+    """External files with tensors of this one, once each is found in its folder and large enough.
 
     Raises:
-        BadInputError: one is not there, too short, or not in the folder: an absolute path, a step up, a link out.
+        BadInputError: a file is missing, too short, or outside the folder: an absolute path, "..", a link.
     """
     found: dict[str, None] = {}
     for tensor in _all_tensors(model):
@@ -175,7 +175,7 @@ def _check_external(path: Path, model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a file can hold: of its graphs, of node attributes, of its functions."""
+    """Every tensor in a file: in its graphs, in node attributes, in its functions."""
     for graph in graphs_of(model.graph):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -209,7 +209,7 @@ def _check_location(path: Path, location: str) -> None:
     if not location or "\0" in location or steps_out or absolute or not location.isprintable():
         raise BadInputError(
             f"{path}: says its weights lie in {location!r}, which is not a file in its own folder",
-            hint="a sound ONNX file names weight files beside it; do not use this one unless you know who made it",
+            hint="a valid ONNX file names weight files beside it; do not use this one unless you know who made it",
         )
     file, folder = path.parent / location, path.parent.resolve()
     if not file.resolve().is_relative_to(folder):
@@ -219,8 +219,8 @@ def _check_location(path: Path, location: str) -> None:
         )
     if not file.is_file():
         raise BadInputError(
-            f"{path}: its weights lie in {location}, which is not there",
-            hint=f"put {location} beside it, under the name it had at export",
+            f"{path}: its weights are in {location}, which is missing",
+            hint=f"put {location} beside it, under its original name",
         )
 
 
@@ -240,7 +240,7 @@ def _check_extent(path: Path, tensor: onnx.TensorProto, location: str, offset: s
 
 
 def _num_bytes(tensor: onnx.TensorProto) -> int:
-    """Of its content. Raises ValueError for a type or shape that no tensor has."""
+    """Size of a tensor's content. Raises ValueError for an impossible type or shape."""
     from onnx import TensorProto, helper
 
     if tensor.data_type == TensorProto.STRING or any(side < 0 for side in tensor.dims):
@@ -262,7 +262,7 @@ def _num_bytes(tensor: onnx.TensorProto) -> int:
 def _measurable(
     layers: Iterable[OnnxWeight | UnknownWeight],
 ) -> Iterator[tuple[str, Tensor, int] | UnknownWeight]:
-    """As `measure_layers` takes a weight: ones where it is not zero, which take less memory."""
+    """A weight in the form that `measure_layers` takes: ones where it is not zero, which need less memory."""
     import torch
 
     for layer in layers:
@@ -274,7 +274,7 @@ def _measurable(
 
 
 def _gains(model: onnx.ModelProto, folder: Path) -> Iterator[Tensor]:
-    """γ of each batch norm that was not folded into a layer: ones where it is not zero."""
+    """γ of each batch norm that was not folded into a layer, as ones where it is not zero."""
     import torch
 
     tensors = Tensors(model, folder)

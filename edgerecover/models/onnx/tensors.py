@@ -1,4 +1,4 @@
-"""What the tensors of an ONNX file hold: stored dense, sparse or outside, or computed from stored ones alone."""
+"""The content of an ONNX file's tensors: stored dense, sparse or externally, or computed from stored ones alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_ELEMENTS = 2**31 - 1
-"""Of one tensor: a file of a few bytes can claim any shape for a sparse one."""
+"""Limit for one sparse tensor: a file of a few bytes can claim any shape."""
 _MAX_COMPUTED = 2**27
-"""Elements of one computed tensor: a product of a row and a column can have any number."""
+"""Limit for the elements of one computed tensor: the product of a column and a row can have any number."""
 _COMPUTABLE = frozenset(
     ("Abs", "Add", "And", "Cast", "CastLike", "Clip", "Concat", "DequantizeLinear", "Div", "Equal", "Exp", "Flatten",
      "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mul", "Neg",
@@ -23,22 +23,22 @@ _COMPUTABLE = frozenset(
      "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Split",
      "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where", "Xor")
 )  # fmt: skip
-"""None of them makes more elements than its inputs have, when these are stretched to one shape, or multiplied."""
+"""Operators whose output is no larger than their inputs broadcast together, or their matrix product."""
 
 
 class NotComputedError(Exception):
-    """A tensor depends on stored ones alone, and what it holds is not known all the same."""
+    """A tensor depends on stored ones alone, but is not computed here."""
 
 
 class Tensors:
     """The tensors of a file by name."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path | None) -> None:
-        """Read no content yet.
+        """Index the tensors; no content is read yet.
 
         Args:
             model: parsed, its external data not loaded.
-            folder: where external data lies, checked beforehand; None: there is none.
+            folder: folder of the external data, checked beforehand; None if there is none.
         """
         self._folder = folder
         self._opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
@@ -46,7 +46,7 @@ class Tensors:
         self._sparse: dict[str, onnx.SparseTensorProto] = {}
         self._nodes: list[onnx.NodeProto] = []
         self.makers: dict[str, onnx.NodeProto] = {}
-        """By the name of what they put out, all nodes but constants."""
+        """All nodes except constants, by the names of their outputs."""
         for graph in graphs_of(model.graph):
             self._dense |= {tensor.name: tensor for tensor in graph.initializer}
             self._sparse |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
@@ -73,21 +73,21 @@ class Tensors:
                 self._dense[node.output[0]] = onnx.helper.make_tensor(node.output[0], kind, dims, values)
 
     def is_stored(self, name: str) -> bool:
-        """Whether the file holds it as it is."""
+        """Whether the file stores the tensor itself."""
         return name in self._dense or name in self._sparse
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Of a stored tensor, without reading it."""
+        """Shape of a stored tensor, without reading it."""
         return tuple((self._dense[name] if name in self._dense else self._sparse[name]).dims)
 
     def vectors(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Stored tensors with one side that is longer than 1, as vectors."""
+        """Stored tensors with exactly one side longer than 1, as vectors."""
         for name, tensor in self._dense.items():
             if sum(side != 1 for side in tensor.dims) == 1 and tensor.data_type != tensor.STRING:
                 yield name, array_of(tensor, self._folder).reshape(-1)
 
     def read_stored(self, name: str) -> NDArray[Any] | None:
-        """Its content; None where it is not stored.
+        """Read a stored tensor; None if the file does not store it.
 
         Raises:
             ValueError: the content does not fit the shape.
@@ -99,12 +99,12 @@ class Tensors:
         return None
 
     def is_constant(self, name: str) -> bool:
-        """Whether it is stored, or computed from stored ones alone."""
+        """Whether a tensor is stored, or computed from stored ones alone."""
         return self.is_stored(name) or name in self._computable
 
     @cached_property
     def _computable(self) -> set[str]:
-        """What nodes put out that depend on no input of the model."""
+        """Names of outputs of nodes that do not depend on the model's input."""
         found: set[str] = set()
         for node in self._nodes:
             is_simple = not any(True for _ in _graphs_in(node))
@@ -113,7 +113,7 @@ class Tensors:
         return found
 
     def sources(self, name: str) -> set[str]:
-        """Names of the stored tensors that a constant one is computed from."""
+        """Names of the stored tensors that a constant tensor is computed from."""
         found, left, seen = set(), [name], {""}
         while left:
             name = left.pop()
@@ -127,10 +127,10 @@ class Tensors:
         return found
 
     def compute(self, name: str) -> NDArray[Any]:
-        """What a constant tensor holds.
+        """Compute the content of a constant tensor.
 
         Raises:
-            NotComputedError: through operators that may do anything, or in a size that memory may not hold.
+            NotComputedError: an operator on the way is not supported, or its result may not fit in memory.
         """
         known: dict[str, NDArray[Any]] = {}
         left, waiting = [name], set[str]()
@@ -170,7 +170,7 @@ class Tensors:
             ]
             outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
             graph = helper.make_graph([node], "constant", inputs, outputs)
-            # onnx's reference has these two from 19 on, which says what earlier ones say.
+            # onnx's reference has these two from opset 19 on, which defines them as earlier opsets do.
             opset = max(self._opset, 19) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._opset
             model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
             with np.errstate(all="ignore"):
@@ -197,7 +197,7 @@ def _graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def _largest_result(op_type: str, arrays: Sequence[NDArray[Any]]) -> int:
-    """A bound on the number of elements."""
+    """Upper bound on the number of elements of a node's output."""
     import numpy as np
 
     if op_type in ("Concat", "Gather", "Reshape", "Slice", "Split"):
@@ -208,7 +208,7 @@ def _largest_result(op_type: str, arrays: Sequence[NDArray[Any]]) -> int:
 
 
 def _stretches(op_type: str) -> bool:
-    """Whether its inputs are stretched to one shape; what others make is no larger than what they are given."""
+    """Whether a node broadcasts its inputs; the outputs of other nodes are no larger than their inputs."""
     return op_type in ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min",
                        "Mul", "Or", "Pow", "Sub", "Where", "Xor")  # fmt: skip
 
@@ -217,10 +217,10 @@ def _stretches(op_type: str) -> bool:
 
 
 def array_of(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
-    """A stored tensor's content, external or inside.
+    """Read a stored tensor's content, internal or external.
 
     Raises:
-        ValueError: the content does not fit the shape, or lies outside although `folder` is None.
+        ValueError: the content does not fit the shape, or is external although `folder` is None.
     """
     import onnx
     from onnx import numpy_helper
@@ -240,7 +240,7 @@ def array_of(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
 
 
 def external_fields(tensor: onnx.TensorProto) -> Mapping[str, str]:
-    """`location`, `offset`, `length` … as the file states them."""
+    """`location`, `offset`, `length` and so on, as the file states them."""
     return {entry.key: entry.value for entry in tensor.external_data}
 
 

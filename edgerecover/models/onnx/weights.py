@@ -1,9 +1,9 @@
 """The weights of an ONNX file as its layers use them: float, half, or integers with a zero point.
 
 A weight reaches its layer through nodes that keep its zeros (Transpose, Reshape, Cast, DequantizeLinear …): these are
-followed back to the tensor that the file stores. One that is computed from stored tensors alone, such as
-`Mul(weight, mask)` or the normalised weight of weight_norm, is computed here. What depends on an input is no weight;
-a layer whose weight cannot be told is named.
+followed back to the tensor that the file stores. A weight computed from stored tensors alone, such as
+`Mul(weight, mask)` or the normalised weight of weight_norm, is computed here. What depends on an input is not a weight;
+layers whose weight cannot be determined are named.
 
 Shapes: (out, in / groups, *kernel) for Conv, (in, out / groups, *kernel) for ConvTranspose.
 """
@@ -28,14 +28,14 @@ _KEEP_ZEROS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze
 _HIDE_AXES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice")
 _MIX = (*_KEEP_ZEROS, "Add", "Concat", "Einsum", "Expand", "Gather", "Gemm", "MatMul", "Mul", "ReduceMean", "ReduceSum",
         "Sum")  # fmt: skip
-"""Operators by which stored kernels become one that depends on the input."""
+"""Operators that mix stored kernels into one that depends on the input."""
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _NO_LAYERS = (
     "BiasAdd", "BiasGelu", "BiasSplitGelu", "EmbedLayerNormalization", "GatedRelativePositionBias",
     "GatherBlockQuantized", "QEmbedLayerNormalization", "QLinearAdd", "QLinearConcat", "QLinearMul", "QLinearWhere",
     "RelativePositionBias", "RotaryEmbedding", "SkipLayerNormalization",
 )  # fmt: skip
-"""onnxruntime's own operators that take tables of two dimensions, or add and multiply entry by entry."""
+"""onnxruntime's own operators whose inputs are no weights: they look up tables, or work element by element."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class OnnxWeight:
     """One tensor that is the weight of a layer."""
 
     name: str
-    """Of the tensor that the file stores; of one that is computed, of the stored one that it has its shape from."""
+    """Name of the stored tensor; for a computed weight, of the stored tensor that has its shape."""
     stored: NDArray[Any]
-    """Its content, or what was computed."""
+    """The stored or computed content."""
     zero_point: NDArray[Any] | None
-    """Of an integer weight: what stands for zero, one for all, one per slice along `zero_axis`, or one per block."""
+    """Zero point of an integer weight: one for all, one per slice along `zero_axis`, or one per block."""
     zero_axis: int
     input_axis: int | None
-    """Of its input channels; None where a Reshape hides it."""
+    """Axis of the input channels; None if a Reshape hides it."""
 
     @cached_property
     def is_zero(self) -> NDArray[numpy.bool_]:
@@ -72,7 +72,7 @@ class OnnxWeight:
 
 @dataclass(frozen=True)
 class UnknownWeight:
-    """A layer whose weight cannot be told."""
+    """A layer whose weight cannot be determined."""
 
     layer: str
     """Its node's name and kind, for people: "QMoE /block/moe"."""
@@ -80,7 +80,7 @@ class UnknownWeight:
 
 
 def weights_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[OnnxWeight]:
-    """The weights of all layers, each tensor once, in node order; `layers_of` names those that cannot be told.
+    """The weights of all layers, each tensor once, in node order; `layers_of` also names those that are unknown.
 
     Raises:
         ValueError: a tensor's content does not fit its shape.
@@ -89,13 +89,13 @@ def weights_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[O
 
 
 def layers_of(model: onnx.ModelProto, folder: Path | None = None) -> Iterator[OnnxWeight | UnknownWeight]:
-    """Weights of Conv, Gemm, MatMul, Einsum, recurrent layers, and of the kinds that onnxruntime's tools make of them.
+    """Weights of Conv, Gemm, MatMul, Einsum, recurrent layers, and of the operators that onnxruntime fuses them into.
 
-    Each tensor comes once, in node order. Nested graphs and functions that the file defines are looked into.
+    Each tensor comes once, in node order, including those in nested graphs and in functions that the file defines.
 
     Args:
         model: parsed, its external data not loaded.
-        folder: where external data lies, checked beforehand; None: there is none.
+        folder: folder of the external data, checked beforehand; None if there is none.
 
     Raises:
         ValueError: a tensor's content does not fit its shape.
@@ -130,15 +130,15 @@ def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Place(NamedTuple):
-    """Of a node's input that is a weight, if it does not depend on the model's own input."""
+    """Where a node takes a weight, if that does not depend on the model's input."""
 
     input: int
     axis: int | None
-    """Of its input channels."""
+    """Axis of its input channels."""
     zero_index: int = -1
-    """Of the input with its zero point; -1: there is none."""
+    """Index of the input with its zero point; -1 if there is none."""
     is_certain: bool = False
-    """It is the layer's weight, whatever it depends on."""
+    """Whether it is the layer's weight whatever it depends on."""
 
 
 def _places(node: onnx.NodeProto, tensors: Tensors) -> Iterator[_Place]:
@@ -199,9 +199,9 @@ def _is_matrix(tensors: Tensors, name: str) -> bool:
 
 
 def _trace(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[OnnxWeight | UnknownWeight]:
-    """Nothing where the input is no weight: it is left out, too small, or depends on the model's input.
+    """Follow a layer's weight back to stored tensors; nothing if it is missing, too small or depends on the input.
 
-    Several where the input decides how they are mixed (CondConv, dynamic convolution).
+    Yields several where the input decides how they are mixed (CondConv, dynamic convolution).
     """
     name = node.input[place.input] if place.input < len(node.input) else ""
     if not name:
@@ -245,7 +245,7 @@ def _trace(tensors: Tensors, node: onnx.NodeProto, place: _Place) -> Iterator[On
 
 
 def _trace_mixture(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
-    """What a kernel is mixed of, entry by entry, in shares that depend on the input: zeros of all are zeros of it."""
+    """Stored kernels that are mixed in shares that depend on the input: where all are zero, so is the mixture."""
     left, seen = [name], {""}
     while left:
         name = left.pop()
@@ -261,7 +261,7 @@ def _trace_mixture(tensors: Tensors, name: str) -> Iterator[OnnxWeight]:
 
 
 def _content(tensors: Tensors, name: str) -> tuple[NDArray[Any] | None, str]:
-    """What a tensor holds, and the name to call it by; None where it depends on an input."""
+    """A tensor's content and the name to report; None if it depends on an input."""
     if (stored := tensors.read_stored(name)) is not None:
         return stored, name
     if not tensors.is_constant(name):
@@ -296,7 +296,7 @@ def _of_few_bits(tensors: Tensors, node: onnx.NodeProto, layer: str) -> OnnxWeig
 
 
 def _unpack(packed: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Numbers of few bits, the lowest bits of each byte first, along the last axis."""
+    """Unpack numbers of a few bits each along the last axis, lowest bits of each byte first."""
     import numpy as np
 
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -304,7 +304,7 @@ def _unpack(packed: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def _before_transpose(node: onnx.NodeProto, axis: int | None) -> int | None:
-    """Which axis of a Transpose's input becomes `axis` of its output."""
+    """The axis of a Transpose's input that becomes `axis` of its output."""
     perm: list[int] = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
     if axis is None:
         return None

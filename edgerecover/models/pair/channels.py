@@ -1,10 +1,10 @@
-"""Which of a teacher's channels the narrower modules of a channel-pruned student are.
+"""Which of a teacher's channels a channel-pruned student kept, in every narrower module.
 
 Both networks are run once on *labels* instead of features: the output of every convolution and linear layer is replaced
-by random numbers that belong to the teacher's channels, and normalisation layers hand their input on. Whatever else the
-networks do with channels (add, concatenate, shuffle, pad, flatten) happens to the labels too, so a channel of the
-student anywhere is the teacher's channel with the same label. At a layer that lost outputs, the student's weight rows
-are compared with the teacher's over the inputs that both have.
+by random numbers that identify the teacher's channels, and normalisation layers pass their input on. Everything else
+that the networks do with channels (add, concatenate, shuffle, pad, flatten) happens to the labels too, so a channel of
+the student is the teacher's channel with the same label. In a layer that lost outputs, the student's weight rows are
+compared with the teacher's over the inputs that both have.
 
 Shapes: C channels, O outputs and I inputs of a layer.
 """
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from edgerecover.models.network.linear_calls import LinearCall
 
 MAX_ROW_DISTANCE = 0.5
-"""1 - cosine of two weight rows that may still be the same filter: fine-tuning turns them, other filters are at 1."""
+"""Largest 1 - cosine of two weight rows that may be the same filter: fine-tuning turns them, others are near 1."""
 
 _LABEL_TOLERANCE = 2e-6
 _MAX_INPUTS = 1024
-"""More of them tell a layer's rows apart no better, and the first Linear layer of a VGG has 25,088."""
+"""Inputs over which rows are compared: more do not help, and the first Linear layer of a VGG has 25,088."""
 _UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """Teacher channels that a student kept, for what is narrower than the teacher's."""
+    """The teacher's channels that a student kept, for every module that is narrower than the teacher's."""
 
     kept: Mapping[str, Tensor | None]
-    """int64 (C,) by module, or by weight for what its linear call puts out: the teacher's channel that each of the
-    student's is; None where that cannot be told. What is not here has the teacher's channels."""
+    """int64 (C,) by module, or by weight for the output of its linear call: the teacher's channel for each of the
+    student's; None if unknown. Modules that are missing here have all of the teacher's channels."""
     related: bool = True
-    """False: of another architecture, none of whose channels is known to be one of the teacher's."""
+    """False for a student of another architecture, whose channels are not the teacher's."""
 
     def of_teacher(self, name: str, values: Tensor, dim: int) -> Tensor | None:
-        """The teacher's values for the student's channels, in its order; None where not known.
+        """The teacher's values for the student's channels, in the student's order; None if unknown.
 
         Args:
-            name: of the module, BN layers and blocks included, or of a weight.
+            name: name of a module, BN layers and blocks included, or of a weight.
             values: the teacher's, with its channels along `dim`.
-            dim: of the channels.
+            dim: axis of the channels.
         """
         if not self.related:
             return None
@@ -61,14 +61,14 @@ class ChannelMap:
 
 
 SAME_CHANNELS = ChannelMap({})
-"""Of a student as wide as its teacher."""
+"""For a student as wide as its teacher."""
 
 UNRELATED = ChannelMap({}, related=False)
-"""Of a student of another architecture."""
+"""For a student of another architecture."""
 
 
 def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[int, int, int]) -> ChannelMap:
-    """Find each student channel's origin from the weights alone; fine-tuning may have changed them somewhat.
+    """Find the teacher's channel for each of the student's, from the weights alone, even after some fine-tuning.
 
     Args:
         teacher: the dense network, on the CPU and in eval mode; not changed.
@@ -104,14 +104,14 @@ def match_channels(teacher: nn.Module, student: nn.Module, input_shape: tuple[in
 
 
 def descent(teacher: nn.Module, student: nn.Module, input_shape: tuple[int, int, int]) -> ChannelMap:
-    """The channels that a student kept whose own definition is narrower: a VGG built from its list of widths, say.
+    """The channels that a student kept whose own definition is narrower, such as a VGG built from a list of widths.
 
-    Its modules are the teacher's by name and kind, none of its weights is larger, and every narrower layer's rows are
-    found among the teacher's. Else `UNRELATED`: a smaller network of the same family shares names, not filters.
+    Its modules must be the teacher's by name and kind, none of its weights larger, and the rows of every narrower layer
+    among the teacher's. Otherwise `UNRELATED`: a smaller network of the same family shares names, not filters.
 
     Args:
         teacher: on the CPU and in eval mode; not changed.
-        student: likewise.
+        student: on the CPU and in eval mode; not changed.
         input_shape: (C, H, W).
     """
     if not _could_descend(teacher, student):
@@ -140,7 +140,7 @@ def _could_descend(teacher: nn.Module, student: nn.Module) -> bool:
 
 
 def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> bool:
-    """Layers that kept all outputs and inputs hold the teacher's weights, as far as training has left them alike."""
+    """Whether layers that kept all channels have weights similar to the teacher's."""
     import torch.nn.functional as F
 
     taught = prunable_weights(teacher)
@@ -155,12 +155,12 @@ def _same_rows(teacher: nn.Module, student: nn.Module, channels: ChannelMap) -> 
 @dataclass(frozen=True)
 class _TeacherLabels:
     labels: dict[str, Tensor]
-    """What stands for a linear call's output, in its shape."""
+    """Labels that replace a linear call's output, in its shape."""
     calls: dict[str, LinearCall]
     inputs: dict[str, Tensor]
-    """Signatures (C, 2) of the channels that enter a call;"""
+    """Signatures (C, 2) of the channels that enter a call."""
     outputs: dict[str, Tensor]
-    """and of those that leave any call or module."""
+    """Signatures (C, 2) of the channels that leave a call or module."""
 
 
 def _teacher_labels(teacher: nn.Module, images: Tensor) -> _TeacherLabels:
@@ -194,9 +194,9 @@ def _label_channels(
     label: Callable[[str, LinearCall, Tensor], Tensor],
     record: Callable[[str, Tensor, int], None],
 ) -> Iterator[None]:
-    """Linear calls give `label(name, call, output)`, norms their input; `record` sees outputs and their channel axis.
+    """Let linear calls return `label(name, call, output)` and norms their input; `record` sees all outputs.
 
-    A call has the name of its weight, or, where that is computed, its number. Modules' outputs are recorded too.
+    A call has the name of its weight, or its number if the weight is computed. Modules' outputs are recorded too.
     """
     import torch
     import torch.nn.functional as F
@@ -220,7 +220,7 @@ def _label_channels(
         def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
             return (args[0] if args else kwargs["input"]).clone() if function in norms else result
 
-    # Frozen ones and people's own compute with plain operators, which no function stands for.
+    # Frozen and custom norms compute with plain operators, which are not in `norms`.
     layers = set(batch_norms_of(network).values())
 
     def keep(name: str) -> Callable[..., Any]:
@@ -246,7 +246,7 @@ def _label_channels(
 
 
 def _signature(labels: Tensor, dim: int) -> Tensor:
-    """Two numbers (C, 2) that tell channels along `dim` apart: the mean over the rest, plain and weighted by a ramp."""
+    """Two numbers (C, 2) that identify channels along `dim`: the mean over the rest, plain and weighted by a ramp."""
     import torch
 
     values = labels.movedim(dim, 0).flatten(1).double()
@@ -255,7 +255,7 @@ def _signature(labels: Tensor, dim: int) -> Tensor:
 
 
 def _same_labels(teacher_C2: Tensor, student_C2: Tensor) -> Tensor:
-    """For each student channel the teacher's with its signature, each once and equals in order; else `_UNKNOWN`."""
+    """The teacher's channel with the same signature as each of the student's, each used once; `_UNKNOWN` if none."""
     import torch
 
     sources = torch.full((len(student_C2),), _UNKNOWN)
@@ -273,7 +273,7 @@ def _same_labels(teacher_C2: Tensor, student_C2: Tensor) -> Tensor:
 
 
 def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
-    """Which output of the teacher's call each of the student's is, given that of its inputs; None if none fits."""
+    """The teacher's output for each of the student's in a call, given the inputs' channels; None if one is missing."""
     num_inputs = teacher.weight.shape[1] * teacher.groups
     if not teacher.is_transposed and teacher.groups == num_inputs == teacher.num_outputs > 1:
         return sources_I if bool((sources_I != _UNKNOWN).all()) else None
@@ -291,7 +291,7 @@ def _matching_rows(teacher: LinearCall, student: LinearCall, sources_I: Tensor) 
 
 
 def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I: Tensor) -> Tensor | None:
-    """The same where each group of channels has weights of its own; as many groups as the teacher has."""
+    """`_matching_rows` for grouped convolutions with as many groups as the teacher's."""
     import torch
 
     if student.groups != teacher.groups or bool((sources_I == _UNKNOWN).any()):
@@ -312,7 +312,7 @@ def _matching_rows_of_groups(teacher: LinearCall, student: LinearCall, sources_I
 
 
 def _row_distances(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine, plus a little for the lengths' difference, between all pairs of rows; two rows of zeros are at 0."""
+    """1 - cosine between all pairs of rows, plus a little for different lengths; 0 between two rows of zeros."""
     lengths_s, lengths_t = (rows.double().norm(dim=1, keepdim=True) for rows in (student, teacher))
     tiny = 1e-300
     unit_s, unit_t = (
@@ -325,7 +325,7 @@ def _row_distances(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _assign(distances_ST: Tensor) -> Tensor | None:
-    """Nearest first, each teacher row to one student row; None when a row finds none near enough."""
+    """Assign one teacher row to each student row, nearest pairs first; None if a row has none near enough."""
     import torch
 
     if distances_ST.shape[0] > distances_ST.shape[1]:

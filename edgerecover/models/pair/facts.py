@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as the frozen value that reports store."""
+"""What a checkpoint holds, as the frozen value that reports keep."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def facts_of(
     num_classes: int | None,
     dense: nn.Module | None = None,
 ) -> ModelFacts:
-    """Facts of a checkpoint, with its architecture's network where that is known.
+    """Facts about a checkpoint, and about its network if the architecture is known.
 
     Args:
         checkpoint: with its keys as the network spells them.
         spec: how it was opened.
-        network: with its weights.
-        num_classes: K, where known.
-        dense: of a channel-pruned one, the network as its factory builds it.
+        network: the network with its weights; None if the architecture is unknown.
+        num_classes: K; None if unknown.
+        dense: for a channel-pruned checkpoint, the network as its factory builds it.
     """
     tensors = checkpoint.tensors
     weights = {key: t for key, t in tensors.items() if t.dim() >= 2 and t.is_floating_point()}
@@ -59,7 +59,7 @@ def facts_of(
 
 
 def _num_batch_norms(tensors: Mapping[str, Tensor], network: nn.Module | None) -> int:
-    """Layers whose statistics synthesis uses; without a network, those that hold some."""
+    """Number of layers whose statistics synthesis uses; without a network, of those that hold some."""
     if network is None:
         return sum(key.endswith("running_mean") for key in tensors)
     from edgerecover.models.network.norms import batch_norms_of
@@ -68,14 +68,14 @@ def _num_batch_norms(tensors: Mapping[str, Tensor], network: nn.Module | None) -
 
 
 def as_narrower(facts: ModelFacts, network: nn.Module, teacher: nn.Module) -> ModelFacts:
-    """Facts of a student whose own definition is narrower than its teacher's."""
+    """The facts of a student whose own definition is narrower than its teacher's."""
     return replace(facts, sparsity=measure(network, narrower=True), macs_kept=macs_kept(network, teacher, facts.input))
 
 
 def macs_kept(network: nn.Module, dense: nn.Module, input: InputSpec | None) -> float | None:
     """Fraction of the dense network's MACs that a narrower one needs.
 
-    None when the input's shape is not known, or none of its work is convolutions and linear layers.
+    None if the input's shape is unknown, or the network has no convolutions and linear layers.
     """
     dense_macs = count_macs(dense, input.shape) if input else 0
     return count_macs(network, input.shape) / dense_macs if input and dense_macs else None

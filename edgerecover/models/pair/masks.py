@@ -1,9 +1,9 @@
-"""Which parameters of a student are pruned: every zero is held, whatever the class of its module.
+"""Which entries of a student's parameters are pruned and must stay zero, whatever the class of the module.
 
-What a checkpoint's explicit masks drop is pruned, and so is every zero, under them too, of a weight that multiplies
-(`sparsity`). A zero of anything else with two dimensions (an embedding, a table of positions), and of
-the gain γ of a normalisation with its shift β (network slimming, soft filter pruning), is pruned where the dense
-teacher has none: some networks start with such zeros, and keep a few.
+Pruned are all entries that explicit masks drop, and all zeros of weights that multiply (`sparsity`). Zeros of other
+parameters with two dimensions (embeddings, position tables), and of a normalisation's gain γ with its shift β (network
+slimming, soft filter pruning), count as pruned only where the dense teacher has none: some networks start with such
+zeros and keep a few.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def masks_of(network: nn.Module, explicit: Mapping[str, Tensor], teacher: nn.Module | None = None) -> dict[str, Tensor]:
-    """Masks by the names that `named_parameters` gives, for every parameter that holds a zero.
+    """Masks by the names that `named_parameters` gives, for every parameter with pruned entries.
 
-    A parameter that has several names has one mask: what all of them keep.
+    A parameter with several names has one mask, which keeps what all of them keep.
 
     Args:
         network: the student; explicit masks are applied to it, in place.
-        explicit: bool by state_dict key, True where kept; a parametrised weight's by the weight's own name.
-        teacher: dense; None: it is not known, and every zero counts.
+        explicit: bool by state_dict key, True where kept; for a parametrised weight, by the weight's own name.
+        teacher: the dense network; None if unknown: then every zero counts.
 
     Returns:
         bool masks on the CPU, True where kept.
@@ -40,7 +40,7 @@ def masks_of(network: nn.Module, explicit: Mapping[str, Tensor], teacher: nn.Mod
 
 
 def gains_of(network: nn.Module) -> dict[str, str | None]:
-    """Name of each one-dimensional `weight` (γ of a normalisation), and of the `bias` of its shape beside it (β)."""
+    """Names of one-dimensional `weight`s (γ of a normalisation), each with that of its `bias` (β), if it has one."""
     parameters = dict(network.named_parameters())
     found: dict[str, str | None] = {}
     for name, gain in parameters.items():
@@ -66,7 +66,7 @@ def _by_parameter(network: nn.Module, explicit: Mapping[str, Tensor]) -> dict[st
 
 
 def _spellings(key: str) -> Iterator[str]:
-    """A weight's own name, and those of the parameter that it is computed from, which is zero where it is."""
+    """A weight's own name, and names of the parameter that it is computed from, which has the same zeros."""
     module, _, own_name = key.rpartition(".")
     prefix = f"{module}." if module else ""
     yield key
@@ -85,12 +85,12 @@ def _apply(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) 
 def _zeros(
     network: nn.Module, parameters: Mapping[str, nn.Parameter], teacher: nn.Module | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Name and kept places of each parameter whose zeros may be pruned."""
+    """Name and mask of each parameter whose zeros may be pruned."""
     taught = dict(teacher.named_parameters()) if teacher is not None else {}
     weights = prunable_weights(network)
 
     def lost(name: str) -> Tensor:
-        """Where it is zero and the teacher is not."""
+        """Where the parameter is zero and the teacher's is not."""
         is_zero = parameters[name].detach() == 0
         has = taught.get(name)
         return is_zero if has is None or has.shape != is_zero.shape else is_zero & (has.detach() != 0)

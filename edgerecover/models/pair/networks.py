@@ -1,4 +1,4 @@
-"""The door for everything that needs networks: from paths and flags to a checked teacher and student."""
+"""From paths and flags to a checked student and teacher, or to one network alone."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MOST_NAMED = 3
-"""Of layers, in a warning."""
+"""Number of layers that a warning names."""
 
 
 @dataclass(frozen=True)
 class Models:
     """A teacher and a student that belong together, both float32, on the CPU and in eval mode.
 
-    They give logits, also where they end in softmax or sigmoids: `outputs.as_it_is` has what they put out themselves.
+    They return logits even if they end in softmax or sigmoids; `outputs.as_it_is` gives their own outputs.
     """
 
     student: nn.Module
     teacher: nn.Module
     masks: dict[str, Tensor]
-    """bool, by parameter name, True where the student's weight is kept: of any parameter that has zeros, one of one
-    dimension too (`masks.masks_of`)."""
+    """bool, by parameter name, True where the student's weight is kept, for every parameter with zeros; see
+    `masks.masks_of`."""
     input: InputSpec
     num_classes: int
     classes: tuple[str, ...] | None
@@ -51,18 +51,18 @@ class Models:
     student_facts: ModelFacts
     teacher_facts: ModelFacts
     warnings: tuple[str, ...]
-    """What the user should know although the run can go on."""
+    """What the user should know, although the run can go on."""
     channels: ChannelMap = SAME_CHANNELS
-    """The teacher's channels that a channel-pruned student kept."""
+    """Which of the teacher's channels a channel-pruned student kept."""
 
     @property
     def same_architecture(self) -> bool:
-        """The student is the teacher with zeros or fewer channels; else layers cannot be compared one by one."""
+        """Whether the student is the teacher with zeros or fewer channels, so that layers can be compared."""
         return self.channels.related
 
 
 def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
-    """Find out what a checkpoint or an ONNX file holds. Without a known architecture, its weights alone are looked at.
+    """Find out what a checkpoint or an ONNX file holds; if the architecture is unknown, from its weights alone.
 
     Raises:
         BadInputError: the checkpoint, the TOML file beside it, or the architecture named there cannot be used.
@@ -99,12 +99,12 @@ def open_models(
     Args:
         model_path: the student's checkpoint.
         flags: what the command line says about it.
-        teacher: `--teacher`; None: the TOML file says, or the teacher is inside.
-        will_prune: the caller prunes the student, so a dense model is its own teacher.
-        teacher_arch: `--teacher-arch`, where it is not the student's; None: a TOML file says, or keys and shapes tell.
+        teacher: `--teacher`; None: the TOML file names it, or its weights are inside the student's checkpoint.
+        will_prune: whether the caller prunes the student, so that a dense model is its own teacher.
+        teacher_arch: `--teacher-arch`, if it differs from the student's; None: a TOML file or keys and shapes tell.
 
     Raises:
-        BadInputError: anything about the files that keeps them from being recovered; the message says which.
+        BadInputError: the files cannot be used or do not belong together; the message says why.
     """
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=teacher)
@@ -155,7 +155,7 @@ def _pair(
 
 
 def open_network(model_path: Path, flags: ModelFlags) -> tuple[nn.Module, InputSpec | None]:
-    """Open one checkpoint in its architecture, and say what its input looks like where that is known.
+    """Open one checkpoint in its architecture; returns the network, and its input if known.
 
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or no architecture is named or recognised.
@@ -168,12 +168,12 @@ def open_network(model_path: Path, flags: ModelFlags) -> tuple[nn.Module, InputS
 
 @dataclass(frozen=True)
 class Classifier:
-    """One network and all that has to be known to show it images."""
+    """One network, and everything needed to feed it images."""
 
     network: nn.Module
-    """float32, on the CPU, in eval mode; it gives logits, as in `Models`."""
+    """float32, on the CPU, in eval mode; returns logits, as in `Models`."""
     masks: dict[str, Tensor]
-    """As in `Models`."""
+    """bool, by parameter name, True where a weight is kept; see `masks.masks_of`."""
     input: InputSpec
     num_classes: int
     classes: tuple[str, ...] | None
@@ -193,12 +193,12 @@ def open_classifier(
     Args:
         model_path: the checkpoint.
         flags: what the command line says about it.
-        belongs_to: a file whose TOML file says what that beside the checkpoint does not.
-        is_teacher: of `belongs_to`: `teacher_architecture` of its TOML file is meant.
-        teacher: of a student, its dense network, where that is known.
+        belongs_to: another file whose TOML file fills the gaps of the one beside the checkpoint.
+        is_teacher: whether the checkpoint is the teacher of `belongs_to`, whose `teacher_architecture` then applies.
+        teacher: the student's dense network, if known.
 
     Raises:
-        BadInputError: the checkpoint or its architecture cannot be used, or what its input looks like is not known.
+        BadInputError: the checkpoint or its architecture cannot be used, or its input is not known.
     """
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=None)
@@ -231,7 +231,7 @@ def _read_as_logits(network: nn.Module, input: InputSpec) -> None:
 
 
 def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
-    """`spec` with what only `other` says."""
+    """Fill the gaps of `spec` with what `other` says."""
     if spec.architecture is None:
         spec = replace(
             spec,
@@ -257,13 +257,13 @@ def _warnings(student: ModelFacts, teacher: ModelFacts, *, same_architecture: bo
     if not same_architecture:
         warnings.append(
             f"the student ({student.architecture}) is of another architecture than its teacher "
-            f"({teacher.architecture}, {teacher.architecture_source}): it learns from the teacher's outputs, and no "
-            "layer of it is repaired or fitted after the teacher's; what accuracy to expect on real images is not known"
+            f"({teacher.architecture}, {teacher.architecture_source}): it learns from the teacher's outputs alone, and "
+            "none of its layers is repaired or fitted to the teacher's; its accuracy on real images cannot be predicted"
         )
     if teacher.sparsity.pattern is not Pattern.DENSE:
         warnings.append(
             f"the teacher {Path(teacher.path).name} is itself sparse ({teacher.sparsity.sparsity:.1%} zeros): "
-            "recovery can only approach what it knows"
+            "recovery cannot do better than this teacher"
         )
     return tuple(warnings)
 
@@ -275,7 +275,7 @@ def _warn_of_statistics(teacher: nn.Module) -> Iterator[str]:
         first = ", ".join(name or "the network itself" for name in names[:_MOST_NAMED])
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         yield (
-            "running statistics are left out where a layer was not seen to normalise by them as batch norm does in "
-            f"eval mode: {first}{more} ({type(teacher.get_submodule(names[0])).__name__}). Dreams do not follow these, "
+            "running statistics are ignored in layers that do not normalise by them as batch norm does in eval mode: "
+            f"{first}{more} ({type(teacher.get_submodule(names[0])).__name__}). Dreams do not match them, "
             "and they are not repaired"
         )

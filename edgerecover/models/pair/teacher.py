@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 _RECOGNISED = "recognised from keys and shapes"
 _HINT = (
     "give the dense model that the student was pruned from; "
-    "or name the teacher's own architecture with --teacher-arch, to distil from it"
+    "or, to distil from another architecture, name the teacher's with --teacher-arch"
 )
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher, opened."""
+    """An opened teacher."""
 
     opened: OpenCheckpoint
     spec: ModelSpec
-    """Its own: with its architecture, and who named it."""
+    """The teacher's own spec: its architecture, and who named it."""
     same_architecture: bool
-    """The student's checkpoint fits the same network, however it is spelled, perhaps with fewer channels."""
+    """Whether the student has the same layers, however its architecture is spelled, perhaps with fewer channels."""
 
 
 def find_teacher(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
-    """The checkpoint given, the dense weights inside the student's, or the student's own when it is yet to be pruned.
+    """The teacher's checkpoint: the one given, the dense weights inside the student's, or the student before pruning.
 
     Raises:
-        BadInputError: there is none of them, or the one given cannot be read.
+        BadInputError: there is none, or the one given cannot be read.
     """
     path = spec.teacher_path
     if path is not None and not _same_file(path, student.path):
@@ -84,21 +84,21 @@ def open_teacher(
     num_classes: int,
     flags: ModelFlags,
 ) -> Teacher:
-    """Open the teacher in the architecture that is said to be its own, or else in the student's.
+    """Open the teacher in its own architecture, if one is given, or else in the student's.
 
-    Where it does not fit the student's, the `model.toml` beside it is asked, then its card, then its keys and shapes.
+    If it does not fit the student's, the `model.toml` beside it is tried, then its card, then its keys and shapes.
 
     Args:
         checkpoint: the teacher's.
-        said: of the teacher alone; see `resolve_teacher`.
-        student: opened.
+        said: what is said about the teacher alone; see `resolve_teacher`.
+        student: the opened student.
         spec: the student's, with its architecture and input.
-        num_classes: of the student.
+        num_classes: the student's number of classes.
         flags: what the command line says; with `trust_pickle`, a teacher that is a whole module is unpickled.
 
     Raises:
-        BadInputError: it fits no architecture that was named or recognised, or tells other classes apart than the
-            student; the message says how it differs.
+        BadInputError: the teacher fits no architecture that was named or recognised, or has another number of classes
+            than the student; the message says how it differs.
     """
     teacher = _open(checkpoint, said, student, spec, num_classes, flags)
     assert spec.input is not None
@@ -121,7 +121,7 @@ def _open(
         return _open_as(checkpoint, said, student, spec)
     if said.architecture is not None and said.architecture_source == "--teacher-arch":
         raise BadInputError(
-            f"--teacher-arch {said.architecture}: no teacher is given that it could be the architecture of",
+            f"--teacher-arch {said.architecture}: no teacher is given that could have this architecture",
             hint="give its checkpoint with --teacher, or as teacher in model.toml",
         )
     assert spec.architecture is not None
@@ -152,7 +152,7 @@ def _open_as(checkpoint: Checkpoint, said: ModelSpec, student: OpenCheckpoint, s
 
 
 def wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
-    """The teacher's own pickled module, really unpickled, where the student's has lost channels of it; else None.
+    """Unpickle the teacher's module if the student has fewer channels; None otherwise.
 
     Raises:
         BadInputError: it cannot be read.
@@ -182,7 +182,7 @@ def _recognise(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:
 
 
 def _same_structure(a: nn.Module, b: nn.Module) -> bool:
-    """Of the same layers with the same shapes, whatever file defines them."""
+    """Whether two networks have the same layers with the same shapes, whatever file defines them."""
     shapes_a, shapes_b = ({key: tensor.shape for key, tensor in n.state_dict().items()} for n in (a, b))
     return repr(a) == repr(b) and shapes_a == shapes_b
 
@@ -198,15 +198,15 @@ def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, num_classes: 
 
 
 def _other_classes(teacher: Path, teacher_classes: int, num_classes: int) -> BadInputError:
-    """The error that a teacher's K is not the student's."""
+    """The error for a teacher with another number of classes than the student."""
     return BadInputError(
-        f"teacher {teacher}: tells {teacher_classes} classes apart, the student {num_classes}",
-        hint="recovery needs a teacher of the same classes: best the dense model that the student was pruned from",
+        f"teacher {teacher}: has {teacher_classes} classes, the student {num_classes}",
+        hint="recovery needs a teacher with the same classes, ideally the dense model that the student was pruned from",
     )
 
 
 def _other_num_classes(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor], num_classes: int) -> int | None:
-    """Classes of a teacher that differs from the student in nothing but the output size of the last layer."""
+    """The teacher's number of classes, if it differs from the student only in the last layer's outputs; else None."""
     differing = [key for key, tensor in student.items() if key in teacher and teacher[key].shape != tensor.shape]
     sizes = {(student[key].shape[0], teacher[key].shape[0]) for key in differing}
     same_otherwise = all(student[key].shape[1:] == teacher[key].shape[1:] for key in differing)

@@ -49,7 +49,7 @@ def planted(factor):
     return b.model(b.add("Gemm", [x, b.weight("fc.weight", 5, 8)], "logits", transB=1))
 
 
-@pytest.mark.parametrize(("factor", "said"), [(1e5, "float16 ends at 65504"), (1e-7, "vanish in float16")])
+@pytest.mark.parametrize(("factor", "said"), [(1e5, "float16 ends at 65504"), (1e-7, "underflow in float16")])
 def test_exactly_the_nodes_around_a_planted_overflow_or_underflow_stay_float32(save, factor, said):
     graph, kept, half = halved(save, planted(factor))
     assert set(kept) == {"scale_up", "scale_down"}

@@ -65,7 +65,7 @@ def test_a_network_that_is_copied_in_its_own_way_is_refused_only_where_it_must_b
     read_as_logits(traced, Outputs.LOGITS)
     with pytest.raises(BadInputError, match="puts out probabilities") as caught:
         read_as_logits(traced, outputs_of(traced, IMAGES_NCHW))
-    assert "leave the last softmax or sigmoid out" in caught.value.hint
+    assert "leave out the last softmax or sigmoid" in caught.value.hint
     patched = Net()
     patched.forward = lambda x: patched.fc(x.flatten(1)).softmax(1)
     with pytest.raises(BadInputError, match="puts out probabilities"):

@@ -113,7 +113,7 @@ def test_a_link_out_of_the_folder_is_refused(write_onnx, tmp_path):
     (tmp_path / "net").mkdir()
     path = write_onnx(tmp_path / "net" / "net.onnx", external="net.data")
     shutil.move(tmp_path / "net" / "net.data", tmp_path / "secret.data")
-    with pytest.raises(BadInputError, match=r"net\.data, which is not there"):
+    with pytest.raises(BadInputError, match=r"net\.data, which is missing"):
         read_onnx(path)
     (tmp_path / "net" / "net.data").symlink_to(tmp_path / "secret.data")
     with pytest.raises(BadInputError, match="link that leads out"):

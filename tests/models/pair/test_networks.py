@@ -266,7 +266,7 @@ def test_a_teacher_of_another_class_count(pruned_path):
     other = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 7))
     torch.save(other.state_dict(), pruned_path.with_name("other.pt"))
     message = refused(pruned_path, teacher=pruned_path.with_name("other.pt"))
-    assert "tells 7 classes apart, the student 3" in message
+    assert "has 7 classes, the student 3" in message
 
 
 def test_a_teacher_of_an_unknown_architecture(pruned_path):

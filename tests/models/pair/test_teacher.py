@@ -180,7 +180,7 @@ def test_other_classes(student_path):
     other.append(nn.Linear(144, 7))
     torch.save(other.state_dict(), student_path.with_name("dense.pt"))
     message = refused(student_path, teacher_arch=f"{student_path.parent}/nets.py:tiny")
-    assert "tells 7 classes apart, the student 3" in message
+    assert "has 7 classes, the student 3" in message
 
 
 def test_an_architecture_that_the_teacher_does_not_fit(student_path):
