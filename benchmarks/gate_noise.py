@@ -28,7 +28,7 @@ import numpy as np
 
 from edgerecover.artifacts import Decisions, GateStatus, Host, Latency, Proportion, Release
 from edgerecover.gate.drift import against_runs
-from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS, Pair, compared, duel
+from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS, Pair, compare, duel
 from edgerecover.runtime.measure.race import NUM_ROUNDS, Entrant, race, turns
 from edgerecover.runtime.measure.timing import Timing, block_size
 from edgerecover.validate.limits import Limits
@@ -404,7 +404,7 @@ def _memory_row(recorded: Recorded, processes: int, more: float, trials: int) ->
         random = np.random.default_rng([19, trial, processes])
         drawn = [known[place] for place in random.choice(len(known), 2 * processes, replace=False)]
         new = [replace(one, memory_peak_bytes=int(more * one.memory_peak_bytes)) for one in drawn[processes:]]
-        counts[memory_gate(LIMITS, compared(new, drawn[:processes])).status] += 1
+        counts[memory_gate(LIMITS, compare(new, drawn[:processes])).status] += 1
     sizes = [latency.memory_model_bytes / 1e6 for latency in known]
     cells = (recorded.name, f"{min(sizes):.1f}–{max(sizes):.1f} MB", str(processes), _percent(more))
     return _status_row(cells, counts)
