@@ -221,7 +221,9 @@ def attractors(num_images: int, height: int, width: int, rng: np.random.Generato
         points_N2P = (matrices_NM22 @ shared_NM2Q + offsets_NM21).transpose(0, 2, 1, 3).reshape(points_N2P.shape)
         if step >= _BURN_IN:
             visited.append(points_N2P)
-    return _density(np.concatenate(visited, axis=2), height, width)
+    # Image by image: the pixels of all points of 64 images take 0.7 GB at 224 × 224.
+    points_of = (np.concatenate([points_N2P[number] for points_N2P in visited], axis=1) for number in range(num_images))
+    return np.stack([_density(points_2P, height, width) for points_2P in points_of])
 
 
 def _contractions(num_images: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -237,14 +239,14 @@ def _rotations(angles_NM: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
 
 
-def _density(points_N2P: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    num_images = len(points_N2P)
-    low, high = points_N2P.min(2, keepdims=True), points_N2P.max(2, keepdims=True)
-    last_pixel = np.array([height - 1, width - 1], np.float32)[:, None]
-    pixels_N2P = np.rint((points_N2P - low) / np.maximum(high - low, 1e-6) * last_pixel).astype(np.int64)
-    flat_NP = (np.arange(num_images)[:, None] * height + pixels_N2P[:, 0]) * width + pixels_N2P[:, 1]
-    visits = np.bincount(flat_NP.ravel(), minlength=num_images * height * width)
-    return _stretch(np.log1p(visits.reshape(num_images, height, width)))
+def _density(points_2P: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """How densely points visit each pixel of one image, (H, W)."""
+    low, high = points_2P.min(1, keepdims=True), points_2P.max(1, keepdims=True)
+    last_pixel = np.array([[height - 1], [width - 1]], np.float32)
+    pixels_2P = np.rint((points_2P - low) / np.maximum(high - low, 1e-6) * last_pixel).astype(np.int64)
+    visits_HW = np.bincount(pixels_2P[0] * width + pixels_2P[1], minlength=height * width).reshape(height, width)
+    density_HW: NDArray[np.float32] = _stretch(np.log1p(visits_HW[None]))[0]
+    return density_HW
 
 
 def _stretch(x_NHW: NDArray[np.float64]) -> NDArray[np.float32]:
