@@ -159,10 +159,10 @@ def test_what_is_told_from_too_little_memory():
 
 
 def test_a_stage_without_memory_is_something_missing():
-    with pytest.raises(MissingError, match="stage race: there is not enough memory") as raised, stage("race", []):
+    with pytest.raises(MissingError, match="stage race: out of memory") as raised, stage("race", []):
         torch.empty(2**60, dtype=torch.uint8)
     assert raised.value.exit_code == EXIT_MISSING
-    assert "goes on from what is finished" in raised.value.hint
+    assert "resumes from its finished steps" in raised.value.hint
 
 
 @pytest.mark.gpu

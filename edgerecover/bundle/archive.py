@@ -98,7 +98,7 @@ def read_members(archive: BinaryIO, size_bytes: int) -> dict[str, Member]:
         if members and _rank(path) <= _rank(last):
             raise _refusal(f"{path!r} stands twice" if path in members else f"{path!r} is out of order", offset)
         if len(members) == MAX_FILES:
-            raise _refusal(f"there are more than the {MAX_FILES:,} files of a bundle", offset)
+            raise _refusal(f"it holds more than the {MAX_FILES:,} files of a bundle", offset)
         offset += BLOCK
         members[path], last = Member(offset, entry_bytes), path
         end = offset + entry_bytes

@@ -197,5 +197,5 @@ def check_free(out: Path) -> None:
     if not is_bundle:
         raise BadInputError(
             f"{out}: there is something there already, and it is not the archive of a bundle",
-            hint="name another place, or remove it yourself",
+            hint="name another file, or remove it yourself",
         )

@@ -158,7 +158,7 @@ def check_paths(paths: Mapping[str, object], own: Iterable[str] = OWN_NAMES) -> 
             their letters are composed, a file that is also a folder, or too many of them.
     """
     if len(paths) > MAX_FILES:
-        raise ValueError(f"{len(paths):,} files are more than the {MAX_FILES:,} of a bundle")
+        raise ValueError(f"{len(paths):,} files exceed the {MAX_FILES:,} of a bundle")
     seen: dict[str, str] = {}
     for path in paths:
         check_path(path)

@@ -126,7 +126,7 @@ class _Folder:
                     found[entry.relative_to(self.root).as_posix()] = _kind(mode)
             if len(found) > MAX_FILES + len(OWN_NAMES):
                 raise VerificationError(
-                    f"{self.root}: there are more than the {MAX_FILES:,} files of a bundle",
+                    f"{self.root}: holds more than the {MAX_FILES:,} files of a bundle",
                     hint=DAMAGED_HINT,
                 )
         return found

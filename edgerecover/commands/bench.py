@@ -76,9 +76,9 @@ def bench(request: BenchRequest, progress: Progress = SILENT) -> Bench:
     batches: Sequence[int | None] = request.batches or (None,)
     if len(files) * len(runtimes) * len(threads) > MAX_ENTRANTS:
         raise BadInputError(
-            f"{len(files)} files × {len(runtimes)} runtimes × {len(threads)} thread counts are more than the "
-            f"{MAX_ENTRANTS} processes that are raced at once",
-            hint="measure them in several calls",
+            f"{len(files)} files × {len(runtimes)} runtimes × {len(threads)} thread counts exceed the "
+            f"{MAX_ENTRANTS} processes of one race",
+            hint="measure them in several commands",
         )
     reference = files[1] if request.against else files[0]
     lanes: list[Lane] = []

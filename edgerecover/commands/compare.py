@@ -209,7 +209,7 @@ def _interval(latency: Latency, percentile: int) -> str:
 def _other_machine(a: Latency, b: Latency) -> tuple[str, ...]:
     """For people, why two latencies do not measure the same; empty where they do."""
     if a.fingerprint is None or b.fingerprint is None:
-        return ("the machine of one of them is not known",)
+        return ("the machine of one of them is unknown",)
     return (*b.fingerprint.differences(a.fingerprint), *b.scope_differences(a))
 
 

@@ -55,7 +55,7 @@ def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> Ima
     """
     if is_onnx(request.teacher):
         raise BadInputError(
-            f"{request.teacher}: an ONNX file gives no gradients, and dreams are made along them",
+            f"{request.teacher}: an ONNX file gives no gradients, which dreams need",
             hint="name the dense network's PyTorch checkpoint",
         )
     with held(request.work, request.out, progress):
@@ -77,7 +77,7 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
         files = _write(request, teacher, images)
     except OSError as error:
         raise BadInputError(
-            f"--out {request.out}: {error.strerror or error}", hint="make room there or name another place"
+            f"--out {request.out}: {error.strerror or error}", hint="free space there, or name another folder"
         ) from error
     return ImageFiles(files, images.facts)
 
@@ -89,7 +89,7 @@ def _require_free(out: Path) -> None:
     if out.is_symlink() or not free:
         raise BadInputError(
             f"--out {out}: it already exists and is not a folder of synthetic images",
-            hint="name another place, or remove it yourself",
+            hint="name another folder, or remove it yourself",
         )
 
 

@@ -116,15 +116,15 @@ def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe
                 task.advance()
     except MissingError as error:
         return Engines(
-            recipes, notes=(f"whether TensorRT takes the files was not asked: {error.message}; {error.hint}",)
+            recipes, notes=(f"TensorRT was not asked whether it accepts the files: {error.message}; {error.hint}",)
         )
     refused = {precision: _why(answer) for precision, answer in answers.items() if not answer.accepted}
     notes = []
     if why := refused.pop(Precision.FP32, None):
-        notes.append(f"TensorRT may not take the float32 file on the device: {why}")
+        notes.append(f"TensorRT on the device may reject the float32 file: {why}")
     return Engines(recipes, unfit=refused, notes=tuple(notes))
 
 
 def _why(answer: Acceptance) -> str:
-    problems = "; ".join(answer.problems[:3]) or "it does not say why"
+    problems = "; ".join(answer.problems[:3]) or "no reason given"
     return f"the parser of {answer.by} rejects it: {problems}"

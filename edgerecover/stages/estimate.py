@@ -184,7 +184,7 @@ def in_words(estimated: Estimate) -> tuple[str, ...]:
     lines = [f"estimate: {stage.name} {_minutes(stage.seconds)}" for stage in estimated.stages if stage.seconds >= 1]
     total = (
         f"estimate: {_minutes(estimated.seconds)} in all and {estimated.memory_bytes / 1e9:.1f} GB of memory, "
-        f"on this machine as busy as it is now; it may be off by a factor of {FACTOR:g}"
+        f"at this machine's current load; it may be off by a factor of {FACTOR:g}"
     )
     return (*lines, total)
 

@@ -83,7 +83,7 @@ def export_twins(
         narrow = prune_channels(network, input, _MACS_REMOVED, multiple=multiple, roughly=True)
         exported = write(narrow, input, folder / "narrow.onnx")
     except (BadInputError, MissingError, StageError) as error:
-        progress.note(f"the race has no network with fewer channels beside this one: {error.message}")
+        progress.note(f"no network with fewer channels takes part in the race: {error.message}")
         return (dense,)
     kept = count_macs(narrow, input.shape) / count_macs(network, input.shape)
     return dense, TwinFile(ALTERNATIVE, kept, exported)

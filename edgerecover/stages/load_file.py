@@ -93,7 +93,7 @@ def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) ->
     path = said.teacher_path
     if path is None:
         raise BadInputError(
-            f"{request.model_path}: no teacher is named, and without one there is nothing to compare with",
+            f"{request.model_path}: no teacher is named, so there is nothing to compare with",
             hint="give the dense network with --teacher (a checkpoint, or an .onnx file), or as teacher in model.toml",
         )
     if not path.exists():
@@ -121,7 +121,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
     input = next((spec.input for spec in said if spec.input), None)
     if input is None:
         raise BadInputError(
-            f"teacher {path}: what its input looks like is not known; an ONNX file does not say mean and std",
+            f"teacher {path}: its input is unknown: an ONNX file holds no mean and std",
             hint="give --input-shape, --mean and --std, or an [input] table in model.toml beside it",
         )
     file = read_onnx(path)
@@ -130,7 +130,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
     classes = next((spec.classes for spec in said if spec.classes), None)
     if classes and len(classes) != num_classes:
         raise BadInputError(
-            f"teacher {path}: {num_classes} classes come out, but model.toml names {len(classes)}",
+            f"teacher {path}: its output has {num_classes} classes, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
     return FileTeacher(session.run, None, input, num_classes, classes, file.facts, Probed(compute))
@@ -143,8 +143,8 @@ def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None, target
     except BadInputError as error:
         if foreign := own_operators(file.model):
             raise BadInputError(
-                f"{error.message}; it uses operators of its own: {', '.join(foreign[:5])}",
-                hint="export it with standard ONNX operators: what onnxruntime cannot run cannot be judged here",
+                f"{error.message}; it uses custom operators: {', '.join(foreign[:5])}",
+                hint="export it with standard ONNX operators; what onnxruntime cannot run cannot be judged here",
             ) from error
         raise
     return open_on_cpu(file.path, input.shape, num_classes, int8_sums_for(target))
@@ -160,8 +160,8 @@ def _check_names(file: OnnxFile) -> None:
         clash = str(error)
     if clash is not None:
         raise BadInputError(
-            f"{file.path}: its weights lie in {clash}, a name that a bundle cannot hold beside its own files",
-            hint="save the model anew with its weights inside, or under another name",
+            f"{file.path}: its weights are in {clash}, a name that bundles reserve",
+            hint="save the model again with its weights inside, or under another name",
         )
 
 
@@ -186,7 +186,7 @@ def _open_beside(request: FileRequest, path: Path | None, teacher: FileTeacher) 
 def _record(request: FileRequest, teacher: FileTeacher) -> Record | None:
     if teacher.network is None and request.record is not None:
         raise BadInputError(
-            f"--record {request.record}: a record steers dreams, and an ONNX teacher has none",
+            f"--record {request.record}: a record guides dreams, and an ONNX teacher cannot dream",
             hint="give the teacher's PyTorch checkpoint",
         )
     return read_record_of(request.record, teacher.network.network, teacher.input.shape) if teacher.network else None

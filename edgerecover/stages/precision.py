@@ -57,9 +57,9 @@ def precisions_of(target: Target, asked: Sequence[Precision]) -> tuple[Precision
     usable = tuple(Precision(name) for name in target.precisions.value)
     if unusable := [precision for precision in asked if precision not in usable]:
         raise BadInputError(
-            f"--precision {unusable[0].value}: target {target.name} has no use for it; "
+            f"--precision {unusable[0].value}: target {target.name} does not use it; "
             f"it takes {', '.join(precision.value for precision in usable)}",
-            hint="leave --precision out, and the fastest that passes is taken",
+            hint="leave out --precision to ship the fastest one that passes",
         )
     wanted = asked or usable
     return (Precision.FP32, *(precision for precision in wanted if precision is not Precision.FP32))

@@ -66,7 +66,7 @@ def probe_networks(
         alone_NK = _check_single_image(name, network, images_NCHW, pair_NK)
         if _differ(alone_NK[0], pair_NK[0]):
             where = _first_difference(network, images_NCHW[:1], images_NCHW)
-            by_batch = by_batch or f"{name} decides by the other images of a batch, first in {where}"
+            by_batch = by_batch or f"{name} lets the images of a batch affect each other, first in {where}"
         warnings += _outputs_in_words(name, network, progress)
     if by_batch:
         warnings.append(
@@ -94,9 +94,8 @@ def _check_deterministic(name: str, network: nn.Module, images_NCHW: Tensor, pai
     if any(_differ(pair_NK, run_NK) for run_NK in runs_NK):
         where = _first_difference(network, images_NCHW, images_NCHW)
         raise BadInputError(
-            f"{name}: gives another result each time in eval mode, first in {where}",
-            hint="something in it is random: F.dropout needs training=self.training, and noise belongs under "
-            "`if self.training`",
+            f"{name}: is random in eval mode, first in {where}",
+            hint="F.dropout needs training=self.training, and noise belongs under `if self.training`",
         )
 
 
@@ -108,13 +107,13 @@ def _check_single_image(name: str, network: nn.Module, images_NCHW: Tensor, pair
         if is_out_of_memory(error):
             raise
         raise BadInputError(
-            f"{name}: two images at once are fine, one alone fails with {type(error).__name__}: {error}",
+            f"{name}: works on two images, but fails on one with {type(error).__name__}: {error}",
             hint="a device runs one image: look for .squeeze(), which drops the axis of a batch of one, and for batch "
             "norm without running statistics",
         ) from error
     if logits_NK.shape != pair_NK[:1].shape:
         raise BadInputError(
-            f"{name}: of one image alone come logits of shape {list(logits_NK.shape)} instead of "
+            f"{name}: its logits of a single image have shape {list(logits_NK.shape)} instead of "
             f"{list(pair_NK[:1].shape)}",
             hint="a device runs one image: .squeeze() drops the axis of a batch of one; .flatten(1) does not",
         )
@@ -132,20 +131,19 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
             (gradient,) = torch.autograd.grad((logits_NK * weights_NK).sum(), inputs_NCHW, allow_unused=True)
     if gradient is None:
         raise BadInputError(
-            f"{name}: no gradient comes from its logits back to the image in eval mode",
-            hint="images are dreamt and weights learnt along it: take torch.no_grad, torch.inference_mode, "
-            "set_grad_enabled, .detach() and argmax out of its forward",
+            f"{name}: no gradient flows from its logits back to the image in eval mode",
+            hint="dreams and distillation need it: remove torch.no_grad, torch.inference_mode, "
+            "set_grad_enabled, .detach() and argmax from its forward",
         )
     if is_teacher and not bool(gradient.any()):
         if bool((logits_NK[0] == logits_NK[1]).all()):
             raise BadInputError(
-                f"{name}: its logits are the same for two images: it tells no images apart, and there is nothing to "
-                "recover from it",
-                hint="try it on a few real images: it may be untrained, or a layer of it all zeros",
+                f"{name}: its logits are the same for two different images, so there is nothing to recover from it",
+                hint="try it on a few real images: it may be untrained, or a layer may be all zeros",
             )
         raise BadInputError(
             f"{name}: the gradient of its logits is zero in every pixel of the image",
-            hint="images are dreamt along it: round, sign, floor and comparisons have none; let them pass it through "
+            hint="dreams need it: round, sign, floor and comparisons have none; pass it through "
             "(x + (round(x) - x).detach())",
         )
 
@@ -156,9 +154,9 @@ def _check_weights(name: str, network: nn.Module, logits_NK: Tensor, inputs_NCHW
     strange = [leaf for leaf in _leaves(logits_NK) if id(leaf) not in known]
     if strange:
         raise BadInputError(
-            f"{name}: {len(strange)} tensors that it computes with are none of its parameters (one has shape "
-            f"{list(strange[0].shape)}): they are in no checkpoint, and random whenever the network is built",
-            hint="layers in a plain list or dictionary are not registered: put them into nn.ModuleList or "
+            f"{name}: {len(strange)} tensors in its computation are not among its parameters (one has shape "
+            f"{list(strange[0].shape)}): no checkpoint holds them, so they are random whenever the network is built",
+            hint="layers in a plain list or dictionary are not registered: put them in nn.ModuleList or "
             "nn.ModuleDict, and single tensors into nn.ParameterList or attributes of their own",
         )
 
@@ -180,11 +178,11 @@ def _leaves(output: Tensor) -> list[Tensor]:
 def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list[str]:
     outputs = declared_outputs(network)
     if outputs is Outputs.PROBABILITIES:
-        progress.note(f"{name} ends in softmax: it is read as the logits behind it, and exported as it is")
+        progress.note(f"{name} ends in softmax: recovery works on the logits before it; the file keeps it")
     if outputs is Outputs.SIGMOIDS:
         return [
-            f"{name} ends in a sigmoid for each class: the highest is taken for its decision, as where one class is "
-            "right; how well it tells several right ones is not judged"
+            f"{name} ends in a sigmoid for each class: the highest score counts as its decision, as if exactly one class "
+            "is right; several labels per image are not judged"
         ]
     return []
 
@@ -199,7 +197,7 @@ def _first_difference(network: nn.Module, a_NCHW: Tensor, b_NCHW: Tensor) -> str
         for a, b in zip(calls, _run(network, b_NCHW), strict=False):
             if a.name == b.name and not _differ(a.input, b.input) and _differ(a.output, b.output):
                 return f"{a.name} ({a.kind})" if a.name else f"the forward of {a.kind} itself"
-    return "a place that cannot be told"
+    return "an unknown place"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def recover_student(
             discard(folder)
         found = read_recovered(folder, loaded.models.student) if ranks.is_first else None
         if ranks.from_first(partial(bool, found)):
-            progress.note("this recovery is there already")
+            progress.note("this recovery is already finished")
             return profile, found or Recovered(loaded.models.student, ()), True
         try:
             made = _recover(request, profile, loaded, images, checkpoints, ranks, progress)
@@ -62,7 +62,7 @@ def recover_student(
     if profile.recovery.batch_size < asked:
         warning = (
             f"out of memory at batch size {asked}: recovered at batch size {profile.recovery.batch_size}, "
-            "which gives another result"
+            "which changes the result"
         )
         made = replace(made, warnings=(warning, *made.warnings))
     if ranks.is_first:

@@ -252,23 +252,24 @@ def _remarks(loaded: LoadedFile, evidence: Evidence, judged: Judged) -> Iterator
     file, session = loaded.file, loaded.session
     if loaded.teacher.network is None:
         yield (
-            f"the teacher is an ONNX file, which gives no gradients to dream along: the file was judged on "
+            f"the teacher is an ONNX file, which gives no gradients for dreams: the file was judged on "
             f"{len(evidence.images):,} {evidence.facts.source}"
-            + ("" if judged.accuracy else ", which is much less evidence; give --eval-data or a PyTorch teacher")
+            + ("" if judged.accuracy else ", which is much weaker evidence; give --eval-data or a PyTorch teacher")
         )
     if len(session.outputs) > 1:
         name = session.outputs[session.output_index]
         yield f"the file has {len(session.outputs)} outputs ({', '.join(session.outputs)}); {name} was judged"
     if judged.scale is not Scale.LOGITS:
-        yield f"the file gives {judged.scale.value}, not logits: decisions are the same, differences are on that scale"
+        scale = judged.scale.value
+        yield f"the file gives {scale}, not logits: decisions are the same; differences are measured on that scale"
     if session.layout.channels_last:
         yield "the file takes its images channels last (N, H, W, C); the golden inputs are (N, C, H, W)"
     if file.is_quantized:
-        yield "the file is quantized: zeros were counted where a weight stands for 0"
+        yield "the file is quantized: weights that dequantize to 0 count as zeros"
     if file.facts.uncounted:
         yield f"weights of these layers were not counted: {'; '.join(file.facts.uncounted[:5])}"
     if not file.sparsity.num_weights:
-        yield "no Conv, Gemm or MatMul weight was found in the file: its sparsity is unknown"
+        yield "no Conv, Gemm or MatMul weight found in the file: its sparsity is unknown"
 
 
 def _without_folder(facts: ModelFacts) -> ModelFacts:

@@ -40,18 +40,18 @@ def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Ite
         where = f": {error.filename}" if error.filename else ""
         raise BadInputError(
             f"stage {name}: {error.strerror or error}{where}",
-            hint="see what is there, or make room; the same command goes on from what is finished",
+            hint="check that path and the free space; the same command resumes from its finished steps",
         ) from error
     except Exception as error:
         if is_out_of_memory(error):
             first_line = str(error).partition("\n")[0]
             raise MissingError(
-                f"stage {name}: there is not enough memory: {first_line or type(error).__name__}",
-                hint="end what else uses it; the same command goes on from what is finished",
+                f"stage {name}: out of memory: {first_line or type(error).__name__}",
+                hint="close other programs; the same command resumes from its finished steps",
             ) from error
         raise StageError(
             f"stage {name} failed: {type(error).__name__}: {error}",
-            hint="run again with --debug for the full trace; what was finished is reused",
+            hint="run again with --debug for the full trace; finished steps are reused",
         ) from error
     release_freed_memory()
     seconds = time.perf_counter() - started

@@ -113,7 +113,7 @@ def test_latency_is_compared_where_machine_and_query_are_the_same(both, full_rep
             assert found.verdict == "not compared"
             assert why in found.difference
     unknown = measure(both(full_report, timed(slow, fingerprint=None)), "latency p50")
-    assert (unknown.verdict, unknown.difference) == ("not compared", "the machine of one of them is not known")
+    assert (unknown.verdict, unknown.difference) == ("not compared", "the machine of one of them is unknown")
 
 
 def test_size_and_memory(both, full_report):

@@ -43,7 +43,7 @@ def test_what_is_asked_for_is_made_beside_float32():
 
 
 def test_what_the_target_has_no_use_for_is_refused():
-    with pytest.raises(BadInputError, match="no use for it; it takes fp32, int8"):
+    with pytest.raises(BadInputError, match="does not use it; it takes fp32, int8"):
         precisions_of(load_target("android-qnn"), (FP16,))
 
 

@@ -62,7 +62,7 @@ def test_random_results_in_eval_mode_are_refused_and_placed():
             return F.dropout(x, 0.5)
 
     error = refused(Net(Dropping))
-    assert "the teacher: gives another result each time in eval mode, first in norm (Dropping)" in error.message
+    assert "the teacher: is random in eval mode, first in norm (Dropping)" in error.message
     assert "training=self.training" in error.hint
     error = refused(Net(last=lambda logits: logits + torch.randn_like(logits)))
     assert "first in the forward of Net itself" in error.message
@@ -99,7 +99,7 @@ def test_random_numbers_that_change_nothing_are_fine():
 
 def test_batch_norm_without_running_statistics_decides_by_the_batch():
     probed, _ = probe(Net(lambda: nn.BatchNorm2d(6, track_running_stats=False)))
-    assert probed.by_batch == "the teacher decides by the other images of a batch, first in norm (BatchNorm2d)"
+    assert probed.by_batch == "the teacher lets the images of a batch affect each other, first in norm (BatchNorm2d)"
     assert any("one image at a time" in warning for warning in probed.warnings)
 
 
@@ -110,7 +110,7 @@ def test_attention_across_the_batch_decides_by_the_batch():
 
 def test_a_lost_axis_of_a_single_image_is_refused():
     error = refused(Net(last=lambda logits: logits.squeeze()))
-    assert "of one image alone come logits of shape [5] instead of [1, 5]" in error.message
+    assert "its logits of a single image have shape [5] instead of [1, 5]" in error.message
     assert ".flatten(1)" in error.hint
 
 
@@ -138,7 +138,7 @@ def test_what_lets_no_gradient_reach_the_image_is_refused(name, cut):
             return self.fc(features)
 
     error = refused(Cut(), name)
-    assert f"{name}: no gradient comes from its logits back to the image" in error.message
+    assert f"{name}: no gradient flows from its logits back to the image" in error.message
     assert "torch.no_grad" in error.hint
 
 
@@ -154,7 +154,7 @@ def test_rounding_has_no_gradient_to_dream_along():
 def test_a_teacher_that_tells_no_images_apart_is_refused():
     network = Net()
     nn.init.zeros_(network.fc.weight)
-    assert "tells no images apart" in refused(network).message
+    assert "the same for two different images" in refused(network).message
 
 
 def test_softmax_is_noted_and_sigmoids_are_warned_of():
@@ -162,7 +162,7 @@ def test_softmax_is_noted_and_sigmoids_are_warned_of():
     read_as_logits(network, Outputs.PROBABILITIES)
     probed, notes = probe(network)
     assert probed.warnings == ()
-    assert notes == ["the teacher ends in softmax: it is read as the logits behind it, and exported as it is"]
+    assert notes == ["the teacher ends in softmax: recovery works on the logits before it; the file keeps it"]
     network = Net(last=torch.sigmoid)
     read_as_logits(network, Outputs.SIGMOIDS)
     assert "a sigmoid for each class" in probe(network)[0].warnings[0]
