@@ -181,7 +181,7 @@ def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list
         progress.note(f"{name} ends in softmax: recovery works on the logits before it; the file keeps it")
     if outputs is Outputs.SIGMOIDS:
         return [
-            f"{name} ends in a sigmoid for each class: the highest score counts as its decision, as if exactly one class "
+            f"{name} ends in a sigmoid for each class: the highest score counts as its decision, as if one class "
             "is right; several labels per image are not judged"
         ]
     return []

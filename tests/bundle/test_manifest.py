@@ -220,7 +220,7 @@ def test_a_writer_cannot_replace_the_manifests_own_fields(name):
 
 
 def test_too_many_files():
-    with pytest.raises(ValueError, match="more than the 10,000"):
+    with pytest.raises(ValueError, match="exceed the 10,000"):
         check_paths(dict.fromkeys(map(str, range(MAX_FILES + 1)), ENTRY))
 
 

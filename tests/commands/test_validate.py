@@ -151,7 +151,7 @@ def test_weights_under_a_name_that_a_bundle_has_itself(judge, folder, tmp_path, 
     model = onnx.load(folder / "student.onnx")
     (folder / name).unlink(missing_ok=True)
     onnx.save(model, folder / "clash.onnx", save_as_external_data=True, location=name, size_threshold=1024)
-    with pytest.raises(BadInputError, match="a name that a bundle cannot hold"):
+    with pytest.raises(BadInputError, match="a name that bundles reserve"):
         judge("clash.onnx", out=tmp_path / "out.bundle")
 
 
@@ -169,7 +169,7 @@ def test_an_onnx_teacher_is_less_evidence_and_it_is_said(judge):
     assert report.fidelity.exported.value == 1.0
     assert report.synthetic.source == "fractals"
     assert report.fidelity.predicted is None
-    assert said(report, "much less evidence")
+    assert said(report, "much weaker evidence")
 
 
 def test_an_onnx_teacher_with_real_images(judge, tmp_path):
@@ -230,7 +230,7 @@ def test_probabilities_are_judged_as_such(judge, folder):
         ({"model": "dense.pt"}, "not an ONNX file"),
         ({"student": "dense.onnx"}, "dense.onnx"),
         ({"model": "odd.onnx"}, r"input \(N, 1, 8, 8\) was expected"),
-        ({"model": "own.onnx", "teacher": "dense.onnx"}, r"operators of its own: acme\.Shuffle"),
+        ({"model": "own.onnx", "teacher": "dense.onnx"}, r"custom operators: acme\.Shuffle"),
     ],
 )
 def test_bad_requests_are_refused(judge, folder, write_onnx, tmp_path, options, words):
@@ -247,7 +247,7 @@ def test_bad_requests_are_refused(judge, folder, write_onnx, tmp_path, options, 
 def test_an_onnx_teacher_needs_its_preprocessing_said(write_onnx, tmp_path):
     path = write_onnx(tmp_path / "net.onnx")
     request = FileRequest(path, load_target("onnx-generic"), load_profile("smoke"), tmp_path / "work", teacher=path)
-    with pytest.raises(BadInputError, match="does not say mean and std"):
+    with pytest.raises(BadInputError, match="holds no mean and std"):
         validate_file(request)
 
 

@@ -78,7 +78,7 @@ def test_run_settles_the_gates_of_its_target(device, edgerecover, tmp_path):
     assert statuses["golden"] == "pass", "which only a runner judges"
     kept = json.loads((tmp_path / "out.bundle.result.json").read_text())
     assert kept["gates"] == report["gates"]
-    assert "packed: out.bundle" in " ".join(err.split())
+    assert "bundle: out.bundle" in " ".join(err.split())
 
 
 def test_run_looks_for_the_device_before_the_work(device, edgerecover, tmp_path):
