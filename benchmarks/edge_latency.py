@@ -5,7 +5,7 @@
 Per network one race, interleaved, batch 1, every entrant held on one core: the dense network and the one with half of
 its multiply-accumulates (channels), each as fp32, fp16 and int8 files in ONNX Runtime and OpenVINO, and in PyTorch,
 eager and compiled. ResNet-56 is DATA's trained one and its half is recovered without data by `edgerecover run`: its
-variants are judged on held-back dreams and on DATA's real test images. The other two have random weights, for latency
+variants are judged on held-out dreams and on DATA's real test images. The other two have random weights, for latency
 alone. TensorRT-RTX engines of every variant are built for three GPUs. What is finished is not run again. DATA holds
 models.py, weights/akamaster_resnet56-4bfd9763.th and cifar10_png_test_dev500.npz.
 """
@@ -252,7 +252,7 @@ def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: s
 def _decisions(
     files: dict[str, Variant], pair: Pair, trained: Trained, teacher: Any, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Agreement with the dense network on held-back dreams, and accuracy on real images, in each runtime."""
+    """Agreement with the dense network on held-out dreams, and accuracy on real images, in each runtime."""
     real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, 10)
     held_back = trained.images.sets.held_back
     teacher_NK = scores_of(teacher, held_back)
@@ -292,7 +292,7 @@ def _table(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"### {name}: half keeps {100 * found['macs_kept']:.1f} % of the MACs",
         "",
-        "| network | runtime | median ms | p99 ms | × dense fp32 onnxruntime | agreement, held-back | accuracy, real |",
+        "| network | runtime | median ms | p99 ms | × dense fp32 onnxruntime | agreement, held-out | accuracy, real |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind, latency in sorted(latencies.items(), key=lambda item: item[1].percentile_ms(50)):

@@ -367,7 +367,7 @@ class Row:
     """Standard error of their difference, from the images on which the two differ."""
     agreement_before: float
     agreement_after: float
-    """With the teacher, on held-back dreams."""
+    """With the teacher, on held-out dreams."""
     chosen: str
     teacher: float
 

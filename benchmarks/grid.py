@@ -15,7 +15,7 @@ class Method:
 
     meaning: str
     images: str
-    """Profile whose synthetic sets are used: train and calibration by the recovery, held back by the judgement."""
+    """Profile whose synthetic sets are used: train and calibration by the recovery, held-out by the judgement."""
     recovery: str
     """Profile whose recovery settings are used."""
     kind: Literal["as is", "plain bn", "recover", "recover on real", "shorter"] = "recover"

@@ -255,7 +255,7 @@ def _judged(student: nn.Module, setting: Setting) -> dict[str, Any]:
 
 
 def _of_the_file(student: nn.Module, setting: Setting) -> dict[str, Any]:
-    """Of the exported file: accuracy, agreement with the teacher on held-back dreams, and the share predicted."""
+    """Of the exported file: accuracy, agreement with the teacher on held-out dreams, and the share predicted."""
     held_back, input = setting.dreams.held_back, setting.models.input
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"

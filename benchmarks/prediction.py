@@ -7,7 +7,7 @@ r"""What is a prediction of the accuracy kept worth? Students whose real accurac
     python benchmarks/prediction.py --write                                # and ship it with edgerecover
 
 DATA is the folder of benchmarks/recovery.py, with Fashion-MNIST. FOLDER is one as `edgerecover run` takes it, with
-dense.pt and model.toml; NPZ its real images, `images` and `labels`. Every student is judged on held-back dreams (its
+dense.pt and model.toml; NPZ its real images, `images` and `labels`. Every student is judged on held-out dreams (its
 reading, and its plain agreement) and on real images that no student learnt from: its accuracy as a share of the
 teacher's. Each is written to --results as soon as it is judged, and not made again. For every student the table has
 the prediction and the interval that the *other* networks' students lead to.

@@ -18,7 +18,7 @@ from edgerecover.validate.prediction import CONFIDENCE, Calibration, Reading
 MARGIN = 0.01
 """Of the interval, on either side: 500 to 5,000 real images tell a share to about a point."""
 FEWEST_IMAGES = 16
-"""Read from so many of 128 held-back images, drawn at random, the interval held as often as from all; from 8 less."""
+"""Read from so many of 128 held-out images, drawn at random, the interval held as often as from all; from 8 less."""
 FEWEST_NETWORKS = 3
 """One to judge, and two that can judge each other for it."""
 _ITERATIONS = 50
@@ -33,7 +33,7 @@ class Student:
     kind: str
     num_classes: int
     num_images: int
-    """Of the held-back set."""
+    """Of the held-out set."""
     reading: float
     standard_error: float
     """Of the reading."""

@@ -54,7 +54,7 @@ def _accuracies(cells: list[Record]) -> str:
 
 
 def _agreements(cells: list[Record]) -> str:
-    return "Agreement of the exported file with the teacher on held-back images, %:\n\n" + _by_pattern(
+    return "Agreement of the exported file with the teacher on held-out images, %:\n\n" + _by_pattern(
         cells, lambda cell: 100 * _agreement(cell)
     )
 
@@ -138,13 +138,13 @@ def _last_rung(tried: Record) -> str:
 
 
 def _prediction(cells: list[Record]) -> str:
-    """How what is read from held-back dreams goes with the share of the teacher's accuracy that is really kept."""
-    # The published recipe's held-back set is of its own making, and no report of ours is read from it.
+    """How what is read from held-out dreams goes with the share of the teacher's accuracy that is really kept."""
+    # The published recipe's held-out set is of its own making, and no report of ours is read from it.
     cells = [cell for cell in cells if cell["method"] not in _OTHER_HELD_BACK]
     if len(cells) < _FEWEST_STUDENTS:
         return ""
     kept = [_kept(cell) for cell in cells]
-    lines = ["| read from held-back dreams | students | rank correlation | mean error, points |", "|---|---|---|---|"]
+    lines = ["| read from held-out dreams | students | rank correlation | mean error, points |", "|---|---|---|---|"]
     for name, value in (("agreement", _agreement), ("predicted share kept", _predicted)):
         for which, chosen in _STUDENTS.items():
             pairs = [(value(cell), k) for cell, k in zip(cells, kept, strict=True) if chosen(cell, k)]

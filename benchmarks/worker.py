@@ -221,7 +221,7 @@ def with_plain_bn(student: nn.Module, images: ImageSet, batch_size: int, compute
 def _judged(
     task: Task, models: Models, student: nn.Module, held_back: ImageSet
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Accuracy on real test images and agreement on held-back ones; of the exported file where it is the student's."""
+    """Accuracy on real test images and agreement on held-out ones; of the exported file where it is the student's."""
     test = read_eval_data(Path(task.folder) / "test.npz", models.input, models.num_classes, models.classes)
     cpu = choose_compute("cpu")
     teacher, pruned = models.teacher.cpu(), models.student.cpu()

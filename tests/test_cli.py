@@ -125,7 +125,7 @@ def test_terminal_report_fits_80_columns_and_needs_no_colour(digits: Path) -> No
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "\x1b" not in done.stdout + done.stderr
-    for words in ("agreement", "held-back", "p50", "p90", "p99", "real images", "PASS", "bundle"):
+    for words in ("agreement", "held-out", "p50", "p90", "p99", "real images", "PASS", "bundle"):
         assert words in done.stdout
     assert "\r" not in done.stderr  # no live bar where nobody watches
 

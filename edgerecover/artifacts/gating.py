@@ -24,11 +24,11 @@ class Release:
     profile: str
     teacher_sha256: str
     images: str
-    """What the held-back images are: "dreams", "fractals"."""
+    """What the held-out images are: "dreams", "fractals"."""
     record_sha256: str | None
     """Of the activation record that had a part in them; None: there was none."""
     agreement: Proportion
-    """With the teacher, on the held-back images."""
+    """With the teacher, on the held-out images."""
     decisions: Decisions | None
     accuracy: Accuracy | None
     """On real images."""

@@ -62,7 +62,7 @@ class Runner:
     size_bytes: int | None = None
     latency: Latency | None = None
     agreement: Proportion | None = None
-    """With the teacher on held-back images."""
+    """With the teacher on held-out images."""
     loss: PrecisionLoss | None = None
     """None for float32."""
 

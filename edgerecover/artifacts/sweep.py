@@ -69,10 +69,10 @@ class Sweep:
     """The user's name for it."""
     target: str
     measure: str
-    """What `quality` is: "accuracy" on the real images of --eval-data, else "agreement" with the teacher on held-back
+    """What `quality` is: "accuracy" on the real images of --eval-data, else "agreement" with the teacher on held-out
     synthetic ones."""
     measured_on: str
-    """For people: "256 held-back dreams"."""
+    """For people: "256 held-out dreams"."""
     synthetic: str
     """Digest of the configuration of the images that all learnt from."""
     found: tuple[PointFound, ...]

@@ -146,7 +146,7 @@ class ProfileGates(Settings):
     """Requirements that a recovered, exported model must meet, and what a release may lose against its baseline."""
 
     min_agreement: Fraction
-    """Top-1 agreement of the exported file with the teacher, on held-back synthetic images."""
+    """Top-1 agreement of the exported file with the teacher, on held-out synthetic images."""
     min_parity_top1: Fraction
     """Share of the same images on which the exported file decides like PyTorch."""
     max_parity_relative: Positive
@@ -154,11 +154,11 @@ class ProfileGates(Settings):
     max_accuracy_drop_points: NonNegative
     """With --eval-data only: accuracy of the exported file below the teacher's, in percentage points."""
     max_precision_loss_points: NonNegative = 1.0
-    """Agreement that fp16 or int8 may lose against float32 on the same held-back images, in percentage points."""
+    """Agreement that fp16 or int8 may lose against float32 on the same held-out images, in percentage points."""
 
     # What `edgerecover gate` lets a release lose against its baseline.
     max_agreement_loss_points: NonNegative = 5.0
-    """Loss of agreement with the teacher, in percentage points: what a few hundred held-back images can resolve."""
+    """Loss of agreement with the teacher, in percentage points: what a few hundred held-out images can resolve."""
     max_accuracy_loss_points: NonNegative = 3.0
     """Loss of accuracy on real images, if both used the same ones; in percentage points."""
     max_latency_regression: NonNegative = 0.05

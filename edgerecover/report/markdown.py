@@ -82,7 +82,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
         ("teacher sha256", report.teacher.sha256),
         *([("activation record", record(report.record))] if report.record else []),
         ("synthetic images", f"{report.synthetic.num_train:,} train, {report.synthetic.num_calibration:,} calibration, "
-         f"{report.synthetic.num_held_back:,} held back"),
+         f"{report.synthetic.num_held_back:,} held out"),
         ("images mirrored", mirroring(report.synthetic)),
     ]  # fmt: skip
 
@@ -122,7 +122,7 @@ def _exported_file(report: Report) -> list[tuple[str, str]]:
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
         ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero"),
         ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
-         f"held-back {report.synthetic.source}"),
+         f"held-out {report.synthetic.source}"),
         *([("agreement before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
         *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}")]

@@ -191,7 +191,7 @@ def _ladder(report: Report) -> RenderableType:
         took = f"{duration(rung.seconds) if rung.seconds else '':>5}"
         note = Text.assemble(took, *([("  kept", "green")] if rung.chosen else []))
         rows.append((f"  {rung.name}", percent(rung.agreement), bar(rung.agreement), note))
-    rows.append(_group(f"on {report.fidelity.exported.total:,} held-back {source}"))
+    rows.append(_group(f"on {report.fidelity.exported.total:,} held-out {source}"))
     rows += _held_back_rows(report)
     return grid(rows, right=(1,))
 
@@ -201,7 +201,7 @@ def _group(heading: str) -> tuple[str | Text, ...]:
 
 
 def _held_back_rows(report: Report) -> Iterator[tuple[str | Text, ...]]:
-    """On the held-back images: before recovery, in PyTorch, and every file that ran."""
+    """On the held-out images: before recovery, in PyTorch, and every file that ran."""
     f = report.fidelity
     named = [(report.before, f.pruned, ""), ("recovered, in PyTorch", f.recovered, "")]
     if report.race is None:
@@ -227,7 +227,7 @@ def _exported_file(report: Report) -> RenderableType:
     return facts_grid({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero ({percent(kept)})",
-        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-back "
+        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-out "
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p)} if p else {}),

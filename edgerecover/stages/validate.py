@@ -98,7 +98,7 @@ class Judged:
     scale: Scale
     """Of the file's scores."""
     teacher_scores: Scores
-    """On the held-back images, (N, K)."""
+    """On the held-out images, (N, K)."""
     notes: tuple[str, ...] = ()
     """What was left out of the real images, or converted."""
     zeros: KeptZeros | None = None
@@ -119,7 +119,7 @@ def judge_run(
     Args:
         request: of the user.
         loaded: networks and real images.
-        images: of which the held-back ones decide.
+        images: of which the held-out ones decide.
         recovered: what the file was made from.
         made: the files, and which of them ships.
         teacher: the teacher's scores.
@@ -214,7 +214,7 @@ def judge_file(
         eval_set: real labelled images, or None.
         latency: of the file.
         is_two_four: the file's weights are to be 2:4.
-        is_predictable: the held-back images are dreams that real accuracy can be predicted from.
+        is_predictable: the held-out images are dreams that real accuracy can be predicted from.
         is_float32: the file is; one of lower precision is meant to differ from what it was made from.
         progress: where to report.
     """

@@ -92,7 +92,7 @@ def _with_report(found: PointFound, report: Report, by_accuracy: bool) -> PointF
 def _measured_on(report: Report, by_accuracy: bool) -> str:
     if by_accuracy and report.accuracy:
         return f"{report.accuracy.num_images:,} real images: {report.accuracy.source}"
-    return f"{report.fidelity.exported.total:,} held-back {report.synthetic.source}"
+    return f"{report.fidelity.exported.total:,} held-out {report.synthetic.source}"
 
 
 def _race(

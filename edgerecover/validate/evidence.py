@@ -262,7 +262,7 @@ def _about_file(claims: Claims) -> Iterator[str]:
     decisions, synthetic, fidelity = claims.decisions, claims.synthetic, claims.fidelity
     if len(decisions.seen) > 1 and _may_be_chance(fidelity.exported, decisions.chance):
         yield (
-            f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-back "
+            f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-out "
             f"{synthetic.source}, and always answering the same class would on {decisions.chance:.1%}; do not deploy it"
         )
 
@@ -280,7 +280,7 @@ def _about_recovery(claims: Claims, rungs: Sequence[Rung], same_architecture: bo
     if _may_be_chance(fidelity.recovered, chance):
         yield (
             f"the recovered student is at chance level: it agrees with the teacher on "
-            f"{fidelity.recovered.value:.1%} of held-back dreams, and always answering the same class would on "
+            f"{fidelity.recovered.value:.1%} of held-out dreams, and always answering the same class would on "
             f"{chance:.1%}; do not deploy it"
         )
     elif _may_be_chance(fidelity.pruned, chance):

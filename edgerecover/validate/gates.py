@@ -144,7 +144,7 @@ def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
         100 * exported.value,
         f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f})",
         fail=stronger,
-        inconclusive=f"a profile with more than {exported.total} held-back images can tell",
+        inconclusive=f"a profile with more than {exported.total} held-out images can tell",
     )
 
 
@@ -154,7 +154,7 @@ def _not_worse_than_input(fidelity: Fidelity, is_from_elsewhere: bool, came: str
     if fidelity.pruned is None or after is None:
         return []
     does = f"{'the file' if is_from_elsewhere else 'recovered'} agrees with the teacher on"
-    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-back images", came)]
+    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-out images", came)]
 
 
 def _on_real_images(limits: Limits, accuracy: Accuracy, came: str, stronger: str) -> list[Gate]:

@@ -118,7 +118,7 @@ def predict(student_NK: NDArray[Any], teacher_NK: NDArray[Any]) -> Predicted:
     """The expected share of the teacher's accuracy on real images that a student keeps, with an interval.
 
     Args:
-        student_NK: logits of the model under judgement on held-back dreams.
+        student_NK: logits of the model under judgement on held-out dreams.
         teacher_NK: logits of its teacher on the same images.
 
     Raises:

@@ -57,7 +57,7 @@ def test_the_race_is_won_by_the_first_that_is_as_good():
 
 def test_predictions_are_compared_with_what_is_really_kept():
     cells = [cell("fast", hits, seed) for seed, hits in enumerate((455, 400, 91))]
-    others = [cell("paper", 10), cell("fractal", 10)]  # judged on other held-back sets
+    others = [cell("paper", 10), cell("fractal", 10)]  # judged on other held-out sets
     page = markdown(cells + others, [])
     error = 100 * sum((c["accuracy"]["exported"]["hits"] / 455) - c["predicted"]["kept"] for c in cells) / 3
     assert f"| predicted share kept, all | 3 | 1.00 | {error:.1f} |" in page

@@ -16,9 +16,9 @@ def test_the_facts_of_a_run_are_there(report):
     for fact in (
         "profile balanced, seed 0, cpu (2 threads), data used: none, 2026-03-01T09:30:00+00:00",
         "| student sha256 | " + "3f" * 32 + " |",
-        "| synthetic images | 1,024 train, 256 calibration, 256 held back |",
+        "| synthetic images | 1,024 train, 256 calibration, 256 held out |",
         "| distillation | 91.8 % | kept |",
-        "91.0 % (86.9–93.9) of 256 held-back dreams",
+        "91.0 % (86.9–93.9) of 256 held-out dreams",
         "| agreement before recovery | 41.8 % (35.9–47.9) |",
         "67,084 of 268,336 are nonzero",
         "| p99 | 2.454 ms |",

@@ -40,7 +40,7 @@ def sweep():
         exit_code=2,
     )  # fmt: skip
     return Sweep(
-        "0.1.0", "2026-01-01T00:00:00+00:00", "net<b>.pt", "toy", "agreement", "200 held-back dreams", "0",
+        "0.1.0", "2026-01-01T00:00:00+00:00", "net<b>.pt", "toy", "agreement", "200 held-out dreams", "0",
         with_front([*points, failed]),
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def test_the_facts_of_a_run_are_there(report):
         "profile balanced, seed 0, cpu (2 threads), data used: none",
         "1,536 dreams, 8.61/s, 99.3 % classified as intended",
         "41.0 %",
-        "91.0 % (86.9–93.9) with the teacher on 256 held-back dreams",
+        "91.0 % (86.9–93.9) with the teacher on 256 held-out dreams",
         "expected   97 % (95–99) of the teacher's accuracy kept on real images",
         "67,084 of 268,336 are nonzero (25.0 %)",
         "1.12 MB, opset 18, batch 1",
@@ -258,7 +258,7 @@ def test_a_file_from_elsewhere_shows_what_there_is(report):
     for absent in ("Recovery:", "parity", "as pruned", "None", "→"):
         assert absent not in text
     assert "bundle" not in text.rpartition("Verdict")[2]
-    assert "with the teacher on 256 held-back dreams" in " ".join(text.split())
+    assert "with the teacher on 256 held-out dreams" in " ".join(text.split())
 
 
 def test_the_way_goes_from_the_pruned_network_to_every_file(full_report):
@@ -270,7 +270,7 @@ def test_the_way_goes_from_the_pruned_network_to_every_file(full_report):
         "pruned 41.0 %",
         "statistics repair 74.2 % 9.8 s",
         "distillation 91.8 % 58 s kept",
-        "on 256 held-back dreams",
+        "on 256 held-out dreams",
         "pruned 41.8 %",
         "recovered, in PyTorch 91.0 %",
         "int8, openvino 78.5 % loses too much",

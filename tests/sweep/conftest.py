@@ -34,6 +34,6 @@ def point():
 @pytest.fixture
 def sweep_of():
     def sweep_of(*found):
-        return Sweep("1", "2026-01-01T00:00:00+00:00", "net.pt", "toy", "agreement", "200 held-back dreams", "0", found)
+        return Sweep("1", "2026-01-01T00:00:00+00:00", "net.pt", "toy", "agreement", "200 held-out dreams", "0", found)
 
     return sweep_of

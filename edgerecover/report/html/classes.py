@@ -75,7 +75,7 @@ def classes_section(report: Report) -> Section | None:
     """Agreement and accuracy class by class, with the confusions; None where neither is known."""
     blocks: list[Block] = []
     if report.fidelity.by_class:
-        caption = f"Agreement on held-back {report.synthetic.source}, by the class that the teacher decides for"
+        caption = f"Agreement on held-out {report.synthetic.source}, by the class that the teacher decides for"
         blocks += _by_class(report, report.fidelity.by_class, caption, "teacher")
     if report.accuracy and report.accuracy.by_class:
         caption = f"Accuracy on {report.accuracy.source}, by label"

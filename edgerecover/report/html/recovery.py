@@ -38,7 +38,7 @@ def stages_section(report: Report) -> Section:
     ]
     rows.append(("total", duration(total_s), "", ""))
     s = report.synthetic
-    images = f"{s.num_train:,} for training, {s.num_calibration:,} for calibration, {s.num_held_back:,} held back"
+    images = f"{s.num_train:,} for training, {s.num_calibration:,} for calibration, {s.num_held_back:,} held out"
     facts = {"synthetic images": f"{s.source}: {images}", "mirrored": mirroring(s)}
     if s.teacher_agrees_with_target is not None:
         facts["classified as intended"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
@@ -95,9 +95,9 @@ def _of_rung(rung: Rung, num_images: int) -> Proportion:
 
 
 def _held_back_rows(report: Report) -> Iterator[tuple[Cell, ...]]:
-    """Agreement on the held-back images: before recovery, and of every file that was run."""
+    """Agreement on the held-out images: before recovery, and of every file that was run."""
     f = report.fidelity
-    images = f"{f.exported.total:,} held back"
+    images = f"{f.exported.total:,} held out"
     if f.pruned:
         yield f"{report.before}, before recovery", images, proportion(f.pruned), bar_of(f.pruned, "before"), ""
     if f.recovered:

@@ -18,7 +18,7 @@ def summary_section(report: Report) -> Section:
         Tile(
             "Agreement with the teacher",
             percent(agreement.value),
-            f"{100 * low:.1f}–{100 * high:.1f} %{before}. On {agreement.total:,} held-back {report.synthetic.source}; "
+            f"{100 * low:.1f}–{100 * high:.1f} %{before}. On {agreement.total:,} held-out {report.synthetic.source}; "
             "not accuracy.",
             _before_and_after(report.fidelity.pruned, agreement),
         ),
