@@ -69,7 +69,7 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
     compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
     source = Source(teacher.network, teacher.input, teacher.num_classes, compute, record)
-    settled = settle(request.profile, source, progress)
+    settled = settle(request.profile, source, progress, request.work)
     folder = folder_of(source, settled.profile, request.seed, request.work)
     images = make_images(source, settled, folder, seed=request.seed, splits=request.splits, progress=progress)
     request = replace(request, profile=settled.profile)

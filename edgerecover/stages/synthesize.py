@@ -77,7 +77,8 @@ def make_images_for_run(
         StageError: the images diverged.
     """
     source = source_of(loaded)
-    settled = ranks.from_first(partial(settle, request.profile, source, progress))
+    reused_from = None if request.fresh else request.work
+    settled = ranks.from_first(partial(settle, request.profile, source, progress, reused_from))
     folder = folder_of(source, settled.profile, request.seed, request.work)
     if request.fresh and ranks.is_first:
         discard(folder)
@@ -157,7 +158,7 @@ def find_evidence(request: FileRequest, loaded: LoadedFile, progress: Progress =
     if teacher.network is not None:
         network = teacher.network.network
         source = Source(network, teacher.input, teacher.num_classes, teacher.probed.compute, loaded.record)
-        settled = settle(request.profile, source, progress)
+        settled = settle(request.profile, source, progress, request.work)
         folder = folder_of(source, settled.profile, request.seed, request.work)
         images = make_images(source, settled, folder, seed=request.seed, splits=("held_back",), progress=progress)
         network.cpu()

@@ -7,7 +7,9 @@ The decisions become part of the settings, and so of the keys under which dreams
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,13 +18,15 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.compute import is_out_of_memory
-from edgerecover.config import Profile
+from edgerecover.config import Profile, Synthesis
+from edgerecover.files import replace_file
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.progress import SILENT, Progress
 from edgerecover.synthesize.at_once import images_at_once
 from edgerecover.synthesize.mirror import LEAST_CORRELATION, mirror_correlation
 from edgerecover.synthesize.procedural import are_pixel_statistics, pixel_statistics
+from edgerecover.synthesize.sets import synthesis_key
 from edgerecover.synthesize.source import Source
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ class Settled:
     """The correlation that decided `flip = "auto"`, -1 to 1; None where the profile does not ask."""
 
 
-def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Settled:
+def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: Path | None = None) -> Settled:
     """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, coarse steps,
     the number of images per forward pass, mirroring.
 
@@ -46,6 +50,7 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Set
         profile: as shipped or written.
         source: its teacher comes back on the device of `compute`, in eval mode, without gradients.
         progress: where to say what was decided.
+        work: folder that keeps how mirrored dreams fared, so that an interrupted run need not dream them again.
 
     Raises:
         MissingError: there is not enough free memory for one image.
@@ -67,7 +72,7 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Set
         synthesis = synthesis.model_copy(update={"images_at_once": at_once})
     correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        correlation = mirror_correlation(source, synthesis, progress)
+        correlation = _read_or_measure(source, synthesis, progress, work)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on dreams and on mirrored dreams "
@@ -79,6 +84,20 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT) -> Set
             recovery = recovery.model_copy(update={"flip": decided})
     settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_norms": None})
     return Settled(settled, correlation)
+
+
+def _read_or_measure(source: Source, synthesis: Synthesis, progress: Progress, work: Path | None) -> float:
+    if work is None:
+        return mirror_correlation(source, synthesis, progress)
+    asked = synthesis.model_copy(update={"images_at_once": "auto"})  # memory that is free today decides nothing here
+    path = work / f"mirrored-{synthesis_key(source, asked, 0)}.json"
+    try:
+        return float(json.loads(path.read_bytes())["mirror_correlation"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: it takes seconds
+        correlation = mirror_correlation(source, synthesis, progress)
+    work.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps({"mirror_correlation": correlation}).encode())
+    return correlation
 
 
 @torch.no_grad()

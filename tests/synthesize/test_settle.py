@@ -160,3 +160,19 @@ def test_steps_are_coarse_where_images_are_large_and_the_teacher_takes_half_of_t
     for network, spec, expected in cases:
         assert settled(coarse, network, spec, cpu).profile.synthesis.coarse_fraction == expected
     assert settle(coarse, Source(teacher, large, 4, cpu, object())).profile.synthesis.coarse_fraction == 0.0
+
+
+def test_how_mirrored_dreams_fared_is_kept(profile, teacher, input_spec, cpu, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(module, "mirror_correlation", lambda *_: measured.append(1) or 0.875)
+    asking = profile.model_copy(update={"synthesis": profile.synthesis.model_copy(update={"flip": "auto"})})
+    source = Source(teacher, input_spec, 4, cpu)
+    first = settle(asking, source, work=tmp_path / "work")
+    assert settle(asking, source, work=tmp_path / "work") == first
+    assert (len(measured), first.mirror_correlation) == (1, 0.875)
+    (kept,) = (tmp_path / "work").iterdir()
+    kept.write_text("{")
+    assert settle(asking, source, work=tmp_path / "work") == first
+    assert len(measured) == 2, "a damaged file is measured again"
+    settle(asking, source)
+    assert len(measured) == 3
