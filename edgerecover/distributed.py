@@ -187,9 +187,9 @@ def joined(device: str, work: Path, say: Callable[[EdgeRecoverError], None] = la
             )
         )
         _leave_note(note, known)
-        told = LostError(known.message, hint=known.hint)
-        told.exit_code = known.exit_code
-        raise told from error
+        lost = LostError(known.message, hint=known.hint)
+        lost.exit_code = known.exit_code
+        raise lost from error
     else:  # after an error, parting may wait for whom it has lost; the process ends anyway
         _part(ranks)
         signal.signal(signal.SIGTERM, before)

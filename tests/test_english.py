@@ -36,14 +36,8 @@ IN_PAGES = {
     r"brought back": "recovered",
 }
 """Gone from README.md and docs/, with what is written instead."""
-IN_SOURCE = {
-    phrase: IN_PAGES[phrase]
-    for phrase in (
-        r"so called",
-        r"(shared|sharing|dealt|dealing|handed|handing) out",
-    )
-}
-"""Gone from the source of edgerecover/, too."""
+IN_SOURCE = {phrase: better for phrase, better in IN_PAGES.items() if "held" not in phrase}
+"""Gone from the source of edgerecover/, too, where `held_back` is the name of a set."""
 
 _CODE = re.compile(r"^ *```.*?^ *```$|`[^`]*`|\]\([^)\s]*\)|<!--.*?-->", re.MULTILINE | re.DOTALL)
 

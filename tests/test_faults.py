@@ -223,7 +223,7 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(teacher, input_sp
             with pytest.raises(BadInputError, match=f"stage {stage_name}: No space left on device") as raised:
                 run(disk)
             assert raised.value.exit_code == EXIT_BAD_INPUT
-            assert "the same command goes on" in raised.value.hint
+            assert "the same command resumes" in raised.value.hint
             assert before <= set(disk.rglob("*"))
             assert not list(disk.rglob("*.tmp"))
         finished = {path: path.stat().st_mtime_ns for path in (disk / "dreams").iterdir()}

@@ -1,6 +1,6 @@
 """Intervals of percentiles from samples that are not independent: the block bootstrap (Künsch 1989, Ann. Stat. 17(3)).
 
-Neighbouring queries share the machine's mood: a clock that fell, a neighbour that woke up. Drawing single samples anew
+Neighbouring queries share the machine's mood: a clock that fell, a neighbour that woke up. Resampling single samples
 would pretend that each one was news; so whole rounds are drawn. NumPy is loaded only when an interval is asked for.
 """
 

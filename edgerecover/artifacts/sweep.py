@@ -51,7 +51,7 @@ class PointFound:
     """Of the exported file, in one race of all points; None where it did not run in it."""
     on_front: bool = False
     behind: str = ""
-    """Name of a point that is nowhere worse than this one and somewhere better; "" on the front."""
+    """Name of a point that is as good as this one in all and better in one; "" on the front."""
 
     @property
     def median_ms(self) -> float | None:

@@ -60,7 +60,7 @@ class CardFile(Settings):
 
 
 class ModelFile(Settings):
-    """`model.toml` beside a checkpoint, in the place of flags."""
+    """`model.toml` beside a checkpoint, instead of flags."""
 
     architecture: str | None = None
     """`file.py:factory`, `package.module:factory`, `torchvision:NAME` or `timm:NAME`."""

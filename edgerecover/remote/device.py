@@ -1,4 +1,4 @@
-"""A bundle's runner on the device: copied there, run there, its result brought back."""
+"""A bundle's runner on the device: copied there, run there, its result fetched."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Bars(Lines):
         super().on_stage_ended(stage, seconds, reused)
 
     def on_task_started(self, task: Underway) -> None:
-        """Draw the bar of a task in the place of the stage's own."""
+        """Draw the bar of a task instead of the stage's."""
         bar = self._draw(task.title, task.pace.total)
         self._erase_stage()
         self._ids[task.number] = bar

@@ -44,7 +44,7 @@ from edgerecover.synthesize.source import Source
 FACTOR = 2.0
 """Within which the estimate of a run has been: docs/explanation/benchmarks.md has the runs."""
 _FEW, _LEAST = 2, 8
-"""Images: what grows with their number is told from what does not."""
+"""Images: two numbers, to separate what grows with them from what does not."""
 _PIXELS = 32 * 32 * 32
 """In a batch of the trial, or as many as a batch of the run has: of small images a few say little of many."""
 _NUM_DREAM_STEPS = 4

@@ -1,7 +1,7 @@
 """The race stage: every variant on every runtime of the target, against the clock and beside the teacher.
 
-Shipped is the fastest that passes. A variant of lower precision must be surely faster than one of higher, or it would
-cost decisions for nothing.
+The fastest that passes is shipped. A variant of lower precision must be significantly faster than one of higher: else
+it would cost decisions for nothing.
 """
 
 # Shapes: N images, K classes.
@@ -236,7 +236,7 @@ def placed(
 
 
 def _verdict(runner: Runner, profile: Profile, target: Target) -> GateStatus:
-    """What can be told apart between variants: what precision costs, and the size of the file."""
+    """What distinguishes variants: what precision costs, and the size of the file."""
     if target.max_file_mb is not None and (runner.size_bytes or 0) / 1e6 > target.max_file_mb.value:
         return GateStatus.FAIL
     if runner.loss is None:

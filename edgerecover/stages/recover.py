@@ -27,7 +27,7 @@ _LEAST_BATCH = 4
 def recover_student(
     request: Request, loaded: Loaded, images: Images, ranks: Ranks, progress: Progress = SILENT
 ) -> tuple[Profile, Recovered, bool]:
-    """Recover the student; where memory does not suffice, again in half the batch.
+    """Recover the student; when out of memory, again with half the batch.
 
     A recovery in smaller batches is another one: it has a key of its own, and the report names its batch.
 
@@ -46,7 +46,7 @@ def recover_student(
             discard(folder)
         found = read_recovered(folder, loaded.models.student) if ranks.is_first else None
         if ranks.from_first(partial(bool, found)):
-            progress.note("this recovery is already finished")
+            progress.note("reusing the finished recovery")
             return profile, found or Recovered(loaded.models.student, ()), True
         try:
             made = _recover(request, profile, loaded, images, checkpoints, ranks, progress)

@@ -40,7 +40,7 @@ class Request:
     precisions: tuple[Precision, ...] = ()
     """That may be shipped, beside float32; none names all that the target can use."""
     fresh: bool = False
-    """Make everything anew, also what an earlier run has finished."""
+    """Make everything again, even what an earlier run has finished."""
     checkpoint_every_s: float = EVERY_S
     """Within a stage, how often what is half done is written to `work`."""
 

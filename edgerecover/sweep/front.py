@@ -14,9 +14,10 @@ SAME = 0.02
 def with_front(found: Sequence[PointFound]) -> tuple[PointFound, ...]:
     """The same points, each told whether it is on the front (the Pareto set of quality, latency and size).
 
-    A point is off it when another one is nowhere worse and somewhere better. A latency is worse only when it surely
-    is: when the 95 % interval of the ratio, round by round of their race, begins beyond 1 and `SAME`. Quality and size
-    are compared as they are: all points are judged on the same images. Points without a latency are on no front.
+    A point is off it when another one is as good in all and better in one. A latency is worse only when it is so
+    significantly: when the 95 % interval of the ratio, round by round of their race, begins beyond 1 and `SAME`. Quality
+    and size are compared as they are: all points are judged on the same images. Points without a latency are on no
+    front.
     """
     placed = []
     for one in found:
@@ -38,7 +39,7 @@ def _is_better(other: PointFound, one: PointFound) -> bool:
 
 
 def _is_slower(one: PointFound, other: PointFound) -> bool:
-    """Surely; what has no latency is slower than anything."""
+    """Significantly; what has no latency is slower than anything."""
     if one.latency is None or other.latency is None:
         return one.latency is None
     return one.latency.slower_than(other.latency).low > 1 + SAME

@@ -80,9 +80,9 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
 
 def judge_again(limits: Limits, report: Report) -> tuple[Gate, ...]:
     """A report's gates by other limits, in the report's order; what no limit decides stays as it was judged."""
-    anew = {gate.name: gate for gate in judge(limits, _measured_of(report))}
-    known = [anew.pop(gate.name, gate) for gate in report.gates]
-    return (*known, *anew.values())
+    judged = {gate.name: gate for gate in judge(limits, _measured_of(report))}
+    known = [judged.pop(gate.name, gate) for gate in report.gates]
+    return (*known, *judged.values())
 
 
 def _measured_of(report: Report) -> Measured:
@@ -109,9 +109,9 @@ def settle(gates: Sequence[Gate], limits: Limits, latency: Latency, golden: Gold
         latency: measured now; it takes the place of the earlier one.
         golden: the same file's answers, which get a gate of their own.
     """
-    anew = {gate.name: gate for gate in (*_of_the_device(limits, latency), golden_gate(golden))}
-    known = [anew.pop(gate.name, gate) for gate in gates]
-    return (*known, *anew.values())
+    judged = {gate.name: gate for gate in (*_of_the_device(limits, latency), golden_gate(golden))}
+    known = [judged.pop(gate.name, gate) for gate in gates]
+    return (*known, *judged.values())
 
 
 def golden_gate(golden: GoldenCheck) -> Gate:

@@ -37,7 +37,7 @@ def in_blocks(*scores_NK: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
 
 
 def scale_of(scores_NK: NDArray[Any]) -> Scale:
-    """Told from the numbers: the probabilities of every image add up to 1."""
+    """Recognised by the numbers: the probabilities of every image add up to 1."""
     import numpy as np
 
     possible = {Scale.PROBABILITIES, Scale.LOG_PROBABILITIES}

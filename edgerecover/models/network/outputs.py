@@ -71,7 +71,7 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
     own = type(network)
     if hasattr(own, "__deepcopy__") or "forward" in vars(network):  # torch.fx.GraphModule; a forward put in its place
         raise BadInputError(
-            f"the network puts out {outputs.value}, and logits cannot be had from a {own.__name__} instead",
+            f"the network outputs {outputs.value}; logits cannot be taken from a {own.__name__} instead",
             hint="let its factory leave out the last softmax or sigmoid: decisions stay the same",
         )
 

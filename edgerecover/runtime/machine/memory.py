@@ -68,7 +68,7 @@ def _text(path: Path) -> str:
 def peak_bytes() -> int:
     """Largest resident size so far.
 
-    Linux: VmHWM, which starts anew at exec. `ru_maxrss` does not: there a child inherits its parent's.
+    Linux: VmHWM, which restarts at exec. `ru_maxrss` does not: there a child inherits its parent's.
     """
     if sys.platform == "win32":
         import psutil

@@ -42,7 +42,7 @@ def meter_here(root: Path = Path("/"), nvml: Nvml | None = None) -> Meter | None
 
 
 class _Counter:
-    """Energy from counters that only rise, and start anew at their end."""
+    """Energy from counters that only rise, and wrap around."""
 
     def __init__(self, read_mj: Callable[[], float | None], source: str, wraps_at_mj: float) -> None:
         self.source = source

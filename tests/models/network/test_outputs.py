@@ -63,10 +63,10 @@ def test_outputs_that_are_rounded_to_0_and_1_still_give_finite_logits_and_gradie
 def test_a_network_that_is_copied_in_its_own_way_is_refused_only_where_it_must_be_read_otherwise():
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Softmax(1)))
     read_as_logits(traced, Outputs.LOGITS)
-    with pytest.raises(BadInputError, match="puts out probabilities") as caught:
+    with pytest.raises(BadInputError, match="outputs probabilities") as caught:
         read_as_logits(traced, outputs_of(traced, IMAGES_NCHW))
     assert "leave out the last softmax or sigmoid" in caught.value.hint
     patched = Net()
     patched.forward = lambda x: patched.fc(x.flatten(1)).softmax(1)
-    with pytest.raises(BadInputError, match="puts out probabilities"):
+    with pytest.raises(BadInputError, match="outputs probabilities"):
         read_as_logits(patched, outputs_of(patched, IMAGES_NCHW))
