@@ -15,8 +15,8 @@ def with_front(found: Sequence[PointFound]) -> tuple[PointFound, ...]:
     """The same points, each told whether it is on the front (the Pareto set of quality, latency and size).
 
     A point is off it when another one is as good in all and better in one. A latency is worse only when it is so
-    significantly: when the 95 % interval of the ratio, round by round of their race, begins beyond 1 and `SAME`. Quality
-    and size are compared as they are: all points are judged on the same images. Points without a latency are on no
+    significantly: when the 95 % interval of the ratio, round by round of their race, begins beyond 1 and `SAME`.
+    Quality and size are compared as they are: all points are judged on the same images. Points without a latency are on no
     front.
     """
     placed = []
