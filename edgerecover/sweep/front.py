@@ -16,8 +16,8 @@ def with_front(found: Sequence[PointFound]) -> tuple[PointFound, ...]:
 
     A point is off it when another one is as good in all and better in one. A latency is worse only when it is so
     significantly: when the 95 % interval of the ratio, round by round of their race, begins beyond 1 and `SAME`.
-    Quality and size are compared as they are: all points are judged on the same images. Points without a latency are on no
-    front.
+    Quality and size are compared as they are: all points are judged on the same images. Points without a latency are
+    on no front.
     """
     placed = []
     for one in found:

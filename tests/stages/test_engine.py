@@ -77,7 +77,7 @@ def test_a_float32_file_that_the_parser_refuses_is_only_doubted(refused, tmp_pat
     made = build_engines(
         [replace(refused, precision=Precision.FP32)], load_target("jetson-orin-nano"), tmp_path, open_batch=False
     )
-    assert "may not take the float32 file" in made.notes[0]
+    assert "may reject the float32 file" in made.notes[0]
     assert made.unfit == {}
 
 
