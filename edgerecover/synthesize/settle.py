@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, from_json, to_json
 from edgerecover.compute import is_out_of_memory
-from edgerecover.config import Profile, Synthesis
+from edgerecover.config import Profile
 from edgerecover.files import replace_file
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.norms import batch_norms_of
@@ -50,7 +50,7 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
         profile: as shipped or written.
         source: its teacher comes back on the device of `compute`, in eval mode, without gradients.
         progress: where to say what was decided.
-        work: folder that keeps how mirrored dreams fared, so that an interrupted run need not dream them again.
+        work: folder that keeps what was measured, so that a run that resumes decides as before.
 
     Raises:
         MissingError: there is not enough free memory for one image.
@@ -67,12 +67,17 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
         synthesis = synthesis.model_copy(update={"start": "fractal" if is_guided else "shapes"})
     if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, compute)):
         synthesis = synthesis.model_copy(update={"coarse_fraction": 0.0})
+    path = work / f"settled-{synthesis_key(source, profile.synthesis, 0)}.json" if work else None
+    known = _read_known(path)
+    at_once = correlation = None
     if synthesis.images_at_once == "auto" and synthesis.source == "dream":
-        at_once = images_at_once(source, synthesis, progress)
+        # As before, however much memory is free now: another number would give other images, and remake finished ones.
+        at_once = known.images_at_once or images_at_once(source, synthesis, progress)
         synthesis = synthesis.model_copy(update={"images_at_once": at_once})
-    correlation = None
     if "auto" in (synthesis.flip, recovery.flip):
-        correlation = _read_or_measure(source, synthesis, progress, work)
+        correlation = known.mirror_correlation
+        if correlation is None:
+            correlation = mirror_correlation(source, synthesis, progress)
         decided = correlation >= LEAST_CORRELATION
         progress.note(
             f"images are {'' if decided else 'not '}mirrored: the teacher's margins on dreams and on mirrored dreams "
@@ -82,22 +87,26 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
             synthesis = synthesis.model_copy(update={"flip": decided})
         if recovery.flip == "auto":
             recovery = recovery.model_copy(update={"flip": decided})
+    if path and (found := _Known(at_once, correlation)) not in (known, _Known()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(to_json(found)).encode())
     settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_norms": None})
     return Settled(settled, correlation)
 
 
-def _read_or_measure(source: Source, synthesis: Synthesis, progress: Progress, work: Path | None) -> float:
-    if work is None:
-        return mirror_correlation(source, synthesis, progress)
-    asked = synthesis.model_copy(update={"images_at_once": "auto"})  # memory that is free today decides nothing here
-    path = work / f"mirrored-{synthesis_key(source, asked, 0)}.json"
+@dataclass(frozen=True)
+class _Known:
+    """What an earlier run found out about the same teacher and settings; None: it did not get that far."""
+
+    images_at_once: int | None = None
+    mirror_correlation: float | None = None
+
+
+def _read_known(path: Path | None) -> _Known:
     try:
-        return float(json.loads(path.read_bytes())["mirror_correlation"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: it takes seconds
-        correlation = mirror_correlation(source, synthesis, progress)
-    work.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps({"mirror_correlation": correlation}).encode())
-    return correlation
+        return from_json(_Known, json.loads(path.read_bytes())) if path else _Known()
+    except (OSError, ValueError):  # not there, or damaged: it is found out again in seconds
+        return _Known()
 
 
 @torch.no_grad()

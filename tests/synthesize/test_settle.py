@@ -162,17 +162,21 @@ def test_steps_are_coarse_where_images_are_large_and_the_teacher_takes_half_of_t
     assert settle(coarse, Source(teacher, large, 4, cpu, object())).profile.synthesis.coarse_fraction == 0.0
 
 
-def test_how_mirrored_dreams_fared_is_kept(profile, teacher, input_spec, cpu, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["", "{", '{"images_at_once": "many"}'])
+def test_a_run_that_resumes_decides_as_before(profile, teacher, input_spec, cpu, tmp_path, monkeypatch, damage):
     measured = []
-    monkeypatch.setattr(module, "mirror_correlation", lambda *_: measured.append(1) or 0.875)
-    asking = profile.model_copy(update={"synthesis": profile.synthesis.model_copy(update={"flip": "auto"})})
+    monkeypatch.setattr(module, "mirror_correlation", lambda *_: measured.append("flip") or 0.875)
+    monkeypatch.setattr(module, "images_at_once", lambda *_: measured.append("memory") or 8 * len(measured))
+    asking = profile.synthesis.model_copy(update={"flip": "auto", "images_at_once": "auto"})
+    asking = profile.model_copy(update={"synthesis": asking})
     source = Source(teacher, input_spec, 4, cpu)
     first = settle(asking, source, work=tmp_path / "work")
-    assert settle(asking, source, work=tmp_path / "work") == first
-    assert (len(measured), first.mirror_correlation) == (1, 0.875)
+    assert (first.profile.synthesis.images_at_once, first.mirror_correlation) == (8, 0.875)
+    assert settle(asking, source, work=tmp_path / "work") == first, "whatever memory is free now"
+    assert measured == ["memory", "flip"]
     (kept,) = (tmp_path / "work").iterdir()
-    kept.write_text("{")
-    assert settle(asking, source, work=tmp_path / "work") == first
-    assert len(measured) == 2, "a damaged file is measured again"
+    if damage:
+        kept.write_text(damage)
+        settle(asking, source, work=tmp_path / "work")
     settle(asking, source)
-    assert len(measured) == 3
+    assert measured == ["memory", "flip"] * (3 if damage else 2)
