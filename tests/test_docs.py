@@ -18,6 +18,7 @@ from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import LimitsFile, Profile, ProfileGates, Settings, WithoutNorms, load_profile, shipped_names
 from edgerecover.validate.limits import Limits
 from tests.documentation import DOCS, FROM_NOTHING, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
+from tests.test_english import MODULES, text_of
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -292,3 +293,37 @@ def test_report_reference_has_every_gate_and_section(tutorial_folder):
         "Verdict",
     ):
         assert f"\n## {title}\n" in page
+
+
+# --- troubleshooting ----------------------------------------------------------------------------------------
+
+OF_THE_SYSTEM = {"No space left on device"}
+"""Messages on the page that the operating system words."""
+
+
+def test_messages_to_look_up_are_the_programs():
+    page = (DOCS / "how-to" / "troubleshoot.md").read_text(encoding="utf-8")
+    messages = [
+        message
+        for cell in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE)
+        for message in re.findall(r"`([^`]+)`", cell)
+    ]
+    source = "\n".join(text_of(module) for module in MODULES)
+    source = re.sub(r"\{WORDS\[runtime\]\}", "TensorRT", " ".join(source.split()))
+    pieces = {piece.strip() for message in messages for piece in message.split("…")} - {"", *OF_THE_SYSTEM}
+    assert len(messages) >= 25
+    assert not [piece for piece in pieces if piece not in source and piece.lower() not in source]
+
+
+# --- choosing -----------------------------------------------------------------------------------------------
+
+
+def test_numbers_to_choose_by_are_those_of_the_benchmarks():
+    page = (DOCS / "how-to" / "choose-a-profile-pattern-and-sparsity.md").read_text(encoding="utf-8")
+    benchmarks = (DOCS / "explanation" / "benchmarks.md").read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- from benchmarks -->\n\|.*\n\|[-|]+\n((?:\|.*\n)+)", page)
+    cells = [cell for table in tables for row in table.splitlines() for cell in row.split("|")[2:]]
+    numbers = [number for cell in cells for number in re.findall(r"[\d.]+(?: ± [\d.]+|–[\d.]+)?", cell)]
+    assert len(tables) == page.count("<!-- from benchmarks -->")
+    assert len(numbers) >= 40
+    assert not [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", benchmarks)]
