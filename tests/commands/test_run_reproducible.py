@@ -127,7 +127,7 @@ def check_statements(bundle):
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     assert (manifest["licence"], manifest["card"]) == ("Apache-2.0", {"name": "tiny", "limitations": ["Untrained."]})
     assert manifest["data_used"] == "none"
-    assert manifest["lineage"]["dense"]["sha256"] == sha256_of(bundle.parents[2] / "moved" / "dense.pt")
+    assert manifest["lineage"]["dense"]["sha256"] == sha256_of(bundle.parents[1] / "moved" / "dense.pt")
     assert "Untrained." in (bundle / "model-card.md").read_text(encoding="utf-8")
     bill = json.loads((bundle / "bom.cdx.json").read_bytes())
     assert bill["metadata"]["component"]["hashes"] == [
