@@ -48,6 +48,7 @@ NOT_RUN = {
     "docs/how-to/add-a-target.md": ["it asks the device"],
     "docs/how-to/build-an-engine.md": ["it installs from the package index", "it needs a Jetson"],
     "docs/how-to/from-torchvision-to-a-jetson.md": ["it downloads weights", *["it needs a Jetson"] * 2],
+    "docs/how-to/install.md": [*["it installs from the package index"] * 3, *["it needs Docker"] * 2],
     "docs/how-to/many-gpus.md": [
         "it installs from the package index, and eight processes are too many for a test",
         "it needs two nodes",

@@ -1,5 +1,7 @@
 """What a plain `pip install .` brings: the wheel carries targets, profiles, the demo and nothing of the workshop."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+
+if sys.version_info < (3, 11):
+    import tomli as tomllib
+else:
+    import tomllib
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -53,3 +61,56 @@ def test_an_installed_wheel_finds_its_targets_without_the_repository(wheel, tmp_
         [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(tmp_path / "edgerecover/_shipped/targets")
+
+
+# --- the container ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def dockerfile():
+    """The Dockerfile's instructions in order, each with its words."""
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def words_after(dockerfile, instruction):
+    return [rest for first, *rest in dockerfile if first == instruction]
+
+
+def test_the_container_has_a_python_that_the_package_allows(dockerfile, project):
+    ((image,),) = words_after(dockerfile, "FROM")
+    (version,) = re.fullmatch(r"python:(\d+\.\d+)-slim", image).groups()
+    assert SpecifierSet(project["project"]["requires-python"]).contains(version)
+
+
+def test_the_container_copies_what_the_wheel_is_built_from(dockerfile, project):
+    copied = {source for *sources, _ in words_after(dockerfile, "COPY") for source in sources}
+    wheel_settings = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    metadata = project["project"]
+    assert copied == {
+        "pyproject.toml", metadata["readme"], *metadata["license-files"],
+        *wheel_settings["packages"], *wheel_settings["force-include"],
+    }  # fmt: skip
+    assert all((REPOSITORY / name).exists() for name in copied)
+    ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_container_runs_the_command_and_not_as_root(dockerfile, project):
+    ((entry,),) = words_after(dockerfile, "ENTRYPOINT")
+    assert set(json.loads(entry)) <= project["project"]["scripts"].keys()
+    ((user,),) = words_after(dockerfile, "USER")
+    assert user != "root"
+    assert ["useradd", "--create-home", user] in [words[:3] for words in words_after(dockerfile, "RUN")]
+
+
+def test_the_page_lists_every_extra(project):
+    page = (REPOSITORY / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == {
+        *project["project"]["optional-dependencies"]
+    } - {"dev", "docs"}
