@@ -38,6 +38,7 @@ from edgerecover.cli import (
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
 from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
+from edgerecover.cli.options import switch
 from edgerecover.errors import EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
@@ -136,8 +137,11 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", "-V", help="Show the version and exit.", metavar="", callback=_show_version, is_eager=True
+        ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    debug: Annotated[bool, switch("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
     """`main` has already read --debug, at any position; it is declared here to appear in the help."""

@@ -11,10 +11,12 @@ from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, whole_numbers
 from edgerecover.cli.options import (
+    MEASUREMENT,
     DevicePythonOption,
     EventsOption,
     JsonOption,
     OnOption,
+    QuietOption,
     SeedOption,
     ShapeOption,
     SshConfigOption,
@@ -31,30 +33,52 @@ def bench(
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            "--against", help="ONNX file or bundle to race against, e.g. the previous release; repeat for several."
+            "--against",
+            metavar="<path>",
+            help="ONNX file or bundle to race against, e.g. the previous release; repeat for several.",
+            rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            "--runtime", help="onnxruntime, openvino, …; repeat for several. Default: the target's, or onnxruntime."
+            "--runtime",
+            metavar="<name>",
+            help="Runtime, e.g. onnxruntime or openvino; repeat for several. Default: the target's, or onnxruntime.",
+            rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option("--threads", help="Thread counts to try, e.g. 1,2,4. Default: the runtime's choice.")
+        str | None,
+        typer.Option(
+            "--threads",
+            help="Thread counts to try, e.g. 1,2,4. Default: the runtime's choice.",
+            rich_help_panel=MEASUREMENT,
+        ),
     ] = None,
     batches: Annotated[
         str | None,
-        typer.Option("--batches", help="Batch sizes to try, e.g. 1,8, if the file's batch is dynamic. Default: 1."),
+        typer.Option(
+            "--batches",
+            help="Batch sizes to try, e.g. 1,8, if the file's batch is dynamic. Default: 1.",
+            rich_help_panel=MEASUREMENT,
+        ),
     ] = None,
     cores: Annotated[
-        str | None, typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.")
+        str | None,
+        typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.", rich_help_panel=MEASUREMENT),
     ] = None,
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="Target whose runtime, providers and latency limit apply.")
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="How long to measure: a name from `profiles list`, or a .toml file.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="How long to measure: a name from `profiles list`, or a .toml file.",
+            rich_help_panel=MEASUREMENT,
+        ),
     ] = "balanced",
     on: OnOption = None,
     ssh_config: SshConfigOption = None,
@@ -63,6 +87,7 @@ def bench(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure and plot FILE's latency on this machine; what is compared runs in interleaved rounds."""
     access = device_access(on, ssh_config, device_python)
@@ -72,7 +97,7 @@ def bench(
                 "--on lets the bundle's own runner decide what to race, and takes no other choice",
                 hint="give only BUNDLE and --on",
             )
-        _on_the_device(model, access, as_json, events)
+        _on_the_device(model, access, as_json, events, quiet)
     from edgerecover.commands.bench import BenchRequest
     from edgerecover.commands.bench import bench as measure
     from edgerecover.config import load_profile, load_target
@@ -94,7 +119,7 @@ def bench(
         shape=(shape[0], shape[1], shape[2]) if shape else None,
         seed=seed,
     )
-    with following("bench", events=events) as progress:
+    with following("bench", events=events, quiet=quiet) as progress:
         _show(measure(request, progress), as_json)
 
 
@@ -111,13 +136,13 @@ def _show(done: Bench, as_json: bool) -> None:
         raise typer.Exit(done.failures[0].exit_code or EXIT_INTERNAL)
 
 
-def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | None) -> None:
+def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | None, quiet: bool) -> None:
     from edgerecover.artifacts import to_json
     from edgerecover.remote.device import run_on
     from edgerecover.runner.text import as_text
     from edgerecover.validate.gates import exit_code
 
-    with following("bench", events=events) as progress:
+    with following("bench", events=events, quiet=quiet) as progress:
         result = run_on(bundle, access, progress=progress)
         if as_json:
             print_json(to_json(result))

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.options import ForceOption, JsonOption
+from edgerecover.cli.options import (
+    OUTPUT,
+    SIGNATURE,
+    ForceOption,
+    JsonOption,
+    switch,
+)
 from edgerecover.cli.outputs import require_free, require_new_folder
 from edgerecover.cli.reports import drawing, page_of, write_page
 from edgerecover.cli.signing import (
@@ -62,7 +68,10 @@ def bundle_verify(
 def bundle_show(
     bundle: BundleArgument,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the report to this HTML file instead of showing it.")
+        Path | None,
+        typer.Option(
+            "--html", help="Write the report to this HTML file instead of showing it.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -89,7 +98,9 @@ def bundle_show(
 @app.command("pack")
 def bundle_pack(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Archive to write. Default: BUNDLE.tar.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Archive to write. Default: BUNDLE.tar.", rich_help_panel=OUTPUT)
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,7 +116,8 @@ def bundle_pack(
 def bundle_unpack(
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Archive of a bundle.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: ARCHIVE without .tar.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write. Default: ARCHIVE without .tar.", rich_help_panel=OUTPUT),
     ] = None,
     public_key: PublicKeyOption = None,
     certificates: CertificatesOption = None,
@@ -134,10 +146,18 @@ def bundle_sign(
     certificate: CertificateOption = None,
     chain: ChainOption = None,
     keyless: Annotated[
-        bool, typer.Option("--keyless", help="Sign with your (or this job's) Sigstore identity; needs network access.")
+        bool,
+        switch(
+            "--keyless", help="Sign with your (or this job's) Sigstore identity; needs network access.", panel=SIGNATURE
+        ),
     ] = False,
     identity_token: Annotated[
-        str | None, typer.Option("--identity-token", help="OpenID Connect token for --keyless. Default: this job's.")
+        str | None,
+        typer.Option(
+            "--identity-token",
+            help="OpenID Connect token for --keyless. Default: this job's.",
+            rich_help_panel=SIGNATURE,
+        ),
     ] = None,
     trust_config: TrustConfigOption = None,
     staging: StagingOption = False,

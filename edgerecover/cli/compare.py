@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.options import ForceOption, JsonOption
+from edgerecover.cli.options import (
+    OUTPUT,
+    ForceOption,
+    JsonOption,
+)
 from edgerecover.cli.outputs import require_free
 from edgerecover.cli.reports import drawing, write_page
 
@@ -17,7 +21,10 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="Bundle (folder or archive) to compare with.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Bundle (folder or archive) to compare.")],
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the comparison to this HTML file instead of showing it.")
+        Path | None,
+        typer.Option(
+            "--html", help="Write the comparison to this HTML file instead of showing it.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -8,28 +8,35 @@ from typing import Annotated
 import typer
 
 from edgerecover.cli.console import stderr
-from edgerecover.cli.options import EventsOption, JsonOption
+from edgerecover.cli.options import (
+    OUTPUT,
+    EventsOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+)
 from edgerecover.cli.run import run_and_show
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.")] = Path(
-        "edgerecover-demo"
-    ),
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.", min=0)] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the demo's files and bundle.", rich_help_panel=OUTPUT)
+    ] = Path("edgerecover-demo"),
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Recover a digit classifier broken by pruning, without data, and report its accuracy on real test images."""
     from edgerecover.demo import DATA_CREDIT
     from edgerecover.demo.example import demo_request
 
     request = demo_request(out, seed)
-    if not as_json:
+    if not (as_json or quiet):
         console = stderr()
         console.print(
             "A digit classifier that lost its accuracy to pruning. No training image is used.",
             highlight=False,
         )
         console.print(f"[dim]Test images: {DATA_CREDIT}[/]", highlight=False)
-    run_and_show("demo", request, as_json, events)
+    run_and_show("demo", request, as_json, events, quiet=quiet)

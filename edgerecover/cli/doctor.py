@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.options import JsonOption
+from edgerecover.cli.following import following
+from edgerecover.cli.options import EventsOption, JsonOption, QuietOption
 from edgerecover.errors import EXIT_MISSING, EXIT_PASS
 
 if TYPE_CHECKING:
@@ -24,13 +25,17 @@ def doctor(
         typer.Option("--target", "-t", help="Target to check for: a name from `targets list`, or a .toml file."),
     ] = None,
     as_json: JsonOption = False,
+    events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Check what this machine has and lacks, with one command for each missing thing. Installs nothing."""
     from edgerecover.artifacts import to_json
     from edgerecover.config import load_target
     from edgerecover.doctor.examine import examine
 
-    diagnosis = examine(load_target(target) if target is not None else None)
+    loaded_target = load_target(target) if target is not None else None
+    with following("doctor", events=events, quiet=quiet) as progress:
+        diagnosis = examine(loaded_target, progress=progress)
     if as_json:
         print_json({"ready": diagnosis.is_ready, **to_json(diagnosis)})
     else:

@@ -9,7 +9,16 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.options import EventsOption, ForceOption, JsonOption, TargetOption
+from edgerecover.cli.options import (
+    EXPORT,
+    OUTPUT,
+    EventsOption,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    TargetOption,
+    switch,
+)
 from edgerecover.cli.outputs import beside_bundle, require_free
 from edgerecover.errors import EXIT_GATE_FAILED, BadInputError, MissingError
 
@@ -25,28 +34,45 @@ OnnxArgument = Annotated[Path, typer.Argument(metavar="ONNX", help="Strongly typ
 def engine_build(
     onnx: OnnxArgument,
     target: TargetOption,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Engine file. Default: ONNX.TARGET.engine.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Engine file. Default: ONNX.TARGET.engine.", rich_help_panel=OUTPUT),
+    ] = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", help="Minimum, typical and maximum batch, if the file's is dynamic: 1,1,8.")
+        str | None,
+        typer.Option(
+            "--batch-range",
+            help="Minimum, typical and maximum batch, if the file's is dynamic: 1,1,8.",
+            rich_help_panel=EXPORT,
+        ),
     ] = None,
     sparse: Annotated[
         bool | None,
-        typer.Option("--sparse/--no-sparse", help="Allow 2:4 sparse kernels. Default: if the target has them."),
+        switch("--sparse/--no-sparse", help="Allow 2:4 sparse kernels. Default: if the target has them.", panel=EXPORT),
     ] = None,
     workspace_mb: Annotated[
         int | None,
-        typer.Option("--workspace-mb", min=1, help="Maximum workspace of one layer, in MB. Default: the target's."),
+        typer.Option(
+            "--workspace-mb",
+            min=1,
+            help="Maximum workspace of one layer, in MB. Default: the target's.",
+            rich_help_panel=EXPORT,
+        ),
     ] = None,
-    tf32: Annotated[bool, typer.Option("--tf32/--no-tf32", help="Allow TF32 in float32 layers.")] = True,
+    tf32: Annotated[bool, switch("--tf32/--no-tf32", help="Allow TF32 in float32 layers.", panel=EXPORT)] = True,
     dla_core: Annotated[
-        int | None, typer.Option("--dla-core", min=0, help="Deep learning accelerator (DLA) core to use.")
+        int | None,
+        typer.Option("--dla-core", min=0, help="Deep learning accelerator (DLA) core to use.", rich_help_panel=EXPORT),
     ] = None,
-    timing_cache: Annotated[Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache file.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", help="TensorRT's timing cache file.", rich_help_panel=EXPORT)
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Build an engine from ONNX for a target: for rtx-… on any machine, for a Jetson on that Jetson."""
+    """Build an engine from ONNX for a target: for an RTX target on any machine, for a Jetson on that Jetson."""
     from dataclasses import replace
 
     from edgerecover.artifacts import to_json
@@ -61,7 +87,10 @@ def engine_build(
     _check_machine(device, recipe)
     path = out or beside_bundle(onnx.parent) / f"{onnx.stem}.{device.name}.engine"
     require_free("--out", path, force=force)
-    with following("engine build", events=events) as progress, progress.task("build engine", 1, "engine") as task:
+    with (
+        following("engine build", events=events, quiet=quiet) as progress,
+        progress.task("build engine", 1, "engine") as task,
+    ):
         facts = build_engine(onnx, recipe, path, timing_cache=timing_cache)
         task.advance()
     if as_json:
@@ -139,7 +168,8 @@ def _batch(text: str | None) -> BatchRange | None:
         least, usual, most = sizes * 3 if len(sizes) == 1 else sizes
     except ValueError as error:
         raise BadInputError(
-            f"--batch {text}: expected one size, or three in ascending order", hint="for example --batch 1,1,8"
+            f"--batch-range {text}: expected one size, or three in ascending order",
+            hint="for example --batch-range 1,1,8",
         ) from error
     return BatchRange(least, usual, most)
 

@@ -29,20 +29,23 @@ STDERR = "-"
 
 
 @contextmanager
-def following(command: str, *, work: Path | None = None, events: str | None = None) -> Iterator[Progress]:
+def following(
+    command: str, *, work: Path | None = None, events: str | None = None, quiet: bool = False
+) -> Iterator[Progress]:
     """Report the progress of the block, including its end and exit code.
 
     Args:
         command: "run", "engine build".
         work: folder of the log, and of the finished work that an interrupted command resumes from; None: neither.
         events: value of `--events`; None: no events.
+        quiet: show no progress on stderr.
 
     Raises:
         BadInputError: the events cannot be written.
         EdgeRecoverError: the block failed; the error names the log.
     """
     with ExitStack() as ends:
-        followers = _Followers.open(command, work, events, ends)
+        followers = _Followers.open(command, work, events, quiet, ends)
         exit_code: int | None = None
         try:
             yield followers.progress
@@ -77,7 +80,7 @@ class _Followers:
     events: Events | None
 
     @classmethod
-    def open(cls, command: str, work: Path | None, events: str | None, ends: ExitStack) -> _Followers:
+    def open(cls, command: str, work: Path | None, events: str | None, quiet: bool, ends: ExitStack) -> _Followers:
         from edgerecover.report.events import Events
         from edgerecover.report.following import ticking
         from edgerecover.report.live import live_progress
@@ -86,7 +89,7 @@ class _Followers:
         write = _writer(events, ends) if events is not None else None
         opened = cls(
             # stderr is for people or for machines, not both.
-            live=live_progress(stderr()) if events != STDERR else None,
+            live=live_progress(stderr()) if events != STDERR and not quiet else None,
             log=RunLog(work / LOGS, f"{command.replace(' ', '-')}-{os.getpid()}") if work is not None else None,
             events=Events(write) if write is not None else None,
         )

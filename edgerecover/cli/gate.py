@@ -14,7 +14,16 @@ import typer
 from edgerecover.cli.console import as_json_text, print_json, stdout
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import whole_numbers
-from edgerecover.cli.options import EventsOption, JsonOption, SeedOption
+from edgerecover.cli.options import (
+    LIMITS,
+    MEASUREMENT,
+    OUTPUT,
+    EventsOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    switch,
+)
 from edgerecover.cli.outputs import require_outside
 from edgerecover.cli.signing import (
     CertificatesOption,
@@ -38,64 +47,113 @@ def gate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to gate; it is verified first.")],
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", help="Previous release: a bundle, or its stored numbers (.json)."),
+        typer.Option(
+            "--baseline", help="Previous release: a bundle, or its stored numbers (.json).", rich_help_panel=LIMITS
+        ),
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", "-p", help="Profile whose limits apply: a name or a .toml file. Default: the bundle's own."
+            "--profile",
+            "-p",
+            help="Profile whose limits apply: a name or a .toml file. Default: the bundle's own.",
+            rich_help_panel=LIMITS,
         ),
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option("--limits", help="TOML file of limits that override the bundle's.")
+        Path | None,
+        typer.Option("--limits", help="TOML file of limits that override the bundle's.", rich_help_panel=LIMITS),
     ] = None,
     max_latency_regression: Annotated[
-        float | None, typer.Option("--max-latency-regression", help=f"Allowed increase in latency, {_FRACTION}", min=0)
+        float | None,
+        typer.Option(
+            "--max-latency-regression",
+            metavar="<fraction>",
+            help=f"Allowed increase in latency, {_FRACTION}",
+            min=0,
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     max_size_regression: Annotated[
-        float | None, typer.Option("--max-size-regression", help=f"Allowed increase in file size, {_FRACTION}", min=0)
+        float | None,
+        typer.Option(
+            "--max-size-regression",
+            metavar="<fraction>",
+            help=f"Allowed increase in file size, {_FRACTION}",
+            min=0,
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     max_memory_regression: Annotated[
         float | None,
-        typer.Option("--max-memory-regression", help=f"Allowed increase in memory, {_FRACTION}", min=0),
+        typer.Option(
+            "--max-memory-regression",
+            metavar="<fraction>",
+            help=f"Allowed increase in memory, {_FRACTION}",
+            min=0,
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Minimum seconds per model in each race.", min=0.0, max=60.0)
+        float,
+        typer.Option(
+            "--seconds", help="Minimum seconds per model in each race.", min=0.0, max=60.0, rich_help_panel=MEASUREMENT
+        ),
     ] = 3.0,
     races: Annotated[
-        int, typer.Option("--races", help="Maximum number of races while the latency is inconclusive.", min=1, max=20)
+        int,
+        typer.Option(
+            "--races",
+            help="Maximum number of races while the latency is inconclusive.",
+            min=1,
+            max=20,
+            rich_help_panel=MEASUREMENT,
+        ),
     ] = 8,
     cores: Annotated[
-        str | None, typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.")
+        str | None,
+        typer.Option("--cores", help="Pin the measurement to these cores, e.g. 0 or 0,1.", rich_help_panel=MEASUREMENT),
     ] = None,
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Measure nothing here; take latencies from the bundle's report.")
+        bool,
+        switch(
+            "--no-measure", help="Measure nothing here; take latencies from the bundle's report.", panel=MEASUREMENT
+        ),
     ] = False,
     init_baseline: Annotated[
-        bool, typer.Option("--init-baseline", help="Make this release the baseline if there is none yet.")
+        bool, switch("--init-baseline", help="Make this release the baseline if there is none yet.", panel=LIMITS)
     ] = False,
     update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Replace the baseline with this release if no gate fails.")
+        bool, switch("--update-baseline", help="Replace the baseline with this release if no gate fails.", panel=LIMITS)
     ] = False,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates to this file as JUnit XML.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Write the gates to this file as JUnit XML.", rich_help_panel=OUTPUT)
+    ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option("--summary", help="Append the gates to this file as Markdown, e.g. $GITHUB_STEP_SUMMARY."),
+        typer.Option(
+            "--summary",
+            help="Append the gates to this file as Markdown, e.g. $GITHUB_STEP_SUMMARY.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    result: Annotated[Path | None, typer.Option("--result", help="Also write the --json output to this file.")] = None,
+    result: Annotated[
+        Path | None, typer.Option("--result", help="Also write the --json output to this file.", rich_help_panel=OUTPUT)
+    ] = None,
     public_key: PublicKeyOption = None,
     certificates: CertificatesOption = None,
     identity: IdentityOption = None,
     issuer: IssuerOption = None,
     trust_config: TrustConfigOption = None,
     staging: StagingOption = False,
-    github: Annotated[bool, typer.Option("--github", help="Write GitHub annotations to stderr.")] = False,
+    github: Annotated[bool, switch("--github", help="Write GitHub annotations to stderr.", panel=OUTPUT)] = False,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit with 0 even if a gate fails or is inconclusive.")
+        bool, switch("--exit-zero", help="Exit with 0 even if a gate fails or is inconclusive.", panel=OUTPUT)
     ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Gate BUNDLE on its limits and the previous release: PASS, FAIL, INCONCLUSIVE or SKIP for each gate."""
     for flag, path in (("--junit", junit), ("--summary", summary), ("--result", result)):
@@ -104,7 +162,7 @@ def gate(
             if baseline is not None and path.absolute() == baseline.absolute():
                 raise BadInputError(f"{flag} {path}: is the baseline file", hint=f"name another file with {flag}")
     outputs = _Outputs(bundle, junit, summary, result, github)
-    with following("gate", events=events) as progress:
+    with following("gate", events=events, quiet=quiet) as progress:
         try:
             request = _request(
                 bundle,

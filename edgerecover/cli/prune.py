@@ -9,6 +9,8 @@ import typer
 
 from edgerecover.cli.inputs import model_flags, require_checkpoint
 from edgerecover.cli.options import (
+    OUTPUT,
+    RECOVERY,
     ArchOption,
     ForceOption,
     ModelArgument,
@@ -23,11 +25,17 @@ from edgerecover.cli.outputs import require_free, require_suffix
 
 def prune(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output file: .safetensors, .pt or .pth.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Output file: .safetensors, .pt or .pth.", rich_help_panel=OUTPUT)
+    ],
     sparsity: SparsityOption = None,
     pattern: Annotated[
         PruningPattern,
-        typer.Option("--pattern", help="What to prune: weights globally or per layer, 2:4 groups, or channels."),
+        typer.Option(
+            "--pattern",
+            help="What to prune: weights globally or per layer, 2:4 groups, or channels.",
+            rich_help_panel=RECOVERY,
+        ),
     ] = "unstructured",
     arch: ArchOption = None,
     input_shape: ShapeOption = None,

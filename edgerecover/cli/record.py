@@ -11,16 +11,21 @@ from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_file
 from edgerecover.cli.options import (
+    MODEL,
+    OUTPUT,
+    RECOVERY,
     ArchOption,
     AssumeOption,
     EventsOption,
     ForceOption,
     JsonOption,
     MeanOption,
+    QuietOption,
     RangeOption,
     ShapeOption,
     StdOption,
     TrustOption,
+    TrustPickleOption,
 )
 from edgerecover.cli.outputs import beside_bundle, require_free, require_suffix
 
@@ -29,16 +34,29 @@ RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", 
 
 
 def record_command(
-    model: Annotated[Path, typer.Argument(metavar="DENSE", help="Checkpoint of the dense network.")],
-    data: Annotated[Path, typer.Option("--data", help="Labelled real images (npz or ImageFolder) it was trained on.")],
+    model: Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint of the dense network.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", help="Labelled real images (npz or ImageFolder) it was trained on.", rich_help_panel=MODEL
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Record file. Default: DENSE.record.safetensors.")
+        Path | None,
+        typer.Option("--out", "-o", help="Record file. Default: TEACHER.record.safetensors.", rich_help_panel=OUTPUT),
     ] = None,
-    kind: Annotated[RecordKind, typer.Option("--kind", help="Statistics to record; see the documentation.")] = "joint",
+    kind: Annotated[
+        RecordKind,
+        typer.Option("--kind", help="Statistics to record; see the documentation.", rich_help_panel=RECOVERY),
+    ] = "joint",
     noise: Annotated[
         float,
         typer.Option(
-            "--noise", help="Gaussian noise added to every statistic, in standard errors.", min=0.0, max=100.0
+            "--noise",
+            help="Gaussian noise added to every statistic, in standard errors.",
+            min=0.0,
+            max=100.0,
+            rich_help_panel=RECOVERY,
         ),
     ] = 0.0,
     arch: ArchOption = None,
@@ -48,11 +66,13 @@ def record_command(
     pixel_range: RangeOption = None,
     assume: AssumeOption = False,
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Record statistics of DENSE's activations on its own data, to ship so that others can recover it."""
+    """Record statistics of a dense TEACHER's activations on its own data, to ship so that others can recover it."""
     require_file(model)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.record import make_record
@@ -61,8 +81,10 @@ def record_command(
     path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
     require_suffix("--out", path, (".safetensors",))
     require_free("--out", path, force=force)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, assume=assume)
-    with following("record", events=events) as progress:
+    flags = model_flags(
+        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+    )
+    with following("record", events=events, quiet=quiet) as progress:
         facts = make_record(model, data, path, Recording(kind, noise), flags, progress)
     if as_json:
         print_json(to_json(facts))

@@ -14,6 +14,11 @@ from edgerecover.cli.console import show_error, show_report
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import device_access, model_flags, require_checkpoint
 from edgerecover.cli.options import (
+    EXPORT,
+    MODEL,
+    OUTPUT,
+    RECOVERY,
+    WORK,
     ArchOption,
     AssumeOption,
     DeviceOption,
@@ -26,6 +31,7 @@ from edgerecover.cli.options import (
     ModelArgument,
     OnOption,
     PruningPattern,
+    QuietOption,
     RangeOption,
     RecordOption,
     SeedOption,
@@ -37,6 +43,7 @@ from edgerecover.cli.options import (
     TeacherArchOption,
     TrustOption,
     TrustPickleOption,
+    switch,
 )
 from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
 from edgerecover.cli.signing import key_signer
@@ -51,22 +58,20 @@ if TYPE_CHECKING:
 def run_command(
     model: ModelArgument,
     target: TargetOption,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.", rich_help_panel=MODEL)
+    ] = None,
     arch: ArchOption = None,
     teacher_arch: TeacherArchOption = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Recipe: a name from `profiles list`, or a .toml file.")
+        str,
+        typer.Option(
+            "--profile", "-p", help="Recipe: a name from `profiles list`, or a .toml file.", rich_help_panel=RECOVERY
+        ),
     ] = "balanced",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Bundle folder. Default: MODEL.TARGET.bundle.")
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option("--work", help="Folder for results reused between runs. Default: .edgerecover beside the bundle."),
-    ] = None,
     pattern: Annotated[
         PruningPattern | None,
-        typer.Option("--pattern", help="Prune a dense MODEL to this pattern first."),
+        typer.Option("--pattern", help="Prune a dense MODEL to this pattern first.", rich_help_panel=RECOVERY),
     ] = None,
     sparsity: SparsityOption = None,
     eval_data: EvalDataOption = None,
@@ -77,11 +82,19 @@ def run_command(
     pixel_range: RangeOption = None,
     assume: AssumeOption = False,
     batch: Annotated[
-        int, typer.Option("--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0)
+        int,
+        typer.Option(
+            "--batch", help="Static batch size of the exported file; 0 for dynamic.", min=0, rich_help_panel=EXPORT
+        ),
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. Default: the target's."),
+        typer.Option(
+            "--precision",
+            metavar="<fp32|fp16|int8>",
+            help="Precision allowed besides fp32; repeat for several. Default: the target's.",
+            rich_help_panel=EXPORT,
+        ),
     ] = None,
     on: OnOption = None,
     ssh_config: SshConfigOption = None,
@@ -90,31 +103,54 @@ def run_command(
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--fresh",
-            help="Resume from the finished steps of an earlier run in --work, or start afresh.",
-        ),
-    ] = True,
-    checkpoint_every: Annotated[
-        float,
-        typer.Option("--checkpoint-every", help="Seconds between checkpoints of unfinished steps.", min=0.0),
-    ] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Bundle folder. Default: MODEL.TARGET.bundle.", rich_help_panel=OUTPUT),
+    ] = None,
     sign_key: Annotated[
         Path | None,
-        typer.Option("--sign-key", help="Sign the bundle with this private key; see `bundle sign --key`."),
+        typer.Option(
+            "--sign-key", help="Sign the bundle with this private key; see `bundle sign --key`.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     archive: Annotated[
-        bool, typer.Option("--archive", help="Also write the bundle as a single archive, BUNDLE.tar.")
+        bool, switch("--archive", help="Also write the bundle as a single archive, BUNDLE.tar.", panel=OUTPUT)
     ] = False,
     force: ForceOption = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Load the model, time a few images, print an estimate, and write nothing."),
+        switch(
+            "--dry-run", help="Load the model, time a few images, print an estimate, and write nothing.", panel=OUTPUT
+        ),
     ] = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            help="Folder for results reused between runs. Default: .edgerecover beside the bundle.",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        switch(
+            "--resume/--fresh",
+            help="Resume from the finished steps of an earlier run in --work, or start afresh.",
+            panel=WORK,
+        ),
+    ] = True,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-every",
+            help="Seconds between checkpoints of unfinished steps.",
+            min=0.0,
+            rich_help_panel=WORK,
+        ),
+    ] = 60.0,
 ) -> None:
     """Recover a pruned MODEL without data, export it, validate the exported file and bundle it for TARGET."""
     from edgerecover.config import load_profile, load_target
@@ -159,12 +195,12 @@ def run_command(
         check_device(access)
     finish = _make_finish(sign_key, archive, bundle)
     if dry_run:
-        _estimate_and_show(request, as_json, events)
+        _estimate_and_show(request, as_json, events, quiet)
     else:
-        run_and_show("run", request, as_json, events, access, finish)
+        run_and_show("run", request, as_json, events, access, finish, quiet=quiet)
 
 
-def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> None:
+def _estimate_and_show(request: Request, as_json: bool, events: str | None, quiet: bool) -> None:
     from edgerecover.artifacts import to_json
     from edgerecover.commands.run import dry_run
     from edgerecover.distributed import is_first
@@ -172,7 +208,7 @@ def _estimate_and_show(request: Request, as_json: bool, events: str | None) -> N
 
     if not is_first():
         return
-    with following("run", events=events) as progress:
+    with following("run", events=events, quiet=quiet) as progress:
         found = dry_run(request, progress)
         progress.note("nothing was written", **as_numbers(found))
     if as_json:
@@ -215,6 +251,7 @@ def run_and_show(
     events: str | None,
     access: Access | None = None,
     finish: Callable[[Progress], None] = lambda _: None,
+    quiet: bool = False,
 ) -> None:
     """Run a request, show its report, and exit with its verdict.
 
@@ -225,6 +262,7 @@ def run_and_show(
         events: where progress goes as JSON lines; None: nowhere.
         access: a device that then runs the bundle and settles the target's gates.
         finish: what to do with the packed bundle before the report is shown.
+        quiet: show no progress.
 
     Raises:
         typer.Exit: always, with the exit code of the verdict.
@@ -235,12 +273,12 @@ def run_and_show(
     if not is_first():
         assist_the_first(request)
         return
-    with following(command, work=request.work, events=events) as progress:
+    with following(command, work=request.work, events=events, quiet=quiet) as progress:
         with joined(request.device, request.work, show_error) as ranks:
             report = run(request, progress, ranks)
         finish(progress)
         if access is not None:
-            report = _settle_on_device(report, request.out, access, progress)
+            report = settle_on_device(report, request.out, access, progress)
         show_report(report, str(request.out), as_json)
 
 
@@ -256,7 +294,7 @@ def assist_the_first(request: Request) -> None:
         raise typer.Exit(error.exit_code) from error
 
 
-def _settle_on_device(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
+def settle_on_device(report: Report, bundle: Path, access: Access, progress: Progress) -> Report:
     """The report after the device has run the bundle; the device's result is kept beside the bundle."""
     from edgerecover.artifacts import to_json
     from edgerecover.files import replace_file

@@ -8,37 +8,70 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgerecover.cli.options import (
+    SIGNATURE,
+    switch,
+)
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.bundle.signature import Signer, Trusted
 
 PublicKeyOption = Annotated[
-    Path | None, typer.Option("--public-key", help="PEM public key; the bundle must be signed with its private key.")
+    Path | None,
+    typer.Option(
+        "--public-key",
+        help="PEM public key; the bundle must be signed with its private key.",
+        rich_help_panel=SIGNATURE,
+    ),
 ]
 CertificatesOption = Annotated[
     list[Path] | None,
-    typer.Option("--certificates", help="PEM certificate that the signer's must chain to; repeat for several."),
+    typer.Option(
+        "--certificates",
+        metavar="<path>",
+        help="PEM certificate that the signer's must chain to; repeat for several.",
+        rich_help_panel=SIGNATURE,
+    ),
 ]
 IdentityOption = Annotated[
-    str | None, typer.Option("--identity", help="Email address or workflow that Sigstore must have certified.")
+    str | None,
+    typer.Option(
+        "--identity", help="Email address or workflow that Sigstore must have certified.", rich_help_panel=SIGNATURE
+    ),
 ]
-IssuerOption = Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer (URL) of --identity.")]
+IssuerOption = Annotated[
+    str | None, typer.Option("--issuer", help="OpenID Connect issuer (URL) of --identity.", rich_help_panel=SIGNATURE)
+]
 TrustConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--trust-config", help="Trust configuration (JSON) of a private Sigstore instance. Default: the public one."
+        "--trust-config",
+        help="Trust configuration (JSON) of a private Sigstore instance. Default: the public one.",
+        rich_help_panel=SIGNATURE,
     ),
 ]
-StagingOption = Annotated[bool, typer.Option("--staging", help="Use Sigstore's staging instance.")]
+StagingOption = Annotated[bool, switch("--staging", help="Use Sigstore's staging instance.", panel=SIGNATURE)]
 KeyOption = Annotated[
     Path | None,
-    typer.Option("--key", help="PEM private key (P-256, P-384 or P-521); password in EDGERECOVER_KEY_PASSWORD."),
+    typer.Option(
+        "--key",
+        "--sign-key",
+        help="PEM private key (P-256, P-384 or P-521); password in EDGERECOVER_KEY_PASSWORD.",
+        rich_help_panel=SIGNATURE,
+    ),
 ]
-CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="PEM certificate of --key.")]
+CertificateOption = Annotated[
+    Path | None, typer.Option("--certificate", help="PEM certificate of --key.", rich_help_panel=SIGNATURE)
+]
 ChainOption = Annotated[
     list[Path] | None,
-    typer.Option("--chain", help="PEM intermediate certificate of --certificate; repeat for several."),
+    typer.Option(
+        "--chain",
+        metavar="<path>",
+        help="PEM intermediate certificate of --certificate; repeat for several.",
+        rich_help_panel=SIGNATURE,
+    ),
 ]
 
 

@@ -14,6 +14,11 @@ from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_checkpoint, require_file
 from edgerecover.cli.options import (
+    EXPORT,
+    MODEL,
+    OUTPUT,
+    RECOVERY,
+    SCHEDULER,
     ArchOption,
     AssumeOption,
     DeviceOption,
@@ -22,6 +27,7 @@ from edgerecover.cli.options import (
     JsonOption,
     MeanOption,
     PruningPattern,
+    QuietOption,
     RangeOption,
     RecordOption,
     SeedOption,
@@ -30,6 +36,7 @@ from edgerecover.cli.options import (
     TeacherArchOption,
     TrustOption,
     TrustPickleOption,
+    switch,
 )
 from edgerecover.cli.outputs import beside_bundle, require_outside
 from edgerecover.errors import BadInputError
@@ -51,21 +58,35 @@ def sweep_command(
         str | None, typer.Option("--target", "-t", help="Target device: a name from `targets list`, or a .toml file.")
     ] = None,
     sparsity: Annotated[
-        str | None, typer.Option("--sparsity", help="Comma-separated fractions, each as in `run`: 0.5,0.75,0.9.")
+        str | None,
+        typer.Option(
+            "--sparsity", help="Comma-separated fractions, each as in `run`: 0.5,0.75,0.9.", rich_help_panel=RECOVERY
+        ),
     ] = None,
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", help="Comma-separated: unstructured, layerwise, 2:4, channel. Default: unstructured."
+            "--pattern",
+            help="Comma-separated: unstructured, layerwise, 2:4, channel. Default: unstructured.",
+            rich_help_panel=RECOVERY,
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Comma-separated recipes; all recover on the images of the first.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Comma-separated recipes; all recover on the images of the first.",
+            rich_help_panel=RECOVERY,
+        ),
     ] = "balanced",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the sweep. Default: MODEL.TARGET.sweep.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the sweep. Default: MODEL.TARGET.sweep.", rich_help_panel=OUTPUT),
     ] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.", rich_help_panel=MODEL)
+    ] = None,
     arch: ArchOption = None,
     teacher_arch: TeacherArchOption = None,
     eval_data: EvalDataOption = None,
@@ -76,33 +97,62 @@ def sweep_command(
     pixel_range: RangeOption = None,
     assume: AssumeOption = False,
     batch: Annotated[
-        int, typer.Option("--batch", help="Static batch size of the exported files; 0 for dynamic.", min=0)
+        int,
+        typer.Option(
+            "--batch", help="Static batch size of the exported files; 0 for dynamic.", min=0, rich_help_panel=EXPORT
+        ),
     ] = 1,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option("--precision", help="Precision allowed besides fp32; repeat for several. Default: the target's."),
+        typer.Option(
+            "--precision",
+            metavar="<fp32|fp16|int8>",
+            help="Precision allowed besides fp32; repeat for several. Default: the target's.",
+            rich_help_panel=EXPORT,
+        ),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     slurm: Annotated[
         Path | None,
-        typer.Option("--slurm", help="Write a script that submits the points to Slurm (sbatch), and run nothing."),
+        typer.Option(
+            "--slurm",
+            help="Write a script that submits the points to Slurm (sbatch), and run nothing.",
+            rich_help_panel=SCHEDULER,
+        ),
     ] = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Run the points on Ray: the cluster at RAY_ADDRESS, or this machine.")
+        bool,
+        switch("--ray", help="Run the points on Ray: the cluster at RAY_ADDRESS, or this machine.", panel=SCHEDULER),
     ] = False,
-    cpus: Annotated[int, typer.Option("--cpus", help="CPU cores per task, for --slurm and --ray.", min=1)] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs per task, for --slurm and --ray.", min=0)] = 0,
+    cpus: Annotated[
+        int, typer.Option("--cpus", help="CPU cores per task, for --slurm and --ray.", min=1, rich_help_panel=SCHEDULER)
+    ] = 1,
+    gpus: Annotated[
+        int, typer.Option("--gpus", help="GPUs per task, for --slurm and --ray.", min=0, rich_help_panel=SCHEDULER)
+    ] = 0,
     step: Annotated[
-        int | None, typer.Option("--step", help="Run only this point, counted from 0, as a scheduler's task.", min=0)
+        int | None,
+        typer.Option(
+            "--step",
+            help="Run only this point, counted from 0, as a scheduler's task.",
+            min=0,
+            rich_help_panel=SCHEDULER,
+        ),
     ] = None,
     collect: Annotated[
-        Path | None, typer.Option("--collect", help="Compare the finished points of this sweep folder; takes no MODEL.")
+        Path | None,
+        typer.Option(
+            "--collect",
+            help="Compare the finished points of this sweep folder; takes no MODEL.",
+            rich_help_panel=SCHEDULER,
+        ),
     ] = None,
     trust_code: TrustOption = False,
     trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Prune and recover MODEL in several ways, write a bundle for each, and show which are worth keeping."""
     if collect is not None:
@@ -110,7 +160,7 @@ def sweep_command(
             raise BadInputError(
                 "--collect takes the folder of a sweep and nothing else", hint=f"edgerecover sweep --collect {collect}"
             )
-        with following("sweep", events=events) as progress:
+        with following("sweep", events=events, quiet=quiet) as progress:
             _collect_and_show(collect, as_json, progress)
         return
     if model is None or target is None:
@@ -155,7 +205,7 @@ def sweep_command(
     )
     planned = points_of(base, _patterns(pattern), _fractions(sparsity), profiles, folder)
     if step is not None:
-        _make_one(planned, step, events)
+        _make_one(planned, step, events, quiet)
         return
     write_plan(folder, planned)
     jobs = _jobs(sys.argv[1:], planned, folder, cpus, gpus)
@@ -165,7 +215,7 @@ def sweep_command(
         write_slurm_script(jobs, slurm)
         typer.echo(f"{slurm}: {len(planned)} points; start it with: bash {slurm}")
         return
-    with following("sweep", work=base.work, events=events) as progress:
+    with following("sweep", work=base.work, events=events, quiet=quiet) as progress:
         _make_all(planned, jobs if ray else None, progress)
         _collect_and_show(folder, as_json, progress)
 
@@ -182,7 +232,7 @@ def _make_all(planned: Sequence[PlannedPoint], jobs: Jobs | None, progress: Prog
         make_points(planned, progress)
 
 
-def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None) -> None:
+def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None, quiet: bool) -> None:
     from edgerecover.sweep.make import make_point
 
     if number >= len(planned):
@@ -190,7 +240,7 @@ def _make_one(planned: Sequence[PlannedPoint], number: int, events: str | None) 
             f"--step {number}: there are {len(planned)} points, counted from 0",
             hint="the sweep's script numbers them; let it start the points",
         )
-    with following("sweep", work=planned[number].request.work, events=events) as progress:
+    with following("sweep", work=planned[number].request.work, events=events, quiet=quiet) as progress:
         make_point(planned, number, progress)
 
 

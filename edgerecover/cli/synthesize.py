@@ -12,18 +12,23 @@ from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
 from edgerecover.cli.inputs import model_flags, require_checkpoint
 from edgerecover.cli.options import (
+    OUTPUT,
+    RECOVERY,
+    WORK,
     ArchOption,
     AssumeOption,
     DeviceOption,
     EventsOption,
     JsonOption,
     MeanOption,
+    QuietOption,
     RangeOption,
     RecordOption,
     SeedOption,
     ShapeOption,
     StdOption,
     TrustOption,
+    TrustPickleOption,
 )
 from edgerecover.cli.outputs import require_outside
 
@@ -38,19 +43,26 @@ class ImageSetName(str, Enum):
 
 def synthesize(
     teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint of the dense network.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.", rich_help_panel=OUTPUT)],
     sets: Annotated[
         list[ImageSetName] | None,
-        typer.Option("--set", help="Set to write; repeat for several. Default: all three."),
+        typer.Option(
+            "--set",
+            metavar="<train|calibration|held-back>",
+            help="Set to write; repeat for several. Default: all three.",
+            rich_help_panel=RECOVERY,
+        ),
     ] = None,
     arch: ArchOption = None,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Synthesis recipe: a name from `profiles list`, or a .toml file.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Synthesis recipe: a name from `profiles list`, or a .toml file.",
+            rich_help_panel=RECOVERY,
+        ),
     ] = "balanced",
-    work: Annotated[
-        Path | None,
-        typer.Option("--work", help="Folder for results reused between runs. Default: .edgerecover beside --out."),
-    ] = None,
     record: RecordOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
@@ -60,14 +72,26 @@ def synthesize(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     trust_code: TrustOption = False,
+    trust_pickle: TrustPickleOption = False,
     as_json: JsonOption = False,
     events: EventsOption = None,
+    quiet: QuietOption = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            help="Folder for results reused between runs. Default: .edgerecover beside --out.",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
 ) -> None:
     """Synthesize images from a dense TEACHER and write them as .npy network inputs, e.g. for a quantiser."""
     from edgerecover.config import load_profile
 
     loaded_profile = load_profile(profile)
-    flags = model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, assume=assume)
+    flags = model_flags(
+        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+    )
     require_checkpoint(teacher)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.synthesize import synthesize_images
@@ -87,7 +111,7 @@ def synthesize(
         seed=seed,
         device=device,
     )
-    with following("synthesize", work=request.work, events=events) as progress:
+    with following("synthesize", work=request.work, events=events, quiet=quiet) as progress:
         done = synthesize_images(request, progress)
     if as_json:
         print_json({"out": str(out), "files": list(done.files), "synthetic": to_json(done.facts)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from edgerecover.artifacts import Gpu, Host
 from edgerecover.config import Package, Target, load_target, shipped_names
 from edgerecover.doctor.asking import Answer, Ask, ask, ask_module, python_of, systems_copies, this_python
 from edgerecover.doctor.findings import Diagnosis, Finding, Status
+from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.machine.host import differences, is_target, this_host
 
 LEAST_FREE_BYTES = 2_000_000_000
@@ -38,22 +39,33 @@ _HOST_PART = {
 }
 
 
-def examine(target: Target | None = None, *, host: Host | None = None, ask: Ask = ask) -> Diagnosis:
+def examine(
+    target: Target | None = None, *, host: Host | None = None, ask: Ask = ask, progress: Progress = SILENT
+) -> Diagnosis:
     """Look at this machine and, with a target, at what is needed to make a bundle for it here, or to run one.
 
     Args:
         target: a device; None looks at edgerecover itself alone.
         host: another machine's description, for tests.
         ask: what runs the probes; tests give a fake.
+        progress: is told of each part that was looked at; torch and the runtimes take seconds.
     """
     host = host or this_host()
     here = is_target(target.needs, host) if target else None
-    findings = [_machine(host), _python(), *_requirements(), *_torch(ask, host), *_onnxruntime(ask)]
     covered = {package.module for package in target.packages} if target else set()
-    findings += [_optional(ask, module, fix) for module, fix in _OPTIONAL if module not in covered]
-    findings += [*_driver(ask, host), *_disk(), _ssh()]
-    if target is not None:
-        findings += _for_target(target, host, ask)
+    parts: list[Callable[[], Iterable[Finding]]] = [
+        lambda: [_machine(host), _python(), *_requirements()],
+        lambda: _torch(ask, host),
+        lambda: _onnxruntime(ask),
+        lambda: [_optional(ask, module, fix) for module, fix in _OPTIONAL if module not in covered],
+        lambda: [*_driver(ask, host), *_disk(), _ssh()],
+        lambda: _for_target(target, host, ask) if target is not None else [],
+    ]
+    findings: list[Finding] = []
+    with progress.task("examine this machine", len(parts), "parts") as task:
+        for part in parts:
+            findings += part()
+            task.advance()
     return Diagnosis(
         host=host,
         targets_here=_targets_of(host),

@@ -68,9 +68,11 @@ def test_an_engine_is_built_and_shown(folder):
 def test_an_open_batch(folder):
     refused = edgerecover(folder, "engine", "build", "open.onnx", "-t", "rtx-30", "-o", "e.engine")
     assert refused.returncode == 2
-    assert "--batch 1,1,8" in refused.stderr
+    assert "--batch-range 1,1,8" in refused.stderr
     assert not (folder / "e.engine").exists()
-    built = edgerecover(folder, "engine", "build", "open.onnx", "-t", "rtx-30", "-o", "e.engine", "--batch", "1,2,8")
+    built = edgerecover(
+        folder, "engine", "build", "open.onnx", "-t", "rtx-30", "-o", "e.engine", "--batch-range", "1,2,8"
+    )
     assert built.returncode == 0
     assert "batch 1 to 8, tuned for 2" in built.stdout
 
@@ -98,7 +100,7 @@ def test_a_jetsons_engine_is_built_on_the_jetson(folder):
     [
         (("build", "model.onnx", "-t", "onnx-generic"), "not engines"),
         (("build", "nowhere.onnx", "-t", "rtx-40"), "nowhere.onnx"),
-        (("build", "model.onnx", "-t", "rtx-40", "--batch", "1,2"), "expected one size, or three"),
+        (("build", "model.onnx", "-t", "rtx-40", "--batch-range", "1,2"), "expected one size, or three"),
         (("show", "model.onnx"), "model.onnx.json beside it is missing, or describes another engine"),
         (("show", "nowhere.engine"), "no such file"),
     ],

@@ -161,12 +161,12 @@ def _add_profile(config: Any, network: Network, batch: BatchRange | None, onnx: 
         name, shape = next(iter(open_inputs.items()))
         raise BadInputError(
             f"{onnx}: input {name} {_format_shape(shape)} has a dynamic batch size, and the recipe names none",
-            hint="give the smallest, usual and largest batch (--batch 1,1,8)",
+            hint="give the smallest, usual and largest batch (--batch-range 1,1,8)",
         )
     if not 1 <= batch.min <= batch.opt <= batch.max:
         raise BadInputError(
             f"batch {batch.min},{batch.opt},{batch.max}: smallest, usual and largest were expected, each at least 1",
-            hint="for example --batch 1,1,8",
+            hint="for example --batch-range 1,1,8",
         )
     profile = network.builder.create_optimization_profile()
     for name, shape in open_inputs.items():

@@ -138,7 +138,7 @@ def test_an_open_batch_takes_a_profile(tmp_path: Path) -> None:
     assert facts.recipe.batch == BatchRange(1, 4, 8)
     with pytest.raises(BadInputError, match=r"\(\?, 4, 8, 8\) has a dynamic batch size") as caught:
         build_here(model, RTX, tmp_path / "m.engine")
-    assert "--batch 1,1,8" in caught.value.hint
+    assert "--batch-range 1,1,8" in caught.value.hint
 
 
 @pytest.mark.tensorrt
