@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+
+from edgerecover.demo import demo_files
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION = ROOT / "action.yml"
@@ -198,3 +202,30 @@ def test_the_recipe_for_gitlab_runs_and_measures(shell, bundle):
         (shell.job / path).is_file() for path in (*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"])
     )
     assert json.loads((shell.job / "gate.json").read_text())["comparison"]["how"].startswith("in turns")
+
+
+@pytest.mark.slow
+def test_the_recipe_that_builds_a_bundle_runs(shell):
+    job = recipe("github-build")["jobs"]["bundle"]
+    project = {"model.pt": demo_files().pruned, "dense.pt": demo_files().dense}
+    for name, path in project.items():
+        torch.save(load_file(path), shell.job / name)
+    (shell.job / "models.py").write_text("from edgerecover.demo.network import digits_net as net\n")
+    (shell.job / "model.toml").write_text(
+        'architecture = "models.py:net"\nteacher = "dense.pt"\n'
+        "[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n"
+    )
+    variables = {**job["env"], "TARGET": "onnx-generic", "PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
+    for step in job["steps"]:
+        if "run" in step:
+            done = shell(step["run"], **variables)
+            assert done.returncode == 0, done.stderr
+    assert shell.asked.read_text().split() == ["-m", "pip", "install", "--quiet", "./edgerecover"]
+    uploaded = next(step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", ""))
+    assert (shell.job / uploaded / "manifest.json").is_file()
+    cached = next(step["with"]["path"] for step in job["steps"] if "cache" in step.get("uses", ""))
+    assert list((shell.job / cached).glob("dreams-*"))
+
+    (shell.job / "model.pt").write_bytes(b"")
+    build = next(step for step in job["steps"] if step.get("name") == "Build")
+    assert shell(build["run"], **variables).returncode == 2
