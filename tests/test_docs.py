@@ -327,3 +327,17 @@ def test_numbers_to_choose_by_are_those_of_the_benchmarks():
     assert len(tables) == page.count("<!-- from benchmarks -->")
     assert len(numbers) >= 40
     assert not [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", benchmarks)]
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+OF_OTHER_COMMANDS = {"archive", "build engine", "copy", "examine this machine", "record", "sign", "sweep"}
+"""Tasks outside the stages of a report."""
+
+
+def test_every_task_of_a_stage_is_explained():
+    source = "\n".join(text_of(module) for module in MODULES)
+    named = re.findall(r'\btask\(\s*"([^"]+)"', source) + re.findall(r'\btitle(?:: str)? ?= ?"(distil[^"]*)"', source)
+    section = (REFERENCE / "report.md").read_text(encoding="utf-8").partition("\n## Words\n")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert set(explained) == {*named} - OF_OTHER_COMMANDS
