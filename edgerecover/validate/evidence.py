@@ -283,11 +283,11 @@ def _about_recovery(claims: Claims, rungs: Sequence[Rung], same_architecture: bo
             f"{fidelity.recovered.value:.1%} of held-out dreams, and always answering the same class would on "
             f"{chance:.1%}; do not deploy it"
         )
-    elif _may_be_chance(fidelity.pruned, chance):
+    elif claims.accuracy is None and _may_be_chance(fidelity.pruned, chance):
         came = "the pruned student" if same_architecture else "the student of another architecture, as it came,"
         yield (
-            f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement): all that the recovered "
-            "one knows it learned from dreams; judge it with --eval-data where you can"
+            f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement), so the recovered one knows only what "
+            "dreams taught it; judge it with --eval-data if you can"
         )
 
 

@@ -105,6 +105,10 @@ def test_each_doubt_is_said_once_and_alone(changes, words):
     assert words in doubt
 
 
+def test_a_student_pruned_to_chance_is_no_doubt_once_real_images_have_judged_it():
+    assert doubts_about(fidelity=agreeing(28, 90), accuracy=on_real_images(90)) == ()
+
+
 def test_a_student_with_fewer_channels_was_pruned_although_it_is_dense():
     assert doubts_about(student=with_layers(*DENSE.layers, pattern=Pattern.DENSE, num_parameters=150)) == ()
 
