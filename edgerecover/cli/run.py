@@ -214,7 +214,7 @@ def _estimate_and_show(request: Request, as_json: bool, events: str | None, quie
     if as_json:
         typer.echo(json.dumps({**to_json(found), "seconds": found.seconds, "factor": FACTOR}, indent=1))
     else:
-        typer.echo("\n".join(in_words(found)))
+        typer.echo("\n".join(in_words(found, request.profile.name)))
 
 
 def _make_finish(sign_key: Path | None, archive: bool, bundle: Path) -> Callable[[Progress], None]:

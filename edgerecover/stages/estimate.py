@@ -51,6 +51,9 @@ _NUM_DREAM_STEPS = 4
 _NUM_STEPS = 3
 _WORTH_IMAGE_STEPS = 10_000
 """Steps of dreams: below, the run is over before anybody wants to know."""
+_LONG_S = 15 * 60
+_FASTER = {"quality": "balanced", "balanced": "fast"}
+"""Shipped profiles, by the shipped profile that takes longer."""
 _NUM_TWINS = 2
 _START_S = 1.5
 """Of a fresh process with its imports, and of exporting a file."""
@@ -152,7 +155,7 @@ def tell_estimate(request: Request, loaded: Loaded, progress: Progress, profile:
     if is_worth_a_trial(profile):
         estimated = estimate_run(request, profile, loaded)
         release_memory()
-        *lines, total = in_words(estimated)
+        *lines, total = in_words(estimated, profile.name)
         for line in lines:
             progress.note(line)
         progress.note(total, **as_numbers(estimated))
@@ -179,13 +182,15 @@ def is_worth_a_trial(profile: Profile) -> bool:
     return _steps_per_image(synthesis, synthesis.num_steps) * num_images >= _WORTH_IMAGE_STEPS
 
 
-def in_words(estimated: Estimate) -> tuple[str, ...]:
-    """One line for each stage that takes a second or more, and one for all."""
+def in_words(estimated: Estimate, profile_name: str = "") -> tuple[str, ...]:
+    """One line for each stage that takes a second or more, and one for all; a long run names a faster profile."""
     lines = [f"estimate: {stage.name} {_minutes(stage.seconds)}" for stage in estimated.stages if stage.seconds >= 1]
     total = (
         f"estimate: {_minutes(estimated.seconds)} in all and {estimated.memory_bytes / 1e9:.1f} GB of memory, "
         f"at this machine's current load; it may be off by a factor of {FACTOR:g}"
     )
+    if estimated.seconds > _LONG_S and profile_name in _FASTER:
+        total += f". Faster: --profile {_FASTER[profile_name]}"
     return (*lines, total)
 
 

@@ -1,8 +1,10 @@
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from edgerecover.artifacts import StageEstimate
 from edgerecover.compute import PLAIN
 from edgerecover.config import load_profile, load_target
 from edgerecover.stages import estimate as estimating
@@ -99,6 +101,14 @@ def test_lines_say_each_stage_all_of_it_and_how_far_off_it_may_be(told):
     assert [line.split(": ")[0] for line in lines] == ["estimate"] * 5
     assert "GB of memory" in total
     assert "factor of 2" in total
+
+
+def test_a_run_of_more_than_15_minutes_names_a_faster_profile(told):
+    short = told()
+    long = dataclasses.replace(short, stages=(StageEstimate("synthesize", 901.0),))
+    assert in_words(long, "balanced")[-1].endswith("Faster: --profile fast")
+    for estimated, name in ((long, "fast"), (long, "my-own"), (short, "balanced")):
+        assert "--profile" not in in_words(estimated, name)[-1]
 
 
 def test_fewer_dreams_than_classes_is_legal_and_explained(profile):
