@@ -24,8 +24,14 @@ _STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "devic
 
 
 def show(console: Console, *parts: RenderableType) -> None:
-    """Print parts one below the other, at a width that is easy to read."""
-    console.print(Group(*parts), highlight=False, width=min(console.width, _WIDEST))
+    """Print parts one below the other, at a width that is easy to read. Text that goes to a file has no padding."""
+    width = min(console.width, _WIDEST)
+    if console.is_terminal or console.record:
+        console.print(Group(*parts), highlight=False, width=width)
+        return
+    with console.capture() as capture:
+        console.print(Group(*parts), highlight=False, width=width)
+    console.file.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def section(title: str) -> RenderableType:

@@ -180,7 +180,7 @@ def test_colour_says_nothing_that_words_do_not(report):
     coloured = shown(print_report, report, BUNDLE, no_color=False, force_terminal=True, color_system="truecolor")
     assert "\x1b[" not in plain
     assert "\x1b[" in coloured
-    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+    assert re.sub(r" *\n", "\n", re.sub(r"\x1b\[[0-9;]*m", "", coloured)) == plain
 
 
 def test_a_dynamic_batch_and_dreams_without_targets(report):
@@ -317,3 +317,11 @@ def test_nothing_in_a_report_steers_the_terminal(full_report):
     for character in "\x1b\x07\u202e":
         assert character not in text
     assert "\\x1b[2J\\u202etxt" in text
+
+
+def test_text_in_a_file_has_no_trailing_blanks(report):
+    file = io.StringIO()
+    print_report(Console(file=file, width=80), report, "out.bundle")
+    lines = file.getvalue().splitlines()
+    assert len(lines) > 40
+    assert [line for line in lines if line != line.rstrip()] == []
