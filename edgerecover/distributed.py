@@ -27,7 +27,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgerecover.errors import OUR_FAULT_HINT, BadInputError, EdgeRecoverError, MissingError, StageError
+from edgerecover.errors import (
+    OUR_FAULT_HINT,
+    BadInputError,
+    EdgeRecoverError,
+    MissingError,
+    StageError,
+    pip_line,
+)
 from edgerecover.files import replace_file
 
 T = TypeVar("T")
@@ -206,7 +213,7 @@ def _join(on_cpu: bool) -> Ranks:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingError(
-            "several processes need Accelerate, which is not installed", hint="pip install 'edgerecover[many]'"
+            "several processes need Accelerate, which is not installed", hint=pip_line("install 'edgerecover[many]'")
         ) from error
     try:
         state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)

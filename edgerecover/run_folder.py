@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgerecover.errors import BadInputError
+from edgerecover.errors import BadInputError, unwritable_hint
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 
@@ -79,7 +79,7 @@ def _unwritable(folder: Path, error: Exception) -> BadInputError:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     return BadInputError(
         f"--work {folder}: cannot be written: {reason}",
-        hint="free some space there, or name another folder with --work",
+        hint=unwritable_hint(error, "name another folder with --work"),
     )
 
 

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.bundle.manifest import SIGNATURE_DIGEST_NAME, SIGNATURE_NAME
-from edgerecover.errors import UNREADABLE_HINT, BadInputError, EdgeRecoverError, MissingError, VerificationError
+from edgerecover.errors import (
+    UNREADABLE_HINT,
+    BadInputError,
+    EdgeRecoverError,
+    MissingError,
+    VerificationError,
+    pip_line,
+)
 
 if TYPE_CHECKING:
     from model_signing import hashing
@@ -182,7 +189,7 @@ def _library() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingError(
             f"signatures need the package model-signing, which cannot be imported: {error}",
-            hint="python -m pip install 'edgerecover[signing]'",
+            hint=pip_line("install 'edgerecover[signing]'"),
         ) from error
     return signing, verifying
 

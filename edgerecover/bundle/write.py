@@ -11,7 +11,7 @@ from typing import Any
 from edgerecover.artifacts import sha256_of
 from edgerecover.bundle.manifest import MANIFEST_NAME, MEASUREMENTS_NAME, FileEntry, Manifest, Measurements, check_paths
 from edgerecover.bundle.verify import read_manifest
-from edgerecover.errors import BadInputError, VerificationError
+from edgerecover.errors import BadInputError, VerificationError, unwritable_hint
 from edgerecover.files import building_beside, move_into_place, nearest_existing
 
 Measured = Path | bytes | str | Callable[[str], str]
@@ -98,7 +98,7 @@ def unwritable(out: Path, error: OSError) -> BadInputError:
     """What a user reads where a bundle cannot be written."""
     return BadInputError(
         f"{out}: the bundle cannot be written: {error.strerror or error}",
-        hint="free some space there, or name another place with --out",
+        hint=unwritable_hint(error, "name another place with --out"),
     )
 
 

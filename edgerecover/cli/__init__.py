@@ -37,9 +37,9 @@ from edgerecover.cli import (
 )
 from edgerecover.cli import doctor as doctor_command
 from edgerecover.cli import gate as gate_command
-from edgerecover.cli.console import internal_error, outlive_pipe, show_error, write_nearest
+from edgerecover.cli.console import internal_error, outlive_pipe, show_error, usage_error, write_nearest
 from edgerecover.cli.options import switch
-from edgerecover.errors import EXIT_INTERRUPTED, BadInputError, EdgeRecoverError
+from edgerecover.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_PASS, BadInputError, EdgeRecoverError
 
 app = typer.Typer(
     name="edgerecover",
@@ -85,11 +85,17 @@ def main() -> None:
     try:
         _refuse_several(arguments)
         try:
-            app([a for a in arguments if a != "--debug"], prog_name="edgerecover")
+            ended = app([a for a in arguments if a != "--debug"], prog_name="edgerecover", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full device is reported here, not by the interpreter at exit
+        sys.exit(ended if isinstance(ended, int) else EXIT_PASS)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except typer.TyperException as error:
+        refused = usage_error(error)
+        if refused is not None:  # None: no command was given, and the help was shown
+            show_error(refused)
+        sys.exit(EXIT_BAD_INPUT)
     except EdgeRecoverError as error:
         if _speaks():
             show_error(error)

@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import device_access, whole_numbers
+from edgerecover.cli.inputs import device_access, input_shape_of, whole_numbers
 from edgerecover.cli.options import (
     MEASUREMENT,
     DevicePythonOption,
@@ -104,9 +104,6 @@ def bench(
     from edgerecover.runtime.measure.timing import Timing
 
     settings = load_profile(profile).latency
-    shape = whole_numbers("--input-shape", input_shape, least=1)
-    if shape and len(shape) != 3:
-        raise BadInputError(f"--input-shape {input_shape!r}: expected C,H,W", hint="for example 3,224,224")
     request = BenchRequest(
         model=model,
         timing=Timing(settings.num_warmup, settings.min_queries, settings.min_duration_s),
@@ -116,7 +113,7 @@ def bench(
         batches=whole_numbers("--batches", batches, least=1),
         target=load_target(target) if target else None,
         cores=whole_numbers("--cores", cores, least=0),
-        shape=(shape[0], shape[1], shape[2]) if shape else None,
+        shape=input_shape_of(input_shape) if input_shape else None,
         seed=seed,
     )
     with following("bench", events=events, quiet=quiet) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import errno
 import io
 import json
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgerecover.errors import BadInputError, EdgeRecoverError
+from edgerecover.errors import BadInputError, EdgeRecoverError, unwritable_hint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,15 +90,61 @@ def show_error(error: EdgeRecoverError) -> None:
         console.print(f"[dim]log:[/]   {_escape(str(error.log))}", highlight=False, soft_wrap=True)
 
 
+_NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Faults of a disk or of its permissions, not of this program."""
+
+
 def internal_error(error: Exception) -> EdgeRecoverError:
-    """An unforeseen exception as an EdgeRecoverError; a full device is not reported as a bug."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """An unforeseen exception as an EdgeRecoverError; what a disk refuses is not reported as a bug."""
+    if isinstance(error, OSError) and error.errno in _NOT_OURS:
         where = f"{error.filename}: " if error.filename else ""
-        return BadInputError(f"{where}{error.strerror}", hint="free some space there, or write elsewhere")
+        return BadInputError(f"{where}{error.strerror}", hint=unwritable_hint(error, "write elsewhere"))
     return EdgeRecoverError(
         f"internal error: {type(error).__name__}: {error}",
         hint="this is a bug in edgerecover; run again with --debug and report the traceback",
     )
+
+
+def usage_error(error: typer.TyperException) -> BadInputError | None:
+    """What Typer refused, with what to do next; None: nothing was asked for, and Typer has shown the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "edgerecover"
+    hint = f"`{command} --help` shows what it takes"
+    name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None) or ()
+    parameter = getattr(error, "param", None)
+    if type(error).__name__ == "MissingParameter" and parameter is not None:
+        spelling = _spelling(parameter)
+        if spelling == "--target":
+            hint = "name the device that the model is for; `edgerecover targets list` shows all"
+        return BadInputError(f"{spelling} is missing", hint=hint)
+    if parameter is not None:
+        return BadInputError(f"{_spelling(parameter)}: {_fault(error)}", hint=hint)
+    if name is not None and near:
+        likely = [flag for flag in near if flag.endswith(name.lstrip("-"))]
+        likely = likely or difflib.get_close_matches(name, near, 2, cutoff=0.75)
+        advice = f"; did you mean {' or '.join(likely)}?" if likely else ""
+        return BadInputError(f"no such option: {name}{advice}", hint=hint)
+    message = error.format_message().rstrip(".").replace("Got unexpected extra argument(s)", "not expected:")
+    return BadInputError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _spelling(parameter: Any) -> str:
+    """An option as it is typed, or an argument's name: "--batch", "MODEL"."""
+    return str(parameter.opts[0] if parameter.param_type_name == "option" else parameter.human_readable_name)
+
+
+def _fault(error: typer.TyperException) -> str:
+    """What is wrong with the value of a parameter; Typer passes on what pydantic says."""
+    from pydantic import ValidationError
+
+    from edgerecover.config.words import in_words, with_found
+
+    cause = error.__cause__ or error.__context__
+    if not isinstance(cause, ValidationError):
+        return error.message
+    return with_found(in_words(problem := cause.errors()[0]), problem["input"])
 
 
 def _escape(text: str) -> str:

@@ -289,10 +289,15 @@ def without(arguments: Sequence[str], flags: Mapping[str, int]) -> tuple[str, ..
     return tuple(kept)
 
 
+_EXAMPLES = {"--pattern": "unstructured,2:4", "--profile": "fast,balanced", "--sparsity": "0.5,0.75"}
+
+
 def _words(flag: str, text: str) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))
     if not all(words):
-        raise BadInputError(f"{flag} {text!r}: a name between commas is empty", hint=f"for example {flag} a,b")
+        raise BadInputError(
+            f"{flag} {text!r}: a name between commas is empty", hint=f"for example {flag} {_EXAMPLES[flag]}"
+        )
     return words
 
 

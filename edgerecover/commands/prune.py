@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgerecover.artifacts import Sparsity
-from edgerecover.errors import BadInputError
+from edgerecover.errors import BadInputError, unwritable_hint
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.sparsity import measure
@@ -45,7 +45,10 @@ def prune_file(
     try:
         replace_file(out, weights_of(pruned.network, out.suffix.lower()))
     except OSError as error:
-        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+        raise BadInputError(
+            f"--out {out}: {error.strerror or error}",
+            hint=unwritable_hint(error, "name a file in a folder that is there"),
+        ) from error
     narrower = pruning.pattern == "channel"
     kept = macs_kept(pruned.network, dense, known_input) if narrower else None
     return PrunedFile(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)

@@ -27,7 +27,7 @@ class ModelFileInput(Settings):
     @classmethod
     def _check_ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
-            raise ValueError(f"range must ascend, found {list(value)}")
+            raise ValueError("the lowest pixel must come before the highest")
         return value
 
     @model_validator(mode="after")

@@ -13,6 +13,9 @@ from edgerecover.config.target import Target
 from edgerecover.config.toml import line_of, parse, read_toml
 from edgerecover.errors import BadInputError
 
+_NEAR = 0.75
+"""Likeness of a name that is suggested: "balancd" is that near to "balanced"; "quick" is far from "quality"."""
+
 
 def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
     """Folder of the shipped files: inside an installed wheel, or at the top of a checkout."""
@@ -51,8 +54,8 @@ def _complete(data: dict[str, Any]) -> dict[str, Any]:
     """The tables of `[without_norms]` with what they leave to `[synthesis]` and `[recovery]`."""
     changes = data.get("without_norms")
     tables = {name: data.get(name) for name in WithoutNorms.model_fields}
-    if not (isinstance(changes, dict) and all(isinstance(table, dict) for table in tables.values())):
-        return data  # one of them is wrong, which parsing reports
+    if not isinstance(changes, dict):
+        return data  # absent, or wrong, which parsing reports
     return {**data, "without_norms": _merge(tables, changes)}
 
 
@@ -99,8 +102,13 @@ def _find(kind: Literal["targets", "profiles"], name_or_path: str, beside: Path 
     names = shipped_names(kind)
     if name_or_path in names:
         return shipped_folder(kind) / f"{name_or_path}.toml"
-    near = difflib.get_close_matches(name_or_path, names, 1, cutoff=0.4)
+    near = difflib.get_close_matches(name_or_path, names, 1, cutoff=_NEAR)
+    begin_so = [name for name in names if name.startswith(f"{name_or_path}-")]
     raise BadInputError(
         f"unknown {word} {name_or_path!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-        hint=f"`edgerecover {kind} list` shows all; a path ending in .toml names your own file",
+        hint=(
+            f"`edgerecover {kind} list` shows all; a path ending in .toml names your own file"
+            if near
+            else f"one of {', '.join(begin_so or names)}; or the path of your own .toml file"
+        ),
     )

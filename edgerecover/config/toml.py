@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from edgerecover.config.schema import Settings
+from edgerecover.config.words import in_words, with_found
 from edgerecover.errors import UNREADABLE_HINT, BadInputError
 
 if sys.version_info >= (3, 11):
@@ -59,32 +60,71 @@ def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        lines = [_describe(kind, problem, path) for problem in error.errors()]
+        problems = _grouped(error, data)
         raise BadInputError(
-            "\n".join(lines),
-            hint=f"the keys of this file are described in docs/reference/{_reference(kind)}.md",
+            "\n".join(_describe(kind, keys, group, path) for keys, group in problems.items()),
+            hint=_HINTS[kind.__name__],
         ) from error
 
 
-def _reference(kind: type[Settings]) -> str:
-    pages = {"Target": "targets", "Profile": "profiles", "ModelFile": "model-toml", "LimitsFile": "gate"}
-    return pages[kind.__name__]
+_HINTS = {
+    "Target": "`edgerecover targets show jetson-orin` prints one; docs/reference/targets.md describes the keys",
+    "Profile": "`edgerecover profiles show balanced` prints one; docs/reference/profiles.md describes the keys",
+    "ModelFile": "for example [input] with shape = [3, 224, 224]; docs/reference/model-toml.md describes its keys",
+    "LimitsFile": "for example max_latency_regression = 0.05; docs/reference/gate.md describes the keys",
+}
+
+_Keys = tuple[str | int, ...]
 
 
-def _describe(kind: type[Settings], problem: Any, path: Path) -> str:
-    keys = [key for key in problem["loc"] if isinstance(key, str)]
+def _grouped(error: ValidationError, data: dict[str, Any]) -> dict[_Keys, list[Any]]:
+    """The problems by key; what `[without_norms]` only inherited is reported where it stands."""
+    found: dict[_Keys, list[Any]] = {}
+    for problem in error.errors():
+        keys = _keys_in(data, problem["loc"], is_absent=problem["type"] == "missing")
+        found.setdefault(keys, []).append(problem)
+    wrong_items = {keys[:-1] for keys in found if keys and isinstance(keys[-1], int)}
+    return {
+        keys: group
+        for keys, group in found.items()
+        if not (keys[:1] == ("without_norms",) and any(keys[1 : 1 + len(other)] == other for other in found if other))
+        and not (keys in wrong_items and group[0]["type"] == "too_short")  # short by the wrong items alone
+    }
+
+
+def _keys_in(data: Any, location: _Keys, *, is_absent: bool) -> _Keys:
+    """The keys of a problem, without the names that pydantic adds for the choices of a union."""
+    keys: list[str | int] = []
+    for part in location:
+        is_there = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
+        if not is_there:
+            return (*keys, part) if is_absent else tuple(keys)
+        keys.append(part)
+        data = data[part]
+    return tuple(keys)
+
+
+def _describe(kind: type[Settings], location: _Keys, group: list[Any], path: Path) -> str:
+    keys = [key for key in location if isinstance(key, str)]
     line = line_of(path, keys)
     where = f"{path}:{line}" if line else str(path)
-    dotted = ".".join(str(key) for key in problem["loc"])
+    dotted = ".".join(str(key) for key in location)
+    problem = group[0]
     if problem["type"] == "extra_forbidden":
         known = _known_keys(kind, keys[:-1])
         near = difflib.get_close_matches(keys[-1], known, 1)
         advice = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
         return f"{where}: unknown key {dotted!r}{advice}"
     if problem["type"] == "missing":
+        if isinstance(location[-1], int):
+            return f"{where}: {'.'.join(map(str, location[:-1]))}: too few values (found {problem['input']!r})"
         return f"{where}: key {dotted!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {dotted or 'file'}: {message} (found {problem['input']!r})"[:400]
+    if problem["type"] == "model_type" and "Fact" in str(problem.get("ctx", {}).get("class_name")):
+        message = f'expected a value with its source: {dotted} = {{ value = …, source = "…" }}'
+    else:
+        words = [in_words(one) for one in group]
+        message = " or ".join([words[0], *(word.removeprefix("expected ") for word in words[1:])])
+    return f"{where}: {dotted or 'file'}: {with_found(message, problem['input'])}"[:400]
 
 
 def _known_keys(kind: Any, keys: list[str]) -> list[str]:

@@ -16,7 +16,8 @@ from packaging.version import InvalidVersion, Version
 from edgerecover.artifacts import Gpu, Host
 from edgerecover.config import Package, Target, load_target, shipped_names
 from edgerecover.doctor.asking import Answer, Ask, ask, ask_module, python_of, systems_copies, this_python
-from edgerecover.doctor.findings import Diagnosis, Finding, Status
+from edgerecover.doctor.findings import Diagnosis, Finding, Status, fix_here
+from edgerecover.errors import pip_line
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.machine.host import differences, is_target, this_host
 
@@ -27,8 +28,8 @@ _CPU = "CPUExecutionProvider"
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 """Distributions that all bring one and the same folder `onnxruntime`."""
 _OPTIONAL = (
-    ("openvino", "pip install 'edgerecover[openvino]'"),
-    ("tensorrt_rtx", "pip install 'edgerecover[tensorrt-rtx]'"),
+    ("openvino", "'edgerecover[openvino]'"),
+    ("tensorrt_rtx", "'edgerecover[tensorrt-rtx]'"),
 )
 """Runtimes that some targets use or race, where none was named."""
 _HOST_PART = {
@@ -57,7 +58,7 @@ def examine(
         lambda: [_machine(host), _python(), *_requirements()],
         lambda: _torch(ask, host),
         lambda: _onnxruntime(ask),
-        lambda: [_optional(ask, module, fix) for module, fix in _OPTIONAL if module not in covered],
+        lambda: [_optional(ask, *optional) for optional in _OPTIONAL if optional[0] not in covered],
         lambda: [*_driver(ask, host), *_disk(), _ssh()],
         lambda: _for_target(target, host, ask) if target is not None else [],
     ]
@@ -77,9 +78,6 @@ def examine(
 
 def _targets_of(host: Host) -> tuple[str, ...]:
     return tuple(name for name in shipped_names("targets") if is_target(load_target(name).needs, host))
-
-
-# --- the machine --------------------------------------------------------------------------------------------
 
 
 def _machine(host: Host) -> Finding:
@@ -144,7 +142,7 @@ def _requirements() -> list[Finding]:
 
 
 def _unmet(wanted: Requirement) -> Finding | None:
-    fix = f"pip install '{wanted.name}{wanted.specifier}'"
+    fix = pip_line(f"install '{wanted.name}{wanted.specifier}'")
     try:
         version = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
@@ -170,7 +168,7 @@ def _torch(ask: Ask, host: Host) -> Iterator[Finding]:
     both = ask("torchvision")
     torch = ask("torch") if both.error else both  # alone only when something is wrong: it takes seconds
     if torch.error:
-        yield _broken("torch", torch, "pip install --force-reinstall torch torchvision")
+        yield _broken("torch", torch, pip_line("install --force-reinstall torch torchvision"))
         return
     yield Finding("torch", Status.OK, _torch_words(torch))
     if both.error:
@@ -191,12 +189,12 @@ def _torchvision_broken(torchvision: Answer, torch_version: str) -> Finding:
     local = torch_version.partition("+")[2]
     index = f" --index-url https://download.pytorch.org/whl/{local}" if local.startswith(("cpu", "cu", "rocm")) else ""
     if torchvision.is_absent("torchvision"):
-        return Finding("torchvision", Status.MISSING, "not installed", f"pip install torchvision{index}")
+        return Finding("torchvision", Status.MISSING, "not installed", pip_line(f"install torchvision{index}"))
     return Finding(
         "torchvision",
         Status.WRONG,
         f"does not fit torch {torch_version}: {torchvision.error}",
-        f"pip install --force-reinstall torch torchvision{index}",
+        pip_line(f"install --force-reinstall torch torchvision{index}"),
     )
 
 
@@ -207,7 +205,7 @@ def _torch_on_gpu(ask: Ask, torch: Answer, host: Host) -> Iterator[Finding]:
         return
     built, driver = torch.values["built_for_cuda"], ask("cuda_driver")
     if not built:
-        fix = "pip install --force-reinstall torch torchvision"
+        fix = pip_line("install --force-reinstall torch torchvision")
         yield Finding("torch on the GPU", Status.NOTE, f"{gpus[0].name} is here, this PyTorch has no CUDA", fix)
     elif driver.version and _major(driver.version) < _major(built):
         found = f"the driver runs CUDA up to {driver.version}, this PyTorch needs {built}: update the driver"
@@ -233,7 +231,7 @@ def _onnxruntime(ask: Ask) -> Iterator[Finding]:
     """A session on the CPU, which every target needs; and providers that are listed but do not run."""
     yield from _rival_onnxruntimes(_find_installed(_ONNXRUNTIMES))
     answer = ask("onnxruntime")
-    fix = "pip install 'onnxruntime>=1.22,<2'"
+    fix = pip_line("install 'onnxruntime>=1.22,<2'")
     if answer.error:
         yield _broken("onnxruntime", answer, fix)
         return
@@ -265,12 +263,12 @@ def _rival_onnxruntimes(installed: Sequence[str]) -> Iterator[Finding]:
             "onnxruntime",
             Status.WRONG,
             f"{' and '.join(installed)} share one folder: the one installed last has overwritten the other",
-            f"pip uninstall -y {' '.join(installed)} && pip install {keep}",
+            f"{pip_line('uninstall -y ' + ' '.join(installed))} && {pip_line(f'install {keep}')}",
         )
 
 
-def _optional(ask: Ask, module: str, fix: str) -> Finding:
-    answer = ask_module(ask, module)
+def _optional(ask: Ask, module: str, distribution: str) -> Finding:
+    answer, fix = ask_module(ask, module), pip_line(f"install {distribution}")
     if not answer.error:
         return Finding(module, Status.OK, _words(answer))
     if answer.is_absent(module):
@@ -333,16 +331,16 @@ def _same_board(target: Target, host: Host) -> str | None:
 def _package(package: Package, ask: Ask) -> Finding:
     name = f"{package.module} (optional)" if not package.needed else package.module
     if not package.module:
-        return Finding(package.name, Status.NOTE, "cannot be looked for from here", package.install)
+        return Finding(package.name, Status.NOTE, "cannot be looked for from here", fix_here(package.install))
     missing, wrong = (Status.MISSING, Status.WRONG) if package.needed else (Status.NOTE, Status.NOTE)
     answer = ask_module(ask, package.module)
     if answer.is_absent(package.module):
         return _absence(package, name, missing)
     if answer.error:
-        return Finding(name, wrong, f"is installed but does not work: {answer.error}", package.install)
+        return Finding(name, wrong, f"is installed but does not work: {answer.error}", fix_here(package.install))
     if answer.version and not _fits(answer.version, package.version):
         found = f"{answer.version} is here, {package.version} is needed"
-        return Finding(name, wrong, found, package.install)
+        return Finding(name, wrong, found, fix_here(package.install))
     return Finding(name, Status.OK, _words(answer))
 
 
@@ -354,7 +352,7 @@ def _absence(package: Package, name: str, status: Status) -> Finding:
             found = f"{copy} is for Python {built_for}, and this is {this_python()}"
             return Finding(name, status, found, f"python{built_for} -m venv --system-site-packages edgerecover-venv")
     needed = f" ({package.version} is needed)" if package.version else ""
-    return Finding(name, status, f"not installed{needed}", package.install)
+    return Finding(name, status, f"not installed{needed}", fix_here(package.install))
 
 
 def _on_device(target: Target, ask: Ask) -> Iterator[Finding]:
@@ -382,7 +380,7 @@ def _provider(target: Target, ask: Ask) -> Iterator[Finding]:
         yield Finding(first, Status.OK, "really ran a file")
         return
     install = next((p.install for p in target.packages if p.module == "onnxruntime" and p.on == "device"), "")
-    yield Finding(first, Status.WRONG, reason, install)
+    yield Finding(first, Status.WRONG, reason, fix_here(install))
 
 
 def _openvino_device(first: str, ask: Ask) -> Iterator[Finding]:

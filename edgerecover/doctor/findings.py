@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgerecover.artifacts import Host
+from edgerecover.errors import pip_line
 
 
 class Status(str, Enum):
@@ -48,3 +49,8 @@ class Diagnosis:
     def is_ready(self) -> bool:
         """Nothing that is needed is missing or wrong."""
         return all(finding.status in (Status.OK, Status.NOTE) for finding in self.findings)
+
+
+def fix_here(install: str) -> str:
+    """A target's install line, for this Python."""
+    return pip_line(install.removeprefix("pip ")) if install.startswith("pip ") else install

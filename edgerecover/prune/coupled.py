@@ -16,7 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.errors import MissingError
+from edgerecover.errors import (
+    MissingError,
+    pip_line,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -276,6 +279,6 @@ def _torch_pruning() -> Any:
     except ImportError as error:
         raise MissingError(
             "--pattern channel needs Torch-Pruning, which is not installed",
-            hint="pip install 'edgerecover[channels]'",
+            hint=pip_line("install 'edgerecover[channels]'"),
         ) from error
     return torch_pruning

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgerecover import __version__
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 
@@ -106,7 +110,7 @@ def require_ray() -> None:
     from importlib.util import find_spec
 
     if find_spec("ray") is None:
-        raise MissingError("--ray: Ray is not installed", hint="pip install 'edgerecover[ray]'")
+        raise MissingError("--ray: Ray is not installed", hint=pip_line("install 'edgerecover[ray]'"))
 
 
 def make_with_ray(jobs: Jobs, progress: Progress = SILENT) -> None:

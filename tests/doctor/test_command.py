@@ -60,7 +60,7 @@ def test_an_environment_without_anything(environment):
     assert not report["ready"]
     for name in ("torch", "onnxruntime"):
         assert (found[name]["status"], found[name]["found"]) == ("missing", "not installed")
-        assert found[name]["fix"].startswith("pip install ")
+        assert found[name]["fix"].endswith(("install torch torchvision", "install 'onnxruntime>=1.22,<2'"))
     assert "onnx-generic" in report["targets_here"]
 
 
@@ -81,11 +81,9 @@ def test_a_broken_pair_is_told_in_one_line_at_80_columns(environment):
     assert done.returncode == 3, done.stderr
     assert "examine this machine" in done.stderr
     lines = done.stdout.splitlines()
-    fixes = [line for line in lines if line.startswith(" " * 9 + "pip ")]
-    assert (
-        "         pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
-        in fixes
-    )
+    fixes = [line for line in lines if line.startswith(" " * 9) and " pip " in line]
+    line = "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    assert any(fix.endswith(line) for fix in fixes)
     assert max(len(line) for line in lines if line not in fixes) <= 80
     assert "does not fit torch 2.15.0+cpu: RuntimeError: operator torchvision::nms does not exist" in " ".join(
         done.stdout.split()

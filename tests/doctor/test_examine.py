@@ -11,6 +11,7 @@ from edgerecover.doctor import examine as module
 from edgerecover.doctor.asking import Answer, systems_copies
 from edgerecover.doctor.examine import examine
 from edgerecover.doctor.findings import Status
+from edgerecover.errors import pip_line
 
 ABSENT = {
     "openvino": Answer(error="OpenVINO cannot be imported: No module named 'openvino'"),
@@ -51,7 +52,7 @@ def test_all_is_here():
     assert found.targets_here == ("onnx-generic", "x86-avx512-vnni", "x86-cpu")
     assert (found.target, found.is_target) == (None, None)
     assert finding(found, "openvino").status is Status.NOTE
-    assert finding(found, "openvino").fix == "pip install 'edgerecover[openvino]'"
+    assert finding(found, "openvino").fix == pip_line("install 'edgerecover[openvino]'")
 
 
 def test_a_missing_pytorch():
@@ -87,7 +88,7 @@ def test_a_torchvision_built_for_another_pytorch(torch, index):
     assert told.status is Status.WRONG
     assert f"does not fit torch {torch}" in told.found
     assert "nms" in told.found
-    assert told.fix == f"pip install --force-reinstall torch torchvision{index}"
+    assert told.fix == pip_line(f"install --force-reinstall torch torchvision{index}")
 
 
 def test_a_driver_older_than_pytorchs_cuda_is_told_and_nothing_fails():
@@ -110,7 +111,7 @@ def test_a_pytorch_without_cuda_on_a_machine_with_a_gpu():
 def test_no_onnxruntime():
     found = diagnosis(onnxruntime=Answer(error="onnxruntime cannot be imported: No module named 'onnxruntime'"))
     assert finding(found, "onnxruntime").status is Status.MISSING
-    assert finding(found, "onnxruntime").fix.startswith("pip install 'onnxruntime")
+    assert finding(found, "onnxruntime").fix.startswith(pip_line("install 'onnxruntime"))
 
 
 def test_an_onnxruntime_that_lacks_what_it_needs_is_not_called_missing():
@@ -144,7 +145,7 @@ def test_a_target_whose_own_provider_does_not_run_here(tmp_path):
     assert not found.is_ready
     told = [one for one in found.findings if one.name == "CUDAExecutionProvider"]
     assert told[-1].status is Status.WRONG
-    assert told[-1].fix == "pip install 'onnxruntime>=1.22'"
+    assert told[-1].fix == pip_line("install 'onnxruntime>=1.22'")
 
 
 def test_two_onnxruntimes_in_one_folder(monkeypatch):
@@ -159,7 +160,9 @@ def test_two_onnxruntimes_in_one_folder(monkeypatch):
     monkeypatch.setattr(module.metadata, "requires", lambda name: [])
     told = finding(diagnosis(), "onnxruntime")
     assert told.status is Status.WRONG
-    assert told.fix == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    assert told.fix == " && ".join(
+        map(pip_line, ("uninstall -y onnxruntime onnxruntime-gpu", "install onnxruntime-gpu"))
+    )
 
 
 def test_own_requirements_are_compared(monkeypatch):
@@ -176,7 +179,7 @@ def test_own_requirements_are_compared(monkeypatch):
     found = {one.name: one for one in module._requirements()}
     assert set(found) == {"onnx", "rich"}
     assert (found["onnx"].status, found["rich"].status) == (Status.WRONG, Status.MISSING)
-    assert found["onnx"].fix == "pip install 'onnx<2,>=1.18'"
+    assert found["onnx"].fix == pip_line("install 'onnx<2,>=1.18'")
 
 
 def test_a_full_disk(monkeypatch):
@@ -210,7 +213,7 @@ def test_an_engine_cannot_be_built_without_its_library():
     assert not found.is_ready
     told = finding(found, "tensorrt_rtx")
     assert (told.status, told.found) == (Status.MISSING, "not installed (>=1.4 is needed)")
-    assert told.fix == "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"
+    assert told.fix == pip_line("install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
 
 
 def test_a_version_that_does_not_fit():

@@ -15,7 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.models.read.cards import CARD_FILE, read_config, require_classifier
 
 if TYPE_CHECKING:
@@ -101,7 +105,7 @@ def _transformers() -> Any:
     except ImportError as error:
         raise MissingError(
             "a folder of Hugging Face transformers needs that library, which is not installed",
-            hint="pip install 'edgerecover[transformers]'",
+            hint=pip_line("install 'edgerecover[transformers]'"),
         ) from error
     return transformers
 

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,7 +155,7 @@ def _timm() -> Any:
         import timm
     except ImportError as error:
         raise MissingError(
-            "an architecture timm:NAME needs timm, which is not installed", hint="pip install 'edgerecover[timm]'"
+            "an architecture timm:NAME needs timm, which is not installed", hint=pip_line("install 'edgerecover[timm]'")
         ) from error
     return timm
 

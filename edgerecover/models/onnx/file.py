@@ -148,9 +148,7 @@ def _parse(path: Path) -> onnx.ModelProto:
             hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # protobuf's own errors share no base with the others it lets through
-        raise BadInputError(
-            f"{path}: is not an ONNX file, or a damaged one: {str(error)[:200]}", hint="name an .onnx file"
-        ) from error
+        raise BadInputError(f"{path}: is not an ONNX file, or a damaged one", hint="name an .onnx file") from error
     return model
 
 

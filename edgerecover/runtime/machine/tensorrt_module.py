@@ -16,7 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES, TENSORRT, TENSORRT_RTX
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.runtime.machine.silence import silence
 
 _RTX_NAMES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -60,10 +64,10 @@ def system_folders() -> tuple[Path, ...]:
 def install_line(runtime: str) -> str:
     """The command that installs a runtime on a machine like this one."""
     if runtime == TENSORRT_RTX:
-        return "pip install 'edgerecover[tensorrt-rtx]' (x86_64 Linux or Windows)"
+        return pip_line("install 'edgerecover[tensorrt-rtx]'") + " (x86_64 Linux or Windows)"
     if _TEGRA_RELEASE.exists() or platform.machine() == "aarch64":
         return "sudo apt install python3-libnvinfer (it is part of JetPack), with that JetPack's own version of Python"
-    return "pip install 'edgerecover[tensorrt]'"
+    return pip_line("install 'edgerecover[tensorrt]'")
 
 
 def _from_folders(name: str, folders: Iterable[Path], failures: list[str]) -> ModuleType | None:

@@ -20,7 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.runtime.machine.silence import silence
 from edgerecover.runtime.session.opened import Classifier, FoundInput, InputLayout, only_input
 from edgerecover.runtime.session.providers import COPYING, STATIC_ONLY, how_to_get, options_of
@@ -174,7 +178,7 @@ def import_onnxruntime() -> Any:
         with silence():
             import onnxruntime
     except ImportError as error:
-        raise MissingError(f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime") from error
+        raise MissingError(f"onnxruntime cannot be imported: {error}", hint=pip_line("install onnxruntime")) from error
     return onnxruntime
 
 

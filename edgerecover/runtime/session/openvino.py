@@ -17,7 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.runtime.machine.silence import silence
 from edgerecover.runtime.session.onnxruntime import first_line
 from edgerecover.runtime.session.opened import Classifier, FoundInput, InputLayout, only_input
@@ -57,7 +61,7 @@ def import_openvino() -> Any:
             import openvino
     except ImportError as error:
         raise MissingError(
-            f"OpenVINO cannot be imported: {error}", hint="pip install 'edgerecover[openvino]'"
+            f"OpenVINO cannot be imported: {error}", hint=pip_line("install 'edgerecover[openvino]'")
         ) from error
     finally:
         if hidden:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgerecover.errors import pip_line
+
 CPU = "CPUExecutionProvider"
 PACKAGES = {
     "CUDAExecutionProvider": "onnxruntime-gpu",
@@ -44,6 +46,5 @@ def how_to_get(provider: str) -> str:
     package = PACKAGES.get(provider)
     if package is None:
         return "install the onnxruntime build that has it and the driver it needs, or name another"
-    return f"pip install {package.partition(',')[0].partition(' on ')[0]} instead of onnxruntime" + (
-        f" ({package})" if " " in package else ""
-    )
+    name = package.partition(",")[0].partition(" on ")[0]
+    return f"{pip_line(f'install {name}')} instead of onnxruntime" + (f" ({package})" if " " in package else "")

@@ -131,7 +131,7 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
             if text is None:
                 raise BadInputError(
                     f"record {path}: a safetensors file without a record in it",
-                    hint="`edgerecover record DENSE --data DIR -o FILE` makes one",
+                    hint="`edgerecover record TEACHER --data DIR -o FILE` makes one",
                 )
             return from_json(_Facts, json.loads(text)), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except BadInputError:
@@ -144,7 +144,7 @@ def _open(path: Path) -> tuple[_Facts, dict[str, Tensor]]:
     except Exception as error:  # hostile bytes raise anything
         raise BadInputError(
             f"record {path}: not an activation record, or damaged ({type(error).__name__}: {str(error)[:100]})",
-            hint="`edgerecover record DENSE --data DIR -o FILE` makes one",
+            hint="`edgerecover record TEACHER --data DIR -o FILE` makes one",
         ) from error
 
 

@@ -8,7 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgerecover.artifacts import InputSpec
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.models.build.transformers_folders import build_from_folder
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_models, open_network
@@ -143,4 +147,4 @@ def test_without_transformers_the_message_says_what_to_install(tmp_path, monkeyp
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(MissingError) as caught:
         build_from_folder(tmp_path)
-    assert caught.value.hint == "pip install 'edgerecover[transformers]'"
+    assert caught.value.hint == pip_line("install 'edgerecover[transformers]'")

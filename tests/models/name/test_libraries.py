@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from edgerecover.artifacts import InputSpec, Pattern
-from edgerecover.errors import BadInputError, MissingError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    pip_line,
+)
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
 from edgerecover.models.pair.networks import inspect, open_models
@@ -86,7 +90,7 @@ def test_without_timm_the_message_says_what_to_install(monkeypatch):
     for ask in (built, default_input, classifier_key):
         with pytest.raises(MissingError) as caught:
             ask("timm:resnet18")
-        assert caught.value.hint == "pip install 'edgerecover[timm]'"
+        assert caught.value.hint == pip_line("install 'edgerecover[timm]'")
 
 
 @pytest.mark.parametrize("architecture", TIMM)

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from edgerecover.artifacts import Latency, TargetMachine, from_json, to_json
 from edgerecover.artifacts.race import Raced
-from edgerecover.errors import BadInputError, MissingError, StageError
+from edgerecover.errors import (
+    BadInputError,
+    MissingError,
+    StageError,
+    pip_line,
+)
 from edgerecover.runtime.measure import race as race_module
 from edgerecover.runtime.measure.race import Entrant, race, turns
 from edgerecover.runtime.measure.timing import Timing
@@ -148,7 +153,7 @@ def test_a_runtime_that_is_not_installed(classifier, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingError, match="OpenVINO cannot be imported") as caught:
         import_openvino()
-    assert caught.value.hint == "pip install 'edgerecover[openvino]'"
+    assert caught.value.hint == pip_line("install 'edgerecover[openvino]'")
     with pytest.raises(MissingError):
         worker._import("openvino")
 
