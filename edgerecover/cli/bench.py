@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from edgerecover.artifacts.bench import Bench
     from edgerecover.remote.ssh import Access
 
+_CHECKPOINTS = (".pt", ".pth", ".safetensors")
+_MAKES_ONE = "`edgerecover run` makes a bundle of a checkpoint"
+
 
 def bench(
     model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file or bundle; a bundle is verified first.")],
@@ -90,6 +93,8 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Measure and plot FILE's latency on this machine; what is compared runs in interleaved rounds."""
+    if model.suffix.lower() in _CHECKPOINTS:
+        raise BadInputError(f"{model} is a checkpoint; FILE is an ONNX file or a bundle", hint=_MAKES_ONE)
     access = device_access(on, ssh_config, device_python)
     if access is not None:
         if against or runtime or threads or batches or cores or target or input_shape:

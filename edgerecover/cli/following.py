@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgerecover.cli.console import internal_error, stderr
-from edgerecover.errors import EXIT_INTERRUPTED, EXIT_PASS, BadInputError, EdgeRecoverError
+from edgerecover.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    BadInputError,
+    EdgeRecoverError,
+    unwritable_hint,
+)
 
 if TYPE_CHECKING:
     from edgerecover.progress import Progress
@@ -155,7 +161,8 @@ def _writer(events: str, ends: ExitStack) -> Callable[[str], object]:
                 return sys.stderr.write
     except OSError as error:
         raise BadInputError(
-            f"--events {events}: {error.strerror or error}", hint="name a file you can write, or - for stderr"
+            f"--events {events}: {error.strerror or error}",
+            hint=unwritable_hint(error, "name a file in a folder that is there, or - for stderr"),
         ) from error
     ends.callback(os.close, descriptor)
 

@@ -34,7 +34,12 @@ from edgerecover.cli.signing import (
     TrustConfigOption,
     trusted_by,
 )
-from edgerecover.errors import EXIT_PASS, BadInputError, EdgeRecoverError
+from edgerecover.errors import (
+    EXIT_PASS,
+    BadInputError,
+    EdgeRecoverError,
+    unwritable_hint,
+)
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import GateResult
@@ -295,7 +300,8 @@ def _append(path: Path, text: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> BadInputError:
     return BadInputError(
-        f"{path} cannot be written: {error.strerror or error}", hint="check that its folder exists and is writable"
+        f"{path} cannot be written: {error.strerror or error}",
+        hint=unwritable_hint(error, "name a file in a folder that is there"),
     )
 
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgerecover.errors import BadInputError
+from edgerecover.errors import (
+    BadInputError,
+    unwritable_hint,
+)
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report
@@ -57,5 +60,8 @@ def write_page(path: Path, page: str) -> None:
     try:
         replace_file(path, page.encode())
     except OSError as error:
-        raise BadInputError(f"--html {path}: {error.strerror or error}", hint="name a file you can write") from error
+        raise BadInputError(
+            f"--html {path}: {error.strerror or error}",
+            hint=unwritable_hint(error, "name a file in a folder that is there"),
+        ) from error
     typer.echo(f"{path}: {len(page.encode()) / 1e6:.2f} MB, opens in any browser", err=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgerecover.artifacts import RecordFacts, sha256_of
-from edgerecover.errors import BadInputError
+from edgerecover.errors import (
+    BadInputError,
+    unwritable_hint,
+)
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_classifier
 from edgerecover.progress import SILENT, Progress
@@ -33,5 +36,8 @@ def make_record(
     try:
         size_bytes = write_record(out, record)
     except OSError as error:
-        raise BadInputError(f"--out {out}: {error.strerror or error}", hint="name a file you can write") from error
+        raise BadInputError(
+            f"--out {out}: {error.strerror or error}",
+            hint=unwritable_hint(error, "name a file in a folder that is there"),
+        ) from error
     return RecordFacts(out.name, sha256_of(out), size_bytes, record.kind, record.num_images, record.noise)

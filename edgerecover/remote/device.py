@@ -154,7 +154,7 @@ def _answer(connection: Connection, access: Access, progress: Progress) -> tuple
         elif event.get("event") == "not stored":
             raise MissingError(
                 f"{access.destination} could not store the bundle: {printable(str(event.get('message')))[:200]}",
-                hint="free some space there",
+                hint="see that its folder for temporary files has space and may be written",
             )
         elif event.get("event") == "result":
             return event, said

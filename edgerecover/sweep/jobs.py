@@ -17,6 +17,7 @@ from edgerecover.errors import (
     BadInputError,
     MissingError,
     pip_line,
+    unwritable_hint,
 )
 from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
@@ -98,7 +99,10 @@ def write_slurm_script(jobs: Jobs, script: Path) -> None:
     try:
         replace_file(script, slurm_script(jobs, script).encode())
     except OSError as error:
-        raise BadInputError(f"--slurm {script}: {error.strerror or error}", hint="name a file you can write") from error
+        raise BadInputError(
+            f"--slurm {script}: {error.strerror or error}",
+            hint=unwritable_hint(error, "name a file in a folder that is there"),
+        ) from error
 
 
 def require_ray() -> None:

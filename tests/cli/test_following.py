@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgerecover.cli import main
+from edgerecover.cli.following import following
 from edgerecover.demo import demo_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,22 @@ def edgerecover(*arguments):
         with pytest.raises(SystemExit) as ended:
             main()
     return ended.value.code or 0, stdout.getvalue(), stderr.getvalue()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quiet_shows_no_progress_and_keeps_the_log_and_errors(quiet, digits, capsys):
+    with (
+        following("record", work=digits / "work", quiet=quiet) as progress,
+        progress.task("images", 1, "images") as task,
+    ):
+        task.advance()
+        progress.note("a note")
+    assert ("a note" in capsys.readouterr().err) is not quiet
+    (log,) = (digits / "work" / "logs").glob("*.log")
+    assert "a note" in log.read_text(encoding="utf-8")
+    code, stdout, stderr = edgerecover("doctor", "-t", "zzz", *["--quiet"] * quiet)
+    assert (code, stdout) == (2, "")
+    assert "unknown target 'zzz'" in stderr
 
 
 def events_of(text):

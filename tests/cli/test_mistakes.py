@@ -15,7 +15,10 @@ from safetensors.torch import load_file
 
 from edgerecover.cli import app, main
 from edgerecover.demo import demo_files
-from edgerecover.errors import pip_line, unwritable_hint
+from edgerecover.errors import (
+    pip_line,
+    unwritable_hint,
+)
 
 FILES = {
     "text.txt": "hello",
@@ -128,11 +131,14 @@ MISTAKES = {
     "record dense.pt --data text.txt --out a.pt": ("--out a.safetensors",),
     f"record dense.pt --data text.txt {NET}": ("text.txt",),
     "bench nothere.onnx": ("does not exist",),
+    "bench model.pt": ("is a checkpoint", "edgerecover run"),
     "bench bad.onnx --threads many": ("--threads 1,2",),
     "bench bad.onnx --runtime tensorflow": ("one of onnxruntime,",),
     "bench bad.onnx --input-shape 3,224": ("--input-shape 3,224,224",),
     "gate nothere": ("a bundle is",),
     "gate . --limits limits.toml": ("min_agreement: expected a number (found 'high')",),
+    f"record dense.pt --data no --out no/a.safetensors {NET}": ("no",),
+    "gate . --junit no/junit.xml": ("a bundle is",),
     "gate . --seconds 100": ("--seconds: must be at most 60",),
     "gate . --identity a": ("given together",),
     "compare nothere alsonot": ("a bundle is",),
