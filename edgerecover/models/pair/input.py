@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.models.build.opening import require_architecture
+from edgerecover.models.build.opening import open_checkpoint, require_architecture
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import default_input, default_num_classes, library_of
 from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec
@@ -34,13 +34,14 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
     """The student's spec with an input, if need be that of the library's weights for the teacher's architecture.
 
     Raises:
-        BadInputError: the architecture or the input is not known.
+        BadInputError: the architecture or the input is not known, or the checkpoint does not fit the architecture.
     """
     require_architecture(checkpoint, spec)
     if spec.input is None and teacher.architecture and (usual := default_input(teacher.architecture)):
         source = f"assumed: {library_of(teacher.architecture)}'s own weights for {teacher.architecture}, the teacher"
         spec = replace(spec, input=usual, input_source=source, assumed_of=teacher.architecture)
     if spec.input is None:
+        open_checkpoint(checkpoint, spec)  # a wrong architecture is told first: the input would not help
         example = checkpoint.example_shape
         shape = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
         raise BadInputError(
