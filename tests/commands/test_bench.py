@@ -139,7 +139,7 @@ def test_bench_writes_json_and_exits_by_what_is_missing(onnx_file, tmp_path):
         (("net.onnx", "--threads", "1,x"), "--threads '1,x' is not a list of whole numbers"),
         (("net.onnx", "--batches", "0"), "--batches '0'"),
         (("net.onnx", "--cores", "-1"), "--cores '-1'"),
-        (("net.onnx", "--input-shape", "3,8"), "expected C,H,W"),
+        (("net.onnx", "--input-shape", "3,8"), "expected three numbers C,H,W"),
         (("net.onnx", "--runtime", "abacus"), "--runtime abacus"),
         (("net.onnx", "--profile", "no-such"), "unknown profile"),
         (("broken.onnx", "--profile", "smoke"), "cannot open it"),

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from edgerecover.artifacts import Gate, GateStatus
+from edgerecover.artifacts import Gate, GateStatus, InputSpec
 from edgerecover.cli import main
 from edgerecover.demo import demo_files
+from edgerecover.export.onnx import export
+from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.pair.networks import open_network
 
 WAITING = Gate("latency_p99", GateStatus.NEEDS_DEVICE, 9.0, 5e4, "at most", "ms", "target toy", "settled elsewhere")
 
@@ -57,28 +60,42 @@ def test_an_address_that_is_none_is_refused_before_anything(make_bundle, edgerec
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
-def test_run_settles_the_gates_of_its_target(device, edgerecover, tmp_path):
-    """A target that only the device can be: here the two are one machine, so its facts fit any."""
-    files = demo_files()
+@pytest.fixture
+def line(tmp_path):
+    """What run and validate are told alike. Only the device can be the target: here the two are one machine, so its
+    facts fit any."""
     (tmp_path / "strict.toml").write_text(
         'extends = "onnx-generic"\nname = "strict"\ndescription = "keeps a limit"\n'
         '[max_p99_ms]\nvalue = 50000.0\nsource = "choice: for this test"\n'
     )
-    line = (
-        "run", files.pruned, "--teacher", files.dense, "--arch", "edgerecover.demo.network:digits_net",
+    return (
+        "--teacher", demo_files().dense, "--arch", "edgerecover.demo.network:digits_net",
         "--input-shape", "1,8,8", "--mean", "0.3052", "--std", "0.3757",
         "-t", "strict.toml", "-p", "smoke", "-o", "out.bundle", "--json",
     )  # fmt: skip
-    code, out, err = edgerecover(*line, *on(device))
+
+
+def check_settled(result, folder):
+    code, out, err = result
     assert code == 0, err
     report = json.loads(out)
     statuses = {gate["name"]: gate["status"] for gate in report["gates"]}
     assert statuses["latency_p99"] == "pass"
     assert statuses["golden"] == "pass", "which only a runner judges"
-    kept = json.loads((tmp_path / "out.bundle.result.json").read_text())
+    kept = json.loads((folder / "out.bundle.result.json").read_text())
     assert kept["gates"] == report["gates"]
     assert "bundle: out.bundle" in " ".join(err.split())
+
+
+@pytest.mark.slow
+def test_run_settles_the_gates_of_its_target(device, edgerecover, line, tmp_path):
+    check_settled(edgerecover("run", demo_files().pruned, *line, *on(device)), tmp_path)
+
+
+def test_validate_settles_the_gates_of_its_target(device, edgerecover, line, tmp_path):
+    network, _ = open_network(demo_files().dense, ModelFlags("edgerecover.demo.network:digits_net"))
+    export(network, InputSpec((1, 8, 8), (0.3052,), (0.3757,)), tmp_path / "given.onnx", opset=18)
+    check_settled(edgerecover("validate", "given.onnx", *line, *on(device)), tmp_path)
 
 
 def test_run_looks_for_the_device_before_the_work(device, edgerecover, tmp_path):
