@@ -217,7 +217,8 @@ def test_what_to_install_names_this_python(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert pip_line("install numpy") == "python -m pip install numpy"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert pip_line("install numpy") == f"{here} -m pip install numpy"
     monkeypatch.chdir(here.parent.parent)
     assert pip_line("install numpy") == f"{here.relative_to(Path.cwd())} -m pip install numpy"
