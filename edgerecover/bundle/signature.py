@@ -38,28 +38,28 @@ PASSWORD_VARIABLE = "EDGERECOVER_KEY_PASSWORD"
 
 @dataclass(frozen=True)
 class PublicKey:
-    """Whoever holds the private key of this one: PEM, NIST P-256, P-384 or P-521."""
+    """The holder of the private key that belongs to this public one: PEM, NIST P-256, P-384 or P-521."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """Whoever has a certificate that leads to one of these: PEM, roots and intermediates."""
+    """The holder of a certificate issued under one of these: PEM, roots and intermediates."""
 
     paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whoever an identity provider knew by this name when a short-lived Sigstore certificate was given out."""
+    """The person or job that an identity provider knew by this name when Sigstore issued a short-lived certificate."""
 
     identity: str
     """Mail address, or the URL of a workflow."""
     issuer: str
     """URL of the provider."""
     trust_config: Path | None = None
-    """Of a Sigstore instance of one's own; None: the public one, whose trust root is fetched."""
+    """Trust configuration of your own Sigstore instance; None: the public one, whose trust root is fetched."""
     staging: bool = False
 
 
@@ -85,7 +85,7 @@ class CertificateSigner:
 
 @dataclass(frozen=True)
 class KeylessSigner:
-    """Signs with a key that lives for one signature, certified by Sigstore for an identity; takes a network."""
+    """Signs with a key that lives for one signature, certified by Sigstore for an identity; needs network access."""
 
     identity_token: str | None = None
     """None: that of the CI job this runs in, else a browser is opened."""
@@ -98,7 +98,7 @@ Signer = KeySigner | CertificateSigner | KeylessSigner
 
 @dataclass(frozen=True)
 class Checked:
-    """A signature by whom is trusted."""
+    """A signature by a trusted signer."""
 
     signer: str
     """For people."""
@@ -146,7 +146,7 @@ def require_signer(signer: Signer) -> None:
 
 
 def check_signature(signature: bytes, digests: Mapping[str, str], trusted: Trusted) -> Checked:
-    """Check that a signature is by whom is trusted, and whether it covers these files and no others.
+    """Check that a trusted signer made a signature, and whether it covers these files and no others.
 
     Args:
         signature: content of signature.json.
@@ -296,7 +296,7 @@ def _online(work: Callable[[], None]) -> None:
     except Exception as error:
         raise MissingError(
             f"Sigstore could not be used: {_short(error)}",
-            hint="keyless signatures need a network, and a trust root or a login; offline, use a key file "
+            hint="keyless signatures need network access, and a trust root or a login; offline, use a key file "
             "(--key, --public-key) or your own instance's --trust-config",
         ) from error
 

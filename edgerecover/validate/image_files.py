@@ -70,7 +70,7 @@ def find_images(root: Path, names: Sequence[str]) -> Found:
     if litter:
         notes.append(f"{root.name}: hidden files and folders were left out: {_some(litter, root)}")
     if foreign:
-        notes.append(f"{root.name}: not read, for they are no images in a class folder: {_some(foreign, root)}")
+        notes.append(f"{root.name}: not read, because they are not images in a class folder: {_some(foreign, root)}")
     labelled = [(file, label) for label, part in enumerate(found) for file in part.images]
     return Found(tuple(file for file, _ in labelled), tuple(label for _, label in labelled), tuple(notes))
 
@@ -117,11 +117,11 @@ class _Seen:
 
 _REMARKS = {
     "grey": "are grey: all three channels of the network get the same values",
-    "colour": "are stored in colour: they are turned grey (ITU-R 601 luma)",
+    "colour": "are stored in colour: they are converted to grey (ITU-R 601 luma)",
     "alpha": "are transparent in places: the alpha channel is dropped, as by convert('RGB')",
     "cmyk": "are CMYK: they are converted without a colour profile",
-    "turned": "are turned as their EXIF orientation says",
-    "exif": "have EXIF data that cannot be read: they are not turned",
+    "turned": "are rotated as their EXIF orientation says",
+    "exif": "have EXIF data that cannot be read: they are not rotated",
     "frames": "hold several frames: the first is taken",
 }
 

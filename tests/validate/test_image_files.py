@@ -137,14 +137,14 @@ def test_orientation_of_exif_is_applied(tmp_path, orientation):
     height, width = expected.shape
     found, notes = read(folder, InputSpec((1, height, width), (0.0,), (1.0,), (0.0, 255.0)))
     np.testing.assert_array_equal(found[0], expected)
-    assert ("turned" in notes) == (orientation != 1)
+    assert ("rotated" in notes) == (orientation != 1)
     assert "resized" not in notes
 
 
 def test_broken_exif_does_not_cost_the_image(tmp_path):
     found, notes = read(only(tmp_path, Image.new("L", (6, 8), 9), "x.jpg", exif=b"Exif\0\0II*\0junk"))
     assert found.shape == (1, 8, 6)
-    assert "turned" not in notes or "not turned" in notes
+    assert "rotated" not in notes or "not rotated" in notes
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.tif"])
@@ -184,7 +184,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
     data = read_eval_data(folder, GREY, 1)
     assert len(data) == 1
     assert data.notes == (
-        "real: not read, for they are no images in a class folder: a/notes.txt, labels.csv, loose.png",
+        "real: not read, because they are not images in a class folder: a/notes.txt, labels.csv, loose.png",
     )
 
 

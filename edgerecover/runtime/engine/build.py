@@ -118,7 +118,8 @@ def _write(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise BadInputError(
-            f"{path} cannot be written: {error.strerror or error}", hint="name a folder with room that you may write to"
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="name a folder with free space that you may write to",
         ) from error
 
 

@@ -87,7 +87,8 @@ def _put_in_place(unfinished: Path, out: Path, facts: EngineFacts) -> None:
         replace_file(facts_path(out), (json.dumps(to_json(facts), indent=1) + "\n").encode())
     except OSError as error:
         raise BadInputError(
-            f"{out} cannot be written: {error.strerror or error}", hint="name a folder with room that you may write to"
+            f"{out} cannot be written: {error.strerror or error}",
+            hint="name a folder with free space that you may write to",
         ) from error
 
 

@@ -212,4 +212,4 @@ _KNOWN_PROBLEMS = (
 def _advice(problems: Sequence[str]) -> str:
     text = " ".join(problems)
     known = (advice for pattern, advice in _KNOWN_PROBLEMS if re.search(pattern, text))
-    return next(known, "export it again with a lower opset, or with other operators in that place")
+    return next(known, "export it again with a lower opset, or with other operators there")

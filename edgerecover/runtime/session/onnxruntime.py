@@ -225,7 +225,7 @@ def _start(
 _KNOWN_FAILURES = (
     (
         r"[Uu]nsupported model IR version",
-        "it was written by a newer ONNX: write it with a lower ir_version, or install a newer onnxruntime",
+        "a newer ONNX wrote it: save it with a lower ir_version, or install a newer onnxruntime",
     ),
     (
         r"under development|guarantees support|opset version",
@@ -233,11 +233,11 @@ _KNOWN_FAILURES = (
     ),
     (
         r"is not a registered function/op|No Op registered|Could not find an implementation",
-        "it needs an operator that onnxruntime does not have: export with standard ONNX operators",
+        "it needs an operator that onnxruntime lacks: export with standard ONNX operators",
     ),
     (
         r"[Ee]xternal data|external initializer|NoSuchFile",
-        "its weights lie in files beside it: put them there, under the names they had at export",
+        "its weights are in files beside it: put them there, under the names they had at export",
     ),
 )
 """What onnxruntime says of sound files that it cannot open, and what then helps."""

@@ -192,7 +192,7 @@ class Classifier(abc.ABC):
 
     @cached_property
     def _classes_output(self) -> tuple[int, int]:
-        """Found by one run on zeros: many a file does not state the shapes of its outputs."""
+        """Found by one run on zeros: many files do not state the shapes of their outputs."""
         outputs = self.run_batch(self.feed(_zeros(self.layout)))
         for index, output in enumerate(outputs):
             scores = _as_scores(output, self.batch or 1)

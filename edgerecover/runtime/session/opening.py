@@ -10,7 +10,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.runtime.session.opened import Opened
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-"""Everywhere these names."""
+"""Their names, in flags, targets and reports alike."""
 
 
 def open_model(

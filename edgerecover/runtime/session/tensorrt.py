@@ -197,7 +197,7 @@ class TensorRTSession(Classifier):
         if not least <= len(feed) <= most:
             raise BadInputError(
                 f"{self.path} takes batches of {least} to {most}, found {len(feed)}",
-                hint="build the engine for this batch (edgerecover engine build --batch)",
+                hint="build the engine for this batch (edgerecover engine build --batch-range)",
             )
 
     def _shape_for(self, batch: int) -> None:
@@ -377,7 +377,7 @@ def _fix_layout(layout: InputLayout, batch: int | None, batches: tuple[int, int]
     if layout.batch is not None or not batches[0] <= batch <= batches[1]:
         raise BadInputError(
             f"{path} takes batches of {batches[0]} to {batches[1]}, and {batch} was asked for",
-            hint="build the engine for this batch (edgerecover engine build --batch)",
+            hint="build the engine for this batch (edgerecover engine build --batch-range)",
         )
     return replace(layout, batch=batch)
 
