@@ -23,7 +23,7 @@ def require_file(path: Path) -> None:
 def require_checkpoint(path: Path) -> None:
     """Refuse what cannot be trained, pruned or synthesized from: a missing file, or an ONNX file."""
     if not path.exists():
-        raise BadInputError(f"{path} does not exist", hint="check the path; it must be that of a checkpoint")
+        raise BadInputError(f"{path} does not exist", hint="check the path; a checkpoint is expected")
     if path.suffix.lower() == ".onnx":
         raise BadInputError(
             f"{path} is an ONNX file, which can be validated but not trained",

@@ -92,7 +92,7 @@ def _agent(
     header = {"files": files, "needed_bytes": needed_bytes, "arguments": arguments}
     try:
         connection.send(json.dumps(header).encode() + b"\n")
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves no process behind
         connection.close()
         raise
     return connection

@@ -245,7 +245,7 @@ def connect(access: Access, agent: bytes) -> Connection:
     connection = Connection(access, process)
     try:
         connection.send(b"%d\n" % len(agent) + agent)
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves no process behind
         connection.close()
         raise
     return connection

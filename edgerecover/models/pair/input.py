@@ -67,7 +67,7 @@ def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Pa
     side = ",".join(map(str, spec.input.shape))
     mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (spec.input.mean, spec.input.std))
     raise BadInputError(
-        f"{path}: nothing says what its input looks like. That of {library_of(spec.assumed_of)}'s own weights "
+        f"{path}: no input is specified. That of {library_of(spec.assumed_of)}'s own weights "
         f"({side}; mean {mean}; std {std}) may be wrong: they have {usual:,} classes, this network has {num_classes:,}",
         hint="give --input-shape C,H,W (and --mean and --std), or an [input] table in model.toml; "
         "--assume accepts those values",
