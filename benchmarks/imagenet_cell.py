@@ -203,7 +203,7 @@ def _climb(task: Task, method: Method, sets: SyntheticSets, setting: Setting, ru
 
     models = setting.models
     recovered = recover(
-        Pair(models.student, models.teacher, models.masks, models.channels), sets, setting.recipe.recovery,
+        Pair.of(models), sets, setting.recipe.recovery,
         Execution(setting.compute), seed=task.seed,
         synthesis=setting.recipe.synthesis if method.on == "dreams" else None, watch=watch,
     )  # fmt: skip

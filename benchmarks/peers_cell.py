@@ -186,7 +186,7 @@ def _nncf(setting: Setting, seed: int) -> nn.Module:
 def _ladder(setting: Setting, seed: int, **changes: Any) -> nn.Module:
     models = setting.models
     return recover(
-        Pair(models.student, models.teacher, models.masks, models.channels), setting.dreams,
+        Pair.of(models), setting.dreams,
         setting.recipe.recovery.model_copy(update=changes), Execution(setting.compute), seed=seed,
     ).student  # fmt: skip
 

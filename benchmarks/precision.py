@@ -99,7 +99,7 @@ def _of_models(
 
     sets = {seed: dreams(seed) for seed in arguments.seeds}
     recovered = recover(
-        Pair(models.student, models.teacher, models.masks, models.channels), sets[arguments.seeds[0]],
+        Pair.of(models), sets[arguments.seeds[0]],
         profile.recovery, Execution(compute), seed=0, synthesis=profile.synthesis,
     ).student  # fmt: skip
     for student, module in (("dense", models.teacher), (f"{pattern} pruned", models.student),

@@ -199,7 +199,7 @@ def _recovered(
     if kind == "plain bn":
         return Recovered(with_plain_bn(models.student, sets.train, settings.batch_size, compute), ())
     return recover(
-        Pair(models.student, models.teacher, models.masks, models.channels), sets, settings, Execution(compute),
+        Pair.of(models), sets, settings, Execution(compute),
         seed=task.seed,
         synthesis=None if kind == "recover on real" else synthesis,
     )  # fmt: skip

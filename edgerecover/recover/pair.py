@@ -7,11 +7,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from edgerecover.compute import Compute
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap
+
+if TYPE_CHECKING:
+    from edgerecover.models.pair.networks import Models
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Pair:
     """Weight name to kept positions (bool); weights outside are zero and stay exactly zero."""
     channels: ChannelMap = SAME_CHANNELS
     """Which of the teacher's channels a narrower student has kept."""
+
+    @classmethod
+    def of(cls, models: Models) -> Pair:
+        """The student of opened models with its teacher."""
+        return cls(models.student, models.teacher, models.masks, models.channels)
 
     def copy_to(self, compute: Compute) -> Pair:
         """Copy both networks and the masks to the device of `compute`, in eval mode and without gradients."""

@@ -253,7 +253,7 @@ def _try(
     def recovered(train: ImageSet, calibration: ImageSet, settings: Recovery) -> Stopwatch:
         watch = Stopwatch(clock)
         recover(
-            Pair(models.student, models.teacher, models.masks, models.channels),
+            Pair.of(models),
             SyntheticSets(train, calibration, calibration),
             in_batches_of(settings, len(train)).model_copy(update={"refresh": None, "fine_tuned": "recover"}),
             Execution(compute, watch), seed=seed, record=record,

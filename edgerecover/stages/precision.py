@@ -147,7 +147,7 @@ def _distil(
     work = None if request.fresh else request.work
     checkpoints = Checkpoints(work, request.checkpoint_every_s, progress)
     distilled = distil_for_int8(
-        Pair(student, models.teacher, models.masks, models.channels), sets.train, profile.recovery, scheme,
+        replace(Pair.of(models), student=student), sets.train, profile.recovery, scheme,
         Execution(loaded.compute, progress, checkpoints.under(f"int8-{key}")), seed=request.seed,
     )  # fmt: skip
     answer = make_distilled(

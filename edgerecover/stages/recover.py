@@ -93,7 +93,7 @@ def _recover(
     # Refreshes dream too, in batches of their own.
     dreamt_at_once = max(1, profile.synthesis.batch_size * profile.recovery.batch_size // asked)
     return recover(
-        Pair(models.student, models.teacher, models.masks, models.channels),
+        Pair.of(models),
         images.sets,
         profile.recovery,
         Execution(loaded.compute, progress, checkpoints, ranks),
