@@ -10,6 +10,7 @@ The hardware says what would be fastest, and a trial says what the networks of t
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import math
 import re
@@ -305,6 +306,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, NumPy or Python asked for memory, of the device or of this machine, and did not get it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, OSError):  # from mmap
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
     is_one_dnn = text.strip() == "could not create a primitive"  # all that oneDNN says where it gets no memory
     return isinstance(error, RuntimeError) and (is_one_dnn or any(words in text for words in _OUT_OF_MEMORY))

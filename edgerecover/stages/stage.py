@@ -36,18 +36,18 @@ def stage(name: str, times: list[StageTime], progress: Progress = SILENT) -> Ite
         yield clock
     except EdgeRecoverError:
         raise
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise BadInputError(
-            f"stage {name}: {error.strerror or error}{where}",
-            hint="check that path and the free space; the same command resumes from its finished steps",
-        ) from error
     except Exception as error:
         if is_out_of_memory(error):
             first_line = str(error).partition("\n")[0]
             raise MissingError(
                 f"stage {name}: out of memory: {first_line or type(error).__name__}",
                 hint="close other programs; the same command resumes from its finished steps",
+            ) from error
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            raise BadInputError(
+                f"stage {name}: {error.strerror or error}{where}",
+                hint="check that path and the free space; the same command resumes from its finished steps",
             ) from error
         raise StageError(
             f"stage {name} failed: {type(error).__name__}: {error}",
