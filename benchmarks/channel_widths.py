@@ -21,8 +21,8 @@ from edgerecover.export.onnx import export
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.pair.networks import open_network
-from edgerecover.prune import prune_channels
-from edgerecover.prune.channels import ragged_layers
+from edgerecover.pruning import prune_channels
+from edgerecover.pruning.channels import ragged_layers
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 

@@ -42,8 +42,8 @@ from edgerecover.export.precision.make import Calibration, make_variants
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.pair.networks import open_models
-from edgerecover.prune import prune_channels
-from edgerecover.recover.ladder import Recovered
+from edgerecover.pruning import prune_channels
+from edgerecover.recovery.ladder import Recovered
 from edgerecover.runtime.engine.engine import build_engine
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
@@ -54,12 +54,12 @@ from edgerecover.stages.precision import make_variants_of
 from edgerecover.stages.probe import Probed
 from edgerecover.stages.request import Request
 from edgerecover.stages.synthesize import Images, folder_of, make_images, source_of
-from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.procedural import procedural_images
-from edgerecover.synthesize.settle import settle
-from edgerecover.validate.evaluation import read_eval_data
-from edgerecover.validate.fidelity import agreement, correct
-from edgerecover.validate.scoring import scorer_of, scores_of
+from edgerecover.synthesis.image_set import ImageSet
+from edgerecover.synthesis.procedural import procedural_images
+from edgerecover.synthesis.settle import settle
+from edgerecover.validation.evaluation import read_eval_data
+from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.scoring import scorer_of, scores_of
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

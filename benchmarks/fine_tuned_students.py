@@ -33,15 +33,15 @@ from edgerecover.config import Profile, load_profile
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
-from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.layerwise import fit_layers
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
-from edgerecover.synthesize.sets import synthesis_key, synthesize
-from edgerecover.synthesize.source import Source
+from edgerecover.pruning import apply_masks, global_magnitude_masks
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.layerwise import fit_layers
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
+from edgerecover.synthesis.sets import synthesis_key, synthesize
+from edgerecover.synthesis.source import Source
 
 COMPUTE = choose_compute("cpu")
 FASHION = InputSpec((1, 28, 28), (0.286,), (0.353,))

@@ -31,8 +31,8 @@ from edgerecover.gate.drift import against_runs
 from edgerecover.gate.duel import MAX_RACES, MIN_QUERIES, SECONDS, Pair, compare, duel
 from edgerecover.runtime.measure.race import NUM_ROUNDS, Entrant, race, turns
 from edgerecover.runtime.measure.timing import Timing, block_size
-from edgerecover.validate.limits import Limits
-from edgerecover.validate.regressions import latency_gate, memory_gate, quality_gates
+from edgerecover.validation.limits import Limits
+from edgerecover.validation.regressions import latency_gate, memory_gate, quality_gates
 
 RECORDED = Path(__file__).with_name("gate-noise-recorded.json")
 LIMITS = Limits("default", 0.6, 0.99, 0.01, 3.0, "any", "CPUExecutionProvider")

@@ -32,20 +32,20 @@ from edgerecover.export.onnx import export
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.session.onnxruntime import open_session
-from edgerecover.synthesize.image_set import PixelScale, SyntheticSets
-from edgerecover.synthesize.procedural import procedural_images
-from edgerecover.synthesize.sets import synthesis_key, synthesize
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import EvalSet, read_eval_data
-from edgerecover.validate.fidelity import agreement, correct
-from edgerecover.validate.prediction import predict
+from edgerecover.synthesis.image_set import PixelScale, SyntheticSets
+from edgerecover.synthesis.procedural import procedural_images
+from edgerecover.synthesis.sets import synthesis_key, synthesize
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import EvalSet, read_eval_data
+from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.prediction import predict
 
 _JUDGED_AT_ONCE = 25
 _OPSET = 18

@@ -78,19 +78,19 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
     from edgerecover.export.onnx import export
-    from edgerecover.prune import apply_masks, global_magnitude_masks
-    from edgerecover.recover.checkpoints import Checkpoints
-    from edgerecover.recover.distill import distill
-    from edgerecover.recover.execution import Execution
-    from edgerecover.recover.logits import numpy_logits
-    from edgerecover.recover.pair import Pair
-    from edgerecover.recover.statistics import repair_statistics
+    from edgerecover.pruning import apply_masks, global_magnitude_masks
+    from edgerecover.recovery.checkpoints import Checkpoints
+    from edgerecover.recovery.distill import distill
+    from edgerecover.recovery.execution import Execution
+    from edgerecover.recovery.logits import numpy_logits
+    from edgerecover.recovery.pair import Pair
+    from edgerecover.recovery.statistics import repair_statistics
     from edgerecover.report.picture import contact_sheet
     from edgerecover.stages.validate import Beside, judge_file
-    from edgerecover.synthesize.sets import synthesize
-    from edgerecover.synthesize.source import Source
-    from edgerecover.validate.evidence import decisions_over
-    from edgerecover.validate.scoring import open_on_cpu, scorer_of
+    from edgerecover.synthesis.sets import synthesize
+    from edgerecover.synthesis.source import Source
+    from edgerecover.validation.evidence import decisions_over
+    from edgerecover.validation.scoring import open_on_cpu, scorer_of
 
     torch.manual_seed(0)
     input = InputSpec((3, size, size), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -36,14 +36,14 @@ from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.machine.host import this_host
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import read_eval_data
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import read_eval_data
 
 HERE = Path(__file__).parent
 _NUM_REAL_CALIBRATION = 500

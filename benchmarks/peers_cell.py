@@ -27,15 +27,15 @@ from edgerecover.config import Profile, Synthesis
 from edgerecover.files import replace_file
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets
-from edgerecover.synthesize.sets import synthesize
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import read_eval_data
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, SyntheticSets
+from edgerecover.synthesis.sets import synthesize
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import read_eval_data
 
 SOURCES = {
     "ours": "edgerecover, `fast`",

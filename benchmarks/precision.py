@@ -31,16 +31,16 @@ from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make_variants
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import Models, open_models
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
-from edgerecover.synthesize.image_set import SyntheticSets
-from edgerecover.synthesize.sets import synthesis_key, synthesize
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import EvalSet, read_eval_data
+from edgerecover.synthesis.image_set import SyntheticSets
+from edgerecover.synthesis.sets import synthesis_key, synthesize
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import EvalSet, read_eval_data
 
 Record = dict[str, Any]
 _OPSET = 18

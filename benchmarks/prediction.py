@@ -32,16 +32,16 @@ from edgerecover.artifacts import to_json
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.files import replace_file
-from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.recover.distill import distill
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.layerwise import fit_layers
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
-from edgerecover.recover.statistics import repair_statistics
-from edgerecover.validate import prediction
-from edgerecover.validate.fidelity import agreement
-from edgerecover.validate.prediction import reading
+from edgerecover.pruning import apply_masks, global_magnitude_masks
+from edgerecover.recovery.distill import distill
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.layerwise import fit_layers
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
+from edgerecover.recovery.statistics import repair_statistics
+from edgerecover.validation import prediction
+from edgerecover.validation.fidelity import agreement
+from edgerecover.validation.prediction import reading
 
 SHIPPED = Path(prediction.__file__).with_name("prediction.json")
 RESULTS = Path(__file__).with_name("prediction-students.json")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgerecover.validate.prediction import CONFIDENCE, Calibration, Reading
+from edgerecover.validation.prediction import CONFIDENCE, Calibration, Reading
 
 MARGIN = 0.01
 """Of the interval, on either side: 500 to 5,000 real images tell a share to about a point."""

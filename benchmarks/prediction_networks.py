@@ -22,10 +22,10 @@ from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_models
-from edgerecover.synthesize import source as dreams
-from edgerecover.synthesize.image_set import SyntheticSets
-from edgerecover.synthesize.sets import synthesis_key, synthesize
-from edgerecover.validate.evaluation import read_eval_data
+from edgerecover.synthesis import source as dreams
+from edgerecover.synthesis.image_set import SyntheticSets
+from edgerecover.synthesis.sets import synthesis_key, synthesize
+from edgerecover.validation.evaluation import read_eval_data
 
 IMAGENET = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = {

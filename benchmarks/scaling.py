@@ -91,7 +91,7 @@ def main() -> None:
 
 def take_states_rarely() -> None:
     """As in a run of thousands of steps, whose state is taken down every hundredth of them: here that is every step."""
-    from edgerecover.recover import training
+    from edgerecover.recovery import training
 
     training._STATES = 1
 
@@ -132,12 +132,12 @@ def worker(asked: argparse.Namespace) -> None:
     from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
     from edgerecover.distributed import joined
-    from edgerecover.prune import apply_masks, global_magnitude_masks
-    from edgerecover.recover.distill import distill
-    from edgerecover.recover.execution import Execution
-    from edgerecover.recover.pair import Pair
-    from edgerecover.synthesize.sets import synthesize
-    from edgerecover.synthesize.source import Source
+    from edgerecover.pruning import apply_masks, global_magnitude_masks
+    from edgerecover.recovery.distill import distill
+    from edgerecover.recovery.execution import Execution
+    from edgerecover.recovery.pair import Pair
+    from edgerecover.synthesis.sets import synthesize
+    from edgerecover.synthesis.source import Source
 
     take_states_rarely()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -219,12 +219,12 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
     from edgerecover.artifacts import InputSpec
     from edgerecover.compute import choose_compute
     from edgerecover.config import load_profile
-    from edgerecover.prune import apply_masks, global_magnitude_masks
-    from edgerecover.recover.distill import distill
-    from edgerecover.recover.execution import Execution
-    from edgerecover.recover.pair import Pair
-    from edgerecover.synthesize.sets import synthesize
-    from edgerecover.synthesize.source import Source
+    from edgerecover.pruning import apply_masks, global_magnitude_masks
+    from edgerecover.recovery.distill import distill
+    from edgerecover.recovery.execution import Execution
+    from edgerecover.recovery.pair import Pair
+    from edgerecover.synthesis.sets import synthesize
+    from edgerecover.synthesis.source import Source
 
     take_states_rarely()
     torch.set_num_threads(1)  # so that its CPU time is the time it takes, whatever else the machine does

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from edgerecover.compute import Compute
 from edgerecover.models.network.norms import batch_norms_of
-from edgerecover.synthesize.image_set import ImageSet
+from edgerecover.synthesis.image_set import ImageSet
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _NUM_MEASURED = 64

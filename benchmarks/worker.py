@@ -34,20 +34,20 @@ from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.networks import Models, open_models
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered, recover
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import Recovered, recover
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.machine.host import this_host
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.session.onnxruntime import open_session
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
-from edgerecover.synthesize.sets import synthesis_key, synthesize
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import read_eval_data
-from edgerecover.validate.fidelity import agreement, correct
-from edgerecover.validate.prediction import predict
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, SyntheticSets, write_shard
+from edgerecover.synthesis.sets import synthesis_key, synthesize
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import read_eval_data
+from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.prediction import predict
 
 _EXPORT_BATCH = 100
 _OPSET = 18

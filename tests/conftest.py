@@ -204,8 +204,8 @@ def recovery():
 @pytest.fixture(scope="session")
 def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
     """Dreams of the toy teacher; read only."""
-    from edgerecover.synthesize.sets import synthesize
-    from edgerecover.synthesize.source import Source
+    from edgerecover.synthesis.sets import synthesize
+    from edgerecover.synthesis.source import Source
 
     teacher = copy.deepcopy(_trained_teachers[True])
     folder = tmp_path_factory.mktemp("dreams")
@@ -297,7 +297,7 @@ def make_bundle(write_onnx, tmp_path):
     from edgerecover.files import npy_bytes
     from edgerecover.runner.archive import runner_pyz
     from edgerecover.runtime.session.onnxruntime import open_session
-    from edgerecover.validate.limits import Limits
+    from edgerecover.validation.limits import Limits
 
     def make_bundle(name="net.bundle", *, task=None, limits=None, gates=(), teacher=False, variants=None, **replaced):
         model = write_onnx(tmp_path / "exported.onnx")

@@ -16,7 +16,7 @@ import pytest
 from edgerecover import errors
 from edgerecover.bundle.manifest import OWN_NAMES
 from edgerecover.config import LimitsFile, Profile, ProfileGates, Settings, WithoutNorms, load_profile, shipped_names
-from edgerecover.validate.limits import Limits
+from edgerecover.validation.limits import Limits
 from tests.documentation import DOCS, FROM_NOTHING, PAGES, REFERENCE, ROOT, TUTORIAL, shows, steps_of, without_numbers
 from tests.test_english import MODULES, text_of
 

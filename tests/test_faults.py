@@ -14,15 +14,15 @@ import torch
 
 from edgerecover.compute import is_out_of_memory
 from edgerecover.errors import EXIT_BAD_INPUT, EXIT_MISSING, BadInputError, MissingError
-from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.recover.checkpoints import Checkpoints
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.pair import Pair
+from edgerecover.pruning import apply_masks, global_magnitude_masks
+from edgerecover.recovery.checkpoints import Checkpoints
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.pair import Pair
 from edgerecover.run_folder import held
 from edgerecover.stages.stage import stage
-from edgerecover.synthesize.sets import synthesize
-from edgerecover.synthesize.source import Source
+from edgerecover.synthesis.sets import synthesize
+from edgerecover.synthesis.source import Source
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
@@ -45,12 +45,12 @@ from edgerecover.stages.recover import recover_student
 from edgerecover.stages.request import Request
 from edgerecover.stages.synthesize import Images
 from edgerecover.progress import SILENT
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.pruning import apply_masks, global_magnitude_masks
 from edgerecover.distributed import ALONE
-from edgerecover.synthesize.sets import synthesize
-from edgerecover.synthesize.source import Source
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.pair import Pair
+from edgerecover.synthesis.sets import synthesize
+from edgerecover.synthesis.source import Source
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.pair import Pair
 
 folder, stage, spare_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)

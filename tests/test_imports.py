@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgerecover"
 HEAVY = ("torch", "torchvision", "numpy", "onnx", "onnxruntime")  # Typer itself brings pydantic
-DEVICE_SIDE = ("artifacts", "errors.py", "progress.py", "runtime", "bundle", "validate/gates.py")
+DEVICE_SIDE = ("artifacts", "errors.py", "progress.py", "runtime", "bundle", "validation/gates.py")
 
 
 def run_python(code: str, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:

@@ -142,7 +142,7 @@ def _on_the_device(bundle: Path, access: Access, as_json: bool, events: str | No
     from edgerecover.artifacts import to_json
     from edgerecover.remote.device import run_on
     from edgerecover.runner.text import as_text
-    from edgerecover.validate.gates import exit_code
+    from edgerecover.validation.gates import exit_code
 
     with following("bench", events=events, quiet=quiet) as progress:
         result = run_on(bundle, access, progress=progress)

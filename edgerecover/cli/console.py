@@ -183,7 +183,7 @@ def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
     """Show the report of a run and exit with its verdict."""
     from edgerecover.artifacts import to_json
     from edgerecover.report.terminal import print_report
-    from edgerecover.validate.gates import exit_code
+    from edgerecover.validation.gates import exit_code
 
     if as_json:
         print_json({"bundle": bundle, "verdict": report.verdict.value, **to_json(report)})

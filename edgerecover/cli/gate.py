@@ -201,7 +201,7 @@ def gate(
             from edgerecover.gate.terminal import print_gates
 
             print_gates(stdout(), found)
-        from edgerecover.validate.gates import exit_code
+        from edgerecover.validation.gates import exit_code
 
         raise typer.Exit(EXIT_PASS if exit_zero else exit_code(found.verdict))
 

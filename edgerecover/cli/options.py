@@ -67,7 +67,7 @@ TrustPickleOption = Annotated[
     switch("--trust-pickle", help="Unpickle a whole saved module, which runs code that the file names.", panel=MODEL),
 ]
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
-"""That of `edgerecover.prune`, which `--help` need not import; mypy compares the two."""
+"""That of `edgerecover.pruning`, which `--help` need not import; mypy compares the two."""
 SparsityOption = Annotated[
     float | None,
     typer.Option(

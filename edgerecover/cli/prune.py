@@ -47,7 +47,7 @@ def prune(
     require_checkpoint(model)
     require_suffix("--out", out, (".safetensors", ".pt", ".pth"))
     require_free("--out", out, force=force)
-    from edgerecover.prune import pruning_from_flags
+    from edgerecover.pruning import pruning_from_flags
 
     pruning = pruning_from_flags(pattern, sparsity)
     assert pruning is not None, "a pattern was given"

@@ -30,7 +30,7 @@ from edgerecover.cli.options import (
 from edgerecover.cli.outputs import beside_bundle, require_free, require_suffix
 
 RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
-"""That of `edgerecover.synthesize.record`, which `--help` need not import; mypy compares the two."""
+"""That of `edgerecover.synthesis.record`, which `--help` need not import; mypy compares the two."""
 
 
 def record_command(
@@ -76,7 +76,7 @@ def record_command(
     require_file(model)
     from edgerecover.artifacts import to_json
     from edgerecover.commands.record import make_record
-    from edgerecover.synthesize.record.make import Recording
+    from edgerecover.synthesis.record.make import Recording
 
     path = out or beside_bundle(model.parent) / f"{model.stem}.record.safetensors"
     require_suffix("--out", path, (".safetensors",))

@@ -160,7 +160,7 @@ def run_command(
         arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
     )
     require_checkpoint(model)
-    from edgerecover.prune import pruning_from_flags
+    from edgerecover.pruning import pruning_from_flags
 
     pruning = pruning_from_flags(pattern, sparsity)
     bundle = out or beside_bundle(model.parent) / f"{model.stem}.{loaded_target.name}.bundle"

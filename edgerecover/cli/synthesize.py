@@ -96,7 +96,7 @@ def synthesize(
     from edgerecover.artifacts import to_json
     from edgerecover.commands.synthesize import synthesize_images
     from edgerecover.stages.request import DreamRequest
-    from edgerecover.synthesize.sets import SPLITS
+    from edgerecover.synthesis.sets import SPLITS
 
     require_outside("--out", out)
     asked = [name.value.replace("-", "_") for name in sets or ()]

@@ -26,7 +26,7 @@ from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
 from edgerecover.report.words import percent, proportion, size
-from edgerecover.validate.regressions import MEMORY_NOISE_BYTES
+from edgerecover.validation.regressions import MEMORY_NOISE_BYTES
 
 _SHORT = 12
 """Digits of a digest that tell two files apart for people."""

@@ -13,8 +13,8 @@ from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.facts import macs_kept
 from edgerecover.models.pair.networks import open_network
-from edgerecover.prune import Pruning, prune
-from edgerecover.recover.store import weights_of
+from edgerecover.pruning import Pruning, prune
+from edgerecover.recovery.store import weights_of
 
 
 @dataclass(frozen=True)

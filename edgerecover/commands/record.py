@@ -12,9 +12,9 @@ from edgerecover.errors import (
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.pair.networks import open_classifier
 from edgerecover.progress import SILENT, Progress
-from edgerecover.synthesize.record.file import write_record
-from edgerecover.synthesize.record.make import Recording
-from edgerecover.validate.evaluation import read_eval_data
+from edgerecover.synthesis.record.file import write_record
+from edgerecover.synthesis.record.make import Recording
+from edgerecover.validation.evaluation import read_eval_data
 
 
 def make_record(

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgerecover.artifacts import Estimate, Report, StageTime
 from edgerecover.distributed import ALONE, Ranks, leave
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.logits import numpy_logits
+from edgerecover.recovery.logits import numpy_logits
 from edgerecover.report.picture import contact_sheet
 from edgerecover.run_folder import SCRATCH_PREFIX, held
 from edgerecover.stages.bundle import pack_run
@@ -38,9 +38,9 @@ from edgerecover.stages.request import Request
 from edgerecover.stages.stage import stage
 from edgerecover.stages.synthesize import make_images_for_run, source_of
 from edgerecover.stages.validate import Made, judge_run
-from edgerecover.synthesize.settle import settle
-from edgerecover.validate.evidence import decisions_over
-from edgerecover.validate.scoring import scorer_of
+from edgerecover.synthesis.settle import settle
+from edgerecover.validation.evidence import decisions_over
+from edgerecover.validation.scoring import scorer_of
 
 
 def run(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> Report:

@@ -25,11 +25,11 @@ from edgerecover.run_folder import held
 from edgerecover.stages.probe import TEACHER, probe_networks
 from edgerecover.stages.request import DreamRequest
 from edgerecover.stages.synthesize import Images, folder_of, make_images
-from edgerecover.synthesize.image_set import ImageSet
-from edgerecover.synthesize.record.file import read_record_of
-from edgerecover.synthesize.sets import SPLITS
-from edgerecover.synthesize.settle import settle
-from edgerecover.synthesize.source import Source
+from edgerecover.synthesis.image_set import ImageSet
+from edgerecover.synthesis.record.file import read_record_of
+from edgerecover.synthesis.sets import SPLITS
+from edgerecover.synthesis.settle import settle
+from edgerecover.synthesis.source import Source
 
 FACTS_NAME = "synthetic.json"
 _BATCH = 256

@@ -23,9 +23,9 @@ from edgerecover.gate.here import Here, beside_numbers, measure, runs_like
 from edgerecover.gate.machine import Measure
 from edgerecover.gate.opening import Opened, open_bundle
 from edgerecover.progress import SILENT, Progress
-from edgerecover.validate.gates import golden_gate, judge_again, settle
-from edgerecover.validate.limits import Limits
-from edgerecover.validate.regressions import (
+from edgerecover.validation.gates import golden_gate, judge_again, settle
+from edgerecover.validation.limits import Limits
+from edgerecover.validation.regressions import (
     LATENCY,
     MEMORY,
     latency_gate,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgerecover.artifacts import Comparison, Gate, GateStatus, Latency, Ratio
-from edgerecover.validate.limits import Limits
-from edgerecover.validate.regressions import latency_gate, memory_gate
+from edgerecover.validation.limits import Limits
+from edgerecover.validation.regressions import latency_gate, memory_gate
 
 MAX_RACES = 8
 """Races after which an inconclusive answer stays so."""

@@ -13,10 +13,10 @@ from edgerecover.gate.duel import Pair, duel
 from edgerecover.gate.machine import BEFORE, NOW, Measure, Model, golden_check, query_shape, race_of, ready
 from edgerecover.gate.opening import Opened
 from edgerecover.progress import Progress
-from edgerecover.validate.regressions import FIRST
+from edgerecover.validation.regressions import FIRST
 
 if TYPE_CHECKING:
-    from edgerecover.validate.limits import Limits
+    from edgerecover.validation.limits import Limits
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from edgerecover.bundle.verify import Verified
 from edgerecover.config import Profile, Target
 from edgerecover.errors import BadInputError
 from edgerecover.gate.sound import sound
-from edgerecover.validate.limits import Limits, limits_of
+from edgerecover.validation.limits import Limits, limits_of
 
 if TYPE_CHECKING:
     from edgerecover.bundle.signature import Trusted

@@ -11,7 +11,7 @@ from edgerecover.artifacts import Sheet
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from edgerecover.synthesize.image_set import ImageSet
+    from edgerecover.synthesis.image_set import ImageSet
 
 SHEET_NAME = "dreams.png"
 _COLUMNS = 10

@@ -19,8 +19,8 @@ from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, St
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.machine.fresh import run_fresh
 from edgerecover.runtime.session.opening import open_model
-from edgerecover.validate.fidelity import agreement
-from edgerecover.validate.parity import compare
+from edgerecover.validation.fidelity import agreement
+from edgerecover.validation.parity import compare
 
 if TYPE_CHECKING:
     import numpy

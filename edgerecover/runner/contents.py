@@ -16,7 +16,7 @@ from edgerecover.bundle.verify import REPORT, Signed, Verified
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.measure.timing import MAX_DURATION_S
 from edgerecover.runtime.session.opening import RUNTIMES
-from edgerecover.validate.limits import Limits
+from edgerecover.validation.limits import Limits
 
 if TYPE_CHECKING:
     import numpy

@@ -22,7 +22,7 @@ from edgerecover.runner.lines import Lines
 from edgerecover.runner.run import Options, run_bundle
 from edgerecover.runner.text import as_text, printable
 from edgerecover.runtime.session.opening import RUNTIMES
-from edgerecover.validate.gates import exit_code
+from edgerecover.validation.gates import exit_code
 
 
 def main(arguments: Sequence[str]) -> int:

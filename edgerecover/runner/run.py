@@ -24,8 +24,8 @@ from edgerecover.runtime.machine.host import differences, this_host
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.surfaces import device_surfaces_of
-from edgerecover.validate.fastest import fastest
-from edgerecover.validate.gates import golden_gate, settle
+from edgerecover.validation.fastest import fastest
+from edgerecover.validation.gates import golden_gate, settle
 
 if TYPE_CHECKING:
     from edgerecover.bundle.signature import Trusted

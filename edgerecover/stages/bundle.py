@@ -25,7 +25,7 @@ from edgerecover.bundle.sbom import Subject, bill_of_materials
 from edgerecover.bundle.write import Measured, write_bundle
 from edgerecover.files import npy_bytes
 from edgerecover.models.name.spec import read_stated
-from edgerecover.recover.store import weights_of
+from edgerecover.recovery.store import weights_of
 from edgerecover.report.html.report import html
 from edgerecover.report.markdown import markdown
 from edgerecover.runner.archive import runner_pyz
@@ -36,13 +36,13 @@ from edgerecover.stages.lineage import (
     lineage_of_file,
     lineage_of_run,
 )
-from edgerecover.validate.limits import limits_of
-from edgerecover.validate.scoring import Scorer, int8_sums_for, open_on_cpu
+from edgerecover.validation.limits import limits_of
+from edgerecover.validation.scoring import Scorer, int8_sums_for, open_on_cpu
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
     from edgerecover.models.onnx.file import OnnxFile
-    from edgerecover.recover.ladder import Recovered
+    from edgerecover.recovery.ladder import Recovered
     from edgerecover.stages.engine import Engines
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.load_file import LoadedFile

@@ -23,23 +23,23 @@ from edgerecover.compute import Compute, release_memory
 from edgerecover.config import Profile, Recovery, Synthesis, in_batches_of
 from edgerecover.models.pair.networks import Models
 from edgerecover.progress import Progress, Silent, Task
-from edgerecover.recover.curve import LOOKS
-from edgerecover.recover.distill import pieces_of
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import recover
-from edgerecover.recover.layerwise import MAX_IMAGES
-from edgerecover.recover.pair import Pair
+from edgerecover.recovery.curve import LOOKS
+from edgerecover.recovery.distill import pieces_of
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
+from edgerecover.recovery.layerwise import MAX_IMAGES
+from edgerecover.recovery.pair import Pair
 from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.runtime.surfaces import surfaces_of
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.precision import precisions_of
 from edgerecover.stages.request import Request
-from edgerecover.synthesize.at_once import BESIDE, bytes_per_image
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
-from edgerecover.synthesize.mirror import IMAGE_STEPS
-from edgerecover.synthesize.record.values import Record
-from edgerecover.synthesize.sets import synthesize
-from edgerecover.synthesize.source import Source
+from edgerecover.synthesis.at_once import BESIDE, bytes_per_image
+from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesis.mirror import IMAGE_STEPS
+from edgerecover.synthesis.record.values import Record
+from edgerecover.synthesis.sets import synthesize
+from edgerecover.synthesis.source import Source
 
 FACTOR = 2.0
 """Within which the estimate of a run has been: docs/explanation/benchmarks.md has the runs."""

@@ -18,10 +18,10 @@ from edgerecover.errors import BadInputError, MissingError, StageError
 from edgerecover.export.onnx import export
 from edgerecover.models.network.macs import count_macs
 from edgerecover.progress import SILENT, Progress
-from edgerecover.prune import WIDTH_MULTIPLE, multiple_for, prune_channels
+from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
 
 if TYPE_CHECKING:
-    from edgerecover.recover.ladder import Recovered
+    from edgerecover.recovery.ladder import Recovered
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.request import Request
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import ModelFacts, Origin, Precision, Race, RecordFacts, Report, Variant, to_json
-from edgerecover.recover.store import weights_of
+from edgerecover.recovery.store import weights_of
 
 if TYPE_CHECKING:
     from edgerecover.models.pair.networks import Classifier, Models
     from edgerecover.stages.load_file import LoadedFile
     from edgerecover.stages.request import FileRequest, Request
-    from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
+    from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
 
 
 def lineage_of_run(

@@ -15,7 +15,7 @@ from edgerecover.export.onnx import check_size
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.progress import SILENT, Progress
-from edgerecover.prune import Pruning
+from edgerecover.pruning import Pruning
 from edgerecover.report.words import input_words
 from edgerecover.stages.engine import require_builder
 from edgerecover.stages.export import TwinFile, Write, export_dense, exporter_for
@@ -23,9 +23,9 @@ from edgerecover.stages.precision import precisions_of
 from edgerecover.stages.probe import STUDENT, TEACHER, Probed, probe_networks
 from edgerecover.stages.prune import prune_student
 from edgerecover.stages.request import Request
-from edgerecover.synthesize.record.file import read_record_of
-from edgerecover.synthesize.record.values import Record
-from edgerecover.validate.evaluation import EvalSet, read_eval_data
+from edgerecover.synthesis.record.file import read_record_of
+from edgerecover.synthesis.record.values import Record
+from edgerecover.validation.evaluation import EvalSet, read_eval_data
 
 
 @dataclass(frozen=True)

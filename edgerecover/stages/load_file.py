@@ -18,10 +18,10 @@ from edgerecover.runtime.session.onnxruntime import Session
 from edgerecover.runtime.session.probe import probe
 from edgerecover.stages.probe import TEACHER, Probed, probe_networks
 from edgerecover.stages.request import FileRequest
-from edgerecover.synthesize.record.file import read_record_of
-from edgerecover.synthesize.record.values import Record
-from edgerecover.validate.evaluation import EvalSet, read_eval_data
-from edgerecover.validate.scoring import Scorer, int8_sums_for, open_on_cpu, scorer_of
+from edgerecover.synthesis.record.file import read_record_of
+from edgerecover.synthesis.record.values import Record
+from edgerecover.validation.evaluation import EvalSet, read_eval_data
+from edgerecover.validation.scoring import Scorer, int8_sums_for, open_on_cpu, scorer_of
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from edgerecover.export.onnx import export
 from edgerecover.export.precision.make import MAX_POINTS_LOST, Calibration, make_variants
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.checkpoints import Checkpoints
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
-from edgerecover.recover.quantized import DistilledForInt8, distil_for_int8
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
-from edgerecover.validate.scoring import int8_sums_for
+from edgerecover.recovery.checkpoints import Checkpoints
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import Recovered
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
+from edgerecover.recovery.quantized import DistilledForInt8, distil_for_int8
+from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
+from edgerecover.validation.scoring import int8_sums_for
 
 if TYPE_CHECKING:
     from edgerecover.stages.load import Loaded

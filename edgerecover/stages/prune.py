@@ -10,7 +10,7 @@ from edgerecover.models.network.sparsity import measure
 from edgerecover.models.pair.channels import match_channels
 from edgerecover.models.pair.facts import macs_kept
 from edgerecover.models.pair.networks import Models
-from edgerecover.prune import Pruning, multiple_for, prune
+from edgerecover.pruning import Pruning, multiple_for, prune
 
 
 def prune_student(models: Models, pruning: Pruning, target: Target) -> Models:

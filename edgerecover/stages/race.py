@@ -38,11 +38,11 @@ from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.surfaces import Surface, file_surface_of, surfaces_of
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
-from edgerecover.validate.fastest import fastest
-from edgerecover.validate.fidelity import agreement
-from edgerecover.validate.gates import precision_status
-from edgerecover.validate.parity import precision_loss
-from edgerecover.validate.scoring import Images, Scorer, Scores, scores_of
+from edgerecover.validation.fastest import fastest
+from edgerecover.validation.fidelity import agreement
+from edgerecover.validation.gates import precision_status
+from edgerecover.validation.parity import precision_loss
+from edgerecover.validation.scoring import Images, Scorer, Scores, scores_of
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from edgerecover.compute import is_out_of_memory, release_memory
 from edgerecover.config import Profile, in_batches_of
 from edgerecover.distributed import Ranks
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.checkpoints import Checkpoints
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered, recover
-from edgerecover.recover.pair import Pair
-from edgerecover.recover.store import read_recovered, recovery_key, write_recovered
+from edgerecover.recovery.checkpoints import Checkpoints
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import Recovered, recover
+from edgerecover.recovery.pair import Pair
+from edgerecover.recovery.store import read_recovered, recovery_key, write_recovered
 from edgerecover.run_folder import discard
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.request import Request

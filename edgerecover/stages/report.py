@@ -27,22 +27,22 @@ from edgerecover.artifacts import (
 )
 from edgerecover.export.onnx import frozen_values
 from edgerecover.models.network.sparsity import measure
-from edgerecover.validate.evidence import Claims, decisions_of, doubts, doubts_of_file
-from edgerecover.validate.gates import Measured, judge
-from edgerecover.validate.limits import limits_of
-from edgerecover.validate.scores import Scale
-from edgerecover.validate.scoring import int8_sums_for
-from edgerecover.validate.sparsity import sparsity_verdict
+from edgerecover.validation.evidence import Claims, decisions_of, doubts, doubts_of_file
+from edgerecover.validation.gates import Measured, judge
+from edgerecover.validation.limits import limits_of
+from edgerecover.validation.scores import Scale
+from edgerecover.validation.scoring import int8_sums_for
+from edgerecover.validation.sparsity import sparsity_verdict
 
 if TYPE_CHECKING:
-    from edgerecover.recover.ladder import Recovered
+    from edgerecover.recovery.ladder import Recovered
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.load_file import LoadedFile
     from edgerecover.stages.request import FileRequest, Request
     from edgerecover.stages.synthesize import Evidence, Images
     from edgerecover.stages.validate import Judged, Made
-    from edgerecover.synthesize.record.values import Record
-    from edgerecover.validate.evidence import Decisions
+    from edgerecover.synthesis.record.values import Record
+    from edgerecover.validation.evidence import Decisions
 
 
 @dataclass(frozen=True)

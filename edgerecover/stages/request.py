@@ -8,9 +8,9 @@ from pathlib import Path
 from edgerecover.artifacts import Precision
 from edgerecover.config import Profile, Target
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
-from edgerecover.prune import Pruning
-from edgerecover.recover.checkpoints import EVERY_S
-from edgerecover.synthesize.sets import SPLITS
+from edgerecover.pruning import Pruning
+from edgerecover.recovery.checkpoints import EVERY_S
+from edgerecover.synthesis.sets import SPLITS
 
 
 @dataclass(frozen=True)

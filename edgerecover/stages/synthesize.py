@@ -20,12 +20,12 @@ from edgerecover.run_folder import discard
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.load_file import LoadedFile
 from edgerecover.stages.request import FileRequest, Request
-from edgerecover.synthesize.image_set import ImageSet, SyntheticSets
-from edgerecover.synthesize.sets import SPLITS, procedural_set, synthesis_key, synthesize
-from edgerecover.synthesize.settle import Settled, settle
-from edgerecover.synthesize.source import Source
-from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.scoring import Images as ScoredImages
+from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
+from edgerecover.synthesis.sets import SPLITS, procedural_set, synthesis_key, synthesize
+from edgerecover.synthesis.settle import Settled, settle
+from edgerecover.synthesis.source import Source
+from edgerecover.validation.evaluation import EvalSet
+from edgerecover.validation.scoring import Images as ScoredImages
 
 GOLDEN_IMAGES = 16
 

@@ -33,7 +33,7 @@ from edgerecover.export.two_four import check_two_four
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.outputs import Outputs, declared_outputs
 from edgerecover.progress import SILENT, Progress
-from edgerecover.recover.ladder import Recovered
+from edgerecover.recovery.ladder import Recovered
 from edgerecover.runtime.session.opened import Opened
 from edgerecover.stages.engine import Engines
 from edgerecover.stages.load import Loaded
@@ -42,15 +42,15 @@ from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import latency_of, open_runner
 from edgerecover.stages.request import FileRequest, Request
 from edgerecover.stages.synthesize import Evidence, Images
-from edgerecover.validate.by_class import by_class, decided
-from edgerecover.validate.evaluation import EvalSet
-from edgerecover.validate.fidelity import agreement, agrees
-from edgerecover.validate.parity import compare, precision_loss
-from edgerecover.validate.prediction import predict
-from edgerecover.validate.scores import Scale, as_logits, on_scale, scale_of
-from edgerecover.validate.scoring import BATCH, Scorer, Scores, open_on_cpu, scorer_of, scores_of
-from edgerecover.validate.scoring import Images as ScoredImages
-from edgerecover.validate.zeros import kept_zeros
+from edgerecover.validation.by_class import by_class, decided
+from edgerecover.validation.evaluation import EvalSet
+from edgerecover.validation.fidelity import agreement, agrees
+from edgerecover.validation.parity import compare, precision_loss
+from edgerecover.validation.prediction import predict
+from edgerecover.validation.scores import Scale, as_logits, on_scale, scale_of
+from edgerecover.validation.scoring import BATCH, Scorer, Scores, open_on_cpu, scorer_of, scores_of
+from edgerecover.validation.scoring import Images as ScoredImages
+from edgerecover.validation.zeros import kept_zeros
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgerecover.files import replace_file
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile
-    from edgerecover.prune import PruningPattern
+    from edgerecover.pruning import PruningPattern
     from edgerecover.stages.request import Request
 
 MAX_POINTS = 32
@@ -74,7 +74,7 @@ def points_of(
         BadInputError: there are too many points, two profiles have the same name, or a pattern and a sparsity do not
             fit.
     """
-    from edgerecover.prune import pruning_from_flags
+    from edgerecover.pruning import pruning_from_flags
 
     if len({profile.name for profile in profiles}) < len(profiles):
         raise BadInputError("--profile: two of them have the same name", hint="a profile's name is in its file")

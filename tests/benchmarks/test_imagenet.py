@@ -12,7 +12,7 @@ from torch import nn
 
 from edgerecover.compute import PLAIN, choose_compute
 from edgerecover.config import load_profile
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, write_shard
 
 MODELS = """
 from torch import nn

@@ -32,7 +32,7 @@ from edgerecover.cli import main
 from edgerecover.cli.console import write_nearest
 from edgerecover.cli.reports import drawing
 from edgerecover.errors import BadInputError
-from edgerecover.validate.limits import Limits
+from edgerecover.validation.limits import Limits
 
 ZEROS = Sparsity((LayerSparsity("fc.weight", (4, 4), 16, 8, Pattern.UNSTRUCTURED),), Pattern.UNSTRUCTURED)
 MODEL = ModelFacts(

@@ -19,7 +19,7 @@ from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import build_from_library
-from edgerecover.prune import Pruning
+from edgerecover.pruning import Pruning
 from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.stages.request import Request
 
@@ -175,7 +175,7 @@ def test_a_small_network_of_its_family(name, tiny, tmp_path):
     matrices = [value for key, value in dense.named_parameters() if value.dim() > 1 and not NO_WEIGHT.search(key)]
     assert report.recovered_sparsity.num_weights == sum(value.numel() for value in matrices)
     assert report.exported.num_weights == report.recovered_sparsity.num_weights
-    # Whether least squares helps a random network on a few images is chance; tests/recover/test_linear_maps.py fits.
+    # Whether least squares helps a random network on a few images is chance; tests/recovery/test_linear_maps.py fits.
     assert "layer-wise least squares" in [rung.name for rung in report.rungs]
 
 

@@ -10,7 +10,7 @@ from edgerecover.bundle.verify import verify_bundle
 from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.models.name.flags import ModelFlags
-from edgerecover.prune import Pruning, apply_masks, global_magnitude_masks
+from edgerecover.pruning import Pruning, apply_masks, global_magnitude_masks
 from edgerecover.stages.request import Request
 
 NETS = """

@@ -12,7 +12,7 @@ from edgerecover.commands.run import run
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.pruning import apply_masks, global_magnitude_masks
 from edgerecover.stages.request import Request
 
 TOML = """

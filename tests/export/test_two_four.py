@@ -7,7 +7,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec, TwoFour
 from edgerecover.export.onnx import export
 from edgerecover.export.two_four import check_two_four
-from edgerecover.prune import apply_masks, two_four_masks
+from edgerecover.pruning import apply_masks, two_four_masks
 
 INPUT = InputSpec((1, 4, 4), (0.0,), (1.0,))
 

@@ -4,8 +4,8 @@ import pytest
 
 from edgerecover.artifacts import GateStatus, Host, Latency
 from edgerecover.gate.drift import LEAST_RUNS, against_runs, student_quantile
-from edgerecover.validate.limits import Limits
-from edgerecover.validate.regressions import latency_gate
+from edgerecover.validation.limits import Limits
+from edgerecover.validation.regressions import latency_gate
 
 LIMITS = Limits("balanced", 0.6, 0.99, 0.01, 3.0, "pi", "CPUExecutionProvider")
 LATENCY = Latency(

@@ -5,7 +5,7 @@ import pytest
 
 from edgerecover.artifacts import GateStatus, Host, Latency
 from edgerecover.gate.duel import compare, duel
-from edgerecover.validate.limits import Limits
+from edgerecover.validation.limits import Limits
 
 LIMITS = Limits("balanced", 0.6, 0.99, 0.01, 3.0, "pi", "CPUExecutionProvider")
 LATENCY = Latency(

@@ -6,7 +6,7 @@ from PIL import Image
 
 from edgerecover.artifacts import Sheet
 from edgerecover.report.picture import contact_sheet, strips
-from edgerecover.synthesize.image_set import ImageSet, PixelScale, write_shard
+from edgerecover.synthesis.image_set import ImageSet, PixelScale, write_shard
 
 
 @pytest.fixture

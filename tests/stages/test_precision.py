@@ -15,12 +15,12 @@ from edgerecover.export.precision import SCHEMES, Calibration, make_variants
 from edgerecover.models.onnx.weights import weights_of
 from edgerecover.models.pair.channels import SAME_CHANNELS
 from edgerecover.models.pair.networks import Models
-from edgerecover.prune import apply_masks, global_magnitude_masks
-from edgerecover.recover.execution import Execution
-from edgerecover.recover.ladder import Recovered
-from edgerecover.recover.logits import logits_on
-from edgerecover.recover.pair import Pair
-from edgerecover.recover.quantized import distil_for_int8
+from edgerecover.pruning import apply_masks, global_magnitude_masks
+from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import Recovered
+from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
+from edgerecover.recovery.quantized import distil_for_int8
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.precision import make_distilled, make_variants_of, precisions_of
 from edgerecover.stages.probe import Probed

@@ -15,8 +15,8 @@ from edgerecover.errors import (
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
 from edgerecover.models.pair.networks import inspect, open_models
-from edgerecover.prune import Pruning, prune
-from edgerecover.recover.blocks import block_names, capture_outputs
+from edgerecover.pruning import Pruning, prune
+from edgerecover.recovery.blocks import block_names, capture_outputs
 
 GRAY = InputSpec((1, 32, 48), (0.5,), (0.25,))
 TIMM = ("timm:test_resnet", "timm:test_vit", "timm:test_convnext", "timm:test_byobnet")

@@ -12,7 +12,7 @@ from torchvision import models
 from edgerecover.artifacts import InputSpec
 from edgerecover.models.name import recognise as recognise_module
 from edgerecover.models.name.recognise import num_torchvision_classes, recognise, recognise_narrower, shapes_of
-from edgerecover.prune import prune_channels
+from edgerecover.pruning import prune_channels
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fingerprint_torchvision.py"
 

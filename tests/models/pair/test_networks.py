@@ -11,7 +11,7 @@ from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.pair.networks import inspect, open_classifier, open_models
-from edgerecover.prune import apply_masks, global_magnitude_masks
+from edgerecover.pruning import apply_masks, global_magnitude_masks
 
 TRUSTED = ModelFlags(trust_code=True)
 TOML = 'architecture = "nets.py:tiny"\n[input]\nshape = [1, 6, 6]\n'

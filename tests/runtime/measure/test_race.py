@@ -232,7 +232,7 @@ def test_the_runtime_half_never_loads_torch_nor_onnx():
     program = (
         "import sys, edgerecover.runtime.measure.race, edgerecover.runtime.measure.worker, "
         "edgerecover.runtime.session.openvino, edgerecover.runtime.measure.doubts, "
-        " edgerecover.validate.gates, edgerecover.validate.sparsity, "
+        " edgerecover.validation.gates, edgerecover.validation.sparsity, "
         "edgerecover.bundle.verify, edgerecover.bundle.write; "
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'numpy', 'pydantic', 'typer', 'rich'} "
         "& set(sys.modules)))"

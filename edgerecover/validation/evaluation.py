@@ -1,0 +1,321 @@
+"""Real labelled images, given with --eval-data to judge on, or with --data to make an activation record from.
+
+Shapes: N images, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.errors import BadInputError
+from edgerecover.progress import SILENT, Progress
+from edgerecover.validation.image_files import IMAGE_SUFFIXES, check_images, find_images, is_litter, read_pixels
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[Any]
+    """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
+
+NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"), ("test_images", "test_labels"))
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Names of folders that hold class folders, and are none."""
+MAX_NPZ_BYTES = 4 << 30
+"""Unpacked: an .npz is read into memory whole, and a small file can claim to be any size."""
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Labelled images that fit a network's input."""
+
+    source: str
+    """For people: the file's or folder's name."""
+    labels: NDArray[numpy.int64]
+    """Class indices (N,)."""
+    input: InputSpec
+    read_pixels: Callable[[slice], Pixels]
+    """Pixels (n, H, W, C) of a slice of the images."""
+    notes: tuple[str, ...] = ()
+    """What was left out or converted, one sentence each."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, num_images: int) -> EvalSet:
+        """At most so many of them, drawn at random but always the same ones."""
+        import numpy as np
+
+        if num_images >= len(self):
+            return self
+        chosen_N = np.sort(np.random.default_rng(0).permutation(len(self))[:num_images])
+
+        def read(part: slice) -> Pixels:
+            return np.concatenate([self.read_pixels(slice(i, i + 1)) for i in chosen_N[part]])
+
+        return replace(self, labels=self.labels[chosen_N], read_pixels=read)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
+        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order.
+
+        Raises:
+            BadInputError: an image of a folder cannot be decoded.
+        """
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            yield _normalise(self.read_pixels(part), self.input), self.labels[part]
+
+
+def read_eval_data(
+    path: Path,
+    input: InputSpec,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    progress: Progress = SILENT,
+) -> EvalSet:
+    """Open labelled images: an .npz, or a folder with one subfolder of images per class.
+
+    An .npz holds images of the network's own size, (N, H, W, C), (N, C, H, W), or (N, H, W) for one channel, and
+    labels (N,): class numbers, one-hot rows, or names where `classes` are given; named images and labels, x_test and
+    y_test, x and y, or test_images and test_labels. Pixels are uint8, uint16, or numbers whose range is plain: 0 to 1
+    in floats, 0 to 255 in integers.
+    A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs;
+    its subfolders are the classes in sorted order or, when `classes` are given, by name. All are decoded once here.
+
+    What was left out or converted is noted, in `progress` too.
+
+    Raises:
+        BadInputError: not such data, a file cannot be decoded, or it does not fit the network: another shape, label
+            outside 0 … K-1.
+    """
+    if path.is_dir():
+        images = _open_folder(path, input, num_classes, classes, progress)
+    elif path.exists():
+        images = _open_npz(path, input, num_classes, classes)
+    else:
+        raise BadInputError(
+            f"images {path}: no such file or folder",
+            hint="check the path; a folder with one folder per class, or an .npz file, is expected",
+        )
+    for note in images.notes:
+        progress.note(note)
+    return images
+
+
+def _normalise(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
+    import numpy as np
+
+    low, high = input.range
+    mean, std = np.array(input.mean, np.float32), np.array(input.std, np.float32)
+    scaled_NHWC = pixels_NHWC.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+    normalised_NHWC = (scaled_NHWC - mean) / std
+    return np.ascontiguousarray(normalised_NHWC.transpose(0, 3, 1, 2))
+
+
+# --- npz ----------------------------------------------------------------------------------------------------
+
+
+def _open_npz(path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None) -> EvalSet:
+    images, labels = _read_npz(path)
+    images_NHWC = _as_NHWC(path, images, input)
+    labels_N = _as_labels(path, _as_numbers(labels, num_classes, classes), len(images_NHWC), num_classes)
+    white, notes = _white_of(path, images_NHWC)
+
+    def read(part: slice) -> Pixels:
+        import numpy as np
+
+        pixels_NHWC = images_NHWC[part]
+        if pixels_NHWC.dtype == np.uint8 and white == 255:
+            return pixels_NHWC
+        return pixels_NHWC.astype(np.float32) * np.float32(255 / white)
+
+    return EvalSet(path.name, labels_N, input, read, notes)
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    try:
+        _refuse_oversize(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            keys = next((pair for pair in NPZ_KEYS if set(pair) <= set(arrays.files)), None)
+            if keys is None:
+                raise BadInputError(
+                    f"images {path}: no images and labels, found {', '.join(arrays.files) or 'nothing'}",
+                    hint=f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}",
+                )
+            return arrays[keys[0]], arrays[keys[1]]
+    except BadInputError:
+        raise
+    except Exception as error:  # a hostile archive makes zipfile, zlib and numpy raise nearly anything
+        raise BadInputError(
+            f"images {path}: cannot be read as .npz: {error}",
+            hint="an .npz of plain arrays (np.savez), or a folder with one subfolder of images per class",
+        ) from error
+
+
+def _refuse_oversize(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        unpacked_bytes = sum(member.file_size for member in archive.infolist())
+    if unpacked_bytes > MAX_NPZ_BYTES:
+        raise BadInputError(
+            f"images {path}: unpacks to {unpacked_bytes / 2**30:.1f} GiB, "
+            f"more than the {MAX_NPZ_BYTES >> 30} GiB read into memory",
+            hint="give a folder with one subfolder of images per class: it is read in batches",
+        )
+
+
+def _white_of(path: Path, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
+    """The value of white, and a note where it follows from the values rather than from the type."""
+    import numpy as np
+
+    dtype = images_NHWC.dtype
+    if dtype == np.uint8:
+        return 255, ()
+    if dtype == np.bool_:
+        return 1, (f"{path.name}: its images are {dtype}: True is white",)
+    is_integer = np.issubdtype(dtype, np.integer)
+    if is_integer or np.issubdtype(dtype, np.floating):
+        lowest, highest = images_NHWC.min(), images_NHWC.max()  # NaN where one is NaN, and then nothing below holds
+        if not is_integer and lowest >= 0 and highest <= 1:
+            return 1, (f"{path.name}: its images are {dtype} from {lowest:.3g} to {highest:.3g}: 1 is white",)
+        if is_integer and lowest >= 0 and highest <= 255:
+            return 255, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 255 is white",)
+        if dtype == np.uint16:
+            return 0xFFFF, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 65,535 is white",)
+        span = f"{dtype} from {lowest:.3g} to {highest:.3g}"
+    else:
+        span = str(dtype)
+    raise BadInputError(
+        f"images {path}: pixels of type uint8 or uint16, or floats from 0 (black) to 1 (white), were expected, "
+        f"found {span}",
+        hint="store 8-bit pixels as uint8, not normalised: mean and std of the model's input are applied here",
+    )
+
+
+def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:
+    import numpy as np
+
+    channels, height, width = input.shape
+    if not len(images.shape) or not len(images):
+        raise BadInputError(
+            f"images {path}: there are no images in it",
+            hint="a folder with one folder per class, or an .npz file with images and labels, is expected",
+        )
+    if images.shape[1:] == (height, width, channels):
+        return images
+    if images.shape[1:] == (channels, height, width):
+        return images.transpose(0, 2, 3, 1)
+    if channels == 1 and images.shape[1:] == (height, width):
+        return images[..., np.newaxis]
+    raise BadInputError(
+        f"images {path}: images of shape (N, {height}, {width}, {channels}) were expected, found {images.shape}",
+        hint="a folder of images, unlike an .npz, is resized to the model's input",
+    )
+
+
+def _as_numbers(labels: NDArray[Any], num_classes: int, classes: Sequence[str] | None) -> NDArray[Any]:
+    """Class numbers of what says as much: one column, one-hot rows, whole floats, names of the model's classes."""
+    import numpy as np
+
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras stores CIFAR
+        labels = labels[:, 0]
+    is_number = np.issubdtype(labels.dtype, np.number) or labels.dtype == np.bool_
+    if is_number and labels.ndim == 2 and labels.shape[1] == num_classes:
+        is_one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
+        return labels.argmax(axis=1) if is_one_hot else labels
+    if np.issubdtype(labels.dtype, np.floating) and bool((labels == np.floor(labels)).all()):
+        return labels.astype(np.int64)
+    if labels.dtype.kind == "U" and classes and set(labels.ravel().tolist()) <= set(classes):
+        return np.array([classes.index(name) for name in labels.ravel().tolist()]).reshape(labels.shape)
+    return labels
+
+
+def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: int) -> NDArray[numpy.int64]:
+    import numpy as np
+
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise BadInputError(
+            f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}",
+            hint="give one class number, from 0, for each image; names are read where model.toml lists `classes`",
+        )
+    if len(labels) != num_images:
+        raise BadInputError(
+            f"images {path}: {num_images} images but {len(labels)} labels", hint="give one label for each image"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= num_classes:
+        raise BadInputError(
+            f"images {path}: labels from {lowest} to {highest}, but the model has {num_classes} classes",
+            hint=f"labels count from 0 to {num_classes - 1}",
+        )
+    return labels.astype(np.int64)
+
+
+# --- folder -------------------------------------------------------------------------------------------------
+
+
+def _open_folder(
+    path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None, progress: Progress
+) -> EvalSet:
+    import numpy as np
+
+    channels, height, width = input.shape
+    if channels not in (1, 3):
+        raise BadInputError(
+            f"images {path}: a folder of images fits 1 or 3 channels, the model takes {channels}",
+            hint="store the images in an .npz",
+        )
+    found = find_images(path, _class_folders(path, num_classes, classes))
+    if not found.files:
+        raise BadInputError(
+            f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
+        )
+    notes = check_images(found.files, path.name, channels, height, width, progress)
+    notes = (*_note_of_order(path), *notes) if classes is None else notes
+
+    def read(part: slice) -> Pixels:
+        return np.stack([read_pixels(file, channels, height, width) for file in found.files[part]])
+
+    return EvalSet(path.name, np.array(found.labels, np.int64), input, read, (*found.notes, *notes))
+
+
+def _note_of_order(path: Path) -> tuple[str, ...]:
+    """Of folders called by numbers, where their order as text is another than that of the numbers."""
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
+    if not all(name.isdecimal() for name in names) or names == sorted(names, key=int):
+        return ()
+    return (
+        f"{path.name}: its class folders are taken in the order of text ({', '.join(names[:3])} …), as torchvision's "
+        "ImageFolder takes them; for another, list `classes` in model.toml",
+    )
+
+
+def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) -> list[str]:
+    """Subfolders in the order of the model's classes."""
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
+    if len(names) >= 2 and _SPLITS.issuperset(name.lower() for name in names) and not set(names) & set(classes or ()):
+        raise BadInputError(
+            f"images {path}: its subfolders ({', '.join(names)}) are parts of a data set, not classes",
+            hint=f"give one of them: {path / names[0]}",
+        )
+    if len(names) != num_classes:
+        raise BadInputError(
+            f"images {path}: {len(names)} class subfolders, but the model has {num_classes} classes",
+            hint="one subfolder of images per class, empty ones too; or an .npz with images and labels",
+        )
+    if classes is None:
+        return names
+    if unknown := sorted(set(names) - set(classes)):
+        raise BadInputError(
+            f"images {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes[:8])}"
+            + (f" and {len(classes) - 8} more" if len(classes) > 8 else ""),
+            hint="name the subfolders as the model's classes are named, or these as the subfolders: `classes` in "
+            "model.toml wins over a config.json",
+        )
+    return list(classes)
