@@ -15,7 +15,6 @@ from edgerecover.cli.options import (
     JsonOption,
     switch,
 )
-from edgerecover.cli.outputs import require_free, require_new_folder
 from edgerecover.cli.reports import drawing, page_of, write_page
 from edgerecover.cli.signing import (
     CertificateOption,
@@ -30,6 +29,7 @@ from edgerecover.cli.signing import (
     key_signer,
     trusted_by,
 )
+from edgerecover.commands.outputs import require_free, require_new_folder
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:

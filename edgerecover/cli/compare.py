@@ -13,8 +13,8 @@ from edgerecover.cli.options import (
     ForceOption,
     JsonOption,
 )
-from edgerecover.cli.outputs import require_free
 from edgerecover.cli.reports import drawing, write_page
+from edgerecover.commands.outputs import require_free
 
 
 def compare(

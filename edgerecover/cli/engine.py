@@ -19,7 +19,7 @@ from edgerecover.cli.options import (
     TargetOption,
     switch,
 )
-from edgerecover.cli.outputs import beside_bundle, require_free
+from edgerecover.commands.outputs import beside_bundle, require_free
 from edgerecover.errors import EXIT_GATE_FAILED, BadInputError, MissingError
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from edgerecover.cli.options import (
     SeedOption,
     switch,
 )
-from edgerecover.cli.outputs import require_outside
 from edgerecover.cli.signing import (
     CertificatesOption,
     IdentityOption,
@@ -34,6 +33,7 @@ from edgerecover.cli.signing import (
     TrustConfigOption,
     trusted_by,
 )
+from edgerecover.commands.outputs import require_outside
 from edgerecover.errors import (
     EXIT_PASS,
     BadInputError,

@@ -20,7 +20,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
-from edgerecover.cli.outputs import require_free, require_suffix
+from edgerecover.commands.outputs import require_free, require_suffix
 
 
 def prune(

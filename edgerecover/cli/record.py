@@ -27,7 +27,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
-from edgerecover.cli.outputs import beside_bundle, require_free, require_suffix
+from edgerecover.commands.outputs import beside_bundle, require_free, require_suffix
 
 RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]
 """That of `edgerecover.synthesis.record`, which `--help` need not import; mypy compares the two."""

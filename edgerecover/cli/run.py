@@ -45,8 +45,8 @@ from edgerecover.cli.options import (
     TrustPickleOption,
     switch,
 )
-from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
 from edgerecover.cli.signing import key_signer
+from edgerecover.commands.outputs import beside_bundle, require_outside, require_same_release
 
 if TYPE_CHECKING:
     from edgerecover.artifacts import Report

@@ -38,7 +38,7 @@ from edgerecover.cli.options import (
     TrustPickleOption,
     switch,
 )
-from edgerecover.cli.outputs import beside_bundle, require_outside
+from edgerecover.commands.outputs import beside_bundle, require_outside
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
-from edgerecover.cli.outputs import require_outside
+from edgerecover.commands.outputs import require_outside
 
 
 class ImageSetName(str, Enum):

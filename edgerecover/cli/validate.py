@@ -37,8 +37,8 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
-from edgerecover.cli.outputs import beside_bundle, require_outside, require_same_release
 from edgerecover.cli.run import settle_on_device
+from edgerecover.commands.outputs import beside_bundle, require_outside, require_same_release
 from edgerecover.errors import BadInputError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgerecover.bundle.write import write_bundle
-from edgerecover.cli.outputs import (
+from edgerecover.commands.outputs import (
     beside_bundle,
     bundle_around,
     require_free,
