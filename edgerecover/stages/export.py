@@ -16,9 +16,13 @@ from torch import nn
 from edgerecover.artifacts import Exported, InputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError, StageError
 from edgerecover.export.onnx import export
+from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.macs import count_macs
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
+from edgerecover.validation.parity import compare
+from edgerecover.validation.scores import on_scale, scale_of
+from edgerecover.validation.scoring import open_on_cpu, scorer_of
 
 if TYPE_CHECKING:
     from edgerecover.recovery.ladder import Recovered
@@ -29,6 +33,9 @@ DENSE = "dense"
 _MACS_REMOVED = 0.5
 Write = Callable[[nn.Module, InputSpec, Path], Exported]
 ALTERNATIVE = "fewer channels"
+_NUM_TRIALS = 2
+_MAX_DIFFERENCE = 0.1
+"""Of the logits' standard deviation; other kernels make 1e-6 to 1e-3 of it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,37 @@ def export_dense(network: nn.Module, input: InputSpec, folder: Path, write: Writ
         BadInputError: it cannot be exported; nor, then, can what is recovered after it.
     """
     return TwinFile(DENSE, 1.0, write(network, input, folder / "dense.onnx"))
+
+
+def check_trial(exported: Exported, network: nn.Module, input: InputSpec, *, one_by_one: bool = False) -> None:
+    """Refuse a network whose file computes something else, before anything is made from it.
+
+    Args:
+        exported: the file, its path in full.
+        network: what it was written from, on the CPU.
+        input: of both.
+        one_by_one: the network decides by the batch, so it is asked one image at a time.
+
+    Raises:
+        BadInputError: the scores differ by more than other kernels explain.
+    """
+    images_NCHW = example_images(input, _NUM_TRIALS).numpy()
+    found_NK = open_on_cpu(Path(exported.path), input.shape, None).run(images_NCHW)
+    expected_NK = scorer_of(network, one_by_one=one_by_one)(images_NCHW)
+    difference = compare(on_scale(expected_NK, scale_of(found_NK)), found_NK).relative
+    if difference <= _MAX_DIFFERENCE:
+        return
+    training = [f"{name} ({type(layer).__name__})" for name, layer in network.named_modules() if layer.training]
+    if training:
+        why = f"{training[0]} is in training mode though the network is in eval mode, which no file can be"
+        hint = "remove .train() from its forward; a layer that is to be used as trained stays in eval mode"
+    else:
+        why = "the exporter changed the network"
+        hint = "look in its forward for branches on values and for .train(); or try a target with another opset"
+    raise BadInputError(
+        f"the teacher's exported file differs from it by {difference:.2g} standard deviations of its logits: {why}",
+        hint=hint,
+    )
 
 
 def export_twins(

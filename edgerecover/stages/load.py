@@ -18,7 +18,7 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import Pruning
 from edgerecover.report.words import input_words
 from edgerecover.stages.engine import require_builder
-from edgerecover.stages.export import TwinFile, Write, export_dense, exporter_for
+from edgerecover.stages.export import TwinFile, Write, check_trial, export_dense, exporter_for
 from edgerecover.stages.precision import precisions_of
 from edgerecover.stages.probe import STUDENT, TEACHER, Probed, probe_networks
 from edgerecover.stages.prune import prune_student
@@ -100,7 +100,9 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
     probed = replace(probed, compute=replace(probed.compute, num_processes=ranks.size))
     for warning in probed.warnings:
         progress.note(warning)
-    return Loaded(models, probed, record, eval_set, _export_on_trial(models, folder, exporter_for(request)))
+    dense = _export_on_trial(models, folder, exporter_for(request))
+    check_trial(dense.exported, models.teacher, models.input, one_by_one=bool(probed.by_batch))
+    return Loaded(models, probed, record, eval_set, dense)
 
 
 def load_to_assist(request: Request, ranks: Ranks) -> Loaded:

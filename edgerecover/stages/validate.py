@@ -242,7 +242,7 @@ def judge_file(
             ),
             decisions=decisions(agrees(exported, teacher), held_back.batches(BATCH)),
         ),
-        parity=None if recovered is None or float32 is None else compare(_on_scale_of_file(recovered, scale), float32),
+        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
         accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
@@ -251,11 +251,6 @@ def judge_file(
         teacher_scores=teacher,
         notes=eval_set.notes if eval_set is not None else (),
     )
-
-
-def _on_scale_of_file(scores_NK: Scores, scale: Scale) -> Scores:
-    """A network that ends in softmax is on the scale of its file already."""
-    return scores_NK if scale_of(scores_NK) is scale else on_scale(as_logits(scores_NK), scale)
 
 
 def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress) -> Accuracy | None:

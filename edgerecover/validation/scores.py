@@ -63,10 +63,13 @@ def as_logits(scores_NK: NDArray[Any]) -> NDArray[Any]:
     return scores_NK
 
 
-def on_scale(logits_NK: NDArray[Any], scale: Scale) -> NDArray[Any]:
-    """Logits as scores of `scale`."""
+def on_scale(scores_NK: NDArray[Any], scale: Scale) -> NDArray[Any]:
+    """Scores of any scale as those of `scale`; where they are on it already, themselves."""
     import numpy as np
 
+    if scale_of(scores_NK) is scale:
+        return scores_NK
+    logits_NK = as_logits(scores_NK)
     if scale is Scale.LOGITS:
         return logits_NK
     shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)

@@ -1,10 +1,14 @@
+import copy
+
 import onnx
+import pytest
 import torch
 
 from edgerecover.artifacts import InputSpec, Pattern
+from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.progress import SILENT, Silent
-from edgerecover.stages.export import ALTERNATIVE, DENSE, export_dense, export_twins
+from edgerecover.stages.export import ALTERNATIVE, DENSE, check_trial, export_dense, export_twins
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -51,3 +55,40 @@ def test_a_network_that_cannot_be_narrowed_has_no_alternative(tmp_path):
     notes = Notes()
     assert [twin.name for twin in twins(network, Pattern.UNSTRUCTURED, tmp_path, notes)] == [DENSE]
     assert "no network with fewer channels" in notes.notes[0]
+
+
+class StaysInTraining(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.classify = torch.nn.Linear(192, 4)
+
+    def forward(self, images_NCHW):
+        self.norm.train()
+        return self.classify(self.norm(images_NCHW).flatten(1))
+
+
+def test_a_file_that_computes_something_else_is_refused_at_once(tmp_path):
+    network = StaysInTraining().eval()
+    network.norm.running_mean.fill_(3)
+    exported = write(network, INPUT, tmp_path / "dense.onnx")
+    network.eval()
+    with pytest.raises(BadInputError, match=r"norm \(BatchNorm2d\) is in training mode") as raised:
+        check_trial(exported, network, INPUT)
+    assert ".train()" in raised.value.hint
+
+
+def test_a_file_of_another_network_is_refused(teacher, tmp_path):
+    exported = write(teacher, INPUT, tmp_path / "dense.onnx")
+    check_trial(exported, teacher, INPUT)
+    other = copy.deepcopy(teacher)
+    for parameter in other.parameters():
+        parameter.data.mul_(1.5)
+    with pytest.raises(BadInputError, match=r"differs from it by .* standard deviations of its logits: the exporter"):
+        check_trial(exported, other, INPUT)
+
+
+@pytest.mark.parametrize("last", [torch.nn.Softmax(1), torch.nn.LogSoftmax(1)])
+def test_a_file_of_probabilities_is_compared_as_such(last, teacher, tmp_path):
+    network = torch.nn.Sequential(teacher, last).eval()
+    check_trial(write(network, INPUT, tmp_path / "dense.onnx"), network, INPUT)

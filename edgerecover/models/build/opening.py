@@ -27,7 +27,7 @@ from edgerecover.models.read.load import Checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 _MAX_SHOWN = 4
 _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
@@ -212,6 +212,17 @@ def _hint_of_failure(error: Exception) -> str:
     return "check the input's shape [C, H, W] (--input-shape or model.toml)"
 
 
+def _runs(network: nn.Module, images_NCHW: Tensor) -> bool:
+    import torch
+
+    try:
+        with torch.no_grad():
+            network(images_NCHW)
+    except Exception:  # the user's network raises anything
+        return False
+    return True
+
+
 def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
     """Find K from the logits of two images.
 
@@ -226,6 +237,12 @@ def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: s
         with torch.no_grad():
             logits_NK = network(example_images(input, 2))
     except Exception as error:  # the user's network raises anything
+        if _runs(network, example_images(input, 1)):
+            raise BadInputError(
+                f"{what}: works on one image, but fails on two with {type(error).__name__}: {error}",
+                hint="a batch size is written into its forward: let view and reshape take x.shape[0], or use "
+                "x.flatten(1)",
+            ) from error
         raise BadInputError(
             f"{what}: the forward pass failed with {type(error).__name__}: {error}",
             hint=_hint_of_failure(error),

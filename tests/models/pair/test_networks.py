@@ -291,6 +291,7 @@ def test_an_input_that_does_not_fit(dense_path):
         ("super().forward(x, 3)", "check the input's shape"),
         ("(lambda images, age: images)(x)", "the network gets images alone"),
         ('logits.to("cuda:99")', "let the forward use x.device"),
+        ("logits.reshape(1, 3)", "a batch size is written into its forward"),
     ],
 )
 def test_the_hint_fits_why_a_forward_fails(dense_path, returned, advice):
