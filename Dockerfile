@@ -10,6 +10,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY edgerecover /src/edgerecover
 COPY targets /src/targets
 COPY profiles /src/profiles
+COPY docs /src/docs
 RUN pip install --no-cache-dir /src
 
 # Not root; and whoever is named with --user can write to this home.

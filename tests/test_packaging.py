@@ -16,13 +16,15 @@ if sys.version_info < (3, 11):
 else:
     import tomllib
 
+from tests.documentation import PAGES
+
 REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    for name in ("edgerecover", "targets", "profiles"):
+    for name in ("edgerecover", "targets", "profiles", "docs"):
         shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, tree / name)
@@ -37,6 +39,9 @@ def test_the_wheel_carries_what_a_run_needs(wheel):
     for folder in ("targets", "profiles"):
         shipped = {f"edgerecover/_shipped/{folder}/{path.name}" for path in (REPOSITORY / folder).glob("*.toml")}
         assert shipped <= names
+    pages = {f"edgerecover/_shipped/{path.relative_to(REPOSITORY).as_posix()}" for path in PAGES if path.stem != "index"}
+    assert pages <= names
+    assert not [name for name in names if name.startswith("edgerecover/_shipped/docs/images/")]
     package = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "edgerecover").rglob("*")
@@ -55,12 +60,15 @@ def test_an_installed_wheel_finds_its_targets_without_the_repository(wheel, tmp_
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from edgerecover.config import load_profile, load_target, shipped_folder\n"
-        "print(shipped_folder('targets')); load_target('jetson-orin'); load_profile('balanced')"
+        "print(shipped_folder('targets')); load_target('jetson-orin'); load_profile('balanced')\n"
+        "from edgerecover.cli.help import help_command; help_command('words')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == str(tmp_path / "edgerecover/_shipped/targets")
+    folder, _, words = done.stdout.partition("\n")
+    assert folder == str(tmp_path / "edgerecover/_shipped/targets")
+    assert words.startswith("## Words\n")
 
 
 # --- the container ------------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ def test_the_container_copies_what_the_wheel_is_built_from(dockerfile, project):
     metadata = project["project"]
     assert copied == {
         "pyproject.toml", metadata["readme"], *metadata["license-files"],
-        *wheel_settings["packages"], *wheel_settings["force-include"],
+        *wheel_settings["packages"], *(path.split("/")[0] for path in wheel_settings["force-include"]),
     }  # fmt: skip
     assert all((REPOSITORY / name).exists() for name in copied)
     ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split("\n")

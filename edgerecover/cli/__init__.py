@@ -24,6 +24,7 @@ from edgerecover.cli import (
     compare,
     demo,
     engine,
+    help,
     inspect,
     profiles,
     prune,
@@ -61,6 +62,7 @@ app.command("record")(record.record_command)
 app.command("doctor")(doctor_command.doctor)
 app.command("demo")(demo.demo)
 app.command("trust")(trust.trust)
+app.command("help")(help.help_command)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(engine.app, name="engine")
 app.add_typer(targets.app, name="targets")

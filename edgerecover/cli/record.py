@@ -93,4 +93,4 @@ def record_command(
             f"{path}: {facts.kind} record of {facts.num_images:,} images, {facts.size_bytes / 1000:,.0f} kB; "
             f"noise: {f'{facts.noise:g} standard errors' if facts.noise else 'none'}"
         )
-        typer.echo("before you ship it, read what it reveals about the images: docs/explanation/activation-records.md")
+        typer.echo("before you ship it, read what it reveals about the images: edgerecover help activation-records")

@@ -46,7 +46,7 @@ def page_of(verified: Verified, report: Report) -> str:
     sheet = report.sheet
     sheet_png = verified.read(sheet.path) if sheet is not None and sheet.path in verified.files else None
     with drawing(str(verified.path)):
-        return html(report, sheet_png, verified.manifest_sha256)
+        return html(report, sheet_png, verified.manifest_sha256, verified.path.resolve().name)
 
 
 def write_page(path: Path, page: str) -> None:

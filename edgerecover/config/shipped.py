@@ -17,7 +17,7 @@ _NEAR = 0.75
 """Likeness of a name that is suggested: "balancd" is that near to "balanced"; "quick" is far from "quality"."""
 
 
-def shipped_folder(kind: Literal["targets", "profiles"]) -> Path:
+def shipped_folder(kind: Literal["targets", "profiles", "docs"]) -> Path:
     """Folder of the shipped files: inside an installed wheel, or at the top of a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "_shipped" / kind

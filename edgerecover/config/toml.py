@@ -68,10 +68,10 @@ def parse(kind: type[M], data: dict[str, Any], path: Path) -> M:
 
 
 _HINTS = {
-    "Target": "`edgerecover targets show jetson-orin` prints one; docs/reference/targets.md describes the keys",
-    "Profile": "`edgerecover profiles show balanced` prints one; docs/reference/profiles.md describes the keys",
-    "ModelFile": "for example [input] with shape = [3, 224, 224]; docs/reference/model-toml.md describes its keys",
-    "LimitsFile": "for example max_latency_regression = 0.05; docs/reference/gate.md describes the keys",
+    "Target": "`edgerecover targets show jetson-orin` prints one; `edgerecover help targets` describes the keys",
+    "Profile": "`edgerecover profiles show balanced` prints one; `edgerecover help profiles` describes the keys",
+    "ModelFile": "for example [input] with shape = [3, 224, 224]; `edgerecover help model-toml` describes its keys",
+    "LimitsFile": "for example max_latency_regression = 0.05; `edgerecover help gate` describes the keys",
 }
 
 _Keys = tuple[str | int, ...]

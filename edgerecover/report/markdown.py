@@ -11,6 +11,7 @@ from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES
 from edgerecover.report.words import (
     duration,
+    gate_name,
     input_words,
     mirroring,
     percent,
@@ -42,7 +43,9 @@ def markdown(report: Report) -> str:
             *_race(report),
             *_engines(report),
             *_table("Latency", ("", ""), _latency(report)),
-            *_table("Gates", ("gate", "status", ""), ((g.name, g.status.word, g.message) for g in report.gates)),
+            *_table(
+                "Gates", ("gate", "status", ""), ((gate_name(g.name), g.status.word, g.message) for g in report.gates)
+            ),
             *(f"> {_escape(warning)}\n" for warning in report.warnings),
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgerecover.report.html.blocks import Block, Cell, Chip, Page, Section, Table, Text
 from edgerecover.report.html.draw import MAX_BYTES, draw
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, SideBySide
-from edgerecover.report.words import count
+from edgerecover.report.words import count, gate_name
 
 _TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCERTAIN: "inconclusive", UNCLEAR: "inconclusive"}
 _MOST_ROWS = 400
@@ -34,7 +34,9 @@ def side_by_side_page(both: SideBySide) -> Page:
         for one in c.measures
     )
     header = ("", "A", "B", "", "B against A")
-    gates = tuple((pair.name, pair.a or "–", pair.b or "–", "differs" if pair.differs else "") for pair in c.gates)
+    gates = tuple(
+        (gate_name(pair.name), pair.a or "–", pair.b or "–", "differs" if pair.differs else "") for pair in c.gates
+    )
     sections = [
         Section("measured", "Measured: B against A", (
             Table("With 95 % intervals; compared where both measured the same", header, measures, (1, 2), stacks=True),

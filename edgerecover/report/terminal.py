@@ -322,6 +322,7 @@ def _verdict(report: Report, bundle: str | None) -> RenderableType:
         device = GateStatus.NEEDS_DEVICE
         to_settle = f"{count(waiting, 'gate')} to settle on {report.target}"
         rows.insert(1, (status_text(device), to_settle))
+    rows.append((Text("words", "dim"), "`edgerecover help words` explains rung, race, held-out"))
     return grid(rows)
 
 

@@ -26,6 +26,18 @@ _TONES = {
     GateStatus.NEEDS_DEVICE: "device",
 }
 
+_GATE_NAMES = {
+    "not_worse_than_input": "not worse than the input",
+    "not_worse_on_real": "not worse on real images",
+    "mask_kept": "pruned weights stay zero",
+    "parity_top1": "same decisions as PyTorch",
+    "parity_logits": "same logits as PyTorch",
+    "precision_loss": "loss by lower precision",
+    "latency_p99": "latency, p99",
+    "golden": "golden outputs",
+}
+"""Of gates whose own name is no phrase."""
+
 
 def percent(fraction: float) -> str:
     """0.8912 → "89.1 %"."""
@@ -40,7 +52,7 @@ def proportion(value: Proportion) -> str:
 
 def prediction(value: Predicted) -> str:
     """What is expected, between which bounds, and where that was measured."""
-    return f"{expectation(value)}\n{grounds(value)}: docs/explanation/agreement-and-accuracy.md"
+    return f"{expectation(value)}\n{grounds(value)}; `edgerecover help agreement-and-accuracy` says how"
 
 
 def expectation(value: Predicted) -> str:
@@ -122,6 +134,11 @@ def count(number: int, noun: str, several: str = "") -> str:
 def status_tone(status: GateStatus) -> str:
     """How the word of a status is said: "pass", "fail", "inconclusive", "device" or "plain"."""
     return _TONES.get(status, "plain")
+
+
+def gate_name(name: str) -> str:
+    """A gate's name for people: "not_worse_than_input" → "not worse than the input"."""
+    return _GATE_NAMES.get(name, name.replace("_", " "))
 
 
 def gate_counts(gates: Sequence[Gate]) -> str:

@@ -203,7 +203,7 @@ def pack(
     }
     measured: dict[str, Measured] = {
         **{path: source for path, source in content.items() if path.startswith("engines/")},
-        "report.html": lambda manifest_sha256: html(report, _sheet_among(content, report), manifest_sha256),
+        "report.html": lambda manifest_sha256: html(report, _sheet_among(content, report), manifest_sha256, out.name),
         "report.json": _json(to_json(report)),
         "report.md": markdown(report),
     }

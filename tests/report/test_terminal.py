@@ -159,7 +159,7 @@ def test_the_verdict_stands_in_words_at_the_end(report, status, word):
     gates = (Gate("agreement", status, 0, 0, "at least", "%", "profile balanced", "as measured"),)
     lines = shown(print_report, dataclasses.replace(report, gates=gates, warnings=()), BUNDLE).splitlines()
     assert f"  {word}  as measured" in "\n".join(lines)
-    assert lines[-2].split()[0] == word
+    assert [line.split()[0] for line in lines[-3:]] == [word, "bundle", "words"]
     assert "DEVICE" not in "\n".join(lines)
 
 

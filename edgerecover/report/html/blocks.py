@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -50,6 +51,16 @@ class Whisker:
     low: float
     high: float
     reference: float
+    rules: tuple[float, ...] = ()
+    """Where the numbers of its scale stand."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The numbers below a column of whiskers; their places are fractions of its width."""
+
+    kind: ClassVar[str] = "scale"
+    ticks: tuple[Tick, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class Spark:
     """Text alternative, for screen readers."""
 
 
-Cell = str | Bar | Whisker | Chip | Spark
+Cell = str | Bar | Whisker | Scale | Chip | Spark
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------
@@ -101,7 +112,61 @@ class Table:
     is_folded: bool = False
     """Collapsed until the reader opens it."""
     stacks: bool = False
-    """In a narrow window the cells of a row stand below each other; else the table scrolls."""
+    """In a narrow window the cells of a row stand below each other, each with its heading; else the table scrolls."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one colour or mark means."""
+
+    mark: str
+    """"after", "before", "reference", "interval", "value", "dense", "shades" or "hit"."""
+    says: str
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What the colours and marks of a section mean."""
+
+    kind: ClassVar[str] = "legend"
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do, and the commands that do it."""
+
+    says: str
+    commands: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Things to do, in order."""
+
+    kind: ClassVar[str] = "steps"
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and what it means."""
+
+    word: str
+    meaning: str
+
+    @property
+    def anchor(self) -> str:
+        """Where links to it lead."""
+        return f"word-{'-'.join(re.findall(r'[a-z0-9]+', self.word.lower()))}"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words and what they mean."""
+
+    kind: ClassVar[str] = "words"
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True)
@@ -213,7 +278,7 @@ class Row:
     blocks: tuple[Block, ...]
 
 
-Block = Text | Table | Tiles | Pictures | Matrix | Chart | Row
+Block = Text | Table | Legend | Steps | Words | Tiles | Pictures | Matrix | Chart | Row
 
 
 @dataclass(frozen=True)
@@ -223,6 +288,8 @@ class Section:
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    words: tuple[Word, ...] = ()
+    """Of the page's `Words`, those that this section uses."""
 
 
 @dataclass(frozen=True)
@@ -303,6 +370,11 @@ def beside_each_other(marks: Sequence[Mark]) -> tuple[Mark, ...]:
 
 # --- what several sections show ---------------------------------------------------------------------------------
 
+
+BEFORE = Key("before", "before recovery")
+AFTER = Key("after", "recovered")
+INTERVAL = Key("interval", "95 % interval")
+"""What bars mean."""
 
 MOST_COLUMNS = 180
 """In one chart, which has no room for more."""

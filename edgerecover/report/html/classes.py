@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from edgerecover.artifacts import ByClass, Report
 from edgerecover.report.html.blocks import (
+    INTERVAL,
     MOST_COLUMNS,
     Block,
     Cell,
     Chart,
     DataUri,
+    Key,
+    Legend,
     Matrix,
     Picture,
     Pictures,
@@ -25,6 +28,7 @@ from edgerecover.report.html.blocks import (
     x_axis,
     y_axis,
 )
+from edgerecover.report.html.closing import words
 from edgerecover.report.picture import strips
 from edgerecover.report.words import count, percent, proportion
 
@@ -80,7 +84,7 @@ def classes_section(report: Report) -> Section | None:
     if report.accuracy and report.accuracy.by_class:
         caption = f"Accuracy on {report.accuracy.source}, by label"
         blocks += _by_class(report, report.accuracy.by_class, caption, "label")
-    return Section("classes", "By class", tuple(blocks)) if blocks else None
+    return Section("classes", "By class", tuple(blocks), words("teacher", "agreement")) if blocks else None
 
 
 def _by_class(report: Report, values: ByClass, caption: str, by: str) -> Iterator[Block]:
@@ -97,12 +101,15 @@ def _by_class(report: Report, values: ByClass, caption: str, by: str) -> Iterato
     if is_many:
         caption += f"; the {_MOST_CLASSES} lowest of {len(present):,} classes"
         yield _class_chart(report, values, worst_first, by)
-    table = Table(caption, tuple(header), tuple(rows), (1, 2, 3) if values.pruned else (1, 2))
+    table = Table(caption, tuple(header), tuple(rows), (1, 2, 3) if values.pruned else (1, 2), stacks=True)
+    keys = [Key("after", "exported file"), INTERVAL]
     if len(values.totals) <= _MOST_IN_MATRIX:
+        keys += [Key("shades", "none to all of a row"), Key("hit", "decided alike")]
         yield Row((table, _matrix(report, values, by)))
     else:
         confusions = _confusions(report, values, by)
         yield Row((table, confusions)) if confusions.rows else table
+    yield Legend(tuple(keys))
     if absent := len(values.totals) - len(present):
         yield Text(f"{count(absent, 'class', 'classes')} of {len(values.totals):,} had no image.")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def _environment(text_length: int) -> Environment:
         text = plain(value)
         return text if len(text) <= text_length else f"{text[:text_length]}…"
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         finalize=finalize,
@@ -57,6 +58,15 @@ def _environment(text_length: int) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breaks"] = lambda name: _breaks(finalize(name))
+    return environment
+
+
+def _breaks(name: str) -> Any:
+    """A name that may be broken after its dots, underscores and slashes, and there alone if that will do."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=\w[._/])(?=\w)", name))
 
 
 def _safe(style: str) -> Any:

@@ -9,16 +9,21 @@ from edgerecover.artifacts import Latency, Ratio, Report
 from edgerecover.report import race as race_words
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.html.blocks import (
+    INTERVAL,
     Bar,
     Block,
     Cell,
     Chart,
+    Key,
+    Legend,
     Mark,
     Row,
+    Scale,
     Section,
     Spark,
     Table,
     Text,
+    Tick,
     Whisker,
     beside_each_other,
     column,
@@ -27,11 +32,14 @@ from edgerecover.report.html.blocks import (
     x_axis,
     y_axis,
 )
+from edgerecover.report.html.closing import words
 from edgerecover.report.samples import PERCENTILES, conditions_words, histogram, milliseconds, round_medians
 from edgerecover.report.words import count, precision, size, where_measured
 from edgerecover.runtime.measure.doubts import doubts
 
 _FURTHEST_RATIO = 1000.0
+_TIMES, _MOST_STEPS = (1.25, 2, 4, 10, 100), 2
+"""Between two numbers of the race's scale; and how many there are on either side of 1."""
 
 
 def race_section(report: Report) -> Section | None:
@@ -42,23 +50,41 @@ def race_section(report: Report) -> Section | None:
     ratios = [race.speedup(runner.latency) for runner in race.runners]
     ratios += [race.speedup(twin.latency) for twin in race.twins]
     furthest = max([abs(math.log(edge)) for ratio in ratios if ratio for edge in _edges(ratio)] + [math.log(1.25)])
-    rows = []
+    scale = _scale(furthest)
+    rows: list[tuple[Cell, ...]] = []
     for row, ratio in zip(race_words.rows(race), ratios, strict=True):
         whisker: Cell = ""
         if ratio is not None:
-            value, low, high = (0.5 + 0.48 * math.log(edge) / furthest for edge in _edges(ratio))
-            whisker = Whisker(value, low, high, reference=0.5)
+            value, low, high = (_place(edge, furthest) for edge in _edges(ratio))
+            whisker = Whisker(value, low, high, reference=0.5, rules=tuple(tick.at for tick in scale.ticks))
         rows.append((row.name, row.median, row.speedup, whisker, row.agreement, row.outcome))
+    rows.append(("", "", "", scale, "", ""))
     header = ("variant, runtime", "median", "× dense (95 %)", "", "agreement", "")
     notes = [Text(f"{name}: {note}") for name, note in race_words.notes(race)]
     intro = Text(
         "Every file ran in the same interleaved rounds as the dense network, float32. × dense: speed-up, "
-        "by the medians of the same rounds; the line marks 1, and slower files are left of it."
+        "by the medians of the same rounds. Slower files are left of the line, faster ones right of it."
     )
-    table = Table(race_words.title(race), header, tuple(rows), (1, 2, 4))
+    table = Table(race_words.title(race), header, tuple(rows), (1, 2, 4), stacks=True)
+    keys = Legend((Key("value", "× dense"), INTERVAL, Key("dense", "as fast as the dense network")))
     ran = [(runner.name, runner.latency) for runner in race.runners if runner.latency]
     ran += [(twin.name, twin.latency) for twin in race.twins if twin.latency]
-    return Section("race", "Race", (intro, table, *notes, _spreads(ran)))
+    named = words("race", "variant", "shipped", "× dense", "host, target")
+    return Section("race", "Race", (intro, table, keys, *notes, _spreads(ran)), named)
+
+
+def _place(ratio: float, furthest: float) -> float:
+    """Where a ratio stands between the ends of the scale, whose middle is 1; `furthest` is the end's logarithm."""
+    return 0.5 + 0.48 * math.log(ratio) / furthest
+
+
+def _scale(furthest: float) -> Scale:
+    """A few ratios, each so many times the one before."""
+    times, steps = next(
+        (times, steps) for times in _TIMES if (steps := int(furthest / math.log(times) + 1e-9)) <= _MOST_STEPS
+    )
+    ratios = [times**step for step in range(-steps, steps + 1)]
+    return Scale(tuple(Tick(_place(ratio, furthest), f"{ratio:.3g}×") for ratio in ratios))
 
 
 def _edges(ratio: Ratio) -> tuple[float, float, float]:
@@ -78,7 +104,7 @@ def _spreads(ran: Sequence[tuple[str, Latency]]) -> Table:
         says = f"most of {len(latency.samples_ms):,} queries from {milliseconds(low_ms)} to {milliseconds(high_ms)} ms"
         rows.append((name, *told, Spark(tuple(number / top for number in counts), says)))
     header = ("milliseconds", *(f"p{percentile}" for percentile in PERCENTILES), "spread")
-    return Table("Percentiles, and how the queries spread", header, tuple(rows), (1, 2, 3, 4))
+    return Table("Percentiles, and how the queries spread", header, tuple(rows), (1, 2, 3, 4), stacks=True)
 
 
 def engines_section(report: Report) -> Section | None:
@@ -119,7 +145,7 @@ def latency_section(report: Report) -> Section:
         blocks.append(Row((_rounds(latency), facts_table("Measured", facts))))
     else:
         blocks.append(facts_table("Measured", facts))
-    return Section("latency", "Latency", tuple(blocks))
+    return Section("latency", "Latency", tuple(blocks), words("host, target", "p50, p99"))
 
 
 def _conditions(latency: Latency) -> dict[str, str]:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 from edgerecover.artifacts import Proportion, Report, Rung
 from edgerecover.report.html.blocks import (
+    INTERVAL,
     Bar,
     Block,
     Cell,
     Chart,
+    Key,
+    Legend,
     Mark,
     Row,
     Section,
@@ -21,6 +24,7 @@ from edgerecover.report.html.blocks import (
     x_axis,
     y_axis,
 )
+from edgerecover.report.html.closing import words
 from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record
 
 
@@ -55,6 +59,7 @@ def stages_section(report: Report) -> Section:
                 )
             ),
         ),
+        words("dream", "mirrored", "train, calibration, held-out"),
     )
 
 
@@ -79,6 +84,7 @@ def ladder_section(report: Report) -> Section:
     ]
     if report.accuracy is not None:
         blocks.append(_accuracy(report))
+    blocks.append(_legend(report))
     blocks += [Row(charts) for rung in report.rungs if (charts := tuple(_curves(rung, report)))]
     facts = {}
     if report.parity:
@@ -87,7 +93,18 @@ def ladder_section(report: Report) -> Section:
         facts["expected"] = prediction(report.fidelity.predicted)
     if facts:
         blocks.append(facts_table("The float32 file against PyTorch, and the estimate for real images", facts))
-    return Section("ladder", "From dense to deployed", tuple(blocks))
+    used = ("rung", "statistics repair", "layer-wise least squares", "distillation") if report.rungs else ()
+    named = words(*used, "train, calibration, held-out", "agreement", *(["parity"] if report.parity else []))
+    return Section("ladder", "From dense to deployed", tuple(blocks), named)
+
+
+def _legend(report: Report) -> Legend:
+    return Legend((
+        *((Key("reference", "teacher"),) if report.accuracy and report.accuracy.teacher else ()),
+        *((Key("before", "before recovery, or not kept"),) if report.fidelity.pruned or report.rungs else ()),
+        Key("after", "kept, or exported" if report.rungs else "exported"),
+        INTERVAL,
+    ))  # fmt: skip
 
 
 def _of_rung(rung: Rung, num_images: int) -> Proportion:

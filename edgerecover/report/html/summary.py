@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from edgerecover.artifacts import Exported, Proportion, Report
-from edgerecover.report.html.blocks import Bar, Section, Tile, Tiles, bar_of
+from edgerecover.report.html.blocks import (
+    AFTER,
+    BEFORE,
+    INTERVAL,
+    Bar,
+    Block,
+    Legend,
+    Section,
+    Tile,
+    Tiles,
+    bar_of,
+)
+from edgerecover.report.html.closing import words
 from edgerecover.report.samples import milliseconds
 from edgerecover.report.words import before_words, bounds, grounds, percent, size, where_measured
 
@@ -38,7 +50,13 @@ def summary_section(report: Report) -> Section:
             f"{student.pruned_to} in the input model.",
         ),
     ))  # fmt: skip
-    return Section("summary", "At a glance", (tiles,))
+    blocks: list[Block] = [tiles]
+    if report.fidelity.pruned or (report.accuracy and report.accuracy.pruned):
+        blocks.append(Legend((BEFORE, AFTER, INTERVAL)))
+    named = words(
+        "agreement", *(["accuracy"] if report.accuracy else []), "train, calibration, held-out", "dream", "p50, p99"
+    )
+    return Section("summary", "At a glance", tuple(blocks), named)
 
 
 def _before_and_after(before: Proportion | None, after: Proportion) -> tuple[Bar, ...]:
@@ -62,8 +80,8 @@ def _accuracy_tile(report: Report) -> Tile:
             return Tile("Expected on real images", "cannot be predicted", f"{grounds(predicted)}.")
         return Tile(
             "Expected on real images",
-            f"{100 * predicted.kept:.0f} % {bounds(predicted)}",
-            "of the teacher's accuracy kept. Estimated from dreams, not measured.",
+            f"{100 * predicted.kept:.0f} %",
+            f"{bounds(predicted)} of the teacher's accuracy kept. Estimated from dreams, not measured.",
         )
     return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgerecover.report.html.report import html
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Document(HTMLParser):

@@ -106,6 +106,20 @@ def test_its_content_is_seen(browser, report_file):
     assert page.ask("[...document.querySelectorAll('.chart text')].every(t => t.getBBox().x + t.getBBox().width < 420)")
 
 
+def test_on_a_phone_tables_of_results_are_read_without_scrolling(browser, report_file):
+    page = browser.open(report_file, width=390, height=844, is_phone=True)
+    assert page.ask("document.querySelectorAll('table.stacks').length") >= 5
+    assert page.ask("[...document.querySelectorAll('.scroll:has(.stacks)')].every(s => s.scrollWidth <= s.clientWidth)")
+    label = "getComputedStyle(document.querySelector('#classes td[data-label]'), '::before').content"
+    assert "images" in page.ask(label)
+
+
+def test_a_word_leads_to_what_it_means(browser, report_file):
+    page = browser.open(report_file, **WINDOWS["desktop"])
+    page.ask("document.querySelector('#race .used a').click()")
+    assert page.ask("document.querySelector(':target').innerText").startswith("race\n")
+
+
 def test_a_matrix_scrolls_inside_its_section(browser, report_file):
     page = browser.open(report_file, width=320, height=600, is_phone=True)
     assert page.ask("document.documentElement.scrollWidth") <= 320

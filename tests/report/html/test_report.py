@@ -96,7 +96,25 @@ def test_it_can_be_read_without_seeing_it(full_report, render, sheet_of):
     for drawing in document.all("svg"):
         assert drawing.get("aria-label") or drawing.get("aria-hidden") == "true"
     anchors = {section["id"] for section in document.all("section")}
-    assert {link["href"].removeprefix("#") for link in document.all("a")} == anchors
+    words = {entry["id"] for entry in document.all("div") if "id" in entry}
+    links = {link["href"].removeprefix("#") for link in document.all("a")}
+    assert anchors <= links <= anchors | words
+
+
+def test_gates_have_the_names_that_people_use(full_report, render):
+    gate = dataclasses.replace(full_report.gates[0], name="not_worse_than_input")
+    text = render(dataclasses.replace(full_report, gates=(gate,))).text
+    assert "not worse than the input" in text
+    assert "not_worse" not in text
+
+
+def test_a_long_name_may_be_broken_after_its_dots_alone(full_report):
+    layer, *layers = full_report.recovered_sparsity.layers
+    sparsity = dataclasses.replace(
+        full_report.recovered_sparsity, layers=(dataclasses.replace(layer, name="features.3.<b>x_conv"), *layers)
+    )
+    text = html(dataclasses.replace(full_report, recovered_sparsity=sparsity))
+    assert ">features.<wbr>3.&lt;b&gt;x_<wbr>conv</th>" in text
 
 
 def test_however_long_its_texts_it_stays_small(full_report, sheet_of):
