@@ -39,7 +39,9 @@ def test_the_wheel_carries_what_a_run_needs(wheel):
     for folder in ("targets", "profiles"):
         shipped = {f"edgerecover/_shipped/{folder}/{path.name}" for path in (REPOSITORY / folder).glob("*.toml")}
         assert shipped <= names
-    pages = {f"edgerecover/_shipped/{path.relative_to(REPOSITORY).as_posix()}" for path in PAGES if path.stem != "index"}
+    pages = {
+        f"edgerecover/_shipped/{path.relative_to(REPOSITORY).as_posix()}" for path in PAGES if path.stem != "index"
+    }
     assert pages <= names
     assert not [name for name in names if name.startswith("edgerecover/_shipped/docs/images/")]
     package = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgerecover.artifacts import ByClass, Report
+from edgerecover.report.html.axes import MOST_COLUMNS, column, group, ticks, x_axis, y_axis
 from edgerecover.report.html.blocks import (
     INTERVAL,
-    MOST_COLUMNS,
     Block,
     Cell,
     Chart,
@@ -22,11 +22,6 @@ from edgerecover.report.html.blocks import (
     Table,
     Text,
     bar_of,
-    column,
-    group,
-    ticks,
-    x_axis,
-    y_axis,
 )
 from edgerecover.report.html.closing import words
 from edgerecover.report.picture import strips

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from edgerecover.artifacts import Latency, Ratio, Report
 from edgerecover.report import race as race_words
 from edgerecover.report.engines import engine_lines
+from edgerecover.report.html.axes import beside_each_other, column, ticks, x_axis, y_axis
 from edgerecover.report.html.blocks import (
     INTERVAL,
     Bar,
@@ -25,12 +26,7 @@ from edgerecover.report.html.blocks import (
     Text,
     Tick,
     Whisker,
-    beside_each_other,
-    column,
     facts_table,
-    ticks,
-    x_axis,
-    y_axis,
 )
 from edgerecover.report.html.closing import words
 from edgerecover.report.samples import PERCENTILES, conditions_words, histogram, milliseconds, round_medians

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from edgerecover.artifacts import Proportion, Report, Rung
+from edgerecover.report.html.axes import ticks, x_axis, y_axis
 from edgerecover.report.html.blocks import (
     INTERVAL,
     Bar,
@@ -20,9 +21,6 @@ from edgerecover.report.html.blocks import (
     Table,
     bar_of,
     facts_table,
-    ticks,
-    x_axis,
-    y_axis,
 )
 from edgerecover.report.html.closing import words
 from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record

@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from edgerecover.artifacts import LayerSparsity, Report
-from edgerecover.report.html.blocks import (
-    MOST_COLUMNS,
-    Block,
-    Chart,
-    Row,
-    Section,
-    Table,
-    Text,
-    column,
-    facts_table,
-    group,
-    ticks,
-    x_axis,
-    y_axis,
-)
+from edgerecover.report.html.axes import MOST_COLUMNS, column, group, ticks, x_axis, y_axis
+from edgerecover.report.html.blocks import Block, Chart, Row, Section, Table, Text, facts_table
 from edgerecover.report.words import count, percent, shape, size
 
 _MOST_LAYERS = 400
