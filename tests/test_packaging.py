@@ -63,7 +63,7 @@ def test_an_installed_wheel_finds_its_targets_without_the_repository(wheel, tmp_
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from edgerecover.config import load_profile, load_target, shipped_folder\n"
         "print(shipped_folder('targets')); load_target('jetson-orin'); load_profile('balanced')\n"
-        "from edgerecover.cli.help import help_command; help_command('words')"
+        "from edgerecover.cli import app; app(['help', 'words'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -80,10 +80,12 @@ def _find(pages: dict[str, Path], topic: str) -> str:
             if title == wanted:
                 return section
             sections.add(title)
-    near = difflib.get_close_matches(wanted, [*pages, *sections], n=1)
+    near = difflib.get_close_matches(wanted, [*pages, *sections], n=1, cutoff=0.75)
     raise BadInputError(
         f"there is no page or section {topic!r}",
-        hint=f"`edgerecover help {near[0]}`?" if near else "`edgerecover help` lists the pages",
+        hint=f"`edgerecover help {near[0]}`?"
+        if near
+        else "`edgerecover help` lists the pages, `edgerecover COMMAND --help` the options of a command",
     )
 
 

@@ -39,7 +39,10 @@ def test_a_section_is_shown_alone():
     assert "Two side by side" not in text
 
 
-@pytest.mark.parametrize(("asked", "hint"), [("tropubleshoot", "help troubleshoot"), ("zzzz", "lists the pages")])
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [("tropubleshoot", "help troubleshoot"), ("zzzz", "lists the pages"), ("prune", "COMMAND --help")],
+)
 def test_a_page_that_is_not_there_is_an_error_with_what_to_do(asked, hint):
     with pytest.raises(BadInputError) as raised:
         shown(asked)
