@@ -90,6 +90,11 @@ class Sparsity:
         return self.num_zeros / self.num_weights if self.num_weights else 0.0
 
     @property
+    def empty_layers(self) -> tuple[str, ...]:
+        """Names of the weights that are all zero."""
+        return tuple(layer.name for layer in self.layers if layer.num_weights and layer.num_zeros == layer.num_weights)
+
+    @property
     def zero_channels(self) -> str:
         """For people: "12 of 48 batch norm channels are zero"; empty where none is."""
         if not self.num_zero_norm_channels:

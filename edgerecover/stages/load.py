@@ -20,7 +20,7 @@ from edgerecover.report.words import input_words
 from edgerecover.stages.engine import require_builder
 from edgerecover.stages.export import TwinFile, Write, check_trial, export_dense, exporter_for
 from edgerecover.stages.precision import precisions_of
-from edgerecover.stages.probe import STUDENT, TEACHER, Probed, probe_networks
+from edgerecover.stages.probe import STUDENT, TEACHER, Probed, check_connected, probe_networks
 from edgerecover.stages.prune import prune_student
 from edgerecover.stages.request import Request
 from edgerecover.synthesis.record.file import read_record_of
@@ -141,6 +141,7 @@ def _probe(request: Request, models: Models, progress: Progress = SILENT) -> Pro
     """What a trial of the networks shows; refuses those that no file of this request can stand for."""
     networks = {TEACHER: models.teacher, STUDENT: models.student}
     probed = probe_networks(networks, models.input, choose_compute(request.device), progress)
+    check_connected(models.student, models.masks, models.student_facts.sparsity, models.input)
     if probed.by_batch and request.batch != 1:
         size = "with a dynamic batch size" if request.batch is None else f"of {request.batch} images at once"
         raise BadInputError(

@@ -9,6 +9,8 @@ gradient that reaches the image. Where that is not so, it is said here, with wha
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, Sparsity
 from edgerecover.compute import Compute, fit_compute, is_out_of_memory
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.outputs import Outputs, declared_outputs
+from edgerecover.models.read.leftovers import list_some
 from edgerecover.progress import SILENT, Progress
 
 TEACHER = "the teacher"
 STUDENT = "the student"
 _SAME = 1e-3
 """Relative difference: of other kernels for another size of batch, and no other result."""
+_NUM_CONNECTION_DRAWS = 3
 _NUM_DRAWS = 20
 """More forward passes of what draws random numbers, before it counts as deterministic."""
 
@@ -74,6 +78,44 @@ def probe_networks(
             "file does"
         )
     return Probed(fit_compute(compute, networks, images_NCHW, progress), by_batch, tuple(warnings))
+
+
+def check_connected(network: nn.Module, masks: Mapping[str, Tensor], sparsity: Sparsity, input: InputSpec) -> None:
+    """Refuse a student in which nothing of an image can reach the logits, whatever values its kept weights take.
+
+    Args:
+        network: the student; left as it is.
+        masks: by name of the weight, True where a weight is kept.
+        sparsity: of the student; only where a layer has no weight left, it is tried.
+        input: of the student.
+
+    Raises:
+        BadInputError: a layer without weights has nothing beside it.
+    """
+    empty = sparsity.empty_layers
+    if not empty or any(_reaches(network, masks, input, draw) for draw in range(_NUM_CONNECTION_DRAWS)):
+        return
+    verb = "has" if len(empty) == 1 else "have"
+    raise BadInputError(
+        f"{STUDENT}: {list_some(empty)} {verb} no weight left, and nothing bypasses it: its logits are the same for "
+        "all images, and no recovery under this mask can change that",
+        hint="prune again to the same share in every layer (--pattern layerwise), or to less",
+    )
+
+
+def _reaches(network: nn.Module, masks: Mapping[str, Tensor], input: InputSpec, seed: int) -> bool:
+    """Whether the logits depend on the image where kept weights are drawn at random, at He's scale."""
+    network = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in network.named_parameters():
+        if weight.dim() >= 2:
+            drawn = torch.randn(weight.shape, generator=generator) * math.sqrt(2 / max(1, weight[0].numel()))
+            weight.data = (drawn * masks.get(name, weight != 0)).to(weight.dtype)
+    images_NCHW = example_images(input, 2).requires_grad_()
+    with torch.enable_grad():
+        logits_NK = network(images_NCHW.clone())
+        (gradient,) = torch.autograd.grad(logits_NK.logsumexp(1).sum() + logits_NK[:, 0].sum(), images_NCHW)
+    return bool(gradient.any())
 
 
 # --- one question each ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from edgerecover.models.pair.channels import match_channels
 from edgerecover.models.pair.facts import macs_kept
 from edgerecover.models.pair.networks import Models
 from edgerecover.pruning import Pruning, multiple_for, prune
+from edgerecover.stages.probe import check_connected
 
 
 def prune_student(models: Models, pruning: Pruning, target: Target) -> Models:
@@ -34,6 +35,7 @@ def prune_student(models: Models, pruning: Pruning, target: Target) -> Models:
         sparsity=measure(pruned.network, narrower=narrower),
         macs_kept=macs_kept(pruned.network, dense, models.input) if dense else None,
     )
+    check_connected(pruned.network, pruned.masks, student_facts.sparsity, models.input)
     # What came as zero and is no weight that magnitude ranks stays zero too.
     masks = {} if narrower else {**models.masks, **pruned.masks}
     return replace(

@@ -155,12 +155,12 @@ def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: 
     as_dense &= sparsity.num_zero_norm_channels <= teacher.sparsity.num_zero_norm_channels
     if same_architecture and as_dense and student.num_parameters == teacher.num_parameters:
         yield "the student is as dense as its teacher: nothing was pruned, and there is next to nothing to recover"
-    empty = [layer.name for layer in sparsity.layers if layer.num_weights and layer.num_zeros == layer.num_weights]
+    empty = sparsity.empty_layers
     if empty:
+        verb, pronoun = ("has", "it") if len(empty) == 1 else ("have", "them")
         yield (
-            f"{_count(len(empty), 'layer')} {'has' if len(empty) == 1 else 'have'} no weight left "
-            f"({_list_names(empty)}): unless a shortcut bypasses it, all images are the same from there on, and no "
-            "recovery under this mask can change that"
+            f"{_count(len(empty), 'layer')} {verb} no weight left ({_list_names(empty)}): images reach the logits past "
+            f"{pronoun}, and no recovery under this mask can change that"
         )
 
 

@@ -95,16 +95,19 @@ def said(report, words):
     return any(words in warning for warning in report.warnings)
 
 
-def test_a_layer_without_weights_and_a_class_never_predicted_are_named(quirky, outcome_of):
+def test_a_class_never_predicted_is_named(quirky, outcome_of):
     with torch.no_grad():
         quirky[11].bias[2] -= 100.0
+    assert said(outcome_of(quirky, pruned(quirky, 0.5)), "finds no fox in 64 dreams")
+
+
+def test_a_student_that_its_images_cannot_reach_is_refused(quirky, outcome_of):
     student = pruned(quirky, 0.5)
     with torch.no_grad():
         student[6].weight.zero_()
-    report = outcome_of(quirky, student)
-    assert said(report, "1 layer has no weight left (6.weight)")
-    assert said(report, "finds no fox in 64 dreams")
-    assert said(report, "the recovered student is at chance level")
+    with pytest.raises(BadInputError, match=r"'6\.weight' has no weight left, and nothing bypasses it") as raised:
+        outcome_of(quirky, student)
+    assert "--pattern layerwise" in raised.value.hint
 
 
 def test_nothing_was_pruned(quirky, outcome_of):

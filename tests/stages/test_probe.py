@@ -1,3 +1,6 @@
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,8 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.compute import PLAIN
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.outputs import Outputs, read_as_logits
-from edgerecover.stages.probe import STUDENT, TEACHER, probe_networks
+from edgerecover.models.network.sparsity import measure
+from edgerecover.stages.probe import STUDENT, TEACHER, check_connected, probe_networks
 
 INPUT = InputSpec((3, 8, 8), (0.5,) * 3, (0.25,) * 3)
 
@@ -46,6 +50,37 @@ def refused(network, name=TEACHER):
 def test_of_a_common_network_there_is_nothing_to_say():
     probed, notes = probe(Net(lambda: nn.BatchNorm2d(6)))
     assert (probed.compute, probed.by_batch, probed.warnings, notes) == (PLAIN, "", (), [])
+
+
+class Bypassed(Net):
+    def forward(self, x):
+        features = self.conv(x)
+        return self.fc((features + self.norm(features)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "empty", "is_connected"),
+    [
+        (Net(), "fc.weight", False),
+        (Net(), "conv.weight", False),
+        (Bypassed(lambda: nn.Conv2d(6, 6, 1)), "norm.weight", True),
+        (Bypassed(lambda: nn.Conv2d(6, 6, 1)), "conv.weight", False),
+    ],
+)
+def test_a_layer_without_weights_matters_where_nothing_bypasses_it(network, empty, is_connected):
+    network.eval().get_parameter(empty).data.zero_()
+    before = copy.deepcopy(network.state_dict())
+    context = nullcontext() if is_connected else pytest.raises(BadInputError, match=f"'{empty}' has no weight left")
+    with context:
+        check_connected(network, {}, measure(network), INPUT)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_what_a_dead_unit_hides_may_come_back():
+    network = Net().eval()
+    network.conv.bias.data.fill_(-100)
+    network.fc.weight.data[:, 1:] = 0
+    check_connected(network, {}, measure(network), INPUT)
 
 
 def test_networks_that_scale_each_image_by_itself_are_fine():

@@ -32,6 +32,8 @@ MAX_SPARSE_FREE_BYTES = 48 << 20
 
 
 _MIN_MASK_VALUES = 100
+_MIN_PRUNED = 0.05
+"""Of the weights without a mask, zero: those were pruned too, and are not the dense network's."""
 """Tensors with fewer values may consist of 0 and 1 and be no masks."""
 
 
@@ -97,6 +99,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     own = {names[key]: key.removeprefix(prefix) for key in tensors if names[key] != key.removeprefix(prefix)}
     aside = {key.removeprefix(prefix): tensor for key, tensor in (found.aside | leftovers).items()}
     is_dense_inside = any(bool((tensors[key][~mask] != 0).any()) for key, mask in found.masks.items())
+    is_dense_inside &= _share_of_zeros(tensors, found.masks) < _MIN_PRUNED
     return State(
         weights=weights,
         tensors={names[key]: tensor for key, tensor in pruned.items()},
@@ -110,6 +113,13 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
         words=(*budget.words, *found.words, *words),
         doubts=(*(doubt.without_prefix(prefix) for doubt in found.doubts), *_adapter_doubts(tensors, prefix)),
     )
+
+
+def _share_of_zeros(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
+    """Of the weights without a mask: where masks were made permanent, what was dense is gone."""
+    weights = [tensor for key, tensor in tensors.items() if tensor.dim() >= 2 and key not in masks]
+    num_zeros = sum(tensor.numel() - int(tensor.count_nonzero()) for tensor in weights)
+    return num_zeros / max(1, sum(tensor.numel() for tensor in weights))
 
 
 def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:

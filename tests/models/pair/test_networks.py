@@ -88,6 +88,14 @@ def test_the_teacher_inside_masks_of_torch_prune(dense_path, network):
     assert found.student_facts.teacher_inside
 
 
+def test_masks_made_permanent_elsewhere_leave_no_teacher_inside(dense_path, network):
+    for layer in (network[0], network[4]):
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+    prune.remove(network[0], "weight")
+    torch.save({"model": network.state_dict()}, dense_path)
+    assert "no teacher is given, and the dense weights are not inside" in refused(dense_path)
+
+
 def test_the_prefix_model_is_put_back_when_it_is_the_networks_own(dense_path, network):
     prune.l1_unstructured(network[4], "weight", amount=0.5)
     state = {f"module.model.{key}": tensor for key, tensor in network.state_dict().items()}
