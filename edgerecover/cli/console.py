@@ -193,10 +193,10 @@ def show_report(report: Report, bundle: str | None, as_json: bool) -> None:
 
 
 def show_settings(data: dict[str, Any], as_json: bool) -> None:
-    """Show the settings of a target or profile, table by table."""
-    from edgerecover.report.terminal import print_settings
+    """Show the settings of a target or profile, as TOML that can be kept as a file and changed."""
+    from edgerecover.config.toml import to_toml
 
     if as_json:
         print_json(data)
     else:
-        print_settings(stdout(), data)
+        typer.echo(to_toml(data), nl=False)

@@ -1,4 +1,4 @@
-"""Reading a TOML file and checking it against a schema; a wrong file is reported with file, line and key."""
+"""TOML files: read and checked against a schema, or written. A wrong one is reported with file, line and key."""
 
 # Pydantic is this module's whole purpose, and everything that imports it is about to read a TOML file.
 # ruff: noqa: TID253
@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,3 +158,51 @@ def line_of(path: Path, keys: list[str]) -> int | None:
         if keys[: len(found)] == found and len(found) > best_depth:
             best, best_depth = number, len(found)
     return best
+
+
+# --- writing; the standard library only reads TOML ---------------------------------------------------------------
+
+
+def to_toml(data: Mapping[str, Any]) -> str:
+    """Text that reads as the same data; what is None is left out.
+
+    Args:
+        data: texts, numbers, booleans, lists of them, tables, and lists of tables.
+    """
+    return "\n".join(_lines(data, ())) + "\n"
+
+
+def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """Values first: whatever follows the heading of a table belongs to it."""
+    present = {key: value for key, value in table.items() if value is not None}
+    nested = {key: value for key, value in present.items() if isinstance(value, dict) or _is_list_of_tables(value)}
+    for key, value in present.items():
+        if key not in nested:
+            yield f"{_key(key)} = {_value(value)}"
+    for key, value in nested.items():
+        here = (*path, _key(key))
+        heading = f"[{'.'.join(here)}]" if isinstance(value, dict) else f"[[{'.'.join(here)}]]"
+        for inner in [value] if isinstance(value, dict) else value:
+            yield from ("", heading)
+            yield from _lines(inner, here)
+
+
+def _is_list_of_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else _text(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return str(value).lower()  # TOML's true, 1.5, 3e-05, inf and nan
+
+
+def _text(text: str) -> str:
+    """JSON escapes what TOML does, but for DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -75,8 +75,3 @@ def bar(fraction: float, columns: int = BAR_COLUMNS) -> Text:
     """A fraction as a bar, clipped to 0 to 1: reports are untrusted."""
     filled = round(columns * min(max(fraction, 0.0), 1.0))
     return Text("█" * filled, "blue") + Text("░" * (columns - filled), "dim")
-
-
-def setting_words(value: object) -> str:
-    """The value of a setting as text."""
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeGuard
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -14,7 +13,7 @@ from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
-from edgerecover.report.layout import bar, facts_grid, grid, section, setting_words, show, status_text
+from edgerecover.report.layout import bar, facts_grid, grid, section, show, status_text
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
@@ -107,26 +106,6 @@ def print_groups(console: Console, groups: Mapping[str, Mapping[str, str]]) -> N
         rows.append((Text(heading, "bold"), ""))
         rows += pairs.items()
     show(console, grid(rows))
-
-
-def print_settings(console: Console, data: Mapping[str, object]) -> None:
-    """Show a target or profile: a heading for every table, and for every fact its value and source."""
-    rows: list[tuple[str | Text, ...]] = []
-    for name, value in data.items():
-        if isinstance(value, dict) and set(value) == {"value", "source"}:
-            source = (str(value["source"]), "dim")
-            rows.append((Text(name, "dim"), Text.assemble(f"{setting_words(value['value'])}\n", source)))
-        elif isinstance(value, dict) or _is_list_of_tables(value):
-            for table in [value] if isinstance(value, dict) else value:
-                rows.append((Text(name, "bold"), ""))
-                rows += [(Text(f"  {key}", "dim"), setting_words(inner)) for key, inner in table.items()]
-        else:
-            rows.append((Text(name, "dim"), setting_words(value)))
-    show(console, grid(rows))
-
-
-def _is_list_of_tables(value: object) -> TypeGuard[list[dict[str, object]]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 # --- parts of the report ------------------------------------------------------------------------------------

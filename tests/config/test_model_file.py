@@ -50,4 +50,4 @@ def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
 def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, message):
     with pytest.raises(BadInputError, match=message) as error:
         model_file(tmp_path, text)
-    assert "docs/reference/model-toml.md" in error.value.hint
+    assert "edgerecover help model-toml" in error.value.hint

@@ -8,10 +8,9 @@ from rich.console import Console
 
 from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity
 from edgerecover.cli.console import write_nearest
-from edgerecover.config import load_profile, load_target, shipped_names
 from edgerecover.report.html.report import html
 from edgerecover.report.markdown import markdown
-from edgerecover.report.terminal import print_facts, print_pairs, print_report, print_settings
+from edgerecover.report.terminal import print_facts, print_pairs, print_report
 
 DREAMS = 256
 BUNDLE = "/home/ada/nets/model.jetson-orin.bundle"
@@ -233,20 +232,6 @@ def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
 def test_pairs_are_aligned():
     lines = shown(print_pairs, {"a": "first [x]", "longer": "second"}).splitlines()
     assert [line.rstrip() for line in lines] == ["  a       first [x]", "  longer  second"]
-
-
-@pytest.mark.parametrize("kind", ["targets", "profiles"])
-def test_every_shipped_file_can_be_shown_whole(kind):
-    load = {"targets": load_target, "profiles": load_profile}[kind]
-    for name in shipped_names(kind):
-        data = load(name).model_dump(mode="json", exclude_none=True)
-        text = shown(print_settings, data)
-        packed = re.sub(r"\s", "", text)
-        assert max(len(line) for line in text.splitlines()) <= 80
-        for key, value in data.items():
-            assert key in text
-            if isinstance(value, dict) and "source" in value:
-                assert re.sub(r"\s", "", value["source"]) in packed
 
 
 def test_a_file_from_elsewhere_shows_what_there_is(report):
