@@ -1,7 +1,7 @@
 """The frozen values that stages hand to each other and that reports store. Stdlib only: devices import this too."""
 
 from edgerecover.artifacts.codec import from_json, sha256_of, to_json
-from edgerecover.artifacts.device import DeviceResult, DeviceTask, GoldenCheck, Tried
+from edgerecover.artifacts.device import DeviceResult, DeviceTask, Tried
 from edgerecover.artifacts.engines import (
     ENGINE_RUNTIMES,
     TENSORRT,
@@ -25,6 +25,7 @@ from edgerecover.artifacts.judged import (
     Fidelity,
     Gate,
     GateStatus,
+    GoldenCheck,
     KeptZeros,
     Parity,
     PrecisionLoss,

@@ -265,3 +265,28 @@ def verdict_of(gates: Iterable[Gate]) -> GateStatus:
     """The worst status of the gates; one that needs the device or was skipped does not count."""
     statuses = {gate.status for gate in gates}
     return next((worst for worst in (GateStatus.FAIL, GateStatus.INCONCLUSIVE) if worst in statuses), GateStatus.PASS)
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The answers of one file on one machine, beside those of the bundle's model on the machine that packed it."""
+
+    num_images: int
+    same_decisions: int
+    """Images whose class is the golden one."""
+    too_close: int
+    """Of the others, those whose two best golden scores lie nearer than half the tolerance."""
+    largest_difference: float
+    """Between two scores, in standard deviations of the golden scores."""
+    tolerance: float
+    """The largest difference allowed; in the same unit."""
+    is_same_precision: bool
+    """The file has the precision of the bundle's model. Scores of another are meant to differ: only decisions count."""
+    teacher: Proportion | None = None
+    """How often the file decides as the teacher; None where the bundle does not hold the teacher's scores."""
+
+    @property
+    def passed(self) -> bool:
+        """No clear decision differs, nor, in the same precision, any score by more than the tolerance."""
+        different = self.num_images - self.same_decisions - self.too_close
+        return not different and (not self.is_same_precision or self.largest_difference <= self.tolerance)

@@ -9,6 +9,7 @@ from edgerecover.artifacts.exported import Exported, Int8Sums, Variant
 from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, Parity, PrecisionLoss, verdict_of
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
+from edgerecover.artifacts.npu import NpuFile
 from edgerecover.artifacts.race import Race
 from edgerecover.artifacts.recovery import RecordFacts, Rung, Sheet, SyntheticFacts
 
@@ -70,6 +71,8 @@ class Report:
     """None where there was one file alone."""
     engines: tuple[EngineFacts, ...] = ()
     """Built on this machine, for the target's GPU."""
+    npu: tuple[NpuFile, ...] = ()
+    """Compiled on this machine for the target's NPU, and run in its emulation."""
     classes: tuple[str, ...] = ()
     """Names by class index; empty where they are not known."""
     sheet: Sheet | None = None

@@ -30,6 +30,7 @@ from edgerecover.stages.estimate import (
 )
 from edgerecover.stages.export import export_recovered
 from edgerecover.stages.load import check_request, check_same_networks, load, load_to_assist
+from edgerecover.stages.npu import compile_variants, that_may_ship
 from edgerecover.stages.precision import make_variants_of
 from edgerecover.stages.race import hold_race
 from edgerecover.stages.recover import recover_student
@@ -86,18 +87,23 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
         exported, twins = export_recovered(request, loaded, recovered, folder, progress)
     with step("precision"):
         variants = make_variants_of(request, loaded, images, recovered, exported, folder, progress)
+    teacher = scorer_of(loaded.models.teacher, loaded.compute, one_by_one=loaded.one_by_one)
     with step("engine"):
         engines = build_engines(
             variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
         )
 
-    teacher = scorer_of(loaded.models.teacher, loaded.compute, one_by_one=loaded.one_by_one)
+        npu = compile_variants(
+            variants.made, request.target, request.profile, teacher, images.sets.held_back, images.golden_NCHW(),
+            folder, progress,
+        )  # fmt: skip
+
     with step("race"):
         race = hold_race(
             variants, twins, teacher, images.sets.held_back, images.golden_NCHW(),
-            request.target, request.profile, engines.unfit, progress,
+            request.target, request.profile, {**engines.unfit, **npu.unfit}, progress,
         )  # fmt: skip
-    made = Made(exported, variants, engines, race)
+    made = Made(exported, variants, engines, that_may_ship(npu, race), race)
     with step("validate"):
         judged = judge_run(request, loaded, images, recovered, made, teacher, progress)
 

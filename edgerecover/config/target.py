@@ -80,7 +80,7 @@ class Target(Settings):
     """Further runtimes, raced against `runtime` where they are installed."""
     providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
     """onnxruntime execution providers, or OpenVINO devices, to ask for on the device, best first."""
-    on_host: Fact[Literal["measure", "build", "parse", "judge"]] | None = None
+    on_host: Fact[Literal["measure", "build", "parse", "judge", "emulate"]] | None = None
     """What a machine that is not the device can do besides running the file in onnxruntime; see `host_part`."""
     runner: Fact[bool] | None = None
     """False: the bundle's runner cannot run there."""
@@ -97,6 +97,10 @@ class Target(Settings):
     """Highest ONNX IR version that the device reads; None: what the exporter writes."""
     static_batch: Fact[bool] | None = None
     """True: the file must name its batch size."""
+    npu_generations: (
+        Fact[Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9]{2,3}$")], ...], Field(min_length=1)]] | None
+    ) = None
+    """Generations of Qualcomm's NPU (its "Hexagon" or HTP architecture) that the int8 file is compiled for."""
     precisions: Fact[Annotated[tuple[Precision, ...], Field(min_length=1)]]
     """Precisions worth making files in for this target."""
     int8_scheme: Fact[Literal["u8s8", "u8s7", "s8s8", "tensorrt", "qnn"]] | None = None
@@ -150,11 +154,12 @@ class Target(Settings):
         return Deployment(self.needs, self.runtime.value, self.providers.value, also)
 
     @property
-    def host_part(self) -> Literal["measure", "build", "parse", "judge"]:
+    def host_part(self) -> Literal["measure", "build", "parse", "judge", "emulate"]:
         """What a machine that is not the device can do for it, besides running the file in onnxruntime.
 
         `measure`: run the same runtime, for host latency. `build`: build the engine ahead of time. `parse`: ask
-        TensorRT-RTX's parser whether TensorRT will accept the file. `judge`: nothing else.
+        TensorRT-RTX's parser whether TensorRT will accept the file. `emulate`: compile the file for the device's NPU
+        and run it in the NPU's emulation. `judge`: nothing else.
         """
         usual: dict[str, Literal["measure", "build", "parse"]] = {"tensorrt": "parse", "tensorrt-rtx": "build"}
         return self.on_host.value if self.on_host else usual.get(self.runtime.value, "measure")

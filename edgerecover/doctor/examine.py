@@ -36,6 +36,7 @@ _HOST_PART = {
     "measure": "It can run its files for host latency",
     "build": "It can build its engine, not run it",
     "parse": "It can ask TensorRT-RTX's parser whether TensorRT will take the file",
+    "emulate": "It can compile its files for the NPU and emulate it, not time it",
     "judge": "It judges its files with onnxruntime on the CPU, no more",
 }
 

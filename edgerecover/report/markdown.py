@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from edgerecover.artifacts import Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
+from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES
 from edgerecover.report.words import (
@@ -42,6 +43,7 @@ def markdown(report: Report) -> str:
             *_table("Exported file", ("", ""), _exported_file(report)),
             *_race(report),
             *_engines(report),
+            *_npu(report),
             *_table("Latency", ("", ""), _latency(report)),
             *_table(
                 "Gates", ("gate", "status", ""), ((gate_name(g.name), g.status.word, g.message) for g in report.gates)
@@ -141,6 +143,13 @@ def _race(report: Report) -> list[str]:
     rows = ((r.name, r.median, r.speedup, r.agreement, r.outcome) for r in race.rows(report.race))
     notes = [f"- {name}: {note}" for name, note in race.notes(report.race)]
     return [*_table(race.title(report.race), race.HEADER, rows), *notes, *([""] if notes else [])]
+
+
+def _npu(report: Report) -> list[str]:
+    if not report.npu:
+        return []
+    rows = ((f"v{made.generation}", "; ".join(npu_lines(made))) for made in report.npu)
+    return _table(NPU_TITLE, ("generation", ""), rows)
 
 
 def _engines(report: Report) -> list[str]:

@@ -14,6 +14,7 @@ from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
 from edgerecover.report.layout import bar, facts_grid, grid, section, show, status_text
+from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
@@ -50,6 +51,7 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         _exported_file(report),
         *_race(report),
         *_engines(report),
+        *_npu(report),
         section(_latency_title(report)),
         _percentiles(report),
         _measurement(report, steps_for(console)),
@@ -242,6 +244,13 @@ def _engines(report: Report) -> list[RenderableType]:
         return []
     rows = ((Text(engine.recipe.precision.value, "dim"), "\n".join(engine_lines(engine))) for engine in report.engines)
     return [section("Engines, built here for the target's GPU"), grid(rows)]
+
+
+def _npu(report: Report) -> list[RenderableType]:
+    if not report.npu:
+        return []
+    rows = ((Text(f"v{made.generation}", "dim"), "\n".join(npu_lines(made))) for made in report.npu)
+    return [section(NPU_TITLE), grid(rows)]
 
 
 def _as_it_came(report: Report) -> str:

@@ -92,6 +92,7 @@ def pack_run(
     weights = weights_of(recovered.student)
     content: dict[str, Path | bytes | str] = {
         **model_files(made.variants.made, made.race, made.engines),
+        **made.npu.files,
         "recovered.safetensors": weights,
         **golden_files(model.run, teacher, images.golden_NCHW()),
         **({report.sheet.path: sheet_png} if report.sheet else {}),
@@ -279,6 +280,16 @@ def _measured_fields(report: Report) -> dict[str, Any]:
             file=f"engines/{facts.file}",
         )
         for facts in report.engines
+    }
+    engines |= {
+        f"engine/{Precision.INT8.value}-npu-v{made.generation}": Origin(
+            f"compiled for NPU generation {made.generation}",
+            made.sha256,
+            (f"export/{Precision.INT8.value}",),
+            file=made.file,
+        )
+        for made in report.npu
+        if made.file
     }
     return {
         "created_utc": report.created_utc,

@@ -19,6 +19,7 @@ from edgerecover.pruning import Pruning
 from edgerecover.report.words import input_words
 from edgerecover.stages.engine import require_builder
 from edgerecover.stages.export import TwinFile, Write, check_trial, export_dense, exporter_for
+from edgerecover.stages.npu import require_npu
 from edgerecover.stages.precision import precisions_of
 from edgerecover.stages.probe import STUDENT, TEACHER, Probed, check_connected, probe_networks
 from edgerecover.stages.prune import prune_student
@@ -64,10 +65,11 @@ def check_request(request: Request) -> None:
 
     Raises:
         BadInputError: the bundle cannot be written, or the target takes no such batch or precision.
-        MissingError: the engine of the target could not be built in the end.
+        MissingError: the engine of the target could not be built, or its NPU compiled for, in the end.
     """
     check_writable(request.out)
     require_builder(request.target)
+    require_npu(request.target)
     precisions_of(request.target, request.precisions)
     static = request.target.static_batch
     if request.batch is None and static is not None and static.value:

@@ -123,6 +123,7 @@ def report_of_run(
         variants=named,
         race=race,
         engines=made.engines.built,
+        npu=made.npu.made,
         sheet=sheet,
     )
 
@@ -139,6 +140,7 @@ def _warnings(
         *frozen_values(made.float32),
         *judged.notes,
         *made.engines.notes,
+        *made.npu.notes,
         *doubts(
             Claims(decisions, images.facts, judged.fidelity, judged.accuracy, models.classes),
             models.student_facts,

@@ -38,6 +38,7 @@ from edgerecover.runtime.session.opened import Opened
 from edgerecover.stages.engine import Engines
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.load_file import LoadedFile
+from edgerecover.stages.npu import NpuFiles
 from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import latency_of, open_runner
 from edgerecover.stages.request import FileRequest, Request
@@ -60,6 +61,7 @@ class Made:
     float32: Exported
     variants: Variants
     engines: Engines
+    npu: NpuFiles
     race: Race
 
     @property

@@ -29,6 +29,7 @@ from edgerecover.report.html.blocks import (
     facts_table,
 )
 from edgerecover.report.html.closing import words
+from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.samples import PERCENTILES, conditions_words, histogram, milliseconds, round_medians
 from edgerecover.report.words import count, precision, size, where_measured
 from edgerecover.runtime.measure.doubts import doubts
@@ -109,6 +110,14 @@ def engines_section(report: Report) -> Section | None:
         return None
     rows = tuple((engine.recipe.precision.value, "\n".join(engine_lines(engine))) for engine in report.engines)
     return Section("engines", "Engines", (Table("Built here for the target's GPU", (), rows),))
+
+
+def npu_section(report: Report) -> Section | None:
+    """What was compiled for the target's NPU and run in its emulation; None without any."""
+    if not report.npu:
+        return None
+    rows = tuple((f"v{made.generation}", "\n".join(npu_lines(made))) for made in report.npu)
+    return Section("npu", "NPU", (Table(NPU_TITLE, (), rows),))
 
 
 def latency_section(report: Report) -> Section:

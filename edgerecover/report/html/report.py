@@ -11,7 +11,7 @@ from edgerecover.report.html.blocks import Page, Pictures, Section, Table, Text,
 from edgerecover.report.html.classes import classes_section, images_section, pictures_of
 from edgerecover.report.html.closing import next_section, words, words_section
 from edgerecover.report.html.draw import MAX_BYTES, draw
-from edgerecover.report.html.latency import engines_section, latency_section, race_section
+from edgerecover.report.html.latency import engines_section, latency_section, npu_section, race_section
 from edgerecover.report.html.provenance import provenance_section
 from edgerecover.report.html.recovery import ladder_section, stages_section
 from edgerecover.report.html.sparsity import sparsity_section
@@ -62,6 +62,7 @@ def report_page(
         sparsity_section(report),
         race_section(report),
         engines_section(report),
+        npu_section(report),
         latency_section(report),
         next_section(report, bundle),
         words_section(),

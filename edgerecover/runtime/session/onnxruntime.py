@@ -8,6 +8,7 @@ Shapes: N images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -27,7 +28,8 @@ from edgerecover.errors import (
 )
 from edgerecover.runtime.machine.silence import silence
 from edgerecover.runtime.session.opened import Classifier, FoundInput, InputLayout, only_input
-from edgerecover.runtime.session.providers import COPYING, STATIC_ONLY, how_to_get, options_of
+from edgerecover.runtime.session.plugins import devices_of, is_npu, is_plugin, plugin_version
+from edgerecover.runtime.session.providers import COMPILING, COPYING, STATIC_ONLY, how_to_get, options_of
 from edgerecover.runtime.session.providers import CPU as CPU
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Session(Classifier):
         self.asked = tuple(asked)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.num_threads = num_threads or _count_new_threads(threads_before)
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = _plugin_notes(self.providers)
         self._asked_threads, self._fixed, self._exact_int8 = num_threads, fixed, exact_int8
 
     @cached_property
@@ -75,6 +77,12 @@ class Session(Classifier):
         """How many nodes each provider ran, most first, from one profiled run in a session of its own."""
         counts = _profile(self.path, self.asked, self._asked_threads, self.layout, self._fixed, self._exact_int8)
         return dict(counts.most_common())
+
+    @property
+    def provider(self) -> str:
+        """The one that ran most nodes, or the first asked for where that runs a whole network as one node."""
+        ran, first = self.nodes_by_provider, self.asked[0]
+        return first if first in COMPILING and ran.get(first) else next(iter(ran))
 
     def insist(self) -> None:
         """The first provider that was asked for must have run something.
@@ -197,6 +205,47 @@ def _start(
 ) -> onnxruntime.InferenceSession:
     runtime = import_onnxruntime()
     runtime.set_default_logger_severity(_LOG_FATAL_ONLY)
+    plugins = {name: devices_of(name, runtime) for name in asked if is_plugin(name)}
+    wanted = [name for name in asked if name in _available() and name != CPU]
+    for names in (wanted, []) if wanted else ([],):
+        options = _session_options(runtime, num_threads, trace_prefix, fixed, exact_int8)
+        plugged = [name for name in names if plugins.get(name)]
+        for name in plugged:
+            options.add_provider_for_devices(plugins[name][:1], options_of(name, num_threads))
+        # With both, onnxruntime drops the devices; with devices alone, it adds the CPU itself.
+        listed = None if plugged else [*((name, options_of(name, num_threads)) for name in names), CPU]
+        try:
+            # onnxruntime's own fallback prints to stdout, and so does Qualcomm's library.
+            with silence() if plugged else contextlib.nullcontext():
+                return runtime.InferenceSession(str(path), options, providers=listed, enable_fallback=0)
+        except Exception as error:  # its error classes share no base but Exception
+            failure = error
+            if not path.is_file():
+                raise BadInputError(f"{path}: no such file", hint="check the path") from error
+    raise BadInputError(
+        f"{path}: onnxruntime cannot open it: {first_line(failure)}", hint=_advice(failure)
+    ) from failure
+
+
+def _plugin_notes(providers: Sequence[str]) -> tuple[str, ...]:
+    """Which plugins take part, and which of them only emulate their device here."""
+    runtime = import_onnxruntime()
+    notes = []
+    for name in filter(is_plugin, providers):
+        said = f"{name} {plugin_version(name)}"
+        if not is_npu(devices_of(name, runtime)[0]):
+            said += "; it emulates the NPU on this processor: decisions are the NPU's, times are not"
+        notes.append(said)
+    return tuple(notes)
+
+
+def _session_options(
+    runtime: Any,
+    num_threads: int | None,
+    trace_prefix: str | None,
+    fixed: Mapping[str, int] | None,
+    exact_int8: bool,
+) -> onnxruntime.SessionOptions:
     options = runtime.SessionOptions()
     options.log_severity_level = _LOG_FATAL_ONLY
     if num_threads is not None:
@@ -208,18 +257,7 @@ def _start(
         options.profile_file_prefix = trace_prefix
     for name, size in (fixed or {}).items():
         options.add_free_dimension_override_by_name(name, size)
-    wanted = [(name, options_of(name, num_threads)) for name in asked if name in _available() and name != CPU]
-    for providers in [[*wanted, CPU], [CPU]] if wanted else [[CPU]]:
-        try:
-            # onnxruntime's own fallback prints to stdout.
-            return runtime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
-        except Exception as error:  # its error classes share no base but Exception
-            failure = error
-            if not path.is_file():
-                raise BadInputError(f"{path}: no such file", hint="check the path") from error
-    raise BadInputError(
-        f"{path}: onnxruntime cannot open it: {first_line(failure)}", hint=_advice(failure)
-    ) from failure
+    return options
 
 
 _KNOWN_FAILURES = (
@@ -230,6 +268,10 @@ _KNOWN_FAILURES = (
     (
         r"under development|guarantees support|opset version",
         "install a newer onnxruntime, or export with a lower opset",
+    ),
+    (
+        r"EPContext",
+        "it is compiled for an NPU: it runs there, or in the emulation of onnxruntime-qnn with QNNExecutionProvider",
     ),
     (
         r"is not a registered function/op|No Op registered|Could not find an implementation",
@@ -286,7 +328,10 @@ def _only_input(
 
 def _fixed_sizes(path: Path, batch: int | None, shape_CHW: tuple[int, int, int] | None) -> dict[str, int]:
     """Sizes for the axes that a file leaves open under a name."""
-    session = _start(path, [CPU], None)
+    try:
+        session = _start(path, [CPU], None)
+    except BadInputError:  # a file compiled for a provider opens nowhere else, and leaves nothing open
+        return {}
     layout = _only_input(session, path, shape_CHW)
     channels, height, width = layout.shape
     sides = (height, width, channels) if layout.channels_last else layout.shape

@@ -3,12 +3,14 @@ import pytest
 from edgerecover.errors import pip_line
 from edgerecover.runtime.session import onnxruntime as session_module
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
-from edgerecover.runtime.session.providers import PACKAGES, how_to_get, options_of
+from edgerecover.runtime.session.providers import PACKAGES, QNN, how_to_get, options_of
 
 
 @pytest.mark.parametrize("provider", PACKAGES)
 def test_every_provider_names_what_to_install(provider):
     assert how_to_get(provider).startswith(pip_line("install onnxruntime"))
+    where = "beside" if provider == QNN else "instead of"
+    assert f"{where} onnxruntime" in how_to_get(provider)
     assert "or name another" in how_to_get("NoSuchExecutionProvider")
 
 
