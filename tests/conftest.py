@@ -322,7 +322,9 @@ def make_bundle(write_onnx, tmp_path):
         if teacher:
             files["golden/teacher.npy"] = npy_bytes(outputs_NK)
         for path, content in replaced.items():
-            files[path.replace("__", "/").replace("_json", ".json").replace("_npy", ".npy")] = content
+            files[path.replace("__", "/").replace("_json", ".json").replace("_npy", ".npy").replace("_mnn", ".mnn")] = (
+                content
+            )
         return write_bundle(files, tmp_path / name, {"target": "toy"})
 
     return make_bundle

@@ -19,7 +19,7 @@ class DeviceTask:
     target: str
     machine: TargetMachine
     runtime: str
-    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    """"onnxruntime", "openvino", "mnn", "tensorrt" or "tensorrt-rtx"."""
     providers: tuple[str, ...]
     """Execution providers of onnxruntime, best first."""
     num_warmup: int
@@ -47,7 +47,7 @@ class Tried:
     """Inside the bundle."""
     precision: Precision
     runtime: str
-    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    """"onnxruntime", "openvino", "mnn", "tensorrt" or "tensorrt-rtx"."""
     engine: EngineFacts | None = None
     """The engine built from the file; None for runtimes that run the file itself."""
     golden: GoldenCheck | None = None

@@ -50,7 +50,7 @@ class Deployment:
 
     machine: TargetMachine
     runtime: str
-    """"onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+    """"onnxruntime", "openvino", "mnn", "tensorrt" or "tensorrt-rtx"."""
     providers: tuple[str, ...]
     """Execution providers of onnxruntime, or devices of OpenVINO, best first."""
     also_runtimes: tuple[str, ...] = ()

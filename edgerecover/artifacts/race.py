@@ -71,6 +71,11 @@ class Runner:
         """For people: "int8, openvino"."""
         return f"{self.precision.value}, {self.runtime}"
 
+    @property
+    def passes(self) -> bool:
+        """It may be shipped; only its speed decides whether it is."""
+        return self.outcome in (Outcome.SHIPPED, Outcome.SLOWER)
+
 
 @dataclass(frozen=True)
 class Twin:
@@ -84,6 +89,8 @@ class Twin:
     compressed_bytes: int
     latency: Latency | None
     """None: it could not run."""
+    runtime: str = ""
+    """"" in reports from before the dense network was raced in every runtime: it is that of the first one."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,10 @@ class Race:
     def dense(self) -> Twin | None:
         """The twin that speed-ups are told against: float32, on the first runtime of the race."""
         return next((twin for twin in self.twins if twin.macs_kept == 1), None)
+
+    def dense_in(self, runtime: str) -> Twin | None:
+        """The dense network in one runtime, for what its zeros bring there."""
+        return next((twin for twin in self.twins if twin.macs_kept == 1 and twin.runtime == runtime), None)
 
     def speedup(self, latency: Latency | None) -> Ratio | None:
         """How many times as fast as the dense network, by the medians of the same rounds; None where either did not

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +16,8 @@ from edgerecover.artifacts.bench import Bench, Lane
 from edgerecover.artifacts.machine import ANY_MACHINE
 from edgerecover.bundle.archive import SUFFIX
 from edgerecover.bundle.verify import verify_bundle
-from edgerecover.errors import BadInputError
+from edgerecover.errors import BadInputError, EdgeRecoverError
+from edgerecover.export.mnn import file_for
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
@@ -108,25 +111,34 @@ def _race(
 ) -> list[Lane]:
     target = request.target
     deployment = target.deployment if target else None
-    entrants = [
-        Entrant(name, file.model, runtime, surface_on(runtime, deployment).providers, count, batch)
-        for file, runtime, count, name in drawn
-    ]
-    raced = race(
-        entrants,
-        golden,
-        request.timing,
-        shape_CHW=request.shape,
-        target=target.needs if target else ANY_MACHINE,
-        cores=request.cores,
-        strict=True,
-        seed=request.seed,
-        progress=progress,
-    )
+    with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+        entrants = []
+        for number, (file, runtime, count, name) in enumerate(drawn):
+            path = file.model
+            with suppress(EdgeRecoverError):  # the race says it, as of every runtime that does not open a file
+                path = file_for(runtime, file.model, _new_folder(Path(folder), number))
+            entrants.append(Entrant(name, path, runtime, surface_on(runtime, deployment).providers, count, batch))
+        raced = race(
+            entrants,
+            golden,
+            request.timing,
+            shape_CHW=request.shape,
+            target=target.needs if target else ANY_MACHINE,
+            cores=request.cores,
+            strict=True,
+            seed=request.seed,
+            progress=progress,
+        )
     return [
         Lane(name, file.name, sha256_of(file.model), runtime, count, batch, result)
         for (file, runtime, count, name), result in zip(drawn, raced, strict=True)
     ]
+
+
+def _new_folder(folder: Path, number: int) -> Path:
+    made = folder / str(number)
+    made.mkdir()
+    return made
 
 
 def _compared(lanes: list[Lane], reference: str) -> list[Lane]:

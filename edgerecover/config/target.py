@@ -76,7 +76,7 @@ class Target(Settings):
 
     # What runs there.
     runtime: Fact[Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]]
-    also_runtimes: Fact[tuple[Literal["onnxruntime", "openvino"], ...]] | None = None
+    also_runtimes: Fact[tuple[Literal["onnxruntime", "openvino", "mnn"], ...]] | None = None
     """Further runtimes, raced against `runtime` where they are installed."""
     providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
     """onnxruntime execution providers, or OpenVINO devices, to ask for on the device, best first."""

@@ -15,7 +15,7 @@ from edgerecover.errors import StageError
 from edgerecover.runtime.machine.fresh import run_fresh
 
 _TIMEOUT_S = 120.0
-_OWN_PROBES = ("torch", "torchvision", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+_OWN_PROBES = ("torch", "torchvision", "onnxruntime", "openvino", "MNN", "tensorrt", "tensorrt_rtx")
 _NOT_THERE = re.compile(r"No module named '([\w.]+)'")
 
 

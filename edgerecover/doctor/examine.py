@@ -29,6 +29,7 @@ _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnx
 """Distributions that all bring one and the same folder `onnxruntime`."""
 _OPTIONAL = (
     ("openvino", "'edgerecover[openvino]'"),
+    ("MNN", "'edgerecover[mnn]'"),
     ("tensorrt_rtx", "'edgerecover[tensorrt-rtx]'"),
 )
 """Runtimes that some targets use or race, where none was named."""

@@ -104,6 +104,14 @@ def probe_openvino() -> dict[str, Any]:
     return {"version": openvino.__version__.partition("-")[0], "devices": list(openvino.Core().available_devices)}
 
 
+def probe_mnn() -> dict[str, Any]:
+    """Version; the converter loads too."""
+    from edgerecover.runtime.machine.mnn_module import import_converter, import_mnn
+
+    import_converter()
+    return {"version": str(import_mnn().version())}
+
+
 def probe_tensorrt() -> dict[str, Any]:
     """Version, and how many deep learning accelerators its builder sees, which needs a driver and a GPU."""
     tensorrt = import_tensorrt(TENSORRT)
@@ -138,6 +146,7 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "torchvision": probe_torchvision,
     "onnxruntime": probe_onnxruntime,
     "openvino": probe_openvino,
+    "MNN": probe_mnn,
     "tensorrt": probe_tensorrt,
     "tensorrt_rtx": probe_tensorrt_rtx,
     "cuda_driver": probe_cuda_driver,

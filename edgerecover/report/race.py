@@ -43,7 +43,8 @@ def rows(race: Race) -> Iterator[Row]:
         )
     for twin in race.twins:
         macs = f", {100 * twin.macs_kept:.0f} % MACs" if twin.macs_kept < 1 else ", fp32"
-        yield Row(f"{twin.name}{macs}", _median(twin.latency), _speedup(race, twin.latency), "", "")
+        runtime = f", {twin.runtime}" if twin.runtime != race.twins[0].runtime else ""
+        yield Row(f"{twin.name}{macs}{runtime}", _median(twin.latency), _speedup(race, twin.latency), "", "")
 
 
 def notes(race: Race) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,8 @@ VARIANTS = "variants"
 GOLDEN_INPUTS, GOLDEN_OUTPUTS, GOLDEN_TEACHER = "golden/inputs.npy", "golden/outputs.npy", "golden/teacher.npy"
 TASK, LIMITS, RECIPE = "runner.json", "limits.json", "recipe.json"
 ENGINES = "engines"
+MNN_FILE = "mnn/fp32.mnn"
+"""The float32 network as MNN opens it."""
 MAX_GOLDEN_BYTES = 1 << 30
 
 
@@ -52,6 +54,8 @@ class Contents:
     signer: str
     models: tuple[ModelFile, ...]
     """The shipped one first."""
+    has_mnn: bool
+    """`MNN_FILE` is in the bundle."""
     task: DeviceTask
     limits: Limits
     recipe: EngineRecipe | None
@@ -92,6 +96,7 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
         signed=verified.signed,
         signer=verified.signer,
         models=_models(listed, task.precision),
+        has_mnn=MNN_FILE in listed,
         task=task,
         limits=_decode(Limits, _read_json(verified, LIMITS), bundle / LIMITS),
         recipe=_decode(EngineRecipe, _read_json(verified, RECIPE), bundle / RECIPE) if RECIPE in listed else None,

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover import __version__
-from edgerecover.artifacts import ENGINE_RUNTIMES, DeviceResult, Gate, StageTime, Tried
+from edgerecover.artifacts import ENGINE_RUNTIMES, DeviceResult, Gate, Precision, StageTime, Tried
 from edgerecover.bundle.carry import open_as_folder
 from edgerecover.bundle.verify import signature_words
-from edgerecover.errors import EdgeRecoverError
+from edgerecover.errors import BadInputError, EdgeRecoverError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runner.answers import answers_of, check
-from edgerecover.runner.contents import GOLDEN_INPUTS, MODEL, Contents, ModelFile, read_contents
+from edgerecover.runner.contents import GOLDEN_INPUTS, MNN_FILE, MODEL, Contents, ModelFile, read_contents
 from edgerecover.runner.engines import Engine, engine_of
 from edgerecover.runtime.machine.host import differences, this_host
+from edgerecover.runtime.machine.mnn_module import MNN
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.surfaces import device_surfaces_of
@@ -143,18 +144,28 @@ def _require_one(entries: Sequence[_Entry]) -> None:
 
 
 def _entries(contents: Contents, options: Options) -> list[_Entry]:
-    """Every model in every runtime that this machine races it in."""
-    return [
-        _Entry(
-            model,
-            surface.runtime,
-            options.providers or surface.providers,
-            contents.folder / model.path,
-            Tried(model.path, model.precision, surface.runtime),
+    """Every model in every runtime that this machine races it in; MNN is given float32 alone.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    entries = []
+    for surface in device_surfaces_of(contents.task.deployment, options.runtime):
+        for model in contents.models:
+            path = model.path
+            if surface.runtime == MNN:
+                if model.precision is not Precision.FP32:
+                    continue
+                path = MNN_FILE if contents.has_mnn else path
+            tried = Tried(path, model.precision, surface.runtime)
+            providers = options.providers or surface.providers
+            entries.append(_Entry(model, surface.runtime, providers, contents.folder / path, tried))
+    if not entries:
+        raise BadInputError(
+            f"{contents.path}: it holds no float32 file, and MNN is given no other",
+            hint="leave out --runtime, or pack the bundle with --precision fp32",
         )
-        for surface in device_surfaces_of(contents.task.deployment, options.runtime)
-        for model in contents.models
-    ]
+    return entries
 
 
 def _with_engine(entry: _Entry, contents: Contents, options: Options, progress: Progress) -> _Entry:
@@ -174,7 +185,7 @@ def _check_answers(entry: _Entry, contents: Contents, options: Options, progress
     """Its answers to the golden images."""
     if entry.failure is not None:
         return entry
-    progress.note(f"golden check: {entry.model.path} in {entry.runtime}")
+    progress.note(f"golden check: {entry.tried.path} in {entry.runtime}")
     try:
         answers_NK = answers_of(
             entry.file,
@@ -195,7 +206,7 @@ def _race_entries(entries: Sequence[_Entry], contents: Contents, options: Option
     task = contents.task
     entrants = {
         index: Entrant(
-            f"{entry.model.path}, {entry.runtime}", entry.file, entry.runtime, entry.providers, options.num_threads
+            f"{entry.tried.path}, {entry.runtime}", entry.file, entry.runtime, entry.providers, options.num_threads
         )
         for index, entry in enumerate(entries)
         if entry.tried.golden is not None and entry.tried.golden.passed

@@ -12,7 +12,6 @@ from edgerecover.artifacts import (
     DeviceTask,
     InputSpec,
     Origin,
-    Outcome,
     Precision,
     Race,
     Report,
@@ -23,12 +22,15 @@ from edgerecover.artifacts import (
 from edgerecover.bundle.card import model_card
 from edgerecover.bundle.sbom import Subject, bill_of_materials
 from edgerecover.bundle.write import Measured, write_bundle
+from edgerecover.export.mnn import file_for
 from edgerecover.files import npy_bytes
 from edgerecover.models.name.spec import read_stated
 from edgerecover.recovery.store import weights_of
 from edgerecover.report.html.report import html
 from edgerecover.report.markdown import markdown
 from edgerecover.runner.archive import runner_pyz
+from edgerecover.runner.contents import MNN_FILE
+from edgerecover.runtime.machine.mnn_module import MNN
 from edgerecover.stages.lineage import (
     configuration_of_file,
     configuration_of_run,
@@ -233,14 +235,20 @@ def device_task(profile: Profile, target: Target, precision: Precision) -> Devic
 
 
 def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> dict[str, Path | bytes | str]:
-    """The shipped file; beside it those that pass too, where the race is still to be held on the device."""
-    passing = {runner.precision for runner in race.runners if runner.outcome in (Outcome.SHIPPED, Outcome.SLOWER)}
+    """The shipped file; beside it those that pass too, where the race is still to be held on the device.
+
+    A network that MNN runs is there as the ONNX file that it was made of, too.
+    """
+    passing = {runner.precision for runner in race.runners if runner.passes}
     wanted = {race.shipped.precision} if race.on_target else passing
     recipe = engines.recipes.get(race.shipped.precision)
+    float32 = next(Path(v.file.path) for v in variants if v.precision is Precision.FP32)
+    is_in = race.shipped.runtime == MNN if race.on_target else any(r.runtime == MNN and r.passes for r in race.runners)
     return {
         **{race.path_in_bundle(v.precision): Path(v.file.path) for v in variants if v.precision in wanted},
         **{path: file for path, file in engines.files.items() if Precision(file.name.partition(".")[0]) in wanted},
         **({"recipe.json": _json(to_json(recipe))} if recipe else {}),
+        **({MNN_FILE: file_for(MNN, float32)} if is_in else {}),
     }
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, Origin, Precision, Race, RecordFacts, Report, Variant, to_json
+from edgerecover.artifacts import ModelFacts, Origin, Precision, Race, RecordFacts, Report, Variant, sha256_of, to_json
 from edgerecover.recovery.store import weights_of
+from edgerecover.runner.contents import MNN_FILE
 
 if TYPE_CHECKING:
     from edgerecover.models.pair.networks import Classifier, Models
@@ -79,7 +80,7 @@ def image_origins(sets: Mapping[str, ImageSet], parents: tuple[str, ...]) -> dic
 
 
 def export_origins(variants: Sequence[Variant], files: Mapping[str, object], race: Race) -> dict[str, Origin]:
-    """The ONNX files made from the recovered network, in the bundle or not."""
+    """The ONNX files made from the recovered network, in the bundle or not, and MNN's where it is in it."""
     origins: dict[str, Origin] = {}
     for variant in variants:
         path = race.path_in_bundle(variant.precision)
@@ -87,6 +88,8 @@ def export_origins(variants: Sequence[Variant], files: Mapping[str, object], rac
         origins[f"export/{variant.precision.value}"] = Origin(
             f"exported network, {variant.scheme}", variant.file.sha256, parents, file=path if path in files else ""
         )
+    if isinstance(own := files.get(MNN_FILE), Path):
+        origins["export/mnn"] = Origin("file for MNN", sha256_of(own), ("export/fp32",), file=MNN_FILE)
     return origins
 
 

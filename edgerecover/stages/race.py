@@ -8,6 +8,7 @@ it would cost decisions for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +29,11 @@ from edgerecover.artifacts import (
 )
 from edgerecover.artifacts.race import Raced
 from edgerecover.config import LatencySettings, Profile, Target
-from edgerecover.errors import EdgeRecoverError
+from edgerecover.errors import BadInputError, EdgeRecoverError
+from edgerecover.export.mnn import file_for
 from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
+from edgerecover.runner.answers import TOLERANCE
 from edgerecover.runtime.machine.host import is_this_machine
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
@@ -41,7 +44,7 @@ from edgerecover.stages.precision import Variants
 from edgerecover.validation.fastest import fastest
 from edgerecover.validation.fidelity import agreement
 from edgerecover.validation.gates import precision_status
-from edgerecover.validation.parity import precision_loss
+from edgerecover.validation.parity import compare, precision_loss
 from edgerecover.validation.scoring import Images, Scorer, Scores, scores_of
 
 
@@ -51,6 +54,8 @@ class _Candidate:
 
     variant: Variant
     surface: Surface
+    file: Path
+    """What the runtime opens."""
     problem: EdgeRecoverError | None = None
     agreement: Proportion | None = None
     loss: PrecisionLoss | None = None
@@ -94,13 +99,13 @@ def hold_race(
         candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back, task))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
-    raced = _timed(candidates, twins, surfaces[0], golden_NCHW, target, profile, progress)
+    raced = _timed(candidates, twins, surfaces, golden_NCHW, target, profile, progress)
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
     runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
     race_held = Race(
         on_target=is_this_machine(target.needs),
         runners=tuple(runners),
-        twins=tuple(_twin(twin, raced[twin.name]) for twin in twins),
+        twins=tuple(_twins(twins, surfaces, raced)),
     )
     return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
 
@@ -114,7 +119,7 @@ def open_runner(
         EdgeRecoverError: it no longer opens.
     """
     surface = next(surface for surface in surfaces_of(target.deployment) if surface.runtime == runner.runtime)
-    return surface.open(Path(variant.file.path), shape_CHW, num_classes)
+    return surface.open(file_for(surface.runtime, Path(variant.file.path)), shape_CHW, num_classes)
 
 
 def _decided(
@@ -124,13 +129,15 @@ def _decided(
     held_back: Images,
     task: Task,
 ) -> Iterator[_Candidate]:
+    first: dict[Precision, Scores] = {}
     for surface in surfaces:
         float32_NK: Scores | None = None
         for variant in variants:
-            candidate = _Candidate(variant, surface)
+            candidate = _Candidate(variant, surface, Path(variant.file.path))
             try:
-                session = surface.open(Path(variant.file.path))
-                scores_NK = scores_of(session.run, held_back, task)
+                candidate = replace(candidate, file=file_for(surface.runtime, candidate.file))
+                scores_NK = scores_of(surface.open(candidate.file).run, held_back, task)
+                _require_alike(first.setdefault(variant.precision, scores_NK), scores_NK, variant, surfaces[0])
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)
                 continue
@@ -144,21 +151,37 @@ def _decided(
             yield replace(candidate, agreement=agreeing, loss=lost)
 
 
+def _require_alike(first_NK: Scores, scores_NK: Scores, variant: Variant, first: Surface) -> None:
+    """A runtime that reads a file as another network than the first runtime does must not ship it.
+
+    Raises:
+        BadInputError: it does.
+    """
+    found, allowed = compare(first_NK, scores_NK).relative, TOLERANCE[variant.precision]
+    if found > allowed:
+        raise BadInputError(
+            f"it reads the {variant.precision.value} file differently from {first.runtime}: scores differ by up to "
+            f"{found:.2g} standard deviations, {allowed:g} are allowed",
+            hint="use the file in the runtimes that agree; report it to the makers of this one",
+        )
+
+
 def _timed(
     candidates: Sequence[_Candidate],
     twins: Sequence[TwinFile],
-    first: Surface,
+    surfaces: Sequence[Surface],
     golden_NCHW: Scores,
     target: Target,
     profile: Profile,
     progress: Progress,
 ) -> Mapping[str, Raced]:
-    entrants = [
-        Entrant(c.name, Path(c.variant.file.path), c.surface.runtime, c.surface.providers)
-        for c in candidates
-        if c.problem is None
+    ran = [candidate for candidate in candidates if candidate.problem is None]
+    entrants = [Entrant(c.name, c.file, c.surface.runtime, c.surface.providers) for c in ran]
+    running = [surface for surface in surfaces if any(candidate.surface == surface for candidate in ran)]
+    entrants += [
+        Entrant(_twin_name(twin, surface), file, surface.runtime, surface.providers)
+        for surface, twin, file in _twin_files(twins, surfaces, running)
     ]
-    entrants += [Entrant(twin.name, Path(twin.exported.path), first.runtime, first.providers) for twin in twins]
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
         golden_path = Path(folder) / "golden.npy"
         golden_path.write_bytes(npy_bytes(golden_NCHW))
@@ -181,7 +204,7 @@ def _runner(candidate: _Candidate, raced: Raced | None) -> Runner:
         runtime=candidate.surface.runtime,
         outcome=Outcome.NOT_RUN,  # until it is placed
         note=note,
-        size_bytes=variant.file.size_bytes,
+        size_bytes=candidate.file.stat().st_size,
         latency=raced.latency if raced else None,
         agreement=candidate.agreement,
         loss=candidate.loss,
@@ -193,14 +216,25 @@ def _not_made(refused: RefusedVariant, first: Surface) -> Runner:
     return Runner(refused.precision, first.runtime, outcome, refused.reason)
 
 
-def _twin(twin: TwinFile, raced: Raced) -> Twin:
-    return Twin(
-        twin.name,
-        twin.macs_kept,
-        twin.exported.size_bytes,
-        twin.exported.compressed_bytes or 0,
-        raced.latency,
-    )
+def _twin_files(
+    twins: Sequence[TwinFile], surfaces: Sequence[Surface], running: Sequence[Surface]
+) -> Iterator[tuple[Surface, TwinFile, Path]]:
+    """The dense network in every runtime that runs, for what zeros bring there; the others in the first alone."""
+    for surface in running:
+        for twin in twins if surface == surfaces[0] else [twin for twin in twins if twin.macs_kept == 1]:
+            with contextlib.suppress(EdgeRecoverError):
+                yield surface, twin, file_for(surface.runtime, Path(twin.exported.path))
+
+
+def _twin_name(twin: TwinFile, surface: Surface) -> str:
+    return f"{twin.name}, {surface.runtime}"
+
+
+def _twins(twins: Sequence[TwinFile], surfaces: Sequence[Surface], raced: Mapping[str, Raced]) -> Iterator[Twin]:
+    for surface, twin, file in _twin_files(twins, surfaces, surfaces):
+        if (ran := raced.get(_twin_name(twin, surface))) is not None:
+            size_bytes, compressed_bytes = file.stat().st_size, twin.exported.compressed_bytes or 0
+            yield Twin(twin.name, twin.macs_kept, size_bytes, compressed_bytes, ran.latency, surface.runtime)
 
 
 # --- who wins -----------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -295,4 +296,7 @@ def data_used(has_record: bool, has_real_images: bool) -> str:
 def tool_versions() -> dict[str, str]:
     """Of everything that has a part in the numbers."""
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    own = {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    with suppress(PackageNotFoundError):
+        own["MNN"] = version("MNN")
+    return own

@@ -143,7 +143,7 @@ def judge_run(
         images.sets.held_back,
         loaded.eval_set,
         made.race.latency,
-        is_two_four=models.student_facts.sparsity.pattern is Pattern.TWO_FOUR,
+        two_four=Path(shipped.file.path) if models.student_facts.sparsity.pattern is Pattern.TWO_FOUR else None,
         # Measured on students of their teacher's architecture, on dreams that batch norm guides; of those that others
         # have trained far too little is predicted (docs/adr/0009).
         is_predictable=models.same_architecture
@@ -184,7 +184,7 @@ def judge_given(
         evidence.images,
         loaded.eval_set,
         latency_of(file.path, golden_NCHW, request.target, request.profile.latency, progress),
-        is_two_four=origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR,
+        two_four=file.path if origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR else None,
         is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
         is_float32=not file.is_quantized and loaded.session.layout.dtype != "float16" and not file.is_half,
         progress=progress,
@@ -202,7 +202,7 @@ def judge_file(
     eval_set: EvalSet | None,
     latency: Latency,
     *,
-    is_two_four: bool,
+    two_four: Path | None,
     is_predictable: bool,
     is_float32: bool = True,
     progress: Progress = SILENT,
@@ -215,7 +215,7 @@ def judge_file(
         held_back: images that nothing has touched.
         eval_set: real labelled images, or None.
         latency: of the file.
-        is_two_four: the file's weights are to be 2:4.
+        two_four: the ONNX file, where its weights are to be 2:4.
         is_predictable: the held-out images are dreams that real accuracy can be predicted from.
         is_float32: the file is; one of lower precision is meant to differ from what it was made from.
         progress: where to report.
@@ -248,7 +248,7 @@ def judge_file(
         precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
         accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
-        two_four=check_two_four(session.path) if is_two_four else None,
+        two_four=check_two_four(two_four) if two_four else None,
         scale=scale,
         teacher_scores=teacher,
         notes=eval_set.notes if eval_set is not None else (),

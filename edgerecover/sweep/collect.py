@@ -17,6 +17,8 @@ from edgerecover.files import replace_file
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.sweep import html, markdown
 from edgerecover.report.sweep_picture import front_svg
+from edgerecover.runner.contents import MNN_FILE, MODEL
+from edgerecover.runtime.machine.mnn_module import MNN
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.surfaces import surfaces_of
 from edgerecover.stages.race import timing_of
@@ -106,7 +108,8 @@ def _race(
     for one in made:
         held = reports[one.point.name].race
         runtime = held.shipped.runtime if held and held.shipped.runtime in providers else next(iter(providers))
-        entrants.append(Entrant(one.point.name, folder / one.bundle / "model.onnx", runtime, providers[runtime]))
+        file = folder / one.bundle / (MNN_FILE if runtime == MNN else MODEL)
+        entrants.append(Entrant(one.point.name, file, runtime, providers[runtime]))
     raced = race(
         entrants,
         folder / made[0].bundle / "golden" / "inputs.npy",

@@ -25,7 +25,7 @@ def sparsity_verdict(
         pattern: of the recovered network.
         sparsity: fraction of zeros, 0 to 1.
         sparse: the pattern that the target's kernels can skip: "none" or "2:4".
-        runtime: what runs the file on the target: "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx".
+        runtime: what runs the file on the target: "onnxruntime", "openvino", "mnn", "tensorrt" or "tensorrt-rtx".
         exported: the float32 file.
         race: where the dense network ran beside it.
         zero_channels: how many batch norm channels are zero, in words; empty where none is.

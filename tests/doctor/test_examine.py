@@ -15,6 +15,7 @@ from edgerecover.errors import pip_line
 
 ABSENT = {
     "openvino": Answer(error="OpenVINO cannot be imported: No module named 'openvino'"),
+    "MNN": Answer(error="MNN is not installed"),
     "tensorrt_rtx": Answer(error="TensorRT-RTX is not installed"),
     "tensorrt": Answer(error="TensorRT is not installed"),
     "cuda_driver": Answer(error="OSError: libcuda.so.1: cannot open shared object file"),

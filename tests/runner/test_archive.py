@@ -15,22 +15,27 @@ from pathlib import Path
 import pytest
 
 from edgerecover.runner.archive import runner_modules, runner_pyz
+from edgerecover.runtime.engine.mnn_file import convert
 
 FORBIDDEN = ("torch", "torchvision", "onnx", "pydantic", "rich", "typer", "platformdirs", "psutil", "safetensors")
 
 
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory):
-    """An environment of numpy and onnxruntime alone, for the processes that the runner starts too."""
-    folder = tmp_path_factory.mktemp("bare") / "venv"
+def bare(folder, *packages):
+    """An interpreter with these packages alone, for the processes that the runner starts too."""
     venv.create(folder, with_pip=False, symlinks=True)
     site_packages = next(folder.glob("lib/python*/site-packages"))
-    for package in ("numpy", "onnxruntime"):
-        home = Path(importlib.util.find_spec(package).origin).parent
-        for found in (home, home.with_name(f"{package}.libs")):
-            if found.exists():
+    for package in packages:
+        origin = Path(importlib.util.find_spec(package).origin)
+        home = origin.parent if origin.name == "__init__.py" else origin
+        for found in (home, home.parent / f"{package}.libs", home.parent / "mnn.libs"):
+            if found.exists() and not (site_packages / found.name).exists():
                 (site_packages / found.name).symlink_to(found)
     return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
+    return bare(tmp_path_factory.mktemp("bare") / "venv", "numpy", "onnxruntime")
 
 
 @pytest.fixture
@@ -85,6 +90,26 @@ def test_it_runs_with_numpy_and_onnxruntime_alone(make_bundle, bare_python, pyz,
     assert result["verdict"] == "pass"
     assert result["tried"][0]["latency"]["samples_ms"]
     assert json.loads((tmp_path / "result.json").read_text())["manifest_sha256"] == result["manifest_sha256"]
+
+
+def test_it_runs_with_numpy_and_mnn_alone(make_bundle, pyz, tmp_path):
+    pytest.importorskip("_mnncengine", reason="MNN is an extra")
+    bare_python = bare(tmp_path / "venv", "numpy", "MNN", "_mnncengine", "_tools")
+    for name in ("onnxruntime", "edgerecover"):
+        assert run(bare_python, "-c", f"import {name}", cwd=tmp_path).returncode != 0
+    onnx, mnn = tmp_path / "net.onnx", tmp_path / "net.mnn"
+    bundle = make_bundle(task={"also_runtimes": ["mnn"]})
+    onnx.write_bytes((bundle / "model.onnx").read_bytes())
+    convert(onnx, mnn)
+    bundle = make_bundle("with mnn.bundle", task={"also_runtimes": ["mnn"]}, mnn__fp32_mnn=mnn)
+    done = run(bare_python, pyz, bundle, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (absent, ran) = result["tried"]
+    assert "onnxruntime cannot be imported" in absent["error"]
+    assert (ran["path"], ran["runtime"], ran["golden"]["same_decisions"]) == ("mnn/fp32.mnn", "mnn", 8)
+    assert ran["latency"]["samples_ms"]
+    assert result["fastest"] == 1
 
 
 def test_another_edgerecover_that_is_installed_is_not_used(make_bundle, pyz, tmp_path):

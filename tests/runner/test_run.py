@@ -211,3 +211,17 @@ def test_threads_are_as_asked(make_bundle):
     result, _ = run(make_bundle(), num_threads=1)
     assert result.tried[0].latency.num_threads == 1
     assert replace(result.tried[0], latency=None).golden.passed
+
+
+def test_mnn_is_given_the_float32_file_alone(make_bundle, write_onnx, tmp_path):
+    """Where the bundle holds no file of MNN's own, that is made on the device."""
+    pytest.importorskip("_mnncengine", reason="MNN is an extra")
+    variants = {"int8": write_onnx(tmp_path / "other.onnx")}
+    result, _ = run(make_bundle(task={"also_runtimes": ["mnn"]}, variants=variants))
+    assert [(one.path, one.runtime) for one in result.tried] == [
+        ("model.onnx", "onnxruntime"), ("variants/int8.onnx", "onnxruntime"), ("model.onnx", "mnn"),
+    ]  # fmt: skip
+    assert result.tried[2].golden.passed
+    bundle = make_bundle("int8.bundle", task={"also_runtimes": ["mnn"], "precision": "int8"})
+    with pytest.raises(BadInputError, match="holds no float32 file, and MNN is given no other"):
+        run(bundle, runtime="mnn")

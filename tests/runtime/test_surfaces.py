@@ -51,9 +51,10 @@ def test_int8_is_judged_as_the_host_adds_up_only_where_it_is_the_target(name, is
     assert {surface.int8_sums for surface in surfaces_of(target.deployment)} == {sums}
 
 
-def test_x86_has_two_runtimes():
-    found = surfaces_of(load_target("x86-avx2").deployment)
-    assert [surface.runtime for surface in found] == ["onnxruntime", "openvino"]
+def test_x86_has_three_runtimes_and_a_raspberry_pi_two():
+    names = {name: [one.runtime for one in surfaces_of(load_target(name).deployment)]
+             for name in ("x86-avx2", "raspberry-pi-4")}  # fmt: skip
+    assert names == {"x86-avx2": ["onnxruntime", "openvino", "mnn"], "raspberry-pi-4": ["onnxruntime", "mnn"]}
 
 
 GPU = Deployment(ANY_MACHINE, "openvino", ("GPU", "CPU"))

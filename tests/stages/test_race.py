@@ -2,9 +2,17 @@
 
 import dataclasses
 
-from edgerecover.artifacts import Host, Latency, Outcome, Precision, PrecisionLoss, Race, Runner
+import numpy as np
+import pytest
+
+from edgerecover.artifacts import Exported, Host, Latency, Outcome, Precision, PrecisionLoss, Race, Runner, Variant
 from edgerecover.config import Fact, load_profile, load_target
-from edgerecover.stages.race import placed
+from edgerecover.runtime.session.onnxruntime import open_session
+from edgerecover.runtime.surfaces import Surface
+from edgerecover.stages import race as module
+from edgerecover.stages.export import TwinFile
+from edgerecover.stages.precision import Variants
+from edgerecover.stages.race import hold_race, open_runner, placed
 
 PROFILE, TARGET = load_profile("balanced"), load_target("x86-cpu")
 HOST = Host("x86_64", "EPYC", 2, "Linux")
@@ -104,3 +112,60 @@ def test_a_race_tells_its_winner():
 
 def test_the_names_are_those_people_read():
     assert dataclasses.replace(runner(INT8, 1.0)).name == "int8, onnxruntime"
+
+
+# --- a real one, of two runtimes ----------------------------------------------------------------------------
+
+
+class Images:
+    array = np.random.default_rng(5).standard_normal((12, 3, 8, 8)).astype(np.float32)
+
+    def __len__(self):
+        return len(self.array)
+
+    def batches(self, batch_size):
+        yield self.array
+
+
+def exported(path):
+    return Exported(str(path), "", path.stat().st_size, 18, "by hand", None, 216, 216, 100)
+
+
+@pytest.fixture
+def held(write_onnx, tmp_path, monkeypatch):
+    """What a race is held of: a network with zeros, its dense twin, and a teacher; in onnxruntime and MNN."""
+    pytest.importorskip("_mnncengine", reason="MNN is an extra")
+    monkeypatch.setattr(module, "surfaces_of", lambda deployment: (Surface("onnxruntime"), Surface("mnn")))
+    quick = PROFILE.latency.model_copy(update={"num_warmup": 1, "min_queries": 30, "min_duration_s": 0.0})
+    dense = write_onnx(tmp_path / "dense.onnx")
+    variant = Variant(FP32, exported(write_onnx(tmp_path / "fp32.onnx", zeros=range(190))), "as exported", (), "")
+    teacher = open_session(dense, ["CPUExecutionProvider"]).run
+    return lambda: hold_race(
+        Variants((variant,), ()), [TwinFile("dense", 1.0, exported(dense))], teacher, Images(), Images.array,
+        TARGET, PROFILE.model_copy(update={"latency": quick}), {},
+    ), variant  # fmt: skip
+
+
+def test_every_runtime_races_the_network_and_the_dense_one(held):
+    hold, variant = held
+    found = hold()
+    assert {one.name for one in found.runners} == {"fp32, onnxruntime", "fp32, mnn"}
+    assert {one.outcome for one in found.runners} == {Outcome.SHIPPED, Outcome.SLOWER}
+    mnn = next(one for one in found.runners if one.runtime == "mnn")
+    assert [(twin.name, twin.runtime) for twin in found.twins] == [("dense", "onnxruntime"), ("dense", "mnn")]
+    assert mnn.agreement == next(one for one in found.runners if one is not mnn).agreement
+    assert mnn.size_bytes < found.dense_in("mnn").size_bytes
+    assert found.dense.runtime == "onnxruntime"
+    opened = open_runner(mnn, variant, TARGET, (3, 8, 8), 5)
+    assert (opened.runtime, opened.path.name) == ("mnn", "fp32.mnn")
+
+
+def test_a_file_that_a_runtime_reads_differently_is_named_and_not_shipped(held, monkeypatch, write_onnx):
+    hold, variant = held
+    other = write_onnx(module.Path(variant.file.path).with_name("other.onnx"))
+    monkeypatch.setattr(module, "file_for", lambda runtime, path: path if runtime == "onnxruntime" else other)
+    found = hold()
+    (mnn,) = (one for one in found.runners if one.runtime == "mnn")
+    assert (mnn.outcome, mnn.latency) == (Outcome.NOT_RUN, None)
+    assert mnn.note.startswith("it reads the fp32 file differently from onnxruntime: scores differ by up to")
+    assert found.shipped.runtime == "onnxruntime"

@@ -16,6 +16,7 @@ from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.runtime.machine.fresh import answer_all
 from edgerecover.runtime.machine.memory import peak_bytes
+from edgerecover.runtime.machine.mnn_module import MNN, import_mnn
 from edgerecover.runtime.measure.timing import BlockSize, Timing, time_block, warm_up
 from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.session.opening import open_model
@@ -172,6 +173,8 @@ def _import(runtime: str) -> None:
         from edgerecover.runtime.session.openvino import import_openvino
 
         import_openvino()
+    elif runtime == MNN:
+        import_mnn()
     elif runtime in ENGINE_RUNTIMES:
         from edgerecover.runtime.machine.tensorrt_module import import_tensorrt
 

@@ -47,7 +47,7 @@ class Opened(Protocol):
 
     @property
     def runtime(self) -> str:
-        """ "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx"."""
+        """ "onnxruntime", "openvino", "mnn", "tensorrt" or "tensorrt-rtx"."""
 
     @property
     def version(self) -> str:

@@ -9,7 +9,7 @@ from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.session.opened import Opened
 
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+RUNTIMES = ("onnxruntime", "openvino", "mnn", "tensorrt", "tensorrt-rtx")
 """Their names, in flags, targets and reports alike."""
 
 
@@ -28,7 +28,7 @@ def open_model(
     """Open a classifier in one of `RUNTIMES`.
 
     Args:
-        path: an ONNX file; for "tensorrt" and "tensorrt-rtx" a built engine.
+        path: an ONNX file; for "mnn" that or a .mnn file; for "tensorrt" and "tensorrt-rtx" a built engine.
         runtime: its name.
         providers: execution providers or devices of that runtime, best first.
         num_threads: of one call, where the runtime computes on the CPU; None leaves it to the runtime.
@@ -69,4 +69,8 @@ def _opener_of(runtime: str) -> Callable[..., Opened]:
         from edgerecover.runtime.session.openvino import open_openvino
 
         return open_openvino
+    if runtime == "mnn":
+        from edgerecover.runtime.session.mnn import open_mnn
+
+        return open_mnn
     raise BadInputError(f"unknown runtime {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")
