@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Estimate, Report, StageTime
 from edgerecover.distributed import ALONE, Ranks, leave
@@ -43,8 +44,25 @@ from edgerecover.synthesis.settle import settle
 from edgerecover.validation.evidence import decisions_over
 from edgerecover.validation.scoring import scorer_of
 
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a run, besides the bundle."""
+
+    report: Report
+    student: nn.Module
+    """The recovered network; it returns logits, as in `Models`."""
+
 
 def run(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> Report:
+    """Recover, export, judge and pack one model; see `run_and_keep`."""
+    return run_and_keep(request, progress, ranks).report
+
+
+def run_and_keep(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> Ran:
     """Recover, export, judge and pack one model; the bundle is at `request.out` afterwards.
 
     A failed gate is in the report, not an exception. Of several processes, this is for the first, while the others
@@ -60,7 +78,7 @@ def run(request: Request, progress: Progress = SILENT, ranks: Ranks = ALONE) -> 
         return _run(request, Path(scratch), progress, ranks)
 
 
-def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Report:
+def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Ran:
     check_request(request)
     times: list[StageTime] = []
     step = partial(stage, times=times, progress=progress)
@@ -111,7 +129,7 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Re
     report = report_of_run(request, loaded, images, recovered, made, judged, decisions, sheet, times)
     with step("bundle"):
         pack_run(report, request, loaded, images, recovered, made, teacher, sheet_png)
-    return report
+    return Ran(report, recovered.student)
 
 
 def assist(request: Request, ranks: Ranks) -> None:

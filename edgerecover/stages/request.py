@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edgerecover.artifacts import Precision
 from edgerecover.config import Profile, Target
-from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
+from edgerecover.models.name.flags import NO_FLAGS, LiveNetwork, ModelFlags
 from edgerecover.pruning import Pruning
 from edgerecover.recovery.checkpoints import EVERY_S
 from edgerecover.synthesis.sets import SPLITS
+from edgerecover.validation.evaluation import LabelledArrays
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Request:
     flags: ModelFlags = NO_FLAGS
     """How to open the model and its teacher."""
     teacher: Path | None = None
-    teacher_arch: str | None = None
+    teacher_arch: str | LiveNetwork | None = None
     """The teacher's architecture where it is not the student's."""
     pruning: Pruning | None = None
     """How to prune a dense model; None takes the model as it is."""
-    eval_data: Path | None = None
+    eval_data: Path | LabelledArrays | None = None
     record: Path | None = None
     """Activation record of the teacher."""
     seed: int = 0
@@ -65,9 +66,9 @@ class FileRequest:
     """The PyTorch checkpoint before its recovery."""
     flags: ModelFlags = NO_FLAGS
     """How to open the PyTorch networks."""
-    teacher_arch: str | None = None
+    teacher_arch: str | LiveNetwork | None = None
     """Of the teacher, where it is another."""
-    eval_data: Path | None = None
+    eval_data: Path | LabelledArrays | None = None
     record: Path | None = None
     """Of the teacher's activations, for its dreams."""
     seed: int = 0

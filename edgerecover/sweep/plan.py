@@ -184,6 +184,7 @@ def _key(request: Request) -> str:
     """Digest of every file and setting that determines the bundle, without opening the model."""
     from edgerecover.models.name.spec import resolve
 
+    assert request.eval_data is None or isinstance(request.eval_data, Path), "sweeps are planned from paths"
     said = resolve(request.model_path, request.flags, teacher=request.teacher)
     code = (said.architecture or "").rpartition(":")[0]
     files = {

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]
     """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
 
+
+@dataclass(frozen=True, eq=False)
+class LabelledArrays:
+    """Images and labels in memory, as an .npz holds them; see `read_eval_data`."""
+
+    images: Any
+    labels: Any
+
+    def __str__(self) -> str:
+        return "in memory"
+
+    @property
+    def name(self) -> str:
+        """What reports call them."""
+        return "images in memory"
+
+
 NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"), ("test_images", "test_labels"))
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 """Names of folders that hold class folders, and are none."""
@@ -72,7 +89,7 @@ class EvalSet:
 
 
 def read_eval_data(
-    path: Path,
+    data: Path | LabelledArrays,
     input: InputSpec,
     num_classes: int,
     classes: Sequence[str] | None = None,
@@ -87,19 +104,23 @@ def read_eval_data(
     A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs;
     its subfolders are the classes in sorted order or, when `classes` are given, by name. All are decoded once here.
 
+    Arrays in memory, or tensors, are read as those in an .npz are.
+
     What was left out or converted is noted, in `progress` too.
 
     Raises:
         BadInputError: not such data, a file cannot be decoded, or it does not fit the network: another shape, label
             outside 0 … K-1.
     """
-    if path.is_dir():
-        images = _open_folder(path, input, num_classes, classes, progress)
-    elif path.exists():
-        images = _open_npz(path, input, num_classes, classes)
+    if isinstance(data, LabelledArrays):
+        images = _open_arrays(data, *_as_arrays(data), input, num_classes, classes)
+    elif data.is_dir():
+        images = _open_folder(data, input, num_classes, classes, progress)
+    elif data.exists():
+        images = _open_arrays(data, *_read_npz(data), input, num_classes, classes)
     else:
         raise BadInputError(
-            f"images {path}: no such file or folder",
+            f"images {data}: no such file or folder",
             hint="check the path; a folder with one folder per class, or an .npz file, is expected",
         )
     for note in images.notes:
@@ -117,11 +138,17 @@ def _normalise(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
     return np.ascontiguousarray(normalised_NHWC.transpose(0, 3, 1, 2))
 
 
-# --- npz ----------------------------------------------------------------------------------------------------
+# --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _open_npz(path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None) -> EvalSet:
-    images, labels = _read_npz(path)
+def _open_arrays(
+    path: Path | LabelledArrays,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    input: InputSpec,
+    num_classes: int,
+    classes: Sequence[str] | None,
+) -> EvalSet:
     images_NHWC = _as_NHWC(path, images, input)
     labels_N = _as_labels(path, _as_numbers(labels, num_classes, classes), len(images_NHWC), num_classes)
     white, notes = _white_of(path, images_NHWC)
@@ -135,6 +162,21 @@ def _open_npz(path: Path, input: InputSpec, num_classes: int, classes: Sequence[
         return pixels_NHWC.astype(np.float32) * np.float32(255 / white)
 
     return EvalSet(path.name, labels_N, input, read, notes)
+
+
+def _as_arrays(data: LabelledArrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    def array(name: str, values: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        except Exception as error:  # ragged lists, tensors of a type that numpy lacks, anyone's objects
+            raise BadInputError(
+                f"images {data}: the {name} are no array: {type(error).__name__}: {error}",
+                hint="give images and labels, two arrays or tensors of the same length",
+            ) from error
+
+    return array("images", data.images), array("labels", data.labels)
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -170,7 +212,7 @@ def _refuse_oversize(path: Path) -> None:
         )
 
 
-def _white_of(path: Path, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
+def _white_of(path: Path | LabelledArrays, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
     """The value of white, and a note where it follows from the values rather than from the type."""
     import numpy as np
 
@@ -198,7 +240,7 @@ def _white_of(path: Path, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ..
     )
 
 
-def _as_NHWC(path: Path, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:
+def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:
     import numpy as np
 
     channels, height, width = input.shape
@@ -236,7 +278,9 @@ def _as_numbers(labels: NDArray[Any], num_classes: int, classes: Sequence[str] |
     return labels
 
 
-def _as_labels(path: Path, labels: NDArray[Any], num_images: int, num_classes: int) -> NDArray[numpy.int64]:
+def _as_labels(
+    path: Path | LabelledArrays, labels: NDArray[Any], num_images: int, num_classes: int
+) -> NDArray[numpy.int64]:
     import numpy as np
 
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):

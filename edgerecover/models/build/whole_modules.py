@@ -1,7 +1,8 @@
-"""Unpickling a whole module, which runs whatever code the file names: only with `--trust-pickle`."""
+"""Networks that are not built from a name: unpickled, which runs code and needs `--trust-pickle`, or in memory."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import importable
+from edgerecover.models.name.flags import LiveNetwork
 from edgerecover.models.read.records import printable
 
 if TYPE_CHECKING:
@@ -26,15 +28,26 @@ class WholeModule:
     class_name: str
 
 
-def load_module(whole: WholeModule) -> nn.Module:
-    """Unpickle the module, on the CPU, in float32; the folder of its file is on `sys.path` meanwhile.
+def load_module(whole: WholeModule | LiveNetwork) -> nn.Module:
+    """Unpickle the module, or copy the one in memory; on the CPU, in float32.
 
     Wrappers for training (DataParallel, torch.compile, weight averaging) are removed, and masks of
-    torch.nn.utils.prune are made permanent, so that the keys are those of `read_checkpoint`.
+    torch.nn.utils.prune are made permanent, so that the keys are those of `read_checkpoint`. While a file is unpickled,
+    its folder is on `sys.path`.
 
     Raises:
-        BadInputError: the file's classes cannot be imported, fail, or make something other than a module.
+        BadInputError: the file's classes cannot be imported, fail, or make something other than a module; or the
+            module in memory cannot be copied.
     """
+    from edgerecover.models.network.train_modes import let_eval_return, take_off_compilation
+
+    own = _copy(whole) if isinstance(whole, LiveNetwork) else _unwrap(_unpickle(whole))
+    module = let_eval_return(take_off_compilation(own).cpu().float())
+    _make_masks_permanent(module)
+    return module
+
+
+def _unpickle(whole: WholeModule) -> nn.Module:
     import torch
     from torch import nn
 
@@ -56,19 +69,36 @@ def load_module(whole: WholeModule) -> nn.Module:
             f"{what} made an object of type {type(content).__name__}, not a torch.nn.Module",
             hint="save the network, or its state_dict()",
         )
-    from edgerecover.models.network.train_modes import let_eval_return, take_off_compilation
+    return content
 
-    module = let_eval_return(take_off_compilation(_unwrap(content)).cpu().float())
-    _make_masks_permanent(module)
-    return module
+
+def _copy(live: LiveNetwork) -> nn.Module:
+    from torch import Tensor
+
+    network = _unwrap(live.network)
+    # Weights that hooks compute (weight_norm, masks of torch.nn.utils.prune) have a graph, which deepcopy refuses.
+    computed = (
+        value
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    )
+    try:
+        return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed})
+    except Exception as error:  # the user's network raises anything
+        raise BadInputError(
+            f"{live.name}: the network cannot be copied: {type(error).__name__}: {error}",
+            hint="copy.deepcopy must work on it, so that yours stays unchanged; or give its checkpoint and --arch",
+        ) from error
 
 
 def _unwrap(module: nn.Module) -> nn.Module:
     from torch import nn
     from torch.optim.swa_utils import AveragedModel
 
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
     while True:
-        inner = module.module if isinstance(module, nn.DataParallel | AveragedModel) else None
+        inner = module.module if isinstance(module, wrappers) else None
         inner = inner or getattr(module, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return module

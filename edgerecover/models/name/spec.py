@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec, Stated
-from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.name.flags import LiveNetwork, ModelFlags
 from edgerecover.models.name.libraries import library_of, transformers_folder
 from edgerecover.models.name.trust import require_trust
 from edgerecover.models.read.cards import Card, read_card
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.toml"
 
 UNKNOWN = "unknown"
+
+LIVE = "in memory"
+"""The `architecture_source` of a network that is given itself."""
 
 INPUT_FLAGS = "--input-shape"
 """The `input_source` of an input that comes from flags."""
@@ -35,7 +38,7 @@ class ModelSpec:
 
     architecture: str | None
     architecture_source: str
-    """"--arch", the name of the TOML file, or "unknown"."""
+    """"--arch", "in memory", the name of the TOML file, or "unknown"."""
     base_dir: Path
     """Folder that the file in `architecture` is relative to."""
     teacher_path: Path | None
@@ -43,8 +46,8 @@ class ModelSpec:
     input_source: str
     """"--input-shape", the name of the TOML file, "assumed: timm's own weights", or "unknown"."""
     classes: tuple[str, ...] | None
-    module: WholeModule | None = None
-    """The trusted pickle whose module is the network."""
+    module: WholeModule | LiveNetwork | None = None
+    """The trusted pickle whose module is the network, or the network itself."""
     toml_path: Path | None = None
     """The TOML file beside the checkpoint."""
     teacher_architecture: str | None = None
@@ -81,16 +84,19 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
         _require_trust(file.architecture, toml_path, flags)
     given_input = file.input.to_spec() if file.input else None
     given_teacher = teacher or (home / file.teacher if file.teacher else None)
-    architecture, base_dir = flags.arch or file.architecture, Path.cwd() if flags.arch else home
+    live = flags.arch if isinstance(flags.arch, LiveNetwork) else None
+    architecture = _named(flags.arch) or file.architecture
+    base_dir = Path.cwd() if flags.arch else home
     return ModelSpec(
         architecture=architecture,
-        architecture_source="--arch" if flags.arch else name if file.architecture else UNKNOWN,
+        architecture_source=LIVE if live else "--arch" if flags.arch else name if file.architecture else UNKNOWN,
         base_dir=base_dir,
         teacher_path=weights_in(given_teacher) if given_teacher else None,
         input=flags.input or given_input,
         input_source=INPUT_FLAGS if flags.input else name if given_input else UNKNOWN,
         classes=file.classes,
         classes_source=name if file.classes else UNKNOWN,
+        module=live,
         toml_path=toml_path,
         teacher_architecture=file.teacher_architecture,
         card=read_card(transformers_folder(architecture, base_dir) or home),
@@ -106,7 +112,11 @@ def read_stated(model_path: Path) -> Stated:
     return _read(_model_file_beside(weights_in(model_path))).stated()
 
 
-def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str | None) -> ModelSpec:
+def _named(arch: str | LiveNetwork | None) -> str | None:
+    return arch.name if isinstance(arch, LiveNetwork) else arch
+
+
+def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str | LiveNetwork | None) -> ModelSpec:
     """What is said about the teacher alone: its input, and its architecture if it differs from the student's.
 
     `teacher_arch` (relative to the working directory) wins over `teacher_architecture` in the student's TOML file,
@@ -119,8 +129,9 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
     own_toml = _existing(student.teacher_path.with_suffix(".toml")) if student.teacher_path else None
     own_toml = own_toml if own_toml != student.toml_path else None
     own = _read(own_toml)
+    live = teacher_arch if isinstance(teacher_arch, LiveNetwork) else None
     if teacher_arch:
-        architecture, source, base_dir = teacher_arch, "--teacher-arch", Path.cwd()
+        architecture, source, base_dir = _named(teacher_arch), LIVE if live else "--teacher-arch", Path.cwd()
     elif student.teacher_architecture and student.toml_path:
         architecture, source = student.teacher_architecture, student.toml_path.name
         base_dir = student.toml_path.parent
@@ -139,6 +150,7 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
         input_source=own_toml.name if own_toml and own.input else UNKNOWN,
         classes=student.classes,
         classes_source=student.classes_source,
+        module=live,
         toml_path=own_toml,
         card=_card_of_teacher(student, architecture, base_dir),
     )

@@ -77,6 +77,7 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
 
     class Logits(own):  # type: ignore[valid-type, misc]
         of_outputs = outputs
+        reads_logits = True
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
             return _TO_LOGITS[outputs](super().forward(*args, **kwargs))
@@ -92,6 +93,14 @@ def as_it_is(network: nn.Module) -> nn.Module:
     itself = copy.copy(network)
     itself.__class__ = type(network).__mro__[1]
     return itself
+
+
+def own_network(network: nn.Module) -> nn.Module:
+    """A copy of a network as its makers wrote it: of its own class, with its own outputs, in eval mode, trainable."""
+    itself = copy.deepcopy(network)
+    while "reads_logits" in vars(type(itself)):
+        itself.__class__ = type(itself).__mro__[1]
+    return itself.cpu().eval().requires_grad_(True)
 
 
 def declared_outputs(network: nn.Module) -> Outputs:

@@ -37,6 +37,8 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
         return
 
     class LogitsAlone(own):  # type: ignore[valid-type, misc]
+        reads_logits = True  # `outputs.own_network` takes it off
+
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             outputs = super().forward(*args, **kwargs)
             logits = outputs if isinstance(outputs, Tensor) else _entries_of(outputs)[key]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
 from edgerecover.models.build.completion import complete
 from edgerecover.models.build.opening import OpenCheckpoint, count_classes, open_checkpoint, require_architecture
-from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.name.flags import LiveNetwork, ModelFlags
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.uses import uses_of, warning_of
@@ -92,7 +92,7 @@ def open_models(
     *,
     will_prune: bool,
     teacher: Path | None = None,
-    teacher_arch: str | None = None,
+    teacher_arch: str | LiveNetwork | None = None,
 ) -> Models:
     """Open a student and its teacher: the one given, the dense weights inside, or the model itself.
 
