@@ -1,7 +1,7 @@
 """How easy a checkout is to walk: `python scripts/measure_layout.py [CHECKOUT…]` prints a row of numbers for each.
 
 Names at the top of the package, arrows between them, the module that imports most of ours, the file that conducts
-`run`, and the longest file, the longest function and the most parameters outside `cli/`.
+`run`, and the longest file, the longest function and the most parameters outside `cli/` and `api/`.
 """
 
 import ast
@@ -63,7 +63,8 @@ def measure(checkout: Path) -> tuple[str, ...]:
 
 def names_at_top(package: Path) -> list[str]:
     """Modules and packages, sorted."""
-    return sorted(path.stem for path in package.iterdir() if not path.name.startswith((".", "_")))
+    parts = (path for path in package.iterdir() if path.is_dir() or path.suffix == ".py")
+    return sorted(path.stem for path in parts if not path.name.startswith((".", "_")))
 
 
 def sources(package: Path) -> dict[str, str]:
@@ -77,9 +78,9 @@ def room(module: str) -> str:
 
 
 def functions_of(files: dict[str, str]) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """All functions outside the command line, where each option is a parameter."""
+    """All functions outside the command line and the Python API, where each option is a parameter."""
     for file, source in files.items():
-        for node in ast.walk(ast.parse(source)) if not file.startswith("cli/") else ():
+        for node in ast.walk(ast.parse(source)) if not file.startswith(("cli/", "api/")) else ():
             if isinstance(node, ast.FunctionDef):
                 yield f"{file} {node.name}", node
 

@@ -5,28 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgerecover.commands.inputs import require_file
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgerecover.models.name.flags import ModelFlags
     from edgerecover.remote.ssh import Access
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path that does not exist."""
-    if not path.exists():
-        raise BadInputError(f"{path} does not exist", hint="check the path")
-
-
-def require_checkpoint(path: Path) -> None:
-    """Refuse what cannot be trained, pruned or synthesized from: a missing file, or an ONNX file."""
-    if not path.exists():
-        raise BadInputError(f"{path} does not exist", hint="check the path; a checkpoint is expected")
-    if path.suffix.lower() == ".onnx":
-        raise BadInputError(
-            f"{path} is an ONNX file, which can be validated but not trained",
-            hint="give the PyTorch checkpoint, or use `edgerecover validate` on this file",
-        )
 
 
 def input_shape_of(text: str) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgerecover.cli.console import print_json, stdout
-from edgerecover.cli.inputs import model_flags, require_file
+from edgerecover.cli.inputs import model_flags
 from edgerecover.cli.options import (
     ArchOption,
     JsonOption,
@@ -15,6 +15,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.commands.inputs import require_file
 
 
 def inspect(

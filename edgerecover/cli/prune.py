@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgerecover.cli.inputs import model_flags, require_checkpoint
+from edgerecover.cli.inputs import model_flags
 from edgerecover.cli.options import (
     OUTPUT,
     RECOVERY,
@@ -20,6 +20,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.commands.inputs import require_checkpoint
 from edgerecover.commands.outputs import require_free, require_suffix
 
 

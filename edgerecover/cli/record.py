@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import model_flags, require_file
+from edgerecover.cli.inputs import model_flags
 from edgerecover.cli.options import (
     MODEL,
     OUTPUT,
@@ -27,6 +27,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.commands.inputs import require_file
 from edgerecover.commands.outputs import beside_bundle, require_free, require_suffix
 
 RecordKind = Literal["joint", "top-layer", "all-layers", "all-layers-spectral", "layer-pairs-spectral"]

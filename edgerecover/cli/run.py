@@ -12,7 +12,7 @@ import typer
 from edgerecover.artifacts import Precision
 from edgerecover.cli.console import show_error, show_report
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import device_access, model_flags, require_checkpoint
+from edgerecover.cli.inputs import device_access, model_flags
 from edgerecover.cli.options import (
     EXPORT,
     MODEL,
@@ -46,6 +46,7 @@ from edgerecover.cli.options import (
     switch,
 )
 from edgerecover.cli.signing import key_signer
+from edgerecover.commands.inputs import require_checkpoint
 from edgerecover.commands.outputs import beside_bundle, require_outside, require_same_release
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 from edgerecover.artifacts import Precision
 from edgerecover.cli.console import print_json, stdout
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import model_flags, require_checkpoint, require_file
+from edgerecover.cli.inputs import model_flags
 from edgerecover.cli.options import (
     EXPORT,
     MODEL,
@@ -38,6 +38,7 @@ from edgerecover.cli.options import (
     TrustPickleOption,
     switch,
 )
+from edgerecover.commands.inputs import require_checkpoint, require_file
 from edgerecover.commands.outputs import beside_bundle, require_outside
 from edgerecover.errors import BadInputError
 

@@ -10,7 +10,7 @@ import typer
 
 from edgerecover.cli.console import print_json
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import model_flags, require_checkpoint
+from edgerecover.cli.inputs import model_flags
 from edgerecover.cli.options import (
     OUTPUT,
     RECOVERY,
@@ -30,6 +30,7 @@ from edgerecover.cli.options import (
     TrustOption,
     TrustPickleOption,
 )
+from edgerecover.commands.inputs import require_checkpoint
 from edgerecover.commands.outputs import require_outside
 
 

@@ -9,7 +9,7 @@ import typer
 
 from edgerecover.cli.console import show_report
 from edgerecover.cli.following import following
-from edgerecover.cli.inputs import device_access, model_flags, require_file
+from edgerecover.cli.inputs import device_access, model_flags
 from edgerecover.cli.options import (
     MODEL,
     OUTPUT,
@@ -38,6 +38,7 @@ from edgerecover.cli.options import (
     TrustPickleOption,
 )
 from edgerecover.cli.run import settle_on_device
+from edgerecover.commands.inputs import require_file
 from edgerecover.commands.outputs import beside_bundle, require_outside, require_same_release
 from edgerecover.errors import BadInputError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgerecover.artifacts import sha256_of
 from edgerecover.errors import BadInputError, VerificationError
 
 
@@ -62,8 +63,15 @@ def require_outside(flag: str, path: Path) -> None:
         )
 
 
-def require_same_release(out: Path, model: Path, target: str, *, force: bool) -> None:
+def require_same_release(out: Path, model: Path, target: str, *, force: bool, by_content: bool = False) -> None:
     """Refuse to replace the bundle of another model or target, unless `--force` was given.
+
+    Args:
+        out: folder of the bundle.
+        model: the checkpoint or ONNX file.
+        target: name of the target.
+        force: the user wants any bundle replaced.
+        by_content: the file's name says nothing, so that the same model is one with the same bytes.
 
     Raises:
         BadInputError: another model's or target's bundle is there, or `out` is inside a bundle.
@@ -75,8 +83,10 @@ def require_same_release(out: Path, model: Path, target: str, *, force: bool) ->
         fields = read_manifest(out).fields
     except (BadInputError, VerificationError):
         return  # anything else there is refused when the bundle is written
-    names = [origin["name"] for origin in fields["lineage"].values() if origin["name"]]
-    is_same = fields["target"] == target and (model.is_dir() or model.name in names)
+    origins = fields["lineage"].values()
+    names = [origin["name"] for origin in origins if origin["name"]]
+    is_model = sha256_of(model) in [origin["sha256"] for origin in origins] if by_content else model.name in names
+    is_same = fields["target"] == target and (model.is_dir() or is_model)
     if not force and not is_same:
         raise _already_there(f"--out {out}: contains the bundle of {names[-1]} for {fields['target']}", "--out")
 

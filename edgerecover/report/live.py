@@ -36,7 +36,11 @@ class Lines(Follower):
     def say(self, message: str) -> None:
         """Print one line."""
         self._num_lines += 1
-        self._console.print(f"  {message}", highlight=False, markup=False, soft_wrap=True)
+        self.write(message)
+
+    def write(self, line: str) -> None:
+        """Put a line on the console."""
+        self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the display."""

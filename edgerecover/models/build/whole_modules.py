@@ -41,8 +41,8 @@ def load_module(whole: WholeModule | LiveNetwork) -> nn.Module:
     """
     from edgerecover.models.network.train_modes import let_eval_return, take_off_compilation
 
-    own = _copy(whole) if isinstance(whole, LiveNetwork) else _unwrap(_unpickle(whole))
-    module = let_eval_return(take_off_compilation(own).cpu().float())
+    own = _copy(whole) if isinstance(whole, LiveNetwork) else _unpickle(whole)
+    module = let_eval_return(take_off_compilation(unwrap(own)).cpu().float())
     _make_masks_permanent(module)
     return module
 
@@ -75,16 +75,15 @@ def _unpickle(whole: WholeModule) -> nn.Module:
 def _copy(live: LiveNetwork) -> nn.Module:
     from torch import Tensor
 
-    network = _unwrap(live.network)
     # Weights that hooks compute (weight_norm, masks of torch.nn.utils.prune) have a graph, which deepcopy refuses.
     computed = (
         value
-        for module in network.modules()
+        for module in live.network.modules()
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     )
     try:
-        return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed})
+        return copy.deepcopy(live.network, {id(tensor): tensor.detach().clone() for tensor in computed})
     except Exception as error:  # the user's network raises anything
         raise BadInputError(
             f"{live.name}: the network cannot be copied: {type(error).__name__}: {error}",
@@ -92,7 +91,8 @@ def _copy(live: LiveNetwork) -> nn.Module:
         ) from error
 
 
-def _unwrap(module: nn.Module) -> nn.Module:
+def unwrap(module: nn.Module) -> nn.Module:
+    """The network inside wrappers for training: DataParallel, torch.compile, weight averaging."""
     from torch import nn
     from torch.optim.swa_utils import AveragedModel
 

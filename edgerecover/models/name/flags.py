@@ -26,6 +26,7 @@ class LiveNetwork:
     """A network in memory, which takes the place of a named architecture. It is copied and never changed."""
 
     network: nn.Module
+    """Without wrappers for training; see `whole_modules.unwrap`."""
 
     @property
     def name(self) -> str:
