@@ -124,7 +124,9 @@ def test_every_source_is_a_document_a_measurement_a_choice_or_said_to_be_unconfi
     sources |= {f"packages, {package.name}": package.source for package in target.packages}
     assert sources
     for key, source in sources.items():
-        known_from = re.search(r"https://|^choice: .{20,}|/proc/device-tree|platform\.machine\(\)|measured:|not confirmed", source)
+        known_from = re.search(
+            r"https://|^choice: .{20,}|/proc/device-tree|platform\.machine\(\)|measured:|not confirmed", source
+        )
         assert known_from, f"{key}: {source}"
 
 

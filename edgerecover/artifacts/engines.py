@@ -121,3 +121,5 @@ class Acceptance:
     num_layers: int
     problems: tuple[str, ...]
     """Each names a node and its operator."""
+    warnings: tuple[str, ...] = ()
+    """Of the parser, about a file that it accepts."""

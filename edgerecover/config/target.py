@@ -91,9 +91,9 @@ class Target(Settings):
     packages: tuple[Package, ...] = ()
 
     # What file it takes.
-    opset: Fact[Annotated[int, Field(ge=13, le=25)]]
+    opset: Fact[Annotated[int, Field(ge=13, le=28)]]
     """ONNX operator set of the exported file."""
-    ir_version: Fact[Annotated[int, Field(ge=7, le=13)]] | None = None
+    ir_version: Fact[Annotated[int, Field(ge=7, le=14)]] | None = None
     """Highest ONNX IR version that the device reads; None: what the exporter writes."""
     static_batch: Fact[bool] | None = None
     """True: the file must name its batch size."""

@@ -47,7 +47,7 @@ def sparse_words(facts: EngineFacts) -> str:
         return "not requested"
     if facts.sparse is None:
         if facts.key.runtime == TENSORRT_RTX:
-            return "allowed; TensorRT-RTX picks kernels at the first run and does not report which"
+            return "requested, with no effect that could be seen: TensorRT-RTX 1.7 builds the same engine without"
         return "allowed; the build log does not say whether any was used"
     return f"used in {facts.sparse.picked} of {facts.sparse.eligible} layers whose weights have the 2:4 pattern"
 
@@ -59,6 +59,7 @@ def acceptance_lines(acceptance: Acceptance) -> list[str]:
     if acceptance.stand_in:
         lines.append("it stands in for the device's own TensorRT, which decides when it builds the engine")
     lines.extend(acceptance.problems[:_SHOWN])
+    lines.extend(f"warning: {text}" for text in acceptance.warnings[:_SHOWN])
     return lines
 
 

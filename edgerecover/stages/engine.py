@@ -56,6 +56,17 @@ def require_builder(target: Target) -> None:
         import_tensorrt(TENSORRT_RTX)
 
 
+def builder_notes(target: Target) -> tuple[str, ...]:
+    """What is known beforehand of the engines of a target."""
+    capability = target.compute_capability.value if target.compute_capability else ""
+    if target.runtime.value == TENSORRT_RTX and capability == "7.5":
+        return (
+            "TensorRT-RTX builds no float32 fully connected layer (Gemm) for compute capability 7.5: the float32 file "
+            "of a network with one cannot be built for this target",
+        )
+    return ()
+
+
 def build_engines(
     variants: Sequence[Variant], target: Target, folder: Path, *, open_batch: bool, progress: Progress = SILENT
 ) -> Engines:
@@ -122,6 +133,8 @@ def _asked(variants: Sequence[Variant], recipes: Mapping[Precision, EngineRecipe
     notes = []
     if why := refused.pop(Precision.FP32, None):
         notes.append(f"TensorRT on the device may reject the float32 file: {why}")
+    for precision, answer in answers.items():
+        notes += [f"the parser of {answer.by} warns of the {precision.value} file: {text}" for text in answer.warnings]
     return Engines(recipes, unfit=refused, notes=tuple(notes))
 
 

@@ -17,7 +17,7 @@ from edgerecover.models.pair.networks import Models, open_models
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import Pruning
 from edgerecover.report.words import input_words
-from edgerecover.stages.engine import require_builder
+from edgerecover.stages.engine import builder_notes, require_builder
 from edgerecover.stages.export import TwinFile, Write, check_trial, export_dense, exporter_for
 from edgerecover.stages.npu import require_npu
 from edgerecover.stages.precision import precisions_of
@@ -93,6 +93,8 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
     """
     models, record = _open(request)
     progress.note(f"input: {input_words(models.student_facts)}")
+    for note in builder_notes(request.target):
+        progress.note(note)
     for warning in models.warnings:
         progress.note(warning)
     eval_set = None

@@ -56,6 +56,11 @@ def _on_the_target(pattern: Pattern, sparsity: float, sparse: str, runtime: str,
         return f"{zeros} bring no speed-up: this target has no sparse tensor cores."
     if runtime not in _TENSORRT:
         return f"{zeros} fit the target's sparse tensor cores, which TensorRT uses and {runtime} does not."
+    if runtime == "tensorrt-rtx":
+        return (
+            f"{zeros} fit the target's sparse tensor cores, but nothing shows that TensorRT-RTX uses them: it builds "
+            "the same engine with sparse weights and without."
+        )
     return (
         f"{zeros} fit the target's sparse tensor cores: TensorRT can use them when the engine is built with "
         "sparse weights, layer by layer where that is faster."

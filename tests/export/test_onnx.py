@@ -85,6 +85,16 @@ def test_a_dynamic_batch_takes_any_number_of_images(tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_new_opset_that_a_target_asks_for_runs(tmp_path):
+    """28 is the newest of onnx 1.23 and runs in onnxruntime 1.32."""
+    newest = min(28, onnx.defs.onnx_opset_version())
+    network = PaddedResidual()
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=newest)
+    assert (exported.opset, exported.exporter) == (newest, "dynamo")
+    expected, found = logits_of_both(network, tmp_path / "model.onnx", 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch", [4, None])
 def test_an_opset_the_dynamo_exporter_cannot_reach_is_written_by_the_other(tmp_path, batch):
     network = PaddedResidual()

@@ -45,7 +45,7 @@ def test_what_is_not_known_of_sparse_kernels_is_said():
     unknown = replace(FACTS, sparse=None)
     assert sparse_words(unknown) == "allowed; the build log does not say whether any was used"
     rtx = replace(unknown, key=replace(KEY, runtime=TENSORRT_RTX))
-    assert "picks kernels at the first run" in sparse_words(rtx)
+    assert "builds the same engine without" in sparse_words(rtx)
     assert sparse_words(replace(FACTS, recipe=EngineRecipe())) == "not requested"
 
 
@@ -62,3 +62,8 @@ def test_acceptance_in_words():
     assert acceptance_lines(Acceptance(True, "TensorRT 10.3.0", False, 9, ())) == [
         "the parser of TensorRT 10.3.0 accepts it"
     ]
+
+
+def test_warnings_of_a_parser_that_accepts_a_file_are_shown():
+    lines = acceptance_lines(Acceptance(True, "TensorRT 10.3.0", False, 9, (), ("a cast",)))
+    assert lines[-1] == "warning: a cast"

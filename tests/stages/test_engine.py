@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from edgerecover.artifacts import TENSORRT, TENSORRT_RTX, BatchRange, Precision, Variant
-from edgerecover.config import load_target
+from edgerecover.config import Fact, load_target
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.export.onnx import export
 from edgerecover.models.onnx.file import read_onnx
-from edgerecover.stages.engine import build_engines, require_builder
+from edgerecover.stages.engine import build_engines, builder_notes, require_builder
 from tests.conftest import INPUT
 
 pytestmark = pytest.mark.tensorrt
@@ -95,3 +95,10 @@ def test_a_missing_builder_is_missed_before_the_work(monkeypatch):
     require_builder(load_target("jetson-orin-nano"))
     with pytest.raises(MissingError):
         require_builder(load_target("rtx-50"))
+
+
+def test_a_target_of_the_turing_generation_is_told_beforehand():
+    rtx = load_target("rtx-30")
+    turing = rtx.model_copy(update={"compute_capability": Fact(value="7.5", source="choice: a test")})
+    assert "no float32 fully connected layer" in builder_notes(turing)[0]
+    assert builder_notes(rtx) == builder_notes(load_target("x86-cpu")) == ()

@@ -30,7 +30,7 @@ RACE = Race(
         (Pattern.UNSTRUCTURED, 0.75, "none", "onnxruntime", "75 % unstructured zeros bring no speed-up"),
         (Pattern.UNSTRUCTURED, 0.75, "2:4", "tensorrt", "need the 2:4 pattern"),
         (Pattern.TWO_FOUR, 0.5, "2:4", "tensorrt", "TensorRT can use them"),
-        (Pattern.TWO_FOUR, 0.5, "2:4", "tensorrt-rtx", "TensorRT can use them"),
+        (Pattern.TWO_FOUR, 0.5, "2:4", "tensorrt-rtx", "nothing shows that TensorRT-RTX uses them"),
         (Pattern.TWO_FOUR, 0.5, "2:4", "onnxruntime", "onnxruntime does not"),
         (Pattern.TWO_FOUR, 0.5, "none", "onnxruntime", "no sparse tensor cores"),
         (Pattern.CHANNEL, 0.0, "none", "onnxruntime", "less to compute on any device"),

@@ -36,6 +36,10 @@ from edgerecover.runtime.machine.memory import bound_memory
 from edgerecover.runtime.machine.tensorrt_module import Log, first_of, logger_into, version_of
 
 LAYERS_SUFFIX = ".layers.json"
+_TURING_HINT = (
+    "TensorRT-RTX multiplies no float32 matrices on Turing (compute capability 7.5): give it a float16 file, whose "
+    "fully connected layers are float16 too"
+)
 
 
 def build_here(onnx: Path, recipe: EngineRecipe, out: Path, timing_cache: Path | None = None) -> EngineFacts:
@@ -90,7 +94,9 @@ def _build(network: Network, config: Any, recipe: EngineRecipe, onnx: Path) -> b
         reason = first_of(network.log.errors[seen:] or network.log.errors, "it gives no reason")
         raise BadInputError(
             f"{onnx}: {describe(recipe)} took the file but could not build an engine: {reason}",
-            hint="try it with another precision, a larger workspace, or without sparse weights or DLA",
+            hint=_TURING_HINT
+            if "SM75" in reason
+            else "try it with another precision, a larger workspace, or without sparse weights or DLA",
         )
     return bytes(plan)
 

@@ -73,6 +73,7 @@ def parse_onnx(onnx: Path, recipe: EngineRecipe, log: Log) -> Network:
             problems,
             hint=_advice(problems),
         )
+    _refuse_unsigned(onnx, recipe, log, module)
     if not definition.num_inputs or not definition.num_outputs:
         raise BadInputError(f"{onnx}: holds no network with an input and an output", hint="name an .onnx file")
     return Network(module, builder, definition, parser, log, strongly)
@@ -98,7 +99,7 @@ def accepted_here(onnx: Path, runtime: str, question: str) -> Acceptance:
         return Acceptance(False, by, runtime != question, 0, error.problems)
     except BadInputError as error:
         return Acceptance(False, by, runtime != question, 0, (error.message,))
-    return Acceptance(True, by, runtime != question, network.definition.num_layers, ())
+    return Acceptance(True, by, runtime != question, network.definition.num_layers, (), log.texts("WARNING"))
 
 
 def available_parser(question: str) -> str:
@@ -117,6 +118,25 @@ def available_parser(question: str) -> str:
         return TENSORRT
     import_tensorrt(question)
     return question
+
+
+_READ_AS_SIGNED = re.compile(r"UINT8.*Defaulting to INT8")
+"""The parser's warning about unsigned Q/DQ with zero point 0 (TensorRT-RTX 1.7.1, onnxOpImporters.cpp)."""
+
+
+def _refuse_unsigned(onnx: Path, recipe: EngineRecipe, log: Log, module: ModuleType) -> None:
+    """Unsigned activations that the parser takes for signed ones are cut off at half their range: no error says so."""
+    if not any(_READ_AS_SIGNED.search(text) for text in log.texts("WARNING")):
+        return
+    problem = (
+        "its uint8 activations (QuantizeLinear, zero point 0) would be read as int8 and cut off at half their range"
+    )
+    raise RefusedByParserError(
+        f"{onnx}: {WORDS[recipe.runtime]} {version_of(module)} misreads it: {problem}",
+        (problem,),
+        hint="quantise symmetrically to int8 (onnxruntime: ActivationSymmetric True, activations QInt8), or make the "
+        "file with `edgerecover run` for a target of this runtime",
+    )
 
 
 def _builder(module: ModuleType, logger: Any, log: Log) -> Any:

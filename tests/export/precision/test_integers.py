@@ -47,7 +47,7 @@ def test_every_scheme_runs_and_stays_close(save, scheme, clip):
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 4])
-@pytest.mark.parametrize("opset", [13, 18, 21])
+@pytest.mark.parametrize("opset", [13, 18, 21, 26])
 def test_opsets_and_batches(save, batch, opset):
     graph, ranges = prepared(save, residual(batch=batch, opset=opset))
     quantized = quantize(graph, ranges, SCHEMES["u8s8"])

@@ -114,6 +114,69 @@ def test_real_engines_for_three_gpus(tmp_path: Path, kind: str, taken: str, capa
 
 @pytest.mark.tensorrt
 @pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("kind", ["sparse", "fp16", "int8"])
+def test_the_sparse_flag_leaves_the_engine_as_it_is(tmp_path: Path, kind: str) -> None:
+    """What reports and docs/how-to/build-an-engine.md say of TensorRT-RTX."""
+    onnx_path = classifier(tmp_path / "m.onnx", kind)
+    plain, sparse = (
+        build_engine(onnx_path, replace(RTX, sparse_weights=asked), tmp_path / "m.engine").sha256
+        for asked in (False, True)
+    )
+    assert plain == sparse
+
+
+def with_zero_points(path: Path, kind: type) -> Path:
+    """Q/DQ with zero point 0 around a convolution's input: exact for activations of 0 to 1 in uint8."""
+    weights = {
+        "xs": np.float32(1 / 255), "xz": kind(0), "w": np.ones((5, 4, 1, 1), np.int8), "ws": np.float32(0.25),
+        "wz": np.int8(0),
+    }  # fmt: skip
+    nodes = [
+        make_node("QuantizeLinear", ["input", "xs", "xz"], ["q"]),
+        make_node("DequantizeLinear", ["q", "xs", "xz"], ["x"]),
+        make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        make_node("Conv", ["x", "wd"], ["a"]),
+        make_node("GlobalAveragePool", ["a"], ["b"]),
+        make_node("Flatten", ["b"], ["logits"]),
+    ]
+    return save(path, nodes, {name: np.asarray(value) for name, value in weights.items()})
+
+
+@pytest.mark.tensorrt
+@pytest.mark.usefixtures("rtx")
+def test_unsigned_activations_that_would_be_read_as_signed_are_refused(tmp_path: Path) -> None:
+    """onnxruntime is the judge of what is at stake: the same file with int8 gives half of the answer."""
+    import onnxruntime
+
+    images = np.ones((1, 4, 8, 8), np.float32)
+    answers = [
+        onnxruntime.InferenceSession(
+            with_zero_points(tmp_path / "m.onnx", kind), providers=["CPUExecutionProvider"]
+        ).run(None, {"input": images})[0]
+        for kind in (np.uint8, np.int8)
+    ]
+    np.testing.assert_allclose(answers[0], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(answers[1], 127 / 255, rtol=1e-5)
+    unsigned = with_zero_points(tmp_path / "u.onnx", np.uint8)
+    with pytest.raises(BadInputError, match=r"misreads it: its uint8 activations .* cut off at half their range"):
+        build_engine(unsigned, RTX, tmp_path / "u.engine")
+    assert not (tmp_path / "u.engine").exists()
+    assert not check_accepted(unsigned, TENSORRT_RTX).accepted
+    signed = check_accepted(with_zero_points(tmp_path / "s.onnx", np.int8), TENSORRT_RTX)
+    assert (signed.accepted, signed.warnings) == (True, ())
+
+
+@pytest.mark.tensorrt
+@pytest.mark.usefixtures("rtx")
+def test_turing_is_told_that_it_needs_float16(tmp_path: Path) -> None:
+    turing = replace(RTX, compute_capabilities=("7.5",))
+    with pytest.raises(BadInputError) as caught:
+        build_engine(classifier(tmp_path / "m.onnx", "fp32"), turing, tmp_path / "m.engine")
+    assert "give it a float16 file" in caught.value.hint
+
+
+@pytest.mark.tensorrt
+@pytest.mark.usefixtures("rtx")
 def test_what_stands_at_the_end_of_a_build(tmp_path: Path) -> None:
     out = tmp_path / "m.engine"
     facts = build_engine(classifier(tmp_path / "m.onnx", "fp32"), RTX, out)
