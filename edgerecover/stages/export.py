@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, Pattern
@@ -18,11 +19,12 @@ from edgerecover.errors import BadInputError, MissingError, StageError
 from edgerecover.export.onnx import export
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.macs import count_macs
+from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
 from edgerecover.validation.parity import compare
 from edgerecover.validation.scores import on_scale, scale_of
-from edgerecover.validation.scoring import open_on_cpu, scorer_of
+from edgerecover.validation.scoring import Scores, open_on_cpu, scorer_of
 
 if TYPE_CHECKING:
     from edgerecover.recovery.ladder import Recovered
@@ -76,7 +78,11 @@ def check_trial(exported: Exported, network: nn.Module, input: InputSpec, *, one
     if difference <= _MAX_DIFFERENCE:
         return
     training = [f"{name} ({type(layer).__name__})" for name, layer in network.named_modules() if layer.training]
-    if training:
+    rounding = _rounding(network, images_NCHW, expected_NK)
+    if rounding > _MAX_DIFFERENCE:
+        why = f"the network magnifies rounding errors (float32 and float64 differ by {rounding:.2g})"
+        hint = "no runtime can repeat it: check for exploding activations, and that this is the last good checkpoint"
+    elif training:
         why = f"{training[0]} is in training mode though the network is in eval mode, which no file can be"
         hint = "remove .train() from its forward; a layer that is to be used as trained stays in eval mode"
     else:
@@ -86,6 +92,17 @@ def check_trial(exported: Exported, network: nn.Module, input: InputSpec, *, one
         f"the teacher's exported file differs from it by {difference:.2g} standard deviations of its logits: {why}",
         hint=hint,
     )
+
+
+@torch.no_grad()
+def _rounding(network: nn.Module, images_NCHW: Scores, float32_NK: Scores) -> float:
+    """Difference that float32 makes, in standard deviations; 0 where the network cannot be computed in float64."""
+    precise = copy.deepcopy(network).double().eval()
+    try:
+        float64_NK = as_it_is(precise)(torch.from_numpy(images_NCHW).double()).numpy()
+    except Exception:  # the user's network raises anything
+        return 0.0
+    return compare(float64_NK, on_scale(float32_NK, scale_of(float64_NK))).relative
 
 
 def export_twins(

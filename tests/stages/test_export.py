@@ -92,3 +92,20 @@ def test_a_file_of_another_network_is_refused(teacher, tmp_path):
 def test_a_file_of_probabilities_is_compared_as_such(last, teacher, tmp_path):
     network = torch.nn.Sequential(teacher, last).eval()
     check_trial(write(network, INPUT, tmp_path / "dense.onnx"), network, INPUT)
+
+
+def test_a_network_that_magnifies_rounding_errors_is_told_from_an_export_that_changed_it(tmp_path):
+    class Chaotic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify = torch.nn.Linear(192, 4)
+
+        def forward(self, images_NCHW):
+            return torch.sin(1e7 * self.classify(images_NCHW.flatten(1)))
+
+    torch.manual_seed(0)
+    network = Chaotic().eval()
+    exported = write(network, INPUT, tmp_path / "dense.onnx")
+    network.classify.bias.data += 1e-3  # a difference that no kernel makes, so that the test needs none
+    with pytest.raises(BadInputError, match="magnifies rounding errors"):
+        check_trial(exported, network, INPUT)
