@@ -28,13 +28,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def navigation(index: str) -> list[dict[str, Any]]:
-    """What mkdocs calls `nav`, from the text of docs/index.md: the tutorial, then a group for each list."""
+    """What mkdocs calls `nav`, from the text of docs/index.md: the tutorials, then a group for each list."""
     groups = [
         {title: [{name: OUTSIDE.get(PurePosixPath(path).name, path)} for name, path in _ITEM.findall(body)]}
         for title, body in _SECTION.findall(index)
         if _ITEM.search(body)
     ]
-    return [{"Home": "index.md"}, {"Tutorial": "tutorial.md"}, *groups]
+    return [{"Home": "index.md"}, {"Tutorial": "tutorial.md"}, {"From Python": "tutorial-python.md"}, *groups]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -95,6 +95,11 @@ def test_cli_reference_is_up_to_date():
     assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == generated, "run scripts/generate_cli_reference.py"
 
 
+def test_api_reference_is_up_to_date():
+    generated = script("generate_api_reference").reference()
+    assert (REFERENCE / "api.md").read_text(encoding="utf-8") == generated, "run scripts/generate_api_reference.py"
+
+
 @pytest.mark.parametrize("name", ["profiles.md", "targets.md", "model-toml.md"])
 def test_the_tables_of_keys_are_up_to_date(name):
     generated = script("generate_key_tables").pages()[name]

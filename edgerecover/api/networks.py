@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,8 @@ def inspect(
         require_file(given.path)
         input = input_of(input_shape, mean, std, pixel_range)
         flags = ModelFlags(architecture_of(given, arch, "arch"), input, trust_code, trust_pickle)
-        return Inspection(inspect_file(given.path, flags))
+        facts = inspect_file(given.path, flags)
+        return Inspection(facts if given.live is None else replace(facts, path="in memory"))
 
 
 def prune(

@@ -36,14 +36,14 @@ class Report:
     """
 
     @property
-    def verdict(self) -> GateStatus:
+    def verdict(self) -> str:
         """The worst gate: `"pass"`, `"fail"` or `"inconclusive"`. A gate that needs the device does not count."""
-        return self.details.verdict
+        return self.details.verdict.value
 
     @property
     def passed(self) -> bool:
         """Whether the verdict is `"pass"`."""
-        return self.verdict is GateStatus.PASS
+        return self.details.verdict is GateStatus.PASS
 
     def save_bundle(self, path: FilePath, *, force: bool = False) -> Path:
         """Copy the bundle to a folder or, if `path` ends in .tar, write it as an archive.
@@ -78,7 +78,7 @@ class Report:
         return as_text(lambda console: print_report(console, self.details, str(self.bundle)))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.details.student.path}: {self.verdict.value}, bundle {self.bundle}>"
+        return f"<{type(self).__name__} of {self.details.student.path}: {self.verdict}, bundle {self.bundle}>"
 
     def _page(self) -> str:
         """The report as a whole HTML page."""

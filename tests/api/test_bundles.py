@@ -10,7 +10,7 @@ def test_a_bundle_is_verified_read_and_run(run, tmp_path):
     *_, report = run
     for path in (report.bundle, report.save_bundle(tmp_path / "a.tar")):
         bundle = edgerecover.open_bundle(path)
-        assert bundle.verdict is report.verdict
+        assert bundle.verdict == report.verdict
         assert bundle.details.student == report.details.student
         assert bundle.manifest["target"] == "onnx-generic"
         assert bundle.input.shape == (1, 8, 8)

@@ -10,6 +10,7 @@ from tests.api.conftest import make_dense, state_of
 def test_inspect_says_what_the_command_says(pruned, tmp_path):
     found = edgerecover.inspect(pruned, input_shape=(1, 8, 8))
     assert found.facts.num_classes == 3
+    assert found.facts.path == "in memory"
     assert 0.3 < found.sparsity < 0.6
     assert "Sparsity per layer" in str(found)
     assert found._repr_html_().startswith("<pre>")
