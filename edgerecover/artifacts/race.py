@@ -138,7 +138,8 @@ class Race:
 
     def dense_in(self, runtime: str) -> Twin | None:
         """The dense network in one runtime, for what its zeros bring there."""
-        return next((twin for twin in self.twins if twin.macs_kept == 1 and twin.runtime == runtime), None)
+        dense = (twin for twin in self.twins if twin.macs_kept == 1)
+        return next((twin for twin in dense if twin.runtime == runtime), None)
 
     def speedup(self, latency: Latency | None) -> Ratio | None:
         """How many times as fast as the dense network, by the medians of the same rounds; None where either did not

@@ -76,6 +76,15 @@ SparsityOption = Annotated[
         rich_help_panel=RECOVERY,
     ),
 ]
+ForOption = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="RUNTIME",
+        help="Put the zeros where this runtime gains by them: mnn. --sparsity is then of the weights of those layers.",
+        rich_help_panel=RECOVERY,
+    ),
+]
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", help="Target device: a name from `targets list`, or a .toml file.")
 ]

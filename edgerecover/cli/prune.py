@@ -13,6 +13,7 @@ from edgerecover.cli.options import (
     RECOVERY,
     ArchOption,
     ForceOption,
+    ForOption,
     ModelArgument,
     PruningPattern,
     ShapeOption,
@@ -38,6 +39,7 @@ def prune(
             rich_help_panel=RECOVERY,
         ),
     ] = "unstructured",
+    for_runtime: ForOption = None,
     arch: ArchOption = None,
     input_shape: ShapeOption = None,
     trust_code: TrustOption = False,
@@ -50,7 +52,7 @@ def prune(
     require_free("--out", out, force=force)
     from edgerecover.pruning import pruning_from_flags
 
-    pruning = pruning_from_flags(pattern, sparsity)
+    pruning = pruning_from_flags(pattern, sparsity, for_runtime)
     assert pruning is not None, "a pattern was given"
     from edgerecover.commands.prune import prune_file
 

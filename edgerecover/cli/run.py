@@ -26,6 +26,7 @@ from edgerecover.cli.options import (
     EvalDataOption,
     EventsOption,
     ForceOption,
+    ForOption,
     JsonOption,
     MeanOption,
     ModelArgument,
@@ -75,6 +76,7 @@ def run_command(
         typer.Option("--pattern", help="Prune a dense MODEL to this pattern first.", rich_help_panel=RECOVERY),
     ] = None,
     sparsity: SparsityOption = None,
+    for_runtime: ForOption = None,
     eval_data: EvalDataOption = None,
     record: RecordOption = None,
     input_shape: ShapeOption = None,
@@ -163,7 +165,7 @@ def run_command(
     require_checkpoint(model)
     from edgerecover.pruning import pruning_from_flags
 
-    pruning = pruning_from_flags(pattern, sparsity)
+    pruning = pruning_from_flags(pattern, sparsity, for_runtime)
     bundle = out or beside_bundle(model.parent) / f"{model.stem}.{loaded_target.name}.bundle"
     require_same_release(bundle, model, loaded_target.name, force=force)
     if work is not None:

@@ -1,4 +1,7 @@
-"""Masks by magnitude over the weights that multiply, for the whole network together or layer by layer."""
+"""Masks by magnitude over the weights that multiply, for the whole network together or layer by layer.
+
+Shapes: O output channels, I input channels per group, B blocks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.sparsity import prunable_weights
+from edgerecover.runtime.engine.mnn_file import BLOCK_O
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +59,61 @@ def layerwise_magnitude_masks(module: nn.Module, sparsity: float) -> dict[str, T
         num_zeros = weight.numel() - int(weight.count_nonzero())
         masks |= _remove_smallest({name: weight}, max(num_zeros, round(sparsity * weight.numel())))
     return masks
+
+
+def block_magnitude_masks(
+    module: nn.Module, sparsity: float, *, layerwise: bool = False
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Masks that remove the weakest blocks of `BLOCK_O` output channels at one input channel, where MNN uses them.
+
+    Those are the 1×1 convolutions and linear layers: the sparsity is that of their weights together, or of each with
+    `layerwise`. The strength of a block is the root mean square of its weights. Rows that do not fill a block, and all
+    other layers, are left as they are.
+
+    Args:
+        module: its weights (`models.network.sparsity`) are ranked, after torch's weight normalisation, if any.
+        sparsity: wanted fraction of zeros in these layers, between 0 and 1; zeros that are there already count.
+        layerwise: the same fraction in every layer.
+
+    Returns:
+        bool masks on the CPU by weight key, in the weights' shapes, True where a weight is kept; and the keys of the
+        layers that were left as they are.
+
+    Raises:
+        BadInputError: the sparsity is out of range or below that of these layers, or the network has no such layer.
+    """
+    import torch
+
+    weights = _used_weights(module)
+    fitting = {name: weight for name, weight in weights.items() if _can_have_blocks(weight)}
+    if not fitting:
+        raise BadInputError(
+            "the network has no 1×1 convolution or linear layer, and MNN gains by zeros in no other",
+            hint="leave out --for, or remove channels: --pattern channel",
+        )
+    _count_to_prune(fitting, sparsity)
+    strengths = {name: _strengths(weight) for name, weight in fitting.items()}
+    groups = [[name] for name in strengths] if layerwise else [list(strengths)]
+    kept: dict[str, Tensor] = {}
+    for group in groups:
+        num_blocks = round(sparsity * sum(fitting[name].numel() for name in group) / BLOCK_O)
+        blocks = {name: strengths[name] for name in group}
+        kept |= _remove_smallest(blocks, min(num_blocks, sum(block.numel() for block in blocks.values())))
+    masks = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    for name, kept_BI in kept.items():
+        masks[name].flatten(1)[: BLOCK_O * len(kept_BI)] = kept_BI.repeat_interleave(BLOCK_O, dim=0)
+    return masks, tuple(name for name in weights if name not in fitting)
+
+
+def _can_have_blocks(weight: Tensor) -> bool:
+    """(O, I) or (O, I, 1, 1); not the 1×1 kernels of a depthwise layer."""
+    return weight.shape[0] >= BLOCK_O and weight.shape[1] > 1 and weight.flatten(1).shape[1] == weight.shape[1]
+
+
+def _strengths(weight: Tensor) -> Tensor:
+    """Of each block, (O // 4, I)."""
+    rows_OI = weight.float().contiguous().flatten(1)[: weight.shape[0] // BLOCK_O * BLOCK_O]
+    return rows_OI.view(-1, BLOCK_O, rows_OI.shape[1]).square().mean(1).sqrt()
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:

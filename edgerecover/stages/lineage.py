@@ -103,6 +103,7 @@ def configuration_of_run(request: Request, models: Models) -> dict[str, Any]:
         "classes": list(models.classes) if models.classes else None,
         "pruned_to": request.pruning.sparsity if request.pruning else None,
         "pattern": request.pruning.pattern if request.pruning else None,
+        "pruned_for": request.pruning.runtime if request.pruning else None,
         "seed": request.seed,
         "batch": request.batch,
         "target": request.target.model_dump(mode="json", exclude_none=True),

@@ -234,7 +234,7 @@ def _report(request: Request | FileRequest, found: _Findings, times: list[StageT
             found.sparsity.pattern,
             found.sparsity.sparsity,
             target.sparse.value,
-            target.runtime.value,
+            (target.runtime.value, *target.deployment.also_runtimes),
             found.float32,
             found.race,
             found.sparsity.zero_channels,

@@ -8,7 +8,14 @@ from torch import nn
 
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.sparsity import measure
-from edgerecover.pruning import apply_masks, global_magnitude_masks, layerwise_magnitude_masks
+from edgerecover.pruning import (
+    apply_masks,
+    block_magnitude_masks,
+    global_magnitude_masks,
+    layerwise_magnitude_masks,
+    prune,
+    pruning_from_flags,
+)
 
 
 def network(seed=0):
@@ -102,3 +109,81 @@ def test_layerwise_keeps_the_zeros_of_a_layer_that_has_more():
         module[3].weight[:2] = 0
     masks = layerwise_magnitude_masks(module, 0.5)
     assert (int((~masks["0.weight"]).sum()), int((~masks["3.weight"]).sum())) == (36, 32)
+
+
+# --- for MNN --------------------------------------------------------------------------------------------------
+
+
+def mobile(num_classes=10):
+    """A 3×3, a depthwise and a 1×1 convolution, and a linear layer of which two rows fill no block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = (
+            nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 32, 1), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(32, num_classes),
+        )  # fmt: skip
+        return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_blocks_stand_in_1x1_and_linear_layers_alone(layerwise):
+    masks, left_dense = block_magnitude_masks(mobile(), 0.8, layerwise=layerwise)
+    assert left_dense == ("0.weight", "1.weight")
+    assert all(masks[name].all() for name in left_dense)
+    assert {name: mask.shape for name, mask in masks.items()} == {
+        name: parameter.shape for name, parameter in mobile().named_parameters() if name.endswith("weight")
+    }
+    for name in ("2.weight", "5.weight"):
+        rows_OI = masks[name].flatten(1)
+        blocks = rows_OI[: len(rows_OI) // 4 * 4].unflatten(0, (-1, 4))
+        assert torch.equal(blocks.all(1), blocks.any(1))
+        assert rows_OI[len(rows_OI) // 4 * 4 :].all(), "what fills no block stays"
+
+
+def test_the_share_is_that_of_those_layers():
+    masks, _ = block_magnitude_masks(mobile(12), 0.75)
+    pruned = [masks[name] for name in ("2.weight", "5.weight")]
+    assert sum(int((~mask).sum()) for mask in pruned) == 0.75 * sum(mask.numel() for mask in pruned)
+    masks, _ = block_magnitude_masks(mobile(12), 0.75, layerwise=True)
+    assert all(int((~masks[name]).sum()) == 0.75 * masks[name].numel() for name in ("2.weight", "5.weight"))
+
+
+def test_the_weakest_blocks_go():
+    network = nn.Sequential(nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+        network[0].weight[:, 2] = torch.tensor([0.0, 0.0, 0.0, 1.9])
+        network[0].weight[:, 0] = 1.2
+    masks, _ = block_magnitude_masks(network, 0.25)
+    assert masks["0.weight"].all(0).tolist() == [True, True, False, True]
+
+
+def test_a_network_without_such_layers_is_refused():
+    with pytest.raises(BadInputError, match="no 1×1 convolution or linear layer") as caught:
+        block_magnitude_masks(nn.Sequential(nn.Conv2d(3, 8, 3)), 0.8)
+    assert "--pattern channel" in caught.value.hint
+
+
+def test_how_the_share_is_counted_is_said():
+    pruned = prune(mobile(12), pruning_from_flags(None, 0.75, "mnn"), None)
+    assert pruned.notes == (
+        "for mnn: 75.0 % of the weights of 2 1×1 and linear layers, in blocks of four output channels; "
+        "they hold 60.9 % of all weights, and 2 other layers stay dense",
+    )
+    assert measure(pruned.network).sparsity == pytest.approx(0.75 * 0.609, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "hint"),
+    [
+        (("unstructured", 0.8, "openvino"), "--for openvino: it multiplies by zeros", "--for mnn"),
+        (("unstructured", 0.8, "tensorrt"), "gains by no zeros but 2:4", "--pattern 2:4"),
+        (("unstructured", 0.8, "abacus"), "--for abacus: unknown runtime", "--for mnn"),
+        (("channel", 0.8, "mnn"), "--for mnn does not fit --pattern channel", "layerwise"),
+        ((None, None, "mnn"), "needs --sparsity", "--sparsity 0.75"),
+    ],
+)
+def test_runtimes_that_gain_by_no_zeros_are_refused(flags, message, hint):
+    with pytest.raises(BadInputError, match=message) as caught:
+        pruning_from_flags(*flags)
+    assert hint in caught.value.hint

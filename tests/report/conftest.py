@@ -113,7 +113,7 @@ def report():
             memory_peak_bytes=63_400_000,
         ),
         accuracy=None,
-        sparsity_verdict="75% unstructured zeros bring no speed-up in tensorrt, which multiplies by them. Its sparse "
+        sparsity_verdict="75 % unstructured zeros: tensorrt multiplies by them. Its sparse "
         "tensor cores need the 2:4 pattern. The file is as large as a dense one; the zeros shrink it only when it is "
         "compressed (zip, gzip).",
         gates=(
