@@ -300,7 +300,9 @@ def _facts(
         + (f", weights in {', '.join(external)}" if external else ""),
         architecture=f"ONNX graph of {sum(len(graph.node) for graph in graphs):,} nodes",
         architecture_source="the file itself",
-        num_parameters=sum(math.prod(tensor.dims) for graph in graphs for tensor in graph.initializer),
+        num_parameters=sum(
+            math.prod(tensor.dims) for graph in graphs for tensor in (*graph.initializer, *graph.sparse_initializer)
+        ),
         num_batch_norms=sum(node.op_type == "BatchNormalization" for graph in graphs for node in graph.node),
         num_classes=None,
         has_masks=False,

@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG_FATAL_ONLY = 4
-_EXACT_INT8 = ("session.x64quantprecision", "1")
+_EXACT_INT8 = (("session.x64quantprecision", "1"), ("session.qdq_matmulnbits_accuracy_level", "1"))
 """x86 processors without VNNI add pairs of 8-bit products in 16 bits, where they saturate, whatever the signs: signed
-activations are turned unsigned first. With this entry weights are turned unsigned, too, for kernels that widen first
-(onnxruntime_session_options_config_keys.h: kOrtSessionOptionsAvx2PrecisionMode). Elsewhere it changes nothing."""
+activations are turned unsigned first. With the first entry weights are turned unsigned, too, for kernels that widen
+first (onnxruntime_session_options_config_keys.h: kOrtSessionOptionsAvx2PrecisionMode). Elsewhere it changes nothing.
+
+A MatMul whose weight alone is int8 or int4 rounds its other input to 8 bits by default, where the file says float32
+(onnxruntime 1.32: accuracy level 4 of the MatMulNBits that it becomes). With the second entry that stays float32."""
 
 
 class Session(Classifier):
@@ -251,7 +254,8 @@ def _session_options(
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     if exact_int8:
-        options.add_session_config_entry(*_EXACT_INT8)
+        for entry in _EXACT_INT8:
+            options.add_session_config_entry(*entry)
     if trace_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = trace_prefix

@@ -26,6 +26,7 @@ from edgerecover.runtime.machine.silence import silence
 from edgerecover.runtime.session.onnxruntime import first_line
 from edgerecover.runtime.session.opened import Classifier, FoundInput, InputLayout, only_input
 from edgerecover.runtime.session.providers import CPU
+from edgerecover.runtime.session.wire import stored_as_int32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,8 @@ _EXACT_INT8 = {"LP_TRANSFORMS_MODE": "OFF"}
 """On x86 processors without VNNI the CPU plugin's int8 kernels add pairs of 8-bit products in 16 bits, where they
 saturate. Without its low precision transformations it computes what the file's Q/DQ nodes say, in float32. The property
 is not documented (src/plugins/intel_cpu/src/internal_properties.hpp of OpenVINO)."""
+_MISREAD_IN_INT32 = frozenset({16, 17, 18, 19, 20})
+"""BFLOAT16 and FLOAT8* of TensorProto.DataType (findings/openvino-float8-in-int32-data.sh). float16 is read well."""
 _FOREIGN_LOCATION = "EXECUTION_DEVICES"
 
 
@@ -91,6 +94,7 @@ class OpenVINOSession(Classifier):
         self._device, missing = _first_present(devices, self._core.available_devices)
         started_ns = time.perf_counter_ns()
         model = _read(self._core, path)
+        _refuse_misread(path, self.version)
         layout = only_input(path, [_find_input(one) for one in model.inputs], shape_CHW)
         self._shape, layout = _fix_layout(model, layout, batch)
         super().__init__(path, layout, num_classes)
@@ -246,6 +250,17 @@ def _read(core: Any, path: Path) -> Any:
             f"{path}: OpenVINO cannot open it: {first_line(error)}",
             hint="the file may be damaged, or use an operator or opset that OpenVINO does not have",
         ) from error
+
+
+def _refuse_misread(path: Path, version: str) -> None:
+    """OpenVINO 2026.4.1 takes the bytes of such tensors for something else and says nothing."""
+    if names := stored_as_int32(path, _MISREAD_IN_INT32):
+        raise BadInputError(
+            f"{path}: OpenVINO {version} misreads it: {names[0]!r:.80}"
+            + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            + " of bfloat16 or float8 lie in int32_data, as onnx.helper.make_tensor writes them",
+            hint="run it in onnxruntime, or save these tensors with onnx.numpy_helper.from_array, which OpenVINO reads",
+        )
 
 
 def _compile(core: Any, model: Any, path: Path, device: str, hints: dict[str, Any]) -> Any:

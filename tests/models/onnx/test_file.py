@@ -33,6 +33,95 @@ def test_facts_are_those_of_the_file(write_onnx, tmp_path):
     assert (exported.num_weights, exported.num_nonzero, exported.size_bytes) == (256, 202, file.path.stat().st_size)
 
 
+INT8_WEIGHT = np.array([[7, 1, 2, 3], [3, 7, 7, 4]], np.int8)  # 3 of 8 are its zero point
+ZERO, ONE = np.int8(7), np.float32(1)
+QUANTIZE = make_node("QuantizeLinear", ["flat", "s", "xz"], ["x"])
+LINEAR = {"w": INT8_WEIGHT.T.copy(), "z": ZERO, "s": ONE, "xz": np.uint8(0)}
+CONVOLVED = {**LINEAR, "w": INT8_WEIGHT[:, :, None, None]}
+TO_FLOAT = [make_node("Cast", ["y"], ["f"], to=TensorProto.FLOAT)]
+DEQUANTIZE = [make_node("DequantizeLinear", ["y", "s", "xz"], ["f"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stored"),
+    [
+        ([QUANTIZE, make_node("MatMulInteger", ["x", "w", "xz", "z"], ["y"]), *TO_FLOAT], LINEAR),
+        (
+            [
+                QUANTIZE,
+                make_node("QGemm", ["x", "s", "xz", "w", "s", "z"], ["f"], domain="com.microsoft", transB=0),
+            ],
+            LINEAR,
+        ),
+        (
+            [QUANTIZE, make_node("QLinearMatMul", ["x", "s", "xz", "w", "s", "z", "s", "xz"], ["y"]), *DEQUANTIZE],
+            LINEAR,
+        ),
+        (
+            [
+                make_node("QuantizeLinear", ["input", "s", "xz"], ["x"]),
+                make_node("ConvInteger", ["x", "w", "xz", "z"], ["y"]),
+                *TO_FLOAT,
+            ],
+            CONVOLVED,
+        ),
+        (
+            [
+                make_node("QuantizeLinear", ["input", "s", "xz"], ["x"]),
+                make_node("QLinearConv", ["x", "s", "xz", "w", "s", "z", "s", "xz"], ["y"]),
+                *DEQUANTIZE,
+            ],
+            CONVOLVED,
+        ),
+        (
+            [make_node("Mul", ["w", "w_mask"], ["masked"]), make_node("MatMul", ["flat", "masked"], ["f"])],
+            {"w": np.full((4, 2), 3, np.float32), "w_mask": (INT8_WEIGHT.T != 7).astype(np.float32)},
+        ),
+    ],
+    ids=["MatMulInteger", "QGemm", "QLinearMatMul", "ConvInteger", "QLinearConv", "mask"],
+)
+def test_zeros_of_layers_that_others_write_are_counted(tmp_path, nodes, stored):
+    """Files that onnxruntime runs: what is counted is a layer of theirs, not only a node of that name."""
+    flat = make_node("Flatten", ["input"], ["flat"])
+    last = make_node("Flatten", ["f"], ["logits"])
+    graph = onnx.helper.make_graph(
+        [flat, *nodes, last],
+        "g",
+        [onnx.helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 4, 1, 1])],
+        [onnx.helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )
+    opsets = [make_opsetid("", 18), make_opsetid("com.microsoft", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    assert open_session(tmp_path / "m.onnx", [CPU], num_threads=1, shape_CHW=(4, 1, 1)).num_classes == 2
+    file = read_onnx(tmp_path / "m.onnx")
+    assert [(layer.name, layer.num_weights, layer.num_zeros) for layer in file.sparsity.layers] == [("w", 8, 3)]
+    assert file.is_quantized is ("w_mask" not in stored)
+    assert file.facts.uncounted == ()
+
+
+def test_sparse_initializers_are_counted_and_run(tmp_path):
+    weight = np.array([[0, 2], [3, 0], [0, 0], [4, 5]], np.float32)
+    sparse = onnx.SparseTensorProto(
+        values=numpy_helper.from_array(weight[weight != 0], "w"),
+        indices=numpy_helper.from_array(np.flatnonzero(weight)),
+        dims=weight.shape,
+    )
+    graph = onnx.helper.make_graph(
+        [make_node("Flatten", ["input"], ["flat"]), make_node("MatMul", ["flat", "w"], ["logits"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 4, 1, 1])],
+        [onnx.helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
+        sparse_initializer=[sparse],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    scores = open_session(tmp_path / "m.onnx", [CPU], num_threads=1).run(np.ones((1, 4, 1, 1), np.float32))
+    np.testing.assert_array_equal(scores, [[7, 7]])
+    file = read_onnx(tmp_path / "m.onnx")
+    assert [(layer.name, layer.num_weights, layer.num_zeros) for layer in file.sparsity.layers] == [("w", 8, 4)]
+    assert file.facts.num_parameters == 8
+
+
 def test_half_precision_is_noticed(write_onnx, tmp_path):
     assert read_onnx(write_onnx(tmp_path / "half.onnx", dtype="float16")).is_half
 

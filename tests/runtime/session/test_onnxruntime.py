@@ -55,6 +55,29 @@ def test_int8_can_be_summed_as_the_file_says(int8_classifier):
         plain.get_session_config_entry(entry)
 
 
+def test_a_weight_in_int8_alone_does_not_round_what_it_is_multiplied_by(tmp_path):
+    """By default onnxruntime 1.32 rounds it to 8 bits: findings/onnxruntime-rounds-activations-of-int8-weights.sh."""
+    random = np.random.default_rng(0)
+    weight = random.integers(-100, 100, (48, 16)).astype(np.int8)
+    stored = {"w": weight, "s": np.float32(0.01), "z": np.int8(0)}
+    nodes = [
+        make_node("Flatten", ["input"], ["flat"]),
+        make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+        make_node("MatMul", ["flat", "wd"], ["logits"]),
+    ]
+    graph = make_graph(
+        nodes,
+        "g",
+        [make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, 4, 4])],
+        [make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 16])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )
+    onnx.save(make_model(graph, opset_imports=[make_opsetid("", 21)], ir_version=10), tmp_path / "m.onnx")
+    session = open_session(tmp_path / "m.onnx", [CPU], num_threads=1, exact_int8=True)
+    meant = images(4).reshape(4, 48).astype(np.float64) @ (weight.astype(np.float64) * 0.01)
+    assert np.abs(session.run(images(4)) - meant).max() < 1e-4 * meant.std()
+
+
 def test_a_provider_that_is_not_here_gives_way_to_the_cpu(classifier, capfd):
     session = open_session(classifier, ["NoSuchExecutionProvider", CPU], num_threads=1)
     assert session.provider == CPU

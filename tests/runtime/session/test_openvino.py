@@ -49,6 +49,41 @@ def test_it_answers_as_onnxruntime_does(write_onnx, tmp_path, reference, options
     assert session.outputs[session.output_index] != "features"
 
 
+def with_weight(path, tensor):
+    """Flatten and a MatMul with a weight of 192 by 5 that is cast to float32."""
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("Cast", ["w"], ["cast"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("MatMul", ["flat", "cast"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, *SHAPE])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 5])],
+        [tensor],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2"])
+def test_tensors_that_openvino_misreads_are_refused_by_name(tmp_path, kind):
+    """findings/openvino-float8-in-int32-data.sh shows the numbers that it gives."""
+    values = np.random.default_rng(0).integers(-3, 4, (192, 5)).astype(np.float32)
+    data_type = getattr(onnx.TensorProto, kind)
+    misread = onnx.helper.make_tensor("w", data_type, values.shape, values.ravel())
+    assert misread.int32_data
+    path = with_weight(tmp_path / "misread.onnx", misread)
+    with pytest.raises(BadInputError, match=r"OpenVINO 20\S+ misreads it: 'w' of bfloat16 or float8"):
+        opened(path)
+    expected = open_model(path, "onnxruntime", (CPU,), num_threads=1, shape_CHW=SHAPE).run(images(2))
+    raw = onnx.numpy_helper.from_array(values.astype(onnx.helper.tensor_dtype_to_np_dtype(data_type)), "w")
+    found = opened(with_weight(tmp_path / "raw.onnx", raw)).run(images(2))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_what_it_says_of_itself(write_onnx, tmp_path):
     session = opened(write_onnx(tmp_path / "net.onnx", batch=1))
     assert (session.runtime, session.provider, session.providers) == ("openvino", "CPU", ("CPU",))
