@@ -33,7 +33,12 @@ from edgerecover.runtime.machine.memory import peak_bytes
 from edgerecover.stages.estimate import Stopwatch
 from edgerecover.stages.request import Request
 
-_PARTS = {"mirrored?": "mirrored?", "statistics": "statistics repair", "least squares": "least squares"}
+_OF_RECOVERY = {
+    "statistics": "statistics repair",
+    "least squares": "least squares",
+    "block by block": "block by block",
+}
+_PARTS = {"mirrored?": "mirrored?", **_OF_RECOVERY}
 """Tasks that are a line of the estimate of their own."""
 
 
@@ -83,7 +88,7 @@ def measure(request: Request) -> dict[str, Any]:
     spent = {name: watch.stages_s.get(name, 0.0) for name in ("load", "synthesize", "recover")}
     parts = {line: watch.seconds(task) for task, line in _PARTS.items()}
     # Of the recovery, what is no task of its own is distillation: steps, and looks at how it does.
-    parts["distill"] = spent["recover"] - parts["statistics repair"] - parts["least squares"]
+    parts["distill"] = spent["recover"] - sum(parts[line] for line in _OF_RECOVERY.values())
     parts["synthesize"] = spent["synthesize"] - parts["mirrored?"] - watch.estimated_s
     parts["export and race"] = sum(watch.stages_s.values()) - sum(spent.values())
     settings, input = request.profile, _input_of(request)
@@ -132,12 +137,12 @@ class _Stages(Stopwatch):
 
 def table(records: list[dict[str, Any]]) -> str:
     """Markdown: CPU minutes and GB, estimated and true."""
-    names = ["mirrored?", "synthesize", "statistics repair", "least squares", "distill", "export and race"]
+    names = ["mirrored?", "synthesize", *_OF_RECOVERY.values(), "distill", "export and race"]
     header = ["network", "input", "profile", "dreams", "steps", *names, "CPU minutes in all", "factor", "GB"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for record in records:
         told = {stage["name"]: stage["seconds"] for stage in record["estimated"]["stages"]}
-        pairs = [(told.get(name, 0.0), record["spent"][name]) for name in names]
+        pairs = [(told.get(name, 0.0), record["spent"].get(name, 0.0)) for name in names]
         in_all = record["estimated_s"], record["spent_s"]
         values = [
             record["model"],

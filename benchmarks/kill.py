@@ -157,6 +157,8 @@ def where(folder: Path) -> str:
         "bundle": (folder, "*.bundle/manifest.json"),
         "export or race": (work, "recovered-*/recovery.json"),
         "distillation": (work, "recovered-*/steps/distillation.*"),
+        "after blocks": (work, "recovered-*/steps/block-wise*"),
+        "blocks": (work, "recovered-*/steps/reconstructed-blocks.*"),
         "after least squares": (work, "recovered-*/steps/layer-wise*"),
         "least squares": (work, "recovered-*/steps/fitted-layers.*"),
         "statistics": (work, "recovered-*/steps/statistics-*"),

@@ -11,6 +11,7 @@ Each schema refuses unknown keys; a wrong file is reported with file, line and k
 from edgerecover.config.limits import LimitsFile, load_limits
 from edgerecover.config.model_file import CardFile, ModelFile, ModelFileInput
 from edgerecover.config.profile import (
+    Blockwise,
     LatencySettings,
     Profile,
     ProfileGates,
@@ -26,6 +27,7 @@ from edgerecover.config.target import Package, Target
 from edgerecover.config.toml import parse, read_toml
 
 __all__ = [
+    "Blockwise",
     "CardFile",
     "Fact",
     "LatencySettings",

@@ -94,8 +94,23 @@ class Refresh(Settings):
     """Weight of the disagreement, added to the terms of synthesis."""
 
 
+class Blockwise(Settings):
+    """Block-wise reconstruction: each block in turn is trained to the output of the teacher's block.
+
+    As BRECQ does for quantised networks (Li et al. 2021, arXiv 2102.05426), here under the mask.
+    """
+
+    num_steps: Annotated[int, Field(ge=0)]
+    """Adam steps per block; 0 skips it."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Images per step; batch norm normalises by them."""
+    lr: Positive
+    """At the first step; it falls along a cosine."""
+
+
 class Recovery(Settings):
-    """How the student is recovered under its mask: statistics repair, layer-wise least squares, distillation."""
+    """How the student is recovered under its mask, one rung after another: statistics repair, layer-wise least squares,
+    block-wise reconstruction, distillation."""
 
     fine_tuned: Literal["keep", "recover"] = "keep"
     """What to do with a student that was trained after pruning, as its weights show. `keep` returns it unchanged:
@@ -103,6 +118,8 @@ class Recovery(Settings):
     repair_statistics: bool
     layerwise: bool = False
     """Fit each layer's kept weights to the teacher's outputs by least squares before distilling."""
+    blockwise: Blockwise | None = None
+    """Train each block to the output of the teacher's block before distilling; None: do not."""
     num_steps: Annotated[int, Field(ge=0)]
     """Distillation steps; 0 skips distillation."""
     batch_size: Count

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.models.network.sparsity import prunable_weights
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -26,14 +26,18 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     InvertedResidual of a MobileNet, EncoderBlock of a ViT. A network without any (VGG, LeNet) is matched at its
     normalisation layers, and failing those at the modules that hold its weights, but the last.
     """
-    classes = Counter(type(m) for m in network.modules() if _is_compound(m))
-    if blocks := tuple(_outermost(network, "", classes)):
+    if blocks := repeated_blocks(network):
         return blocks
     carrying = batch_norms_of(network)
     if norms := tuple(name for name, m in network.named_modules() if name in carrying or isinstance(m, _NORMS)):
         return norms
     weighted = dict.fromkeys(_holder(weight) for weight in prunable_weights(network))
     return tuple(name for name in list(weighted)[:-1] if name)
+
+
+def repeated_blocks(network: nn.Module) -> tuple[str, ...]:
+    """Names of the outermost modules, not plain containers, whose class occurs more than once, in their order."""
+    return tuple(_outermost(network, "", Counter(type(m) for m in network.modules() if _is_compound(m))))
 
 
 def _holder(weight: str) -> str:
@@ -64,7 +68,7 @@ def _last_by_shape(network: nn.Module, images_NCHW: Tensor) -> dict[torch.Size, 
 
 
 def _is_compound(module: nn.Module) -> bool:
-    return type(module) not in _CONTAINERS and any(True for child in module.children() for _ in child.parameters())
+    return type(module) not in CONTAINERS and any(True for child in module.children() for _ in child.parameters())
 
 
 def _outermost(module: nn.Module, prefix: str, classes: Counter[type[nn.Module]]) -> Iterator[str]:

@@ -92,6 +92,7 @@ def distill(
     training = Training(pair.student, settings, len(images), seed)
     num_parts = pieces_of(training.batch_size, synthesis) if execution.ranks.size == 1 else 1
     with (
+        execution.compute.without_slow_kernels(pair.student, pair.teacher),
         fresh_dreams(settings, synthesis, record, images, seed, execution) as fresh,
         _batch_norms(pair.student, settings.bn, num_parts),
         loss_against_teacher(pair, settings, execution, blocks) as loss_of,

@@ -18,6 +18,7 @@ from edgerecover.distributed import ALONE
 from edgerecover.models.build.architectures import load_state
 from edgerecover.models.network.norms import batch_norms_of
 from edgerecover.pruning import apply_masks
+from edgerecover.recovery.blockwise import reconstruct_blocks
 from edgerecover.recovery.checkpoints import NO_CHECKPOINTS, State
 from edgerecover.recovery.distill import distill
 from edgerecover.recovery.execution import Execution
@@ -62,7 +63,7 @@ def recover(
     record: Record | None = None,
     watch: Watch = lambda _name, _student: None,
 ) -> Recovered:
-    """Repair statistics, fit layers, distil, and keep the best of all rungs on the calibration set.
+    """Repair statistics, fit layers, reconstruct blocks, distil, and keep the best of all rungs on the calibration set.
 
     The original student is one of the candidates. A later rung replaces an earlier one only where it agrees on more
     images, or comes nearer to the teacher's logits, than chance would explain; where the images cannot distinguish the
@@ -102,6 +103,8 @@ def recover(
         _repair(pair, sets.train, settings, execution, judge)
     if settings.layerwise and pair.channels.related:
         _fit(pair, sets.train, settings, execution, judge)
+    if settings.blockwise and settings.blockwise.num_steps and pair.channels.related:
+        _reconstruct(pair, sets.train, settings, execution, judge, seed)
     warnings: tuple[str, ...] = ()
     if settings.num_steps:
         warnings = _distil(pair, sets.train, settings, execution, judge, seed, synthesis, record)
@@ -123,6 +126,21 @@ def _fit(pair: Pair, images: ImageSet, settings: Recovery, execution: Execution,
     with _rung("layer-wise least squares", pair.student, judge, execution) as is_done:
         if not is_done and execution.ranks.is_first:
             fit_layers(pair, images, settings.batch_size, replace(execution, ranks=ALONE))
+        load_state(pair.student, execution.ranks.from_first(lambda: state_on_cpu(pair.student)))
+
+
+def _reconstruct(
+    pair: Pair, images: ImageSet, settings: Recovery, execution: Execution, judge: Judge, seed: int
+) -> None:
+    """Train block by block, from the best student so far: an earlier rung's may have too few images to help."""
+    assert settings.blockwise
+    load_state(pair.student, execution.ranks.from_first(lambda: judge.best_state))
+    with _rung("block-wise reconstruction", pair.student, judge, execution) as is_done:
+        if not is_done and execution.ranks.is_first:
+            reconstruct_blocks(
+                pair, images, settings.blockwise, settings.batch_size, replace(execution, ranks=ALONE),
+                seed=seed, by_batch=settings.bn == "adapt",
+            )  # fmt: skip
         load_state(pair.student, execution.ranks.from_first(lambda: state_on_cpu(pair.student)))
 
 

@@ -41,6 +41,7 @@ from edgerecover.recovery.linear_maps import (
 from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.patches import POSITIONS_PER_IMAGE, Places, rows_of, weight_of
 from edgerecover.recovery.statistics import normalising_by_batch, repair_statistics
+from edgerecover.runtime.machine.memory import returning_large_blocks
 from edgerecover.synthesis.image_set import ImageSet
 
 MAX_IMAGES = 512
@@ -79,8 +80,8 @@ def fit_layers(pair: Pair, images: ImageSet, batch_size: int, execution: Executi
         num_done = state.facts["num_done"]
         progress.note(f"resuming least squares after {num_done} of {len(maps)} layers")
     num_images = _num_images(pair, maps, images, few_NCHW, progress)
-    images_NCHW = execution.compute.images(images.images_of(range(num_images)))
-    with progress.task("least squares", len(maps) - num_done, "layers") as task:
+    with returning_large_blocks(), progress.task("least squares", len(maps) - num_done, "layers") as task:
+        images_NCHW = execution.compute.images(images.images_of(range(num_images)))
         left_out |= _fit_all(pair, maps, images_NCHW, few_NCHW, num_done, checkpoint, task)
     if left_out:
         progress.note(_in_words(left_out))
@@ -105,7 +106,7 @@ def _fit_all(
     def take(number: int, linear_map: LinearMap, samples: _Samples, call: LinearCall) -> None:
         if number < num_done:
             return  # before an interruption
-        if checkpoint.is_due():
+        if number > num_done and checkpoint.is_due():
             tensors = {f"student/{name}": tensor for name, tensor in student.state_dict().items()}
             checkpoint.write(State(tensors, {"student": {}, "num_done": number}))
         mask = masks.get(id(student.get_parameter(linear_map.weight)))

@@ -17,7 +17,7 @@ variances are taken with BN's eps, as BN divides by them: a teacher repaired aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -160,9 +160,14 @@ def _starts(images: ImageSet, batch_size: int) -> range:
 
 @contextmanager
 def normalising_by_batch(
-    network: nn.Module, watch: Callable[[str, Moments], None] = lambda _name, _moments: None
+    network: nn.Module,
+    watch: Callable[[str, Moments], None] = lambda _name, _moments: None,
+    names: Collection[str] | None = None,
 ) -> Iterator[None]:
-    """BN layers use each input's own statistics and store nothing; `watch` gets each call's layer and moments."""
+    """BN layers use each input's own statistics and store nothing; `watch` gets each call's layer and moments.
+
+    `names` are of the layers that do; None stands for all.
+    """
 
     def by_batch(name: str, layer: nn.Module) -> Callable[[Tensor], Normalisation]:
         def measure(x_NC: Tensor) -> Normalisation:
@@ -174,5 +179,6 @@ def normalising_by_batch(
 
     with ExitStack() as stack:
         for name, layer in batch_norms_of(network).items():
-            stack.enter_context(normalising(layer, by_batch(name, layer)))
+            if names is None or name in names:
+                stack.enter_context(normalising(layer, by_batch(name, layer)))
         yield

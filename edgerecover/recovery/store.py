@@ -22,7 +22,7 @@ from edgerecover.recovery.ladder import Recovered
 
 _WEIGHTS = "recovered.safetensors"
 _FACTS = "recovery.json"
-_FORMAT = 2
+_FORMAT = 3
 """Raise when the same settings no longer give the same student: it is part of a recovery's key."""
 
 

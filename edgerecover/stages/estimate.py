@@ -74,6 +74,8 @@ class _Trial:
     """Least squares of all layers, whatever the number of images;"""
     fit_image_s: float
     """and for each image more."""
+    block_step_s: float
+    """Of block-wise reconstruction, of one image in all blocks."""
     step_s: float
     """Of distillation, of one image."""
     kept_bytes: int
@@ -117,6 +119,10 @@ def estimate(
         fitted = min(synthesis.num_train, MAX_IMAGES)
         more_s = trial.statistics_s * (synthesis.num_train - fitted)
         stages.append(StageEstimate("least squares", trial.fit_s + trial.fit_image_s * fitted + more_s))
+    if recovery.blockwise and trial.block_step_s:
+        walk_s = 2 * trial.statistics_s * synthesis.num_train  # and a repair of the statistics
+        steps = recovery.blockwise.num_steps * recovery.blockwise.batch_size
+        stages.append(StageEstimate("block by block", trial.block_step_s * steps + walk_s))
     if recovery.num_steps:
         stages.append(StageEstimate("distill", _distillation_s(trial, synthesis, recovery)))
     stages.append(StageEstimate("export and race", _race_s(trial, profile, num_variants + _NUM_TWINS)))
@@ -266,20 +272,30 @@ def _try(
     two, _ = dreamt("calibration", _FEW, 1)  # warms up too
     many, dream_s = dreamt("train", more, _NUM_DREAM_STEPS)
     recovery = profile.recovery
-    watch = recovered(many, two, recovery.model_copy(update={"num_steps": min(_NUM_STEPS, recovery.num_steps)}))
+    shorter = {"num_steps": min(_NUM_STEPS, recovery.num_steps)}
+    blockwise = recovery.blockwise and recovery.blockwise.model_copy(
+        update={"num_steps": min(_NUM_STEPS, recovery.blockwise.num_steps)}
+    )
+    watch = recovered(many, two, recovery.model_copy(update={**shorter, "blockwise": blockwise}))
     statistics_s = watch.seconds("statistics") / max(1, watch.times("statistics")) / more
     fit_s = fit_image_s = 0.0
     if more_s := watch.seconds("least squares"):
-        only = {"repair_statistics": False, "num_steps": 0}
+        only = {"repair_statistics": False, "blockwise": None, "num_steps": 0}
         few_s = recovered(two, two, recovery.model_copy(update=only)).seconds("least squares")
         fit_image_s = max(0.0, more_s - few_s) / (more - _FEW)
         fit_s = max(0.0, few_s - _FEW * fit_image_s)
         fit_image_s += statistics_s  # batch norm is repaired after it
+    block_step_s = 0.0
+    if blockwise and (seconds := watch.seconds("block by block")):
+        block_step_s = max(0.0, seconds - statistics_s * more) / (
+            blockwise.num_steps * min(blockwise.batch_size, more // 2)
+        )
     return _Trial(
         dream_step_s=dream_s / more,
         statistics_s=statistics_s,
         fit_s=fit_s,
         fit_image_s=fit_image_s,
+        block_step_s=block_step_s,
         step_s=watch.per_step("distill") / more,
         kept_bytes=bytes_per_image(source, profile.synthesis),
     )

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from edgerecover.artifacts import Descent
+from edgerecover.config import Blockwise
 from edgerecover.pruning import apply_masks
+from edgerecover.recovery import ladder
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.judge import CalibrationJudge
 from edgerecover.recovery.ladder import recover
@@ -60,6 +62,29 @@ def test_least_squares_is_a_rung_of_its_own(climb):
     assert names(recovered) == ["pruned", "statistics repair", "layer-wise least squares"]
     assert recovered.rungs[2].seconds > 0
     assert recovered.rungs[2].agreement > recovered.rungs[1].agreement
+
+
+BLOCKWISE = Blockwise(num_steps=20, batch_size=16, lr=1e-2)
+
+
+def test_block_wise_reconstruction_is_a_rung_of_its_own(climb):
+    recovered = climb(layerwise=True, blockwise=BLOCKWISE, num_steps=0)
+    assert names(recovered)[-1] == "block-wise reconstruction"
+    assert recovered.rungs[3].seconds > 0
+    assert recovered.rungs[3].kl < recovered.rungs[1].kl
+    off = climb(layerwise=True, blockwise=BLOCKWISE.model_copy(update={"num_steps": 0}), num_steps=0)
+    assert names(off)[-1] == "layer-wise least squares"
+
+
+def test_it_starts_from_the_best_rung(climb, monkeypatch):
+    started = []
+    monkeypatch.setattr(ladder, "fit_layers", lambda pair, *_: pair.student[-1].weight.fill_(7.0))
+    monkeypatch.setattr(
+        ladder, "reconstruct_blocks", lambda pair, *_, **__: started.append(pair.student[-1].weight.clone())
+    )
+    recovered = climb(layerwise=True, blockwise=BLOCKWISE, num_steps=0)
+    assert chosen(recovered).name == "statistics repair"
+    assert torch.equal(started[0], recovered.student[-1].weight)
 
 
 def test_recovery_helps_on_real_images_that_nothing_has_seen(climb, student_and_masks, real_images):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from edgerecover.config import Refresh
+from edgerecover.config import Blockwise, Refresh
 from edgerecover.export.precision import SCHEMES
 from edgerecover.recovery import checkpoints as module
 from edgerecover.recovery.checkpoints import Checkpoints
@@ -17,7 +17,8 @@ from edgerecover.recovery.quantized import distil_for_int8
 REFRESH = Refresh(every_steps=6, num_images=40, num_steps=3, lr=0.1, weight=10.0)
 SETTINGS = {
     "adam, refreshes": {
-        "layerwise": True, "num_steps": 24, "flip": True, "crop_fraction": 0.2, "crop_border": "auto",
+        "layerwise": True, "blockwise": Blockwise(num_steps=4, batch_size=16, lr=1e-2), "num_steps": 24,
+        "flip": True, "crop_fraction": 0.2, "crop_border": "auto",
         "zoom_fraction": 0.5, "cutmix_share": 0.5, "refresh": REFRESH, "weight_decay": 1e-4,
     },
     "sgd": {"num_steps": 10, "optimizer": "sgd", "lr": 0.02, "repair_statistics": False, "bn": "frozen"},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgerecover.compute import Compute
-from edgerecover.config import Refresh
+from edgerecover.config import Blockwise, Refresh
 from edgerecover.distributed import ALONE, Ranks
 from edgerecover.errors import BadInputError
 from edgerecover.pruning import apply_masks, global_magnitude_masks
@@ -56,6 +56,7 @@ def test_several_processes_end_with_one_processs_student(size, teacher, synthesi
     recovery = recovery.model_copy(
         update={
             "layerwise": True,
+            "blockwise": Blockwise(num_steps=4, batch_size=16, lr=1e-2),
             "batch_size": 30,  # which four processes share unevenly
             "flip": True,
             "crop_fraction": 0.125,

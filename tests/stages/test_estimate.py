@@ -54,7 +54,7 @@ def profile():
 def told(monkeypatch, profile):
     """The estimate of `fast` where every image and step takes a known time."""
     trial = estimating._Trial(
-        dream_step_s=0.01, statistics_s=0.02, fit_s=5, fit_image_s=0.1, step_s=0.03, kept_bytes=10**6
+        dream_step_s=0.01, statistics_s=0.02, fit_s=5, fit_image_s=0.1, block_step_s=0.05, step_s=0.03, kept_bytes=10**6
     )
     monkeypatch.setattr(estimating, "_try", lambda *_: trial)
 
@@ -72,6 +72,8 @@ def test_times_are_scaled_up_to_the_numbers_of_the_profile(told, profile):
     assert seconds["synthesize"] == pytest.approx(0.01 * synthesis.num_steps * num_images)
     assert seconds["statistics repair"] == pytest.approx(0.02 * synthesis.num_train)
     assert seconds["least squares"] == pytest.approx(5 + 0.1 * min(512, synthesis.num_train))
+    block_steps = recovery.blockwise.num_steps * recovery.blockwise.batch_size
+    assert seconds["block by block"] == pytest.approx(0.05 * block_steps + 2 * 0.02 * synthesis.num_train)
     steps_s = 0.03 * recovery.batch_size * recovery.num_steps
     assert steps_s < seconds["distill"] < 1.5 * steps_s  # and looks at how it does
     assert found.seconds == pytest.approx(sum(seconds.values()))
@@ -81,7 +83,7 @@ def test_times_are_scaled_up_to_the_numbers_of_the_profile(told, profile):
 
 def test_what_the_profile_leaves_out_is_no_line(told, profile):
     shorter = profile.model_copy(
-        update={"recovery": profile.recovery.model_copy(update={"num_steps": 0, "layerwise": False})}
+        update={"recovery": profile.recovery.model_copy(update={"num_steps": 0, "layerwise": False, "blockwise": None})}
     )
     names = [stage.name for stage in told(shorter).stages]
     assert names == ["synthesize", "statistics repair", "export and race"]
@@ -98,7 +100,7 @@ def test_refreshes_are_counted(told, profile):
 
 def test_lines_say_each_stage_all_of_it_and_how_far_off_it_may_be(told):
     *lines, total = in_words(told())
-    assert [line.split(": ")[0] for line in lines] == ["estimate"] * 5
+    assert [line.split(": ")[0] for line in lines] == ["estimate"] * 6
     assert "GB of memory" in total
     assert "factor of 2" in total
 

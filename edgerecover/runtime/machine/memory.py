@@ -10,10 +10,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BELOW_BYTES = 1 << 30
+_LARGE_BYTES = 1 << 23
+_keeps = False
+"""Whether `keep_freed_memory` has been called with success."""
 _UNBOUNDED_BYTES = 1 << 60
 """A limit from here on means none in version 1 of control groups."""
 
@@ -125,11 +129,31 @@ def keep_freed_memory() -> bool:
     glibc returns blocks above 32 MiB to the system at once and gets them again as pages of zeros, which costs up to a
     third of a step's CPU time on large images. Call `release_freed_memory` between two stages.
     """
+    global _keeps
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     done = [mallopt(threshold, _KEPT_BELOW_BYTES) == 1 for threshold in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)]
-    return all(done)
+    _keeps = all(done)
+    return _keeps
+
+
+@contextmanager
+def returning_large_blocks() -> Iterator[None]:
+    """Inside the block, what is freed of 8 MiB or more goes back to the system at once.
+
+    For a few passes with tensors of hundreds of megabytes, of which no two have the same size: kept, they lie in memory
+    with gaps into which the next one does not fit.
+    """
+    if not _keeps:
+        yield
+        return
+    release_freed_memory()
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
 def release_freed_memory() -> None:
