@@ -78,8 +78,7 @@ def distill(
         synthesis: how `images` were made, so that a refresh can make more; None leaves refreshes out.
         record: of the teacher's activations, where `images` were made with one.
         carried: other state that changes with the steps, by name; it is recorded in checkpoints too.
-        watch: called with every step, counted from 1, and its loss; returns further numbers worth showing. It must
-            leave the student as it is.
+        watch: gets every step, counted from 1, and its loss; returns more to show. It leaves the student as it is.
         title: of the progress bar.
 
     Raises:
