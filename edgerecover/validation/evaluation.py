@@ -15,6 +15,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
 from edgerecover.validation.image_files import IMAGE_SUFFIXES, check_images, find_images, is_litter, read_pixels
+from edgerecover.validation.pixel_scale import scale_of_pixels
 
 if TYPE_CHECKING:
     import numpy
@@ -151,16 +152,18 @@ def _open_arrays(
 ) -> EvalSet:
     images_NHWC = _as_NHWC(path, images, input)
     labels_N = _as_labels(path, _as_numbers(labels, num_classes, classes), len(images_NHWC), num_classes)
-    white, notes = _white_of(path, images_NHWC)
+    scale = scale_of_pixels(images_NHWC, input, str(path))
 
     def read(part: slice) -> Pixels:
         import numpy as np
 
         pixels_NHWC = images_NHWC[part]
-        if pixels_NHWC.dtype == np.uint8 and white == 255:
+        if pixels_NHWC.dtype == np.uint8:
             return pixels_NHWC
-        return pixels_NHWC.astype(np.float32) * np.float32(255 / white)
+        factor_C, offset_C = (np.asarray(per_channel, np.float32) for per_channel in (scale.factor, scale.offset))
+        return pixels_NHWC.astype(np.float32) * factor_C + offset_C
 
+    notes = (f"{path.name}: its images are {scale.reading}",) if scale.reading else ()
     return EvalSet(path.name, labels_N, input, read, notes)
 
 
@@ -210,34 +213,6 @@ def _refuse_oversize(path: Path) -> None:
             f"more than the {MAX_NPZ_BYTES >> 30} GiB read into memory",
             hint="give a folder with one subfolder of images per class: it is read in batches",
         )
-
-
-def _white_of(path: Path | LabelledArrays, images_NHWC: NDArray[Any]) -> tuple[int, tuple[str, ...]]:
-    """The value of white, and a note where it follows from the values rather than from the type."""
-    import numpy as np
-
-    dtype = images_NHWC.dtype
-    if dtype == np.uint8:
-        return 255, ()
-    if dtype == np.bool_:
-        return 1, (f"{path.name}: its images are {dtype}: True is white",)
-    is_integer = np.issubdtype(dtype, np.integer)
-    if is_integer or np.issubdtype(dtype, np.floating):
-        lowest, highest = images_NHWC.min(), images_NHWC.max()  # NaN where one is NaN, and then nothing below holds
-        if not is_integer and lowest >= 0 and highest <= 1:
-            return 1, (f"{path.name}: its images are {dtype} from {lowest:.3g} to {highest:.3g}: 1 is white",)
-        if is_integer and lowest >= 0 and highest <= 255:
-            return 255, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 255 is white",)
-        if dtype == np.uint16:
-            return 0xFFFF, (f"{path.name}: its images are {dtype} from {lowest} to {highest}: 65,535 is white",)
-        span = f"{dtype} from {lowest:.3g} to {highest:.3g}"
-    else:
-        span = str(dtype)
-    raise BadInputError(
-        f"images {path}: pixels of type uint8 or uint16, or floats from 0 (black) to 1 (white), were expected, "
-        f"found {span}",
-        hint="store 8-bit pixels as uint8, not normalised: mean and std of the model's input are applied here",
-    )
 
 
 def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:

@@ -89,6 +89,7 @@ def test_one_channel_needs_no_channel_axis_and_raw_bytes_stay_raw(tmp_path):
         (lambda pixels: pixels.astype(np.uint16), "uint16 from 0 to 255: 255 is white"),
         (lambda pixels: pixels.astype(np.int64), "int64 from 0 to 255: 255 is white"),
         (lambda pixels: (pixels / 255).astype(np.float32), "float32 from 0 to 1: 1 is white"),
+        (lambda pixels: pixels.astype(np.float32), "float32 from 0 to 255: 255 is white"),
     ],
 )
 def test_other_types_keep_their_range_and_are_told(tmp_path, stored, says):
@@ -99,6 +100,23 @@ def test_other_types_keep_their_range_and_are_told(tmp_path, stored, says):
     np.testing.assert_allclose(found[:, 0], images, atol=1e-3)
     assert found.dtype == np.float32
     assert data.notes == (f"d.npz: its images are {says}",)
+
+
+def test_images_that_are_normalised_already_are_taken_back(tmp_path):
+    images, labels = pixels(10, 8, 6, 3), np.zeros(10, int)
+    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, 10))
+    data = read_eval_data(write_npz(tmp_path / "n.npz", images=plain, labels=labels), RGB, 10)
+    np.testing.assert_allclose(everything(data)[0], plain, atol=1e-5)
+    (note,) = data.notes
+    assert note.endswith("taken as normalised by the model's mean and std")
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.2])
+def test_images_that_others_normalised_are_refused(tmp_path, factor):
+    images, labels = pixels(10, 8, 6, 3), np.zeros(10, int)
+    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, 10))
+    with pytest.raises(BadInputError, match="found float32 from"):
+        read_eval_data(write_npz(tmp_path / "n.npz", images=plain * factor, labels=labels), RGB, 10)
 
 
 def test_masks_are_black_and_white(tmp_path):
@@ -112,8 +130,7 @@ def test_masks_are_black_and_white(tmp_path):
     [
         ({"images": pixels(4, 9, 6, 3), "labels": np.zeros(4, int)}, r"\(N, 8, 6, 3\) were expected"),
         ({"images": pixels(4, 8, 6), "labels": np.zeros(4, int)}, r"were expected, found \(4, 8, 6\)"),
-        ({"images": pixels(4, 8, 6, 3) - 127.5, "labels": np.zeros(4, int)}, "found float64 from -128 to 128"),
-        ({"images": pixels(4, 8, 6, 3) * 1.0, "labels": np.zeros(4, int)}, "found float64 from 0 to 255"),
+        ({"images": pixels(4, 8, 6, 3) - 127.5, "labels": np.zeros(4, int)}, "found float64 from -127.5 to 127.5"),
         ({"images": pixels(4, 8, 6, 3) * np.nan, "labels": np.zeros(4, int)}, "found float64 from nan"),
         ({"images": pixels(4, 8, 6, 3).astype(int) * 9, "labels": np.zeros(4, int)}, "found int64 from 0"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.zeros(3, int)}, "4 images but 3 labels"),
