@@ -113,7 +113,7 @@ def _conclusion(found: Sequence[_Beside]) -> Iterator[str]:
         yield f"They make it slower in {' and '.join(cost)}."
     if MNN in cost:
         yield (
-            "MNN's kernels for zeros gain in 1×1 and linear layers and lose in 3×3 ones: "
+            "MNN's kernels for zeros gain in 1×1 and linear layers and can lose in 3×3 ones: "
             "`prune --for mnn` puts the zeros where they gain."
         )
 

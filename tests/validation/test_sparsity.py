@@ -87,7 +87,7 @@ def test_where_zeros_lose_it_says_so_and_what_helps():
     said = in_mnn(2.4)
     assert "mnn 0.83× (0.83–0.83) the speed, 0.40 of the size" in said
     assert "faster in none of them. They make it slower in mnn." in said
-    assert "gain in 1×1 and linear layers and lose in 3×3 ones: `prune --for mnn`" in said
+    assert "gain in 1×1 and linear layers and can lose in 3×3 ones: `prune --for mnn`" in said
 
 
 def test_a_runtime_of_the_target_that_did_not_run_is_named():
