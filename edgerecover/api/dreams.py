@@ -15,6 +15,7 @@ from edgerecover.api.given import (
     FilePath,
     Network,
     architecture_of,
+    input_from,
     network_of,
     path_of,
     require_choice,
@@ -89,7 +90,7 @@ def dream(
 
     from edgerecover.commands.synthesize import synthesize_images
     from edgerecover.config import load_profile
-    from edgerecover.models.name.flags import ModelFlags, input_of
+    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.stages.request import DreamRequest
 
     with errors_in_python(dream), place_of(None, run_folder, "teacher") as place:
@@ -107,7 +108,7 @@ def dream(
             splits=("train",),
             flags=ModelFlags(
                 architecture_of(given, arch, "arch"),
-                input_of(input_shape, mean, std, pixel_range),
+                input_from(input_shape, mean, std, pixel_range),
                 trust_code,
                 trust_pickle,
                 assume,

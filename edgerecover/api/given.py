@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from edgerecover.artifacts import Precision
+from edgerecover.artifacts import InputSpec, Precision
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def network_of(
     if not isinstance(given, nn.Module):
         raise BadInputError(
             f"{name}=: a torch.nn.Module or a path was expected, found {type(given).__name__}",
-            hint="give the network itself, not its state_dict(); or save that, and give the path with arch=",
+            hint="give its .model"
+            if isinstance(getattr(given, "model", None), nn.Module)
+            else "give the network itself, not its state_dict(); or save that, and give the path with arch=",
         )
     from edgerecover.models.build.whole_modules import unwrap
     from edgerecover.models.name.flags import LiveNetwork
@@ -173,6 +175,40 @@ def architecture_of_student(student: Given, teacher: Given | None, named: str | 
         return own
     said = resolve(student.path, ModelFlags(trust_code=True), teacher=None)
     return None if said.architecture or said.card else teacher.live
+
+
+def input_from(
+    shape: Sequence[int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    pixel_range: Sequence[float] | None,
+) -> InputSpec | None:
+    """The network's input as `flags.input_of` checks it, from tuples, lists, arrays or tensors of numbers.
+
+    Raises:
+        BadInputError: not numbers, or they make no sense.
+    """
+    from edgerecover.models.name.flags import input_of
+
+    return input_of(
+        _numbers("input_shape", shape, "(3, 224, 224)"),
+        _numbers("mean", mean, "(0.485, 0.456, 0.406)"),
+        _numbers("std", std, "(0.229, 0.224, 0.225)"),
+        _numbers("pixel_range", pixel_range, "(0, 255)"),
+    )
+
+
+def _numbers(parameter: str, values: Iterable[float] | None, example: str) -> Any:
+    if values is None:
+        return None
+    try:
+        if isinstance(values, str):
+            raise TypeError("a text")
+        return tuple(int(value) if float(value).is_integer() else float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise BadInputError(
+            f"{parameter}={values!r}: several numbers were expected", hint=f"for example {parameter}={example}"
+        ) from error
 
 
 def pruning_of(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:

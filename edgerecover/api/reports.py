@@ -90,8 +90,9 @@ class Report:
             return html(self.details)
 
     def _repr_html_(self) -> str:
-        # Its style sheet must not reach the notebook's own page.
-        return f'<iframe title="edgerecover report" srcdoc="{escape(self._page())}" style="{_FRAME}"></iframe>'
+        # In a frame, its style sheet does not reach the notebook. There "#gates" would be a place in the notebook.
+        page = self._page().replace('href="#', 'href="about:srcdoc#')
+        return f'<iframe title="edgerecover report" srcdoc="{escape(page)}" style="{_FRAME}"></iframe>'
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -17,6 +17,7 @@ from edgerecover.api.given import (
     architecture_of,
     architecture_of_student,
     eval_data_of,
+    input_from,
     network_of,
     path_of,
     precisions_from,
@@ -112,7 +113,7 @@ def recover(
     """
     from edgerecover.commands.run import run_and_keep
     from edgerecover.config import load_profile, load_target
-    from edgerecover.models.name.flags import ModelFlags, input_of
+    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.models.network.outputs import own_network
     from edgerecover.stages.request import Request
 
@@ -134,7 +135,7 @@ def recover(
             work=place.work,
             flags=ModelFlags(
                 architecture_of_student(given, taught, arch),
-                input_of(input_shape, mean, std, pixel_range),
+                input_from(input_shape, mean, std, pixel_range),
                 trust_code,
                 trust_pickle,
                 assume,
@@ -219,7 +220,7 @@ def validate(
     """
     from edgerecover.commands.validate import validate_file
     from edgerecover.config import load_profile, load_target
-    from edgerecover.models.name.flags import ModelFlags, input_of
+    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.stages.request import FileRequest
 
     with errors_in_python(validate), place_of(out, run_folder, Path(model).stem) as place:
@@ -245,7 +246,7 @@ def validate(
             pruned=before.path if before else None,
             flags=ModelFlags(
                 architecture_of(own, arch, "arch"),
-                input_of(input_shape, mean, std, pixel_range),
+                input_from(input_shape, mean, std, pixel_range),
                 trust_code,
                 trust_pickle,
                 assume,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+import edgerecover
 from edgerecover.api.given import architecture_of_student, eval_data_of, network_of
 from edgerecover.artifacts import Pattern, sha256_of
 from edgerecover.errors import BadInputError
@@ -123,6 +124,7 @@ def test_classes_are_named(dense, tmp_path):
 
 WRONG = {
     "state": (lambda n: n.state_dict(), {}, "expected, found OrderedDict", "not its state_dict"),
+    "pruned": (lambda n: edgerecover.prune(n, 0.5), {}, "found PrunedModel", "give its .model"),
     "masks of a file": (lambda _: "a.pt", {"masks": {}}, "masks= belongs to a network in memory", "holds its own"),
     "classes of a file": (lambda _: "a.pt", {"classes": ["a"]}, "classes= belongs to", "model.toml"),
     "no such mask": (

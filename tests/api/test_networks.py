@@ -19,6 +19,11 @@ def test_inspect_says_what_the_command_says(pruned, tmp_path):
     assert edgerecover.inspect(tmp_path / "a.pt").sparsity == found.sparsity
 
 
+def test_the_input_may_be_any_numbers(dense):
+    found = edgerecover.inspect(dense, input_shape=torch.Size((1, 8, 8)), mean=torch.tensor([0.5]), std=[0.25])
+    assert (found.facts.input.shape, found.facts.input.mean, found.facts.input.std) == ((1, 8, 8), (0.5,), (0.25,))
+
+
 def test_inspect_needs_a_file_that_is_there():
     with pytest.raises(BadInputError, match=r"nothere\.pt does not exist"):
         edgerecover.inspect("nothere.pt")

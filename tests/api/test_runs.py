@@ -57,6 +57,8 @@ def test_a_notebook_shows_the_page_in_a_frame(run):
     assert shown.startswith("<iframe")
     assert shown.count("<iframe") == 1
     assert "&lt;!doctype html&gt;" in shown.lower()
+    assert "about:srcdoc#gates" in shown  # else a click would load the notebook inside the frame
+    assert "href=&quot;#" not in shown
 
 
 def test_nothing_of_this_machine_is_in_the_bundle(run):
@@ -104,6 +106,10 @@ def test_a_failed_call_leaves_no_folder(dense, pruned, tmp_path, monkeypatch):
 WRONG = {
     "no input": ({}, "student.pt: the network's input is not known", "give input_shape="),
     "a batch in the shape": ({"input_shape": (1, 1, 8, 8)}, r"input_shape=\(1, 1, 8, 8\): expected", "(3, 224, 224)"),
+    "a number for a shape": ({"input_shape": 8}, "input_shape=8: several numbers", "input_shape=(3, 224, 224)"),
+    "a text for a shape": ({"input_shape": "1,8,8"}, "input_shape='1,8,8': several numbers", "(3, 224, 224)"),
+    "a number for a mean": (INPUT | {"mean": 0.5}, "mean=0.5: several numbers", "mean=(0.485, 0.456, 0.406)"),
+    "half a pixel": ({"input_shape": (1, 8.5, 8)}, "whole numbers", "(3, 224, 224)"),
     "std of 0": (INPUT | {"std": (0.0,)}, r"std=0: expected numbers above 0", "std="),
     "two means": (INPUT | {"mean": (0.5, 0.5)}, r"mean=\(0.5, 0.5\): expected one number", "mean="),
     "device": (INPUT | {"device": "tpu"}, "device='tpu': expected one of 'auto', 'cuda', 'cpu'", "device='auto'"),
