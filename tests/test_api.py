@@ -51,7 +51,7 @@ def test_parameters_and_defaults_are_the_command_lines(function):
             assert default in (parameter.empty, None), name
         elif flag != "force":
             assert (default or None) == (option.default or None), name
-    assert set(options) - {"help"} - seen == set()
+    assert set(options) - {"help"} - seen == set(), "a parameter is missing in Python, or stands in no list here"
 
 
 @pytest.mark.parametrize("function", COMMANDS, ids=lambda function: function.__name__)

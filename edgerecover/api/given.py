@@ -211,17 +211,17 @@ def _numbers(parameter: str, values: Iterable[float] | None, example: str) -> An
         ) from error
 
 
-def pruning_of(pattern: PruningPattern | None, sparsity: float | None) -> Pruning | None:
+def pruning_of(pattern: PruningPattern | None, sparsity: float | None, for_runtime: str | None) -> Pruning | None:
     """How to prune a dense network first; None: not at all.
 
     Raises:
-        BadInputError: there is no such pattern, or the fraction does not fit it.
+        BadInputError: there is no such pattern or runtime, or they do not fit each other or the fraction.
     """
     from edgerecover.pruning import PruningPattern, pruning_from_flags
 
     if pattern is not None:
         require_choice("pattern", pattern, get_args(PruningPattern))
-    return pruning_from_flags(pattern, sparsity)
+    return pruning_from_flags(pattern, sparsity, for_runtime)
 
 
 def precisions_from(names: Iterable[str]) -> tuple[Precision, ...]:

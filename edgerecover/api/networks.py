@@ -108,6 +108,7 @@ def prune(
     sparsity: float | None = None,
     *,
     pattern: PruningPattern = "unstructured",
+    for_runtime: str | None = None,
     input_shape: Sequence[int] | None = None,
     arch: str | None = None,
     trust_code: bool = False,
@@ -119,6 +120,7 @@ def prune(
         model: a network in memory, which is not changed, or a checkpoint's path.
         sparsity: fraction of the weights that become zero; for channels, of the MACs that go; not for "2:4".
         pattern: "unstructured", "layerwise", "2:4" or "channel".
+        for_runtime: put the zeros where this runtime gains by them: "mnn"; `sparsity` is then of those layers' weights.
         input_shape: (C, H, W); channels need it.
         arch: architecture of a file, if nothing beside it says.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
@@ -132,7 +134,7 @@ def prune(
     from edgerecover.models.network.outputs import own_network
 
     with errors_in_python(prune), place_of(None, None, "model") as place:
-        pruning = pruning_of(pattern, sparsity)
+        pruning = pruning_of(pattern, sparsity, for_runtime)
         assert pruning is not None, "a pattern was given"
         given = network_of(model, "model", place.inputs)
         require_checkpoint(given.path)

@@ -52,6 +52,7 @@ def recover(
     classes: Sequence[str] | None = None,
     pattern: PruningPattern | None = None,
     sparsity: float | None = None,
+    for_runtime: str | None = None,
     eval_data: FilePath | tuple[object, object] | None = None,
     record: FilePath | None = None,
     batch: int = 1,
@@ -89,6 +90,7 @@ def recover(
         classes: names of the classes of a student in memory.
         pattern: prune a dense student first: "unstructured", "layerwise", "2:4" or "channel".
         sparsity: fraction of the weights to prune; for channels, of the MACs.
+        for_runtime: put the zeros where this runtime gains by them: "mnn"; `sparsity` is then of those layers' weights.
         eval_data: real images to judge on, never to train on: (images, labels) as arrays or tensors, an .npz file, or a
             folder with one subfolder per class. Pixels are not normalised; see docs/reference/images.md.
         record: activation record of the teacher.
@@ -142,7 +144,7 @@ def recover(
             ),
             teacher=taught.path if taught else None,
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
-            pruning=pruning_of(pattern, sparsity),
+            pruning=pruning_of(pattern, sparsity, for_runtime),
             eval_data=eval_data_of(eval_data),
             record=path_of(record),
             seed=seed,

@@ -119,6 +119,7 @@ WRONG = {
     "pattern": (INPUT | {"pattern": "rows"}, "pattern='rows'", "pattern='unstructured'"),
     "sparsity": (INPUT | {"sparsity": 2.0}, "sparsity=2 is not between 0 and 1", "0.75"),
     "no sparsity": (INPUT | {"pattern": "layerwise"}, "pattern='layerwise' needs sparsity=", "sparsity=0.75"),
+    "for a runtime": (INPUT | {"for_runtime": "tvm"}, "for_runtime='tvm': unknown runtime", "for_runtime='mnn'"),
     "target": (INPUT | {"target": "jetson-orion"}, "unknown target 'jetson-orion'", "targets list"),
     "profile": (INPUT | {"profile": "balancd"}, "did you mean 'balanced'", "profiles list"),
     "arch": (INPUT | {"arch": "nets.py:net"}, "names the architecture of a file", "leave arch= out"),
