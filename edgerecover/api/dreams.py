@@ -73,7 +73,8 @@ def dream(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept the input of a library's own weights for a network with another number of classes.
+        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
+            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
         arch: architecture of a file, if nothing beside it says.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
@@ -112,6 +113,7 @@ def dream(
                 trust_code,
                 trust_pickle,
                 assume,
+                assumes_scale=input_shape is not None and mean is None and std is None,
             ),
             record=path_of(record),
             seed=seed,

@@ -84,7 +84,8 @@ def recover(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept the input of a library's own weights for a network with another number of classes.
+        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
+            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
         masks: of a student in memory, by name in its `state_dict()`: nonzero where a weight is kept. None: every zero
             of a weight is pruned.
         classes: names of the classes of a student in memory.
@@ -141,6 +142,7 @@ def recover(
                 trust_code,
                 trust_pickle,
                 assume,
+                assumes_scale=input_shape is not None and mean is None and std is None,
             ),
             teacher=taught.path if taught else None,
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
@@ -203,7 +205,8 @@ def validate(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept the input of a library's own weights for a network with another number of classes.
+        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
+            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
         eval_data: real images to judge on.
         record: activation record of the teacher.
         arch: architecture of the files.
@@ -252,6 +255,7 @@ def validate(
                 trust_code,
                 trust_pickle,
                 assume,
+                assumes_scale=input_shape is not None and mean is None and std is None,
             ),
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
             eval_data=eval_data_of(eval_data),

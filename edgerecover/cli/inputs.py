@@ -85,7 +85,8 @@ def model_flags(
         _numbers("--std", std),
         _numbers("--pixel-range", pixel_range),
     )
-    return ModelFlags(arch, input, trust_code, trust_pickle, assume)
+    assumed = input is not None and mean is None and std is None
+    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale=assumed)
 
 
 def device_access(on: str | None, config: Path | None, python: str) -> Access | None:

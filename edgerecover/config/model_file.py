@@ -38,6 +38,11 @@ class ModelFileInput(Settings):
                 raise ValueError(f"{name} has {len(values)} values for {self.shape[0]} channels")
         return self
 
+    @property
+    def names_scale(self) -> bool:
+        """Whether it says anything of mean and std."""
+        return self.mean is not None or self.std is not None
+
     def to_spec(self) -> InputSpec:
         """The value that stages use; a missing mean is 0, a missing std is 1."""
         channels = self.shape[0]

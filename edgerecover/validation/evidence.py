@@ -232,7 +232,7 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
     if rungs[-1].chosen and len(rungs) == 1:
         yield (
             f"{found}. It is handed back as it came: what a student has learnt from real data can be lost on dreams "
-            "without a trace, and agreement says little about it (`edgerecover help how-recovery-works`). Where you "
+            "without a trace, and agreement says little about it (edgerecover help how-recovery-works). Where you "
             'know better, set recovery.fine_tuned = "recover" in a profile of your own and judge with --eval-data'
         )
     elif not rungs[0].chosen and lineage.descent is Descent.TRAINED:

@@ -42,6 +42,7 @@ FILES = {
     "text/model.toml": 'classes = "ten"\n[input]\nshape = "1,8,8"\n',
 }
 NET = "--arch edgerecover.demo.network:digits_net --input-shape 1,8,8"
+SCALED = f"{NET} --mean 0.3052 --std 0.3757"
 RUN = "run -t x86-cpu model.pt"
 
 MISTAKES = {
@@ -106,7 +107,7 @@ MISTAKES = {
     f"{RUN} --arch resnet50 --input-shape 1,8,8 --teacher dense.pt": ("torchvision:resnet50",),
     f"{RUN} --arch nothere.py:net --input-shape 1,8,8 --teacher dense.pt": ("nothere.py",),
     f"{RUN} {NET} --teacher nothere.pt": ("nothere.pt",),
-    f"{RUN} {NET} --teacher dense.pt --record text.txt": ("edgerecover record TEACHER"),
+    f"{RUN} {SCALED} --teacher dense.pt --record text.txt": ("edgerecover record TEACHER"),
     f"{RUN} --on user@host": ("ssh://user@host",),
     f"{RUN} --on ssh://h --ssh-config nothere": ("nothere does not exist",),
     f"{RUN} --sign-key nothere.pem": ("nothere.pem",),
@@ -132,7 +133,8 @@ MISTAKES = {
     "prune dense.pt -o out.pt": ("--sparsity 0.75",),
     f"prune dense.pt -o no/out.pt --sparsity 0.5 {NET}": ("a folder that is there",),
     "record dense.pt --data text.txt --out a.pt": ("--out a.safetensors",),
-    f"record dense.pt --data text.txt {NET}": ("text.txt",),
+    f"{RUN} {NET} --teacher dense.pt": ("mean 0 and std 1 are assumed", "give --mean and --std"),
+    f"record dense.pt --data text.txt {SCALED}": ("text.txt",),
     "bench nothere.onnx": ("does not exist",),
     "bench model.pt": ("is a checkpoint", "edgerecover run"),
     "bench bad.onnx --threads many": ("--threads 1,2",),
@@ -140,7 +142,7 @@ MISTAKES = {
     "bench bad.onnx --input-shape 3,224": ("--input-shape 3,224,224",),
     "gate nothere": ("a bundle is",),
     "gate . --limits limits.toml": ("min_agreement: expected a number (found 'high')",),
-    f"record dense.pt --data no --out no/a.safetensors {NET}": ("no",),
+    f"record dense.pt --data no --out no/a.safetensors {SCALED}": ("no",),
     "gate . --junit no/junit.xml": ("a bundle is",),
     "gate . --seconds 100": ("--seconds: must be at most 60",),
     "gate . --identity a": ("given together",),

@@ -55,6 +55,8 @@ class ModelFlags:
     """`--trust-pickle`: a file that is a whole pickled module is unpickled, which runs whatever code it names."""
     assume: bool = False
     """`--assume`: an input that nobody named, and that may be another's, is accepted."""
+    assumes_scale: bool = False
+    """`input` has a mean of 0 and a deviation of 1 because nobody gave any."""
 
 
 NO_FLAGS = ModelFlags()

@@ -58,6 +58,8 @@ class ModelSpec:
     """Where the class names come from."""
     assumed_of: str | None = None
     """The architecture whose library's own weights have this input, where nothing else names one."""
+    assumes_scale: bool = False
+    """`input` names a shape, and nobody has named a mean or a deviation: they are 0 and 1."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of timm's network, besides its number of classes and its input."""
 
@@ -94,6 +96,7 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
         teacher_path=weights_in(given_teacher) if given_teacher else None,
         input=flags.input or given_input,
         input_source=INPUT_FLAGS if flags.input else name if given_input else UNKNOWN,
+        assumes_scale=flags.assumes_scale if flags.input else bool(file.input and not file.input.names_scale),
         classes=file.classes,
         classes_source=name if file.classes else UNKNOWN,
         module=live,
@@ -148,6 +151,7 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
         teacher_path=student.teacher_path,
         input=own.input.to_spec() if own.input else None,
         input_source=own_toml.name if own_toml and own.input else UNKNOWN,
+        assumes_scale=bool(own.input and not own.input.names_scale),
         classes=student.classes,
         classes_source=student.classes_source,
         module=live,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
@@ -13,6 +16,16 @@ from edgerecover.models.name.libraries import default_input, default_num_classes
 from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec
 from edgerecover.models.read.folders import is_usual_name
 from edgerecover.models.read.load import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgerecover.models.network.input_scale import InputScale
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's pixels, as torchvision has them."""
+_LARGEST_MISFIT = 0.6
+"""Of contrast (natural logarithm) and brightness (standard deviations)."""
 
 
 def share_input(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
@@ -27,7 +40,7 @@ def share_input(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
         return _share_card(student, teacher)
     if student.input is not None and student.input != teacher.input:
         raise _different_inputs((student.input_source, student.input), (teacher.input_source, teacher.input))
-    return replace(student, input=teacher.input, input_source=teacher.input_source)
+    return replace(student, input=teacher.input, input_source=teacher.input_source, assumes_scale=teacher.assumes_scale)
 
 
 def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:
@@ -72,6 +85,74 @@ def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Pa
         hint="give --input-shape C,H,W (and --mean and --std), or an [input] table in model.toml; "
         "--assume accepts those values",
     )
+
+
+def check_scale(spec: ModelSpec, network: nn.Module, flags: ModelFlags, path: Path) -> str | None:
+    """Refuse an assumed scale of inputs if the network's batch norm shows that it was trained on inputs of another one.
+
+    Args:
+        spec: with the input.
+        network: of the teacher, in eval mode.
+        flags: what the user has accepted.
+        path: of the file that is asked about.
+
+    Returns:
+        What there is to say of it although the user has accepted the input; None: nothing.
+
+    Raises:
+        BadInputError: the scale is evidently another one, and the user has not accepted it.
+    """
+    if spec.input is None or not (spec.assumes_scale or spec.assumed_of):
+        return None
+    from edgerecover.models.network.input_scale import compare_scale
+
+    found = compare_scale(network, spec.input)
+    if found is None or not found.is_another:
+        return None
+    mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (spec.input.mean, spec.input.std))
+    its_mean = f" and a mean of about {found.trained_mean:.1f}" if found.mean_error < found.trained_std else ""
+    told = (
+        f"mean {mean} and std {std} are assumed, with which photographs have a deviation of {found.std:.2g} and a mean "
+        f"of {found.mean:.1f}; but {found.layer} has stored the statistics of inputs with a deviation of about "
+        f"{found.trained_std:.2g}{its_mean}"
+    )
+    if flags.assume:
+        return told
+    better = _better_scale(spec.input, found)
+    raise BadInputError(
+        f"{path}: {told}",
+        hint="give --mean and --std with --input-shape, or an [input] table in model.toml"
+        + (f"; {better} fits better" if better else "")
+        + "; --assume accepts those values",
+    )
+
+
+def _better_scale(input: InputSpec, found: InputScale) -> str | None:
+    """Flags for the usual way to prepare images that fits best; None if none does."""
+    from edgerecover.models.network.input_scale import typical_scale
+
+    channels = input.shape[0]
+    ways = {
+        **({f"--mean {_list(_IMAGENET[0])} --std {_list(_IMAGENET[1])}": typical_scale(0.449, 0.226)}
+           if channels == len(_IMAGENET[0]) else {}),
+        f"--mean {_list((0.5,) * channels)} --std {_list((0.5,) * channels)}": typical_scale(0.5, 0.5),
+        f"--mean {_list((0.0,) * channels)} --std {_list((1.0,) * channels)}": typical_scale(0.0, 1.0),
+        f"--pixel-range 0,255 --mean {_list((0.0,) * channels)} --std {_list((1.0,) * channels)}": typical_scale(
+            0.0, 1.0, (0.0, 255.0)
+        ),
+    }  # fmt: skip
+    misfits = {
+        flags: max(
+            abs(math.log(std / found.trained_std)), max(0.0, abs(mean - found.trained_mean) - found.mean_error) / std
+        )
+        for flags, (mean, std) in ways.items()
+    }
+    best = min(misfits, key=misfits.__getitem__)
+    return best if misfits[best] < _LARGEST_MISFIT else None
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _share_card(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:

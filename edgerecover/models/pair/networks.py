@@ -16,7 +16,7 @@ from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
 from edgerecover.models.pair.facts import as_narrower, facts_of
-from edgerecover.models.pair.input import check_assumed, require_input, share_input
+from edgerecover.models.pair.input import check_assumed, check_scale, require_input, share_input
 from edgerecover.models.pair.masks import masks_of
 from edgerecover.models.pair.teacher import Teacher, find_teacher, open_teacher, wider_module
 from edgerecover.models.read.folders import weights_in
@@ -119,7 +119,9 @@ def open_models(
     facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
     of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
     opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
-    return _pair(student, spec, facts, opened_teacher, input, num_classes)
+    doubt = check_scale(spec, opened_teacher.opened.network, flags, spec.teacher_path or model_path)
+    models = _pair(student, spec, facts, opened_teacher, input, num_classes)
+    return replace(models, warnings=(*models.warnings, doubt)) if doubt else models
 
 
 def _pair(
@@ -212,6 +214,7 @@ def open_classifier(
     opened = open_checkpoint(checkpoint, spec)
     num_classes = count_classes(opened.network, input, spec)
     check_assumed(spec, num_classes, flags, model_path)
+    check_scale(spec, opened.network, flags, model_path)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     _read_as_logits(opened.network, input)
     return Classifier(
@@ -240,7 +243,7 @@ def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
             base_dir=other.base_dir,
         )
     if spec.input is None:
-        spec = replace(spec, input=other.input, input_source=other.input_source)
+        spec = replace(spec, input=other.input, input_source=other.input_source, assumes_scale=other.assumes_scale)
     if spec.classes is None:
         spec = replace(spec, classes=other.classes, classes_source=other.classes_source)
     return spec if spec.card else replace(spec, card=other.card)

@@ -1,0 +1,59 @@
+"""An assumed scale of inputs that the teacher's batch norm contradicts."""
+
+import shutil
+
+import pytest
+
+from edgerecover.artifacts import InputSpec
+from edgerecover.cli.inputs import model_flags
+from edgerecover.demo.example import ARCHITECTURE, demo_files
+from edgerecover.errors import BadInputError
+from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.pair.networks import open_classifier, open_models
+
+UNSCALED = InputSpec((1, 8, 8), (0.0,), (1.0,))
+
+
+@pytest.fixture
+def dense(tmp_path):
+    return shutil.copy(demo_files().dense, tmp_path / "dense.safetensors")
+
+
+def flags(**given):
+    return ModelFlags(ARCHITECTURE, UNSCALED, **given)
+
+
+def test_it_stops_and_says_what_was_assumed_what_was_found_and_what_to_do(dense):
+    for open_it in (lambda: open_models(dense, flags(assumes_scale=True), will_prune=True),
+                    lambda: open_classifier(dense, flags(assumes_scale=True))):  # fmt: skip
+        with pytest.raises(BadInputError, match=r"mean 0 and std 1 are assumed.* has stored the statistics") as caught:
+            open_it()
+        for words in ("--mean and --std", "--mean 0.5 --std 0.5 fits better", "--assume"):
+            assert words in caught.value.hint
+
+
+def test_with_assume_it_is_a_warning(dense):
+    (warning,) = open_models(dense, flags(assumes_scale=True, assume=True), will_prune=True).warnings
+    assert "mean 0 and std 1 are assumed" in warning
+
+
+def test_what_somebody_stated_is_not_doubted(dense):
+    assert open_models(dense, flags(), will_prune=True).warnings == ()
+
+
+@pytest.mark.parametrize(("stated", "stops"), [("", True), ("mean = [0.3052]\nstd = [0.3757]\n", False)])
+def test_a_toml_file_without_mean_and_std_assumes_them(dense, stated, stops):
+    dense.with_name("model.toml").write_text(f'architecture = "{ARCHITECTURE}"\n[input]\nshape = [1, 8, 8]\n{stated}')
+    if not stops:
+        assert open_models(dense, ModelFlags(), will_prune=True).warnings == ()
+        return
+    with pytest.raises(BadInputError, match="are assumed"):
+        open_models(dense, ModelFlags(), will_prune=True)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "assumed"), [(None, None, True), ("0.1", None, False), (None, "0.3", False), ("0", "1", False)]
+)
+def test_flags_say_whether_they_name_a_scale(mean, std, assumed):
+    assert model_flags(None, "1,8,8", mean, std, trust_code=False).assumes_scale is assumed
+    assert not model_flags(None, None, trust_code=False).assumes_scale
