@@ -93,7 +93,7 @@ def recover(
         sparsity: fraction of the weights to prune; for channels, of the MACs.
         for_runtime: put the zeros where this runtime gains by them: "mnn"; `sparsity` is then of those layers' weights.
         eval_data: real images to judge on, never to train on: (images, labels) as arrays or tensors, an .npz file, or a
-            folder with one subfolder per class. Pixels are not normalised; see docs/reference/images.md.
+            folder with one subfolder per class. Pixels are read as docs/reference/images.md says.
         record: activation record of the teacher.
         batch: static batch size of the exported file; 0: dynamic.
         precision: precisions allowed besides float32: "fp16", "int8"; empty: the target's.

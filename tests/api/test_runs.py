@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from safetensors.torch import load_file
 
 import edgerecover
@@ -201,3 +202,31 @@ def test_a_bundle_of_another_network_is_not_replaced(dense, pruned, profile, tmp
     with pytest.raises(BadInputError, match=r"out='.*one.bundle': contains the bundle") as caught:
         edgerecover.recover(pruned, dense, **INPUT, **options)
     assert "force=" in caught.value.hint
+
+
+class Probabilities(torch.nn.Module):
+    """Ends in softmax, as some users' networks do."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, images_NCHW):
+        return self.body(images_NCHW).softmax(1)
+
+
+@pytest.mark.slow
+def test_a_student_is_handed_back_as_it_came(dense, pruned, profile):
+    options = {"target": "onnx-generic", "profile": profile, "precision": "fp32", "progress": False, **INPUT}
+    images = torch.zeros(2, 1, 8, 8)
+    own = edgerecover.recover(Probabilities(pruned), Probabilities(dense), **options)
+    assert type(own.model) is Probabilities
+    torch.testing.assert_close(own.model(images).sum(1), torch.ones(2))
+    torch.testing.assert_close(edgerecover.open_bundle(own.bundle).predict(images).sum(1).tolist(), [1.0, 1.0])
+
+    torch.nn.utils.prune.l1_unstructured(dense[3], "weight", 0.5)  # its dense weights are still inside
+    masked = edgerecover.recover(dense, **options)
+    assert masked.details.student.teacher_inside
+    assert set(masked.model.state_dict()) == set(pruned.state_dict())
+    assert bool((masked.model[3].weight[dense[3].weight_mask == 0] == 0).all())
+    assert hasattr(dense[3], "weight_orig")

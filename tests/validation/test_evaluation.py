@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
-from edgerecover.validation.evaluation import read_eval_data
+from edgerecover.validation.evaluation import LabelledArrays, read_eval_data
 
 RGB = InputSpec((3, 8, 6), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 GREY = InputSpec((1, 8, 8), (0.0,), (1.0,), (0.0, 255.0))
@@ -117,6 +117,30 @@ def test_images_that_others_normalised_are_refused(tmp_path, factor):
     plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, 10))
     with pytest.raises(BadInputError, match="found float32 from"):
         read_eval_data(write_npz(tmp_path / "n.npz", images=plain * factor, labels=labels), RGB, 10)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, lambda values: values.tolist()])
+def test_arrays_in_memory_are_read_as_those_of_a_file(tmp_path, kind):
+    images, labels = pixels(6, 3, 8, 6), np.arange(6) % 3
+    file = read_eval_data(write_npz(tmp_path / "a.npz", images=images, labels=labels), RGB, 3)
+    data = read_eval_data(LabelledArrays(kind(images), kind(labels)), RGB, 3)
+    for found, expected in zip(everything(data), everything(file), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert data.source == "images in memory"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        (torch.zeros(2, 3, 8, 6, dtype=torch.bfloat16), [0, 1], "images in memory: the images are no array: TypeError"),
+        (pixels(2, 3, 8, 6), [[0], [1, 2]], "images in memory: the labels are no array: ValueError"),
+        (pixels(2, 3, 8, 6), [0], "images in memory: 2 images but 1 labels"),
+        (pixels(2, 3, 9, 9), [0, 1], r"images in memory: images of shape \(N, 8, 6, 3\)"),
+    ],
+)
+def test_what_is_no_array_in_memory_is_bad_input(images, labels, says):
+    with pytest.raises(BadInputError, match=says):
+        read_eval_data(LabelledArrays(images, labels), RGB, 3)
 
 
 def test_masks_are_black_and_white(tmp_path):

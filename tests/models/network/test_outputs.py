@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -7,7 +8,15 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.examples import example_images
-from edgerecover.models.network.outputs import Outputs, as_it_is, declared_outputs, outputs_of, read_as_logits
+from edgerecover.models.network.outputs import (
+    Outputs,
+    as_it_is,
+    declared_outputs,
+    outputs_of,
+    own_network,
+    read_as_logits,
+)
+from edgerecover.models.network.several_outputs import return_logits
 
 IMAGES_NCHW = example_images(InputSpec((3, 4, 4), (0.5,) * 3, (0.25,) * 3), 4)
 
@@ -70,3 +79,32 @@ def test_a_network_that_is_copied_in_its_own_way_is_refused_only_where_it_must_b
     patched.forward = lambda x: patched.fc(x.flatten(1)).softmax(1)
     with pytest.raises(BadInputError, match="outputs probabilities"):
         read_as_logits(patched, outputs_of(patched, IMAGES_NCHW))
+
+
+class Pair(Net):
+    """Returns its images, too."""
+
+    def forward(self, x):
+        return {"logits": super().forward(x), "images": x}
+
+
+def test_a_copy_of_the_makers_class_has_their_outputs():
+    for own, last in ((Net, softmax), (Pair, softmax)):
+        network = own(last)
+        before = network(IMAGES_NCHW)
+        return_logits(network, IMAGES_NCHW)
+        read_as_logits(network, outputs_of(network, IMAGES_NCHW))
+        network.requires_grad_(False)
+        itself = own_network(network)
+        assert type(itself) is own
+        after = itself(IMAGES_NCHW)
+        torch.testing.assert_close(after, before)
+        assert not itself.training
+        assert all(parameter.requires_grad for parameter in itself.parameters())
+        assert type(network) is not own
+        assert itself.fc.weight is not network.fc.weight
+        pickle.loads(pickle.dumps(itself))
+
+
+def softmax(logits):
+    return logits.softmax(1)
