@@ -6,15 +6,18 @@ report says with what evidence it works.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 from edgerecover.artifacts import Report, StageTime
 from edgerecover.bundle.write import check_writable
 from edgerecover.progress import SILENT, Progress
 from edgerecover.report.picture import contact_sheet
-from edgerecover.run_folder import held
+from edgerecover.run_folder import SCRATCH_PREFIX, held
 from edgerecover.stages.bundle import pack_file
 from edgerecover.stages.load_file import load_file
+from edgerecover.stages.npu import NpuFiles, compile_given
 from edgerecover.stages.report import report_of_file
 from edgerecover.stages.request import FileRequest
 from edgerecover.stages.stage import stage
@@ -30,11 +33,14 @@ def validate_file(request: FileRequest, progress: Progress = SILENT) -> Report:
     Raises:
         EdgeRecoverError: with the exit code and hint of what went wrong; no half-written bundle is left.
     """
-    with held(request.work, request.out, progress):
-        return _validate_file(request, progress)
+    with (
+        held(request.work, request.out, progress),
+        tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=request.work) as scratch,
+    ):
+        return _validate_file(request, Path(scratch), progress)
 
 
-def _validate_file(request: FileRequest, progress: Progress) -> Report:
+def _validate_file(request: FileRequest, folder: Path, progress: Progress) -> Report:
     if request.out is not None:
         check_writable(request.out)
     times: list[StageTime] = []
@@ -45,10 +51,14 @@ def _validate_file(request: FileRequest, progress: Progress) -> Report:
         clock.reused = evidence.facts.reused
     with stage("validate", times, progress):
         judged = judge_given(request, loaded, evidence, evidence.golden_NCHW(), progress)
-    report = report_of_file(request, loaded, evidence, judged, times)
+    npu = NpuFiles()
+    if request.target.npu_generations is not None:
+        with stage("engine", times, progress):
+            npu = compile_given(request, loaded, evidence, folder, progress)
+    report = report_of_file(request, loaded, evidence, judged, npu, times)
     if request.out is not None:
         sheet_png, sheet = contact_sheet(evidence.golden)
         report = replace(report, sheet=sheet)
         with stage("bundle", times, progress):
-            pack_file(report, request, request.out, loaded, evidence, sheet_png)
+            pack_file(report, request, request.out, loaded, evidence, npu, sheet_png)
     return report

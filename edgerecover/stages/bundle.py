@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edgerecover.stages.engine import Engines
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.load_file import LoadedFile
+    from edgerecover.stages.npu import NpuFiles
     from edgerecover.stages.request import FileRequest, Request
     from edgerecover.stages.synthesize import Evidence, Images
     from edgerecover.stages.validate import Made
@@ -116,7 +117,13 @@ def pack_run(
 
 
 def pack_file(
-    report: Report, request: FileRequest, out: Path, loaded: LoadedFile, evidence: Evidence, sheet_png: bytes
+    report: Report,
+    request: FileRequest,
+    out: Path,
+    loaded: LoadedFile,
+    evidence: Evidence,
+    npu: NpuFiles,
+    sheet_png: bytes,
 ) -> None:
     """Write the bundle of a file from elsewhere.
 
@@ -126,6 +133,7 @@ def pack_file(
         out: where to.
         loaded: the file and its teacher.
         evidence: what it was judged on.
+        npu: what was compiled from it.
         sheet_png: the picture of synthetic images.
 
     Raises:
@@ -135,6 +143,7 @@ def pack_file(
     content: dict[str, Path | bytes | str] = {
         "model.onnx": file.path,
         **{name: file.path.parent / name for name in file.external},
+        **npu.files,
         **golden_files(loaded.session.run, teacher.score, evidence.golden_NCHW()),
         **({report.sheet.path: sheet_png} if report.sheet else {}),
     }
@@ -293,7 +302,7 @@ def _measured_fields(report: Report) -> dict[str, Any]:
         f"engine/{Precision.INT8.value}-npu-v{made.generation}": Origin(
             f"compiled for NPU generation {made.generation}",
             made.sha256,
-            (f"export/{Precision.INT8.value}",),
+            (f"export/{Precision.INT8.value}",) if report.variants else ("given",),
             file=made.file,
         )
         for made in report.npu

@@ -16,6 +16,7 @@ from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.session.onnxruntime import Session
 from edgerecover.runtime.session.probe import probe
+from edgerecover.stages.npu import require_npu
 from edgerecover.stages.probe import TEACHER, Probed, probe_networks
 from edgerecover.stages.request import FileRequest
 from edgerecover.synthesis.record.file import read_record_of
@@ -70,6 +71,7 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     Raises:
         EdgeRecoverError: something cannot be used for what was asked, and why.
     """
+    require_npu(request.target)
     file = read_onnx(request.model_path)
     if request.out is not None:
         _check_names(file)

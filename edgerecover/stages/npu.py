@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,11 @@ from edgerecover.validation.fidelity import agreement
 from edgerecover.validation.gates import precision_status
 from edgerecover.validation.parity import compare, precision_loss
 from edgerecover.validation.scoring import BATCH, Images, Scorer, Scores, open_on_cpu
+
+if TYPE_CHECKING:
+    from edgerecover.stages.load_file import LoadedFile
+    from edgerecover.stages.request import FileRequest
+    from edgerecover.stages.synthesize import Evidence
 
 _MAX_PIXELS = 2**21
 """Of all images that one generation is emulated on: 2,048 of 32 by 32, 41 of 224 by 224. The emulation takes one or two
@@ -120,6 +126,31 @@ def compile_variants(
     notes = tuple(f"not shipped for NPU generation {one.generation}: {one.problem}" for one in made if one.problem)
     unfit = {} if files else {Precision.INT8: f"it fits no NPU of the target: {made[-1].problem}"}
     return NpuFiles(tuple(made), files, unfit, notes)
+
+
+def compile_given(
+    request: FileRequest, loaded: LoadedFile, evidence: Evidence, folder: Path, progress: Progress = SILENT
+) -> NpuFiles:
+    """The same for a file from elsewhere, where it is quantised.
+
+    Args:
+        request: of the user.
+        loaded: the file and its teacher.
+        evidence: what it is judged on.
+        folder: where compiled files go.
+        progress: where to report.
+
+    Raises:
+        MissingError: what compiles and emulates is not installed.
+    """
+    file, made = loaded.file, []
+    if file.is_quantized:
+        exported = replace(file.exported(loaded.session.batch), path=str(file.path))
+        made.append(Variant(Precision.INT8, exported, "as it came", (), ""))
+    return compile_variants(
+        made, request.target, request.profile, loaded.teacher.score, evidence.images, evidence.golden_NCHW(), folder,
+        progress,
+    )  # fmt: skip
 
 
 def that_may_ship(npu: NpuFiles, race: Race) -> NpuFiles:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgerecover.recovery.ladder import Recovered
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.load_file import LoadedFile
+    from edgerecover.stages.npu import NpuFiles
     from edgerecover.stages.request import FileRequest, Request
     from edgerecover.stages.synthesize import Evidence, Images
     from edgerecover.stages.validate import Judged, Made
@@ -159,6 +160,7 @@ def report_of_file(
     loaded: LoadedFile,
     evidence: Evidence,
     judged: Judged,
+    npu: NpuFiles,
     times: list[StageTime],
 ) -> Report:
     """The report of a file from elsewhere.
@@ -168,6 +170,7 @@ def report_of_file(
         loaded: file, teacher, and the networks it came from where they are known.
         evidence: what it was judged on.
         judged: the file.
+        npu: what was compiled from it.
         times: of the stages so far; those that end later are added to the list.
     """
     file, teacher = loaded.file, loaded.teacher
@@ -188,12 +191,13 @@ def report_of_file(
             *teacher.probed.warnings,
             *_remarks(loaded, evidence, judged),
             *judged.notes,
+            *npu.notes,
             *doubts_of_file(Claims(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes)),
         ),
         int8_sums=int8_sums_for(request.target) if file.is_quantized else None,
         is_from_elsewhere=True,
     )
-    return _report(request, findings, times)
+    return replace(_report(request, findings, times), npu=npu.made)
 
 
 def _report(request: Request | FileRequest, found: _Findings, times: list[StageTime]) -> Report:

@@ -11,16 +11,22 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from edgerecover.artifacts import InputSpec, Int8Sums, Report, from_json
+from edgerecover.artifacts.int8 import SCHEMES
 from edgerecover.bundle.verify import verify_bundle
 from edgerecover.commands.run import run
 from edgerecover.commands.validate import validate_file
-from edgerecover.config import load_profile, load_target
+from edgerecover.config import Fact, load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.demo.network import digits_net
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
+from edgerecover.export.precision.graph import prepare, write
+from edgerecover.export.precision.integers import quantize
+from edgerecover.export.precision.ranges import scan
+from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.onnx.file import read_onnx
 from edgerecover.stages.request import FileRequest, Request
+from tests.export.precision.conftest import ImagesInMemory
 
 TOML = """
 architecture = "edgerecover.demo.network:digits_net"
@@ -90,6 +96,35 @@ def test_with_a_teacher_alone(judge):
     assert report.recovered_sparsity.sparsity == pytest.approx(0.8, abs=0.01)
     assert report.data_used == "none"
     assert report.synthetic.source == "dreams"
+
+
+@pytest.mark.slow
+def test_an_int8_file_is_compiled_for_the_npu_and_packed(folder, profile, tmp_path):
+    pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is not installed (Python 3.11 and later, x86-64)")
+    network = digits_net()
+    network.load_state_dict(torch.load(folder / "dense.pt"))
+    float32 = export(network, INPUT, tmp_path / "float.onnx", opset=18, batch=1)
+    graph = prepare(tmp_path / "float.onnx")
+    images = np.random.default_rng(0).uniform(-1, 2, (16, 1, 8, 8)).astype(np.float32)
+    ranges = scan(graph, ImagesInMemory(images), max_images=16, with_histograms=True)
+    write(quantize(graph, ranges, SCHEMES["qnn"]), tmp_path / "int8.onnx", float32)
+    target = load_target("android-qnn")
+    two = target.model_copy(update={"npu_generations": Fact(value=("73", "79"), source="choice: two")})
+    report = validate_file(
+        FileRequest(
+            model_path=tmp_path / "int8.onnx",
+            target=two,
+            profile=profile,
+            work=tmp_path / "work",
+            teacher=folder / "dense.pt",
+            flags=ModelFlags(arch="edgerecover.demo.network:digits_net", input=INPUT),
+            out=tmp_path / "out.bundle",
+        )
+    )
+    assert [made.file for made in report.npu] == ["engines/int8.npu-v73.onnx", "engines/int8.npu-v79.onnx"]
+    assert all(made.golden.passed for made in report.npu)
+    verified = verify_bundle(tmp_path / "out.bundle")
+    assert {made.file for made in report.npu} <= set(verified.files)
 
 
 def test_the_dreams_are_those_of_a_run(judge, folder, profile):
