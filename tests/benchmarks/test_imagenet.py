@@ -98,7 +98,9 @@ def test_each_rung_is_judged_on_real_images_and_has_its_seconds(task):
     assert cost["synthesis_cpu_s"] > 0
     row = run_cell(task(pattern="50", method="fast", settled=cost["settled"]), compute)
     names = [rung["name"] for rung in row["rungs"]]
-    assert names == ["pruned", "statistics repair", "layer-wise least squares", "distillation"]
+    assert names == [
+        "pruned", "statistics repair", "layer-wise least squares", "block-wise reconstruction", "distillation"
+    ]  # fmt: skip
     assert {rung["accuracy"]["total"] for rung in row["rungs"]} == {12} == {row["exported"]["total"]}
     assert sum(rung["chosen"] for rung in row["rungs"]) == 1
     assert all(rung["cpu_s"] > 0 for rung in row["rungs"])
