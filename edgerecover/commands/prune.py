@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,5 +63,17 @@ def prune_checkpoint(model_path: Path, pruning: Pruning, flags: ModelFlags) -> t
     pruned = prune(network, pruning, known_input)
     narrower = pruning.pattern == "channel"
     kept = macs_kept(pruned.network, dense, known_input) if narrower else None
-    facts = PrunedFacts(measure(pruned.network, narrower=narrower), 1.0 if kept is None else kept, pruned.notes)
+    sparsity = measure(pruned.network, narrower=narrower)
+    facts = PrunedFacts(sparsity, 1.0 if kept is None else kept, (*pruned.notes, *_emptied(sparsity)))
     return pruned, facts
+
+
+def _emptied(sparsity: Sparsity) -> Iterator[str]:
+    """What there is to say of layers that pruning left without a weight."""
+    names = [layer.name for layer in sparsity.layers if layer.num_zeros == layer.num_weights > 0]
+    if names:
+        others = f" and {len(names) - 1} other layer{'s' if len(names) > 2 else ''}" if len(names) > 1 else ""
+        yield (
+            f"{names[0]}{others} {'has' if len(names) == 1 else 'have'} no weight left, and `run` refuses it where "
+            "nothing bypasses it: --pattern layerwise or a smaller --sparsity leaves some"
+        )

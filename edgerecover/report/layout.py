@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -44,7 +47,28 @@ def facts_grid(pairs: Mapping[str, str]) -> RenderableType:
     return grid((Text(f"{name:<9}", "dim"), text) for name, text in pairs.items())
 
 
-def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (), folds: int = -1) -> RenderableType:
+class Name:
+    """A name such as "layer1.0.conv1.weight", which is broken after its dots, slashes and underscores if need be."""
+
+    def __init__(self, name: str) -> None:
+        self._pieces = re.split(r"(?<=[./_])(?=[^./_])", plain(name))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        lengths = [cell_len(piece) for piece in self._pieces]
+        return Measurement(max(lengths), sum(lengths))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for piece in self._pieces:
+            if lines[-1] and cell_len(lines[-1] + piece) > options.max_width:
+                lines.append("")
+            lines[-1] += piece
+        yield Text("\n".join(lines), overflow="fold")
+
+
+def grid(
+    rows: Iterable[tuple[str | Text | Name, ...]], *, right: tuple[int, ...] = (), folds: int = -1
+) -> RenderableType:
     """Aligned columns, those in `right` flush right; only column `folds` wraps. Brackets in strings are not markup."""
     cells = [tuple(_harmless(cell) for cell in row) for row in rows]
     num_columns = max((len(row) for row in cells), default=0)
@@ -57,8 +81,10 @@ def grid(rows: Iterable[tuple[str | Text, ...]], *, right: tuple[int, ...] = (),
     return Padding(table, (0, 0, 0, 2))
 
 
-def _harmless(cell: str | Text) -> Text:
+def _harmless(cell: str | Text | Name) -> Text | Name:
     """A cell with terminal control characters escaped."""
+    if isinstance(cell, Name):
+        return cell
     if isinstance(cell, str):
         return Text(plain(cell))
     safe = plain(cell.plain)

@@ -13,7 +13,7 @@ from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
-from edgerecover.report.layout import bar, facts_grid, grid, section, show, status_text
+from edgerecover.report.layout import Name, bar, facts_grid, grid, section, show, status_text
 from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
@@ -331,7 +331,7 @@ def _summary(report: Report) -> str:
 def _layers(sparsity: Sparsity) -> RenderableType:
     titles = tuple(Text(title, "bold") for title in ("layer", "shape", "zeros", "", "pattern"))
     rows = [
-        (layer.name, shape(layer.shape), percent(layer.sparsity), bar(layer.sparsity, 12), layer.pattern.value)
+        (Name(layer.name), shape(layer.shape), percent(layer.sparsity), bar(layer.sparsity, 12), layer.pattern.value)
         for layer in sparsity.layers
     ]
     return grid([titles, *rows], right=(2,), folds=0)

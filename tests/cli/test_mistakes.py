@@ -72,7 +72,7 @@ MISTAKES = {
     "run -t x86-cpu -p little.toml model.pt": ("key 'description' is missing",),
     "run -t fact.toml model.pt": ("fact.toml:2: opset: expected a value with its source: opset = { value =",),
     "run -t facts.toml model.pt": (
-        "opset.value: must be at most 25 (found 99)",
+        "opset.value: must be at most 28 (found 99)",
         "opset.source: expected at least 8 characters (found 'short')",
         "precisions.value.0: expected 'fp32', 'fp16' or 'int8' (found 'fp8') next:",
     ),
@@ -133,6 +133,10 @@ MISTAKES = {
     "prune dense.pt -o out.pt": ("--sparsity 0.75",),
     f"prune dense.pt -o no/out.pt --sparsity 0.5 {NET}": ("a folder that is there",),
     "record dense.pt --data text.txt --out a.pt": ("--out a.safetensors",),
+    f"{RUN} --arch edgerecover.demo.network:digits_net --input-shape 28,28,1 --teacher dense.pt": (
+        "--input-shape 1,28,28",
+    ),
+    f"{RUN} {NET} --mean 77 --std 96": ("--mean 77 is far from every pixel", "--pixel-range 0,255"),
     f"{RUN} {NET} --teacher dense.pt": ("mean 0 and std 1 are assumed", "give --mean and --std"),
     f"record dense.pt --data text.txt {SCALED}": ("text.txt",),
     "bench nothere.onnx": ("does not exist",),

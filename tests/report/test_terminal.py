@@ -9,6 +9,7 @@ from rich.console import Console
 from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity
 from edgerecover.cli.console import write_nearest
 from edgerecover.report.html.report import html
+from edgerecover.report.layout import Name, grid, show
 from edgerecover.report.markdown import markdown
 from edgerecover.report.terminal import print_facts, print_pairs, print_report
 
@@ -227,6 +228,15 @@ def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
     assert "explicit, applied" in text
     assert "in the checkpoint: the dense weights under the masks" in text
     assert "classes" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_name_is_broken_after_its_dots_and_not_in_a_word(width):
+    name = "features.denseblock12.denselayer13.convolution1.weight_orig"
+    text = shown(lambda console: show(console, grid([(Name(name), "64×64×3×3", "80.0 %")], folds=0)), width=width)
+    lines = [line.split()[0] for line in text.splitlines()]
+    assert "".join(lines) == name
+    assert all(line.endswith((".", "_")) for line in lines[:-1])
 
 
 def test_pairs_are_aligned():

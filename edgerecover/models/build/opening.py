@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MAX_SHOWN = 4
+_MOST_CHANNELS = 8
+"""Of images: the first of three numbers that is larger may be a height."""
 _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
 
 
@@ -223,6 +225,14 @@ def _runs(network: nn.Module, images_NCHW: Tensor) -> bool:
     return True
 
 
+def _hint_of_order(shape_CHW: tuple[int, int, int]) -> str:
+    """What to do where the numbers look like H, W, C; empty where they do not."""
+    first, second, last = shape_CHW
+    if first <= _MOST_CHANNELS or last not in (1, 3):
+        return ""
+    return f"channels come first: --input-shape {last},{first},{second}"
+
+
 def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
     """Find K from the logits of two images.
 
@@ -245,7 +255,7 @@ def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: s
             ) from error
         raise BadInputError(
             f"{what}: the forward pass failed with {type(error).__name__}: {error}",
-            hint=_hint_of_failure(error),
+            hint=_hint_of_order(input.shape) or _hint_of_failure(error),
         ) from error
     if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
         found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)

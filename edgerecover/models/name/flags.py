@@ -95,6 +95,11 @@ def input_of(
     low, high = _numbers("--pixel-range", pixel_range, 2, "the lowest and the highest pixel") or (0.0, 1.0)
     if low >= high:
         raise wrong_value("--pixel-range", pixel_range, "the lowest pixel before the highest")
+    if not all(low - (high - low) <= one <= high + (high - low) for one in means):
+        raise BadInputError(
+            f"--mean {means[0]:g} is far from every pixel: they go from {low:g} to {high:g}",
+            hint="--pixel-range 0,255 is for a mean and a std of such pixels; else give both for pixels from 0 to 1",
+        )
     return InputSpec(sides, means, deviations, (low, high))
 
 

@@ -35,8 +35,8 @@ def next_section(report: Report, bundle: str) -> Section:
         Step("Copy it to the device. USER and DEVICE are yours to fill in.", f"scp -r {folder} USER@DEVICE:"),
         Step(
             f"Run it there. This checks the outputs, measures latency and memory, judges the limits of {report.target} "
-            "and writes result.json. It needs Python 3.10, numpy and the target's runtime; not edgerecover, PyTorch or "
-            "a network.",
+            "and writes result.json. It needs Python 3.10 or newer, numpy and the target's runtime; not edgerecover, "
+            "PyTorch or a network.",
             f"python3 {folder}/runner.pyz {folder}",
         ),
         Step("Or do both from your desk, over ssh.", f"edgerecover bench {folder} --on ssh://USER@DEVICE"),
