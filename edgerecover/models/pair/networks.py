@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
+from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import complete
 from edgerecover.models.build.opening import OpenCheckpoint, count_classes, open_checkpoint, require_architecture
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MOST_NAMED = 3
+_MOST_OF_DENSE = 0.01
+"""Zeros that a network may have and still be dense."""
+_LEAST_OF_PRUNED = 0.2
+"""Zeros that no dense network has."""
 """Number of layers that a warning names."""
 
 
@@ -121,7 +126,19 @@ def open_models(
     opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
     doubt = check_scale(spec, opened_teacher.opened.network, flags, spec.teacher_path or model_path)
     models = _pair(student, spec, facts, opened_teacher, input, num_classes)
+    _check_order(models)
     return replace(models, warnings=(*models.warnings, doubt)) if doubt else models
+
+
+def _check_order(models: Models) -> None:
+    """Refuse a dense student of a pruned teacher: the two were most likely given the wrong way round."""
+    student, teacher = models.student_facts.sparsity.sparsity, models.teacher_facts.sparsity.sparsity
+    if models.same_architecture and student < _MOST_OF_DENSE and teacher > _LEAST_OF_PRUNED:
+        raise BadInputError(
+            f"{models.student_facts.path}: is dense, and {teacher:.1%} of the weights of its teacher "
+            f"{models.teacher_facts.path} are zero",
+            hint="give the pruned network as MODEL and the dense one with --teacher; they may be the wrong way round",
+        )
 
 
 def _pair(

@@ -270,6 +270,12 @@ def test_a_checkpoint_of_another_architecture(dense_path):
     assert "0.weight: checkpoint [6, 1, 3, 3], architecture [5, 1, 3, 3]" in message
 
 
+def test_a_student_and_a_teacher_given_the_wrong_way_round(dense_path, pruned_path):
+    message = refused(dense_path, teacher=pruned_path)
+    assert "dense.pt: is dense, and" in message
+    assert "they may be the wrong way round" in message
+
+
 def test_a_teacher_of_another_class_count(pruned_path):
     other = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 7))
     torch.save(other.state_dict(), pruned_path.with_name("other.pt"))
