@@ -163,6 +163,7 @@ def _distil(
     )  # fmt: skip
     if settings.repair_statistics and settings.bn == "adapt" and pair.channels.related and batch_norms_of(pair.student):
         # They follow the last few batches, of few images each; now all images have a say.
+        release_freed_memory()
         repair_statistics(pair, images, settings.batch_size, replace(execution, checkpoints=NO_CHECKPOINTS))
     # The rungs below still stand; a student that diverged is judged like any other, and loses or not.
     name = "distillation (diverged)" if distilled.diverged else "distillation"
