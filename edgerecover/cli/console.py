@@ -132,7 +132,9 @@ def usage_error(error: typer.TyperException) -> BadInputError | None:
 
 def _spelling(parameter: Any) -> str:
     """An option as it is typed, or an argument's name: "--batch", "MODEL"."""
-    return str(parameter.opts[0] if parameter.param_type_name == "option" else parameter.human_readable_name)
+    if parameter.param_type_name == "option":
+        return str(parameter.opts[0])
+    return str(parameter.metavar or parameter.name.upper())
 
 
 def _fault(error: typer.TyperException) -> str:
