@@ -62,6 +62,21 @@ def test_a_file_beside_itself_shows_what_is_chance(onnx_file):
     assert done.lanes[0].slower is not None
 
 
+def test_mnn_runs_beside_others(onnx_file, tmp_path):
+    pytest.importorskip("_mnncengine", reason="MNN is an extra")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not an ONNX file" * 20)
+    asked = BenchRequest(
+        onnx_file, QUICK, against=(broken,), runtimes=("onnxruntime", "mnn"), threads=(1,), batches=(3,)
+    )
+    ours, mnn, *others = bench(asked).lanes
+    assert (ours.raced.latency.batch, mnn.raced.latency.batch) == (3, 3)
+    assert mnn.raced.latency.runtime.startswith("mnn ")
+    assert mnn.sha256 == ours.sha256
+    assert "MNN's converter does not take it" in others[1].raced.error
+    assert not list(tmp_path.glob("*.mnn")), "nothing is left beside the user's files"
+
+
 def test_a_static_batch_says_why_it_cannot_be_swept(write_onnx, tmp_path):
     static = write_onnx(tmp_path / "static.onnx", batch=1)
     done = bench(BenchRequest(static, QUICK, threads=(1,), batches=(1, 8)))

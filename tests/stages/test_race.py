@@ -10,7 +10,10 @@ from edgerecover.config import Fact, load_profile, load_target
 from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.runtime.surfaces import Surface
 from edgerecover.stages import race as module
+from edgerecover.stages.bundle import model_files
+from edgerecover.stages.engine import Engines
 from edgerecover.stages.export import TwinFile
+from edgerecover.stages.lineage import export_origins
 from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import hold_race, open_runner, placed
 
@@ -169,3 +172,24 @@ def test_a_file_that_a_runtime_reads_differently_is_named_and_not_shipped(held, 
     assert (mnn.outcome, mnn.latency) == (Outcome.NOT_RUN, None)
     assert mnn.note.startswith("it reads the fp32 file differently from onnxruntime: scores differ by up to")
     assert found.shipped.runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("on_target", "mnn_ms", "is_in"),
+    [
+        (True, 1.0, True),
+        (True, 3.0, False),
+        (False, 3.0, True),
+        (False, None, False),
+    ],
+)
+def test_mnns_file_is_packed_where_it_won_or_is_still_to_race(held, on_target, mnn_ms, is_in):
+    _, variant = held
+    ran = tuple(placed([runner(FP32, 2.0), runner(FP32, mnn_ms, "mnn")], PROFILE, TARGET, {}))
+    packed = model_files([variant], Race(on_target, ran, ()), Engines())
+    assert packed["model.onnx"] == module.Path(variant.file.path)
+    assert ("mnn/fp32.mnn" in packed) is is_in
+    if is_in:
+        assert packed["mnn/fp32.mnn"].read_bytes()
+        origin = export_origins([variant], packed, Race(on_target, ran, ()))["export/mnn"]
+        assert (origin.parents, origin.file) == (("export/fp32",), "mnn/fp32.mnn")
