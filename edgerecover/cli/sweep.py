@@ -164,8 +164,13 @@ def sweep_command(
         with following("sweep", events=events, quiet=quiet) as progress:
             _collect_and_show(collect, as_json, progress)
         return
-    if model is None or target is None:
-        raise BadInputError("MODEL and --target are required", hint="see `edgerecover sweep --help`")
+    if model is None:
+        raise BadInputError("MODEL is missing", hint="`edgerecover sweep --help` shows what it takes")
+    if target is None:
+        raise BadInputError(
+            "--target is missing",
+            hint="name the device that the model is for; `edgerecover targets list` shows all",
+        )
     if sum((slurm is not None, ray, step is not None)) > 1:
         raise BadInputError("--slurm, --ray and --step cannot be combined", hint="give only one of them")
     from edgerecover.config import load_profile, load_target

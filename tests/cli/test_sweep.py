@@ -127,8 +127,8 @@ def test_a_point_that_cannot_be_made_does_not_stop_the_others(folder: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "MODEL and --target"),
-        (("dense.pt",), "MODEL and --target"),
+        ((), "MODEL is missing"),
+        (("dense.pt",), "--target is missing"),
         (("dense.pt", "-t", "onnx-generic", "--sparsity", "0.5,much"), "not a list of numbers"),
         (("dense.pt", "-t", "onnx-generic", "--sparsity", "0.5,,0.6"), "between commas"),
         (("dense.pt", "-t", "onnx-generic", "--pattern", "3:4"), "unknown pattern"),
