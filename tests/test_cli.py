@@ -17,6 +17,11 @@ from safetensors.torch import load_file, save_file
 from edgerecover.cli import main
 from edgerecover.demo import demo_files
 
+if sys.version_info < (3, 11):
+    import tomli as tomllib
+else:
+    import tomllib
+
 ARCHITECTURE = "edgerecover.demo.network:digits_net"
 PREPROCESSING = ("--input-shape", "1,8,8", "--mean", "0.3052", "--std", "0.3757")
 
@@ -108,7 +113,7 @@ def test_a_dry_run_says_how_long_it_takes_and_writes_nothing(digits: Path) -> No
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [stage["name"] for stage in told["stages"]] == [
-        "synthesize", "statistics repair", "least squares", "distill", "export and race"
+        "synthesize", "statistics repair", "least squares", "block by block", "distill", "export and race"
     ]  # fmt: skip
     assert all(stage["seconds"] > 0 for stage in told["stages"])
     assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
@@ -412,10 +417,11 @@ def test_debug_shows_the_trace(digits: Path) -> None:
 def test_lists_and_shows(kind: str, tmp_path: Path) -> None:
     names = json.loads(edgerecover(kind, "list", "--json", cwd=tmp_path).stdout)
     assert len(names) >= 5
+    assert max(len(line) for line in edgerecover(kind, "list", cwd=tmp_path).stdout.splitlines()) <= 80
     for name in names:
         shown = edgerecover(kind, "show", name, cwd=tmp_path)
         assert shown.returncode == 0, shown.stderr
-        assert max(len(line) for line in shown.stdout.splitlines()) <= 80
+        assert tomllib.loads(shown.stdout)["name"] == name
 
 
 @pytest.mark.slow
