@@ -70,7 +70,7 @@ def convert(onnx: Path, out: Path, *, block_O: int = 1, timeout_s: float = TIMEO
     if child.returncode < 0:
         raise BadInputError(
             f"{onnx}: MNN's converter crashes on it (signal {-child.returncode})",
-            hint="give it a float32 file: int8 (Q/DQ) ones do this, and so do damaged ones",
+            hint="give it an intact float32 file, or leave MNN out of the target's also_runtimes",
         )
     raise BadInputError(
         f"{onnx}: MNN's converter does not take it: {_reason(child.stdout + child.stderr)}",
