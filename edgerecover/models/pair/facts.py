@@ -52,7 +52,7 @@ def facts_of(
         teacher_inside=checkpoint.dense_tensors is not None,
         sparsity=measure(network if network is not None else weights, narrower=dense is not None),
         input=spec.input,
-        input_source=spec.input_source,
+        input_source=f"{spec.input_source}{'; mean and std are assumed' if spec.assumes_scale else ''}",
         classes_source=spec.classes_source if spec.classes else None,
         macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
     )

@@ -9,7 +9,7 @@ from edgerecover.cli.inputs import model_flags
 from edgerecover.demo.example import ARCHITECTURE, demo_files
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import ModelFlags
-from edgerecover.models.pair.networks import open_classifier, open_models
+from edgerecover.models.pair.networks import inspect, open_classifier, open_models
 
 UNSCALED = InputSpec((1, 8, 8), (0.0,), (1.0,))
 
@@ -30,6 +30,11 @@ def test_it_stops_and_says_what_was_assumed_what_was_found_and_what_to_do(dense)
             open_it()
         for words in ("--mean and --std", "--mean 0.5 --std 0.5 fits better", "--assume"):
             assert words in caught.value.hint
+
+
+def test_facts_say_that_it_is_assumed(dense):
+    assert inspect(dense, flags(assumes_scale=True)).input_source == "--input-shape; mean and std are assumed"
+    assert inspect(dense, flags()).input_source == "--input-shape"
 
 
 def test_with_assume_it_is_a_warning(dense):

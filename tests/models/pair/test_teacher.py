@@ -135,7 +135,7 @@ def test_the_students_input_may_be_said_of_the_teacher(student_path, network):
     found = opened(student_path)
     is_distilled(found, network)
     assert found.input.shape == (1, 6, 6)
-    assert found.student_facts.input_source == "dense.toml"
+    assert found.student_facts.input_source == "dense.toml; mean and std are assumed"
 
 
 def test_inspect_names_teacher_and_architecture(student_path):

@@ -170,7 +170,7 @@ def test_flags_and_model_toml_win_over_the_card(hub, tmp_path):
     (copy / "model.toml").write_text('classes = ["x", "y", "z"]\n[input]\nshape = [3, 32, 32]\n')
     facts = looked_at(copy)
     assert (facts.architecture_source, facts.input_source, facts.classes_source) == (
-        "config.json", "model.toml", "model.toml"
+        "config.json", "model.toml; mean and std are assumed", "model.toml"
     )  # fmt: skip
 
 
