@@ -1,19 +1,21 @@
 """What zeros bring in each runtime: latency and file size against the dense network, one core, interleaved.
 
     python benchmarks/zeros.py [--networks mobilenet_v2 timm:tf_efficientnet_lite0 resnet18] [--sparsity 0.8] [--core 0]
+    python benchmarks/zeros.py --networks nets.py:resnet56 --input-shape 3,32,32
 
-Per network one race, batch 1, every entrant held on one core: dense, with single zeros in all layers, with single zeros
-in the 1×1 and linear layers alone, and with those layers' zeros in blocks of four output channels (`prune --for mnn`),
-each in ONNX Runtime, OpenVINO and MNN. All zeros are by magnitude, the same share in every layer. The weights are
-random, with batch norm statistics drawn beside them: kernels take as long for them as for trained ones. The goal: 80 %
-zeros in the 1×1 and linear layers take at most 0.7 of the latency of the fastest dense float32 file of any runtime,
-in at most 0.35 of the dense file's size.
+Per network one race, batch 1, every entrant held on one core, each in ONNX Runtime, OpenVINO and MNN: dense, with single
+zeros in all layers, with single zeros in the 1×1 and linear layers alone, with those layers' zeros in blocks of four
+output channels (`prune --for mnn`), with 2:4 zeros, and narrowed to half of its MACs. All zeros are by magnitude, the
+same share in every layer. The weights are random, with batch norm statistics drawn beside them: kernels take as long for
+them as for trained ones. The goal: 80 % zeros in the 1×1 and linear layers take at most 0.7 of the latency of the fastest
+dense float32 file of any runtime, in at most 0.35 of the dense file's size.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import runpy
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,14 +29,13 @@ from edgerecover.artifacts.latency import Latency
 from edgerecover.errors import EdgeRecoverError
 from edgerecover.export.mnn import file_for
 from edgerecover.export.onnx import export
-from edgerecover.pruning import Pruning, apply_masks, prune
+from edgerecover.pruning import Pruning, apply_masks, prune, prune_channels
 from edgerecover.pruning.magnitude import layerwise_magnitude_masks
 from edgerecover.report.samples import conditions_words
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.onnxruntime import CPU
 
-IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RUNTIMES = ("onnxruntime", "openvino", "mnn")
 MOST_LATENCY, MOST_SIZE = 0.7, 0.35
 
@@ -43,27 +44,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "timm:tf_efficientnet_lite0", "resnet18"])
     parser.add_argument("--sparsity", type=float, default=0.8)
+    parser.add_argument("--input-shape", default="3,224,224", help="C,H,W")
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--queries", type=int, default=150)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.networks:
         with tempfile.TemporaryDirectory(prefix="zeros-") as folder:
-            bench(name, options.sparsity, options.core, options.queries, Path(folder))
+            channels, height, width = map(int, options.input_shape.split(","))
+            input = InputSpec((channels, height, width), (0.5,) * channels, (0.25,) * channels)
+            bench(name, input, options.sparsity, options.core, options.queries, Path(folder))
 
 
-def bench(name: str, sparsity: float, core: int, num_queries: int, folder: Path) -> None:
+def bench(name: str, input: InputSpec, sparsity: float, core: int, num_queries: int, folder: Path) -> None:
     """Race one network, and print what came of it."""
     files: dict[str, Path] = {}
-    for pattern, network in networks(name, sparsity).items():
+    for pattern, network in networks(name, sparsity, input).items():
         files[pattern] = folder / f"{pattern}.onnx"
-        export(network, IMAGENET, files[pattern], opset=18)
+        export(network, input, files[pattern], opset=18)
     entrants = [
         Entrant(f"{pattern}, {runtime}", file_for(runtime, file), runtime, (CPU,), 1)
         for pattern, file in files.items()
         for runtime in RUNTIMES
     ]
-    raced = race(entrants, None, Timing(10, num_queries, 0.0), shape_CHW=IMAGENET.shape, cores=(core,), strict=True)
+    raced = race(entrants, None, Timing(10, num_queries, 0.0), shape_CHW=input.shape, cores=(core,), strict=True)
     latencies = {one.name: one.latency for one in raced if one.latency is not None}
     for one in raced:
         if one.latency is None:
@@ -72,21 +76,29 @@ def bench(name: str, sparsity: float, core: int, num_queries: int, folder: Path)
     show(name, sparsity, latencies, sizes)
 
 
-def networks(name: str, sparsity: float) -> Mapping[str, nn.Module]:
+def networks(name: str, sparsity: float, input: InputSpec) -> Mapping[str, nn.Module]:
     """The dense network and those pruned from it, by the names of their patterns."""
     dense = built(name)
-    everywhere, single, blocks = (copy.deepcopy(dense) for _ in range(3))
+    everywhere, single, blocks, two_four, narrow = (copy.deepcopy(dense) for _ in range(5))
     apply_masks(everywhere, layerwise_magnitude_masks(everywhere, sparsity))
     masks = layerwise_magnitude_masks(single, sparsity)
     apply_masks(single, {key: mask for key, mask in masks.items() if mask.shape[1] == mask[0].numel() > 1})
     prune(blocks, Pruning("layerwise", sparsity, "mnn"), None)
-    return {"dense": dense, "everywhere": everywhere, "1x1": single, "1x1 in blocks": blocks}
+    prune(two_four, Pruning("2:4", 0.5), input)
+    narrow = prune_channels(narrow, input, 0.5, roughly=True)
+    return {
+        "dense": dense, "everywhere": everywhere, "1x1": single, "1x1 in blocks": blocks, "2:4": two_four,
+        "half the MACs": narrow,
+    }  # fmt: skip
 
 
 def built(name: str) -> nn.Module:
-    """A network of torchvision or, as `timm:NAME`, of timm, with random weights and statistics."""
+    """A network of torchvision, of timm (`timm:NAME`) or of `FILE.py:FACTORY`, with random weights and statistics."""
     torch.manual_seed(0)
-    if name.startswith("timm:"):
+    if ".py:" in name:
+        path, _, factory = name.rpartition(":")
+        network = runpy.run_path(path)[factory]()
+    elif name.startswith("timm:"):
         import timm
 
         network = timm.create_model(name.removeprefix("timm:"), pretrained=False)

@@ -5,8 +5,10 @@ import torch
 import zeros
 from torch import nn
 
-from edgerecover.artifacts import Host
+from edgerecover.artifacts import Host, InputSpec
 from edgerecover.artifacts.latency import Latency
+
+INPUT = InputSpec((3, 6, 6), (0.5,) * 3, (0.25,) * 3)
 
 
 def latency(median_ms):
@@ -29,18 +31,20 @@ def test_the_same_share_of_zeros_stands_in_other_places(small):
     found = {
         pattern: [round(1 - float(layer.weight.count_nonzero()) / layer.weight.numel(), 2) for layer in network
                   if hasattr(layer, "weight")]
-        for pattern, network in zeros.networks("small", 0.75).items()
+        for pattern, network in zeros.networks("small", 0.75, INPUT).items()
     }  # fmt: skip
     assert found == {
         "dense": [0, 0, 0, 0],
         "everywhere": [0.75, 0.75, 0.75, 0.75],
         "1x1": [0, 0, 0.75, 0.75],
         "1x1 in blocks": [0, 0, 0.75, 0.75],
+        "2:4": [0, 0, 0.5, 0.5],
+        "half the MACs": [0, 0, 0, 0],
     }
 
 
 def test_blocks_are_of_four_output_channels(small):
-    layer = zeros.networks("small", 0.75)["1x1 in blocks"][2]
+    layer = zeros.networks("small", 0.75, INPUT)["1x1 in blocks"][2]
     blocks = (layer.weight == 0).flatten(1).view(4, 4, 8)
     assert torch.equal(blocks.all(1), blocks.any(1))
 
