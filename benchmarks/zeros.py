@@ -3,12 +3,12 @@
     python benchmarks/zeros.py [--networks mobilenet_v2 timm:tf_efficientnet_lite0 resnet18] [--sparsity 0.8] [--core 0]
     python benchmarks/zeros.py --networks nets.py:resnet56 --input-shape 3,32,32
 
-Per network one race, batch 1, every entrant held on one core, each in ONNX Runtime, OpenVINO and MNN: dense, with single
-zeros in all layers, with single zeros in the 1×1 and linear layers alone, with those layers' zeros in blocks of four
-output channels (`prune --for mnn`), with 2:4 zeros, and narrowed to half of its MACs. All zeros are by magnitude, the
-same share in every layer. The weights are random, with batch norm statistics drawn beside them: kernels take as long for
-them as for trained ones. The goal: 80 % zeros in the 1×1 and linear layers take at most 0.7 of the latency of the fastest
-dense float32 file of any runtime, in at most 0.35 of the dense file's size.
+Per network one race, batch 1, every entrant held on one core, each in ONNX Runtime, OpenVINO and MNN: dense, with
+single zeros in all layers, with single zeros in the 1×1 and linear layers alone, with those layers' zeros in blocks of
+four output channels (`prune --for mnn`), with 2:4 zeros, and narrowed to half of its MACs. All zeros are by magnitude,
+the same share in every layer. The weights are random, with batch norm statistics drawn beside them: kernels take as
+long for them as for trained ones. The goal: 80 % zeros in the 1×1 and linear layers take at most 0.7 of the latency of
+the fastest dense float32 file of any runtime, in at most 0.35 of the dense file's size.
 """
 
 from __future__ import annotations
