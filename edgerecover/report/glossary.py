@@ -19,12 +19,14 @@ WORDS = {
     "agreement": "The share of images on which a network or file decides for the same class as the teacher. Not "
     "accuracy: nobody knows the true class of a dream.",
     "accuracy": "The share of real labelled images that are classified correctly. Only with `--eval-data`.",
-    "rung": "A step of the recovery: statistics repair, layer-wise least squares, distillation. Each builds on the one "
-    "before, like the rungs of a ladder; all are judged, and the best is kept.",
+    "rung": "A step of the recovery: statistics repair, layer-wise least squares, block-wise reconstruction, "
+    "distillation. Each builds on one before, like the rungs of a ladder; all are judged, and the best is kept.",
     "statistics repair": "Re-estimates the mean and variance that batch norm has stored. Pruning makes the old ones "
     "wrong.",
     "layer-wise least squares": "Solves for the remaining weights of each layer, so that its output is as close as "
     "possible to the teacher's.",
+    "block-wise reconstruction": "Trains one block after another until its output is as close as possible to that of "
+    "the teacher's block.",
     "distillation": "Trains the student to output what the teacher outputs.",
     "mask": "Which weights were pruned. They stay zero through every rung.",
     "parity": "Whether the exported file computes what PyTorch computes.",
