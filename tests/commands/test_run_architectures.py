@@ -123,7 +123,7 @@ def test_from_a_dense_checkpoint_to_a_verified_bundle(name, size, num_classes, t
             bundle,
             tmp_path / "work",
             flags=ModelFlags(input=InputSpec((3, *size), (0.5,) * 3, (0.25,) * 3)),
-            pruning=Pruning("unstructured", 0.75),
+            pruning=Pruning("layerwise", 0.75),
         )
     )
     assert report.student.architecture == f"torchvision:{name}"
@@ -137,7 +137,7 @@ def check(report, bundle):
     assert report.parity.top1_agreement == 1.0
     assert [gate.name for gate in report.gates if gate.status.value == "fail"] == []
     sparsity = report.recovered_sparsity
-    assert sparsity.num_zeros == round(0.75 * sparsity.num_weights)
+    assert abs(sparsity.num_zeros - 0.75 * sparsity.num_weights) <= len(sparsity.layers)  # each layer is rounded
     assert all(np.isfinite(rung.kl) for rung in report.rungs)
     assert "distillation (diverged)" not in {rung.name for rung in report.rungs}
     verify_bundle(bundle)

@@ -26,6 +26,8 @@ teacher = "dense.pt"
 licence = "Apache-2.0"
 [input]
 shape = [1, 8, 8]
+mean = [0.0]
+std = [1.0]
 [card]
 name = "tiny"
 limitations = ["Untrained."]

@@ -35,7 +35,19 @@ min_duration_s = 0.0
 """
 RUN = (
     *("--teacher", "dense.pt", "-t", "onnx-generic", "-p", "small.toml", "--precision", "fp32", "--device", "cpu"),
-    *("--arch", "edgerecover.demo.network:digits_net", "--input-shape", "1,8,8", "--out", "out", "--json"),
+    *(
+        "--arch",
+        "edgerecover.demo.network:digits_net",
+        "--input-shape",
+        "1,8,8",
+        "--mean",
+        "0",
+        "--std",
+        "1",
+        "--out",
+        "out",
+        "--json",
+    ),
 )
 
 MADE = ({0}, {5})
