@@ -15,7 +15,7 @@ from edgerecover.api.given import (
     FilePath,
     Network,
     architecture_of,
-    input_from,
+    flags_from,
     network_of,
     path_of,
     require_choice,
@@ -91,7 +91,6 @@ def dream(
 
     from edgerecover.commands.synthesize import synthesize_images
     from edgerecover.config import load_profile
-    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.stages.request import DreamRequest
 
     with errors_in_python(dream), place_of(None, run_folder, "teacher") as place:
@@ -107,13 +106,15 @@ def dream(
             out=place.scratch / "images",
             work=place.work,
             splits=("train",),
-            flags=ModelFlags(
+            flags=flags_from(
                 architecture_of(given, arch, "arch"),
-                input_from(input_shape, mean, std, pixel_range),
-                trust_code,
-                trust_pickle,
-                assume,
-                assumes_scale=input_shape is not None and mean is None and std is None,
+                input_shape,
+                mean,
+                std,
+                pixel_range,
+                trust_code=trust_code,
+                trust_pickle=trust_pickle,
+                assume=assume,
             ),
             record=path_of(record),
             seed=seed,

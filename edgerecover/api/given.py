@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from edgerecover.artifacts import InputSpec, Precision
+from edgerecover.artifacts import Precision
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgerecover.models.name.flags import LiveNetwork
+    from edgerecover.models.name.flags import LiveNetwork, ModelFlags
     from edgerecover.pruning import Pruning, PruningPattern
     from edgerecover.validation.evaluation import LabelledArrays
 
@@ -177,24 +177,33 @@ def architecture_of_student(student: Given, teacher: Given | None, named: str | 
     return None if said.architecture or said.card else teacher.live
 
 
-def input_from(
-    shape: Sequence[int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    pixel_range: Sequence[float] | None,
-) -> InputSpec | None:
-    """The network's input as `flags.input_of` checks it, from tuples, lists, arrays or tensors of numbers.
+def flags_from(
+    architecture: str | LiveNetwork | None,
+    input_shape: Sequence[int] | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pixel_range: Sequence[float] | None = None,
+    *,
+    trust_code: bool,
+    trust_pickle: bool,
+    assume: bool = False,
+) -> ModelFlags:
+    """What a caller says of a model as `flags.flags_of` checks it, from tuples, lists, arrays or tensors of numbers.
 
     Raises:
         BadInputError: not numbers, or they make no sense.
     """
-    from edgerecover.models.name.flags import input_of
+    from edgerecover.models.name.flags import flags_of
 
-    return input_of(
-        _numbers("input_shape", shape, "(3, 224, 224)"),
+    return flags_of(
+        architecture,
+        _numbers("input_shape", input_shape, "(3, 224, 224)"),
         _numbers("mean", mean, "(0.485, 0.456, 0.406)"),
         _numbers("std", std, "(0.229, 0.224, 0.225)"),
         _numbers("pixel_range", pixel_range, "(0, 255)"),
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
     )
 
 

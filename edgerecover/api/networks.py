@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgerecover.api.given import Network, architecture_of, input_from, network_of, pruning_of
+from edgerecover.api.given import Network, architecture_of, flags_from, network_of, pruning_of
 from edgerecover.api.place import place_of
 from edgerecover.api.reports import as_text
 from edgerecover.api.words import errors_in_python
@@ -91,14 +91,15 @@ def inspect(
     Raises:
         EdgeRecoverError: it cannot be read or opened.
     """
-    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.models.pair.networks import inspect as inspect_file
 
     with errors_in_python(inspect), place_of(None, None, "model") as place:
         given = network_of(model, "model", place.inputs)
         require_file(given.path)
-        input = input_from(input_shape, mean, std, pixel_range)
-        flags = ModelFlags(architecture_of(given, arch, "arch"), input, trust_code, trust_pickle)
+        flags = flags_from(
+            architecture_of(given, arch, "arch"), input_shape, mean, std, pixel_range,
+            trust_code=trust_code, trust_pickle=trust_pickle,
+        )  # fmt: skip
         facts = inspect_file(given.path, flags)
         return Inspection(facts if given.live is None else replace(facts, path="in memory"))
 
@@ -130,7 +131,6 @@ def prune(
         EdgeRecoverError: it cannot be opened, or not be pruned so.
     """
     from edgerecover.commands.prune import prune_checkpoint
-    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.models.network.outputs import own_network
 
     with errors_in_python(prune), place_of(None, None, "model") as place:
@@ -138,7 +138,7 @@ def prune(
         assert pruning is not None, "a pattern was given"
         given = network_of(model, "model", place.inputs)
         require_checkpoint(given.path)
-        input = input_from(input_shape, None, None, None)
-        flags = ModelFlags(architecture_of(given, arch, "arch"), input, trust_code, trust_pickle)
+        own = architecture_of(given, arch, "arch")
+        flags = flags_from(own, input_shape, trust_code=trust_code, trust_pickle=trust_pickle)
         pruned, facts = prune_checkpoint(given.path, pruning, flags)
         return PrunedModel(own_network(pruned.network), pruned.masks, facts.sparsity, facts.macs_kept, facts.notes)

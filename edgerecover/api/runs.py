@@ -17,7 +17,7 @@ from edgerecover.api.given import (
     architecture_of,
     architecture_of_student,
     eval_data_of,
-    input_from,
+    flags_from,
     network_of,
     path_of,
     precisions_from,
@@ -116,7 +116,6 @@ def recover(
     """
     from edgerecover.commands.run import run_and_keep
     from edgerecover.config import load_profile, load_target
-    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.models.network.outputs import own_network
     from edgerecover.stages.request import Request
 
@@ -136,13 +135,15 @@ def recover(
             profile=loaded_profile,
             out=place.bundle,
             work=place.work,
-            flags=ModelFlags(
+            flags=flags_from(
                 architecture_of_student(given, taught, arch),
-                input_from(input_shape, mean, std, pixel_range),
-                trust_code,
-                trust_pickle,
-                assume,
-                assumes_scale=input_shape is not None and mean is None and std is None,
+                input_shape,
+                mean,
+                std,
+                pixel_range,
+                trust_code=trust_code,
+                trust_pickle=trust_pickle,
+                assume=assume,
             ),
             teacher=taught.path if taught else None,
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
@@ -225,7 +226,6 @@ def validate(
     """
     from edgerecover.commands.validate import validate_file
     from edgerecover.config import load_profile, load_target
-    from edgerecover.models.name.flags import ModelFlags
     from edgerecover.stages.request import FileRequest
 
     with errors_in_python(validate), place_of(out, run_folder, Path(model).stem) as place:
@@ -249,13 +249,15 @@ def validate(
             teacher=taught.path if taught else None,
             student=made.path if made else None,
             pruned=before.path if before else None,
-            flags=ModelFlags(
+            flags=flags_from(
                 architecture_of(own, arch, "arch"),
-                input_from(input_shape, mean, std, pixel_range),
-                trust_code,
-                trust_pickle,
-                assume,
-                assumes_scale=input_shape is not None and mean is None and std is None,
+                input_shape,
+                mean,
+                std,
+                pixel_range,
+                trust_code=trust_code,
+                trust_pickle=trust_pickle,
+                assume=assume,
             ),
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
             eval_data=eval_data_of(eval_data),

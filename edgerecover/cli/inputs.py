@@ -77,16 +77,18 @@ def model_flags(
     Raises:
         BadInputError: the input that they describe makes no sense.
     """
-    from edgerecover.models.name.flags import ModelFlags, input_of
+    from edgerecover.models.name.flags import flags_of
 
-    input = input_of(
+    return flags_of(
+        arch,
         None if shape is None else _sides(shape),
         _numbers("--mean", mean),
         _numbers("--std", std),
         _numbers("--pixel-range", pixel_range),
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
     )
-    assumed = input is not None and mean is None and std is None
-    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale=assumed)
 
 
 def device_access(on: str | None, config: Path | None, python: str) -> Access | None:

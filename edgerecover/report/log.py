@@ -149,7 +149,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._log.say(record.levelname, f"{record.name}: {record.getMessage().rstrip()}")
-        except Exception:
+        except Exception:  # as every logging.Handler: what logs must not fail for it
             self.handleError(record)
 
 

@@ -62,6 +62,27 @@ class ModelFlags:
 NO_FLAGS = ModelFlags()
 
 
+def flags_of(
+    arch: str | LiveNetwork | None,
+    shape: Sequence[int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    pixel_range: Sequence[float] | None,
+    *,
+    trust_code: bool,
+    trust_pickle: bool,
+    assume: bool,
+) -> ModelFlags:
+    """What a user said, checked, as one value; arguments are those of `ModelFlags` and `input_of`.
+
+    Raises:
+        BadInputError: the input that is described makes no sense.
+    """
+    input = input_of(shape, mean, std, pixel_range)
+    assumes_scale = input is not None and mean is None and std is None
+    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale)
+
+
 def input_of(
     shape: Sequence[int] | None,
     mean: Sequence[float] | None,

@@ -59,7 +59,7 @@ def this_host() -> Host:
     return Host(
         machine=_canonical(platform.machine()),
         cpu=_cpu_name(info) or sysctl.get("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         system=f"{_system()} {platform.release()}",
         board=_board(_ROOT),
         isa=_isa(info) or tuple(name for key, name in _SYSCTL_ISA.items() if sysctl.get(key) == "1"),
@@ -141,7 +141,7 @@ def _sysctl() -> dict[str, str]:
     return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Cores this process may use, which containers and taskset make fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

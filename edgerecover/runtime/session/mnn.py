@@ -5,18 +5,18 @@ Shapes: N images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.engine.mnn_file import SUFFIX, convert
+from edgerecover.runtime.machine.host import num_cores
 from edgerecover.runtime.machine.mnn_module import MNN, import_mnn
 from edgerecover.runtime.machine.silence import silence
 from edgerecover.runtime.machine.tensorrt_module import one_line
@@ -174,23 +174,18 @@ def open_mnn(
     if path.suffix == SUFFIX:
         session = MNNSession(path, path, providers, num_threads, shape_CHW, num_classes, batch)
     else:
-        folder = tempfile.mkdtemp(prefix="edgerecover-")
-        try:
-            own = Path(folder) / f"{path.stem}{SUFFIX}"
+        with ExitStack() as ends:
+            own = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="edgerecover-"))) / f"{path.stem}{SUFFIX}"
             convert(path, own)
             session = MNNSession(own, path, providers, num_threads, shape_CHW, num_classes, batch)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        weakref.finalize(session, shutil.rmtree, folder, ignore_errors=True)
+            weakref.finalize(session, ends.pop_all().close)  # the file is there for as long as the session
     if strict:
         session.insist()
     return session
 
 
 def _usual_threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_THREADS, cores)
+    return min(_MOST_THREADS, num_cores())
 
 
 def _find_input(name: str, one: Any) -> FoundInput:
