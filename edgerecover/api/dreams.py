@@ -73,8 +73,8 @@ def dream(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
-            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
+        assume: accept the input of a library's own weights though it may be wrong: for another number of classes, or
+            where the teacher's batch norm contradicts it.
         arch: architecture of a file, if nothing beside it says.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.

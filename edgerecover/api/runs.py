@@ -84,8 +84,8 @@ def recover(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
-            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
+        assume: accept the input of a library's own weights though it may be wrong: for another number of classes, or
+            where the teacher's batch norm contradicts it.
         masks: of a student in memory, by name in its `state_dict()`: nonzero where a weight is kept. None: every zero
             of a weight is pruned.
         classes: names of the classes of a student in memory.
@@ -206,8 +206,8 @@ def validate(
         mean: one number per channel; None: 0.
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
-        assume: accept an input that was assumed and may be wrong: the library's for another number of classes, or a
-            mean of 0 and an std of 1 that the teacher's batch norm contradicts.
+        assume: accept the input of a library's own weights though it may be wrong: for another number of classes, or
+            where the teacher's batch norm contradicts it.
         eval_data: real images to judge on.
         record: activation record of the teacher.
         arch: architecture of the files.

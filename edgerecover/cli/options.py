@@ -59,9 +59,7 @@ RangeOption = Annotated[
 ]
 AssumeOption = Annotated[
     bool,
-    switch(
-        "--assume", help="Accept an assumed input: of the library's own weights, or with mean 0 and std 1.", panel=MODEL
-    ),
+    switch("--assume", help="Accept the input of the library's own weights where nothing names another.", panel=MODEL),
 ]
 TrustOption = Annotated[bool, switch("--trust-code", help="Run the Python code that model.toml names.", panel=MODEL)]
 TrustPickleOption = Annotated[

@@ -31,6 +31,8 @@ def make_record(
         BadInputError: the checkpoint or the images cannot be used, or `out` cannot be written.
     """
     teacher = open_classifier(model_path, flags)
+    if teacher.doubt:
+        progress.note(teacher.doubt)
     images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes, progress)
     record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:

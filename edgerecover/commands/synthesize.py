@@ -66,6 +66,8 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
     _require_free(request.out)
     wished = choose_compute(request.device)
     teacher = open_classifier(request.teacher, request.flags)
+    if teacher.doubt:
+        progress.note(teacher.doubt)
     compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
     source = Source(teacher.network, teacher.input, teacher.num_classes, compute, record)

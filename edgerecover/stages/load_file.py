@@ -108,6 +108,8 @@ def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) ->
         belongs_to=request.model_path,
         is_teacher=True,
     )
+    if opened.doubt:
+        progress.note(opened.doubt)
     probed = probe_networks({TEACHER: opened.network}, opened.input, compute, progress)
     score = scorer_of(opened.network, probed.compute, one_by_one=bool(probed.by_batch))
     return FileTeacher(score, opened, opened.input, opened.num_classes, opened.classes, opened.facts, probed)

@@ -142,7 +142,6 @@ MISTAKES = {
         "--input-shape 1,28,28",
     ),
     f"{RUN} {NET} --mean 77 --std 96": ("--mean 77 is far from every pixel", "--pixel-range 0,255"),
-    f"{RUN} {NET} --teacher dense.pt": ("mean 0 and std 1 are assumed", "give --mean and --std"),
     f"record dense.pt --data text.txt {SCALED}": ("text.txt",),
     "bench nothere.onnx": ("does not exist",),
     "bench model.pt": ("is a checkpoint", "edgerecover run"),

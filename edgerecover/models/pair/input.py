@@ -88,7 +88,9 @@ def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Pa
 
 
 def check_scale(spec: ModelSpec, network: nn.Module, flags: ModelFlags, path: Path) -> str | None:
-    """Refuse an assumed scale of inputs if the network's batch norm shows that it was trained on inputs of another one.
+    """Doubt an assumed scale of inputs if the network's batch norm shows that it was trained on inputs of another one.
+
+    Whoever names the shape alone has chosen pixels as they are, and is warned. An input that nobody names is refused.
 
     Args:
         spec: with the input.
@@ -97,10 +99,10 @@ def check_scale(spec: ModelSpec, network: nn.Module, flags: ModelFlags, path: Pa
         path: of the file that is asked about.
 
     Returns:
-        What there is to say of it although the user has accepted the input; None: nothing.
+        What speaks against the input that the user has named or accepted; None: nothing.
 
     Raises:
-        BadInputError: the scale is evidently another one, and the user has not accepted it.
+        BadInputError: the whole input is assumed, its scale is evidently another one, and the user has not accepted it.
     """
     if spec.input is None or not (spec.assumes_scale or spec.assumed_of):
         return None
@@ -116,14 +118,14 @@ def check_scale(spec: ModelSpec, network: nn.Module, flags: ModelFlags, path: Pa
         f"of {found.mean:.1f}; but {found.layer} has stored the statistics of inputs with a deviation of about "
         f"{found.trained_std:.2g}{its_mean}"
     )
-    if flags.assume:
-        return told
     better = _better_scale(spec.input, found)
+    better = f"; {better} fits better" if better else ""
+    if flags.assume or spec.assumed_of is None:
+        return told + better
     raise BadInputError(
         f"{path}: {told}",
-        hint="give --mean and --std with --input-shape, or an [input] table in model.toml"
-        + (f"; {better} fits better" if better else "")
-        + "; --assume accepts those values",
+        hint=f"give --input-shape, --mean and --std, or an [input] table in model.toml{better}; "
+        "--assume accepts those values",
     )
 
 

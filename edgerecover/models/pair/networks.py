@@ -197,6 +197,8 @@ class Classifier:
     num_classes: int
     classes: tuple[str, ...] | None
     facts: ModelFacts
+    doubt: str | None = None
+    """What speaks against the input; None: nothing."""
 
 
 def open_classifier(
@@ -231,7 +233,7 @@ def open_classifier(
     opened = open_checkpoint(checkpoint, spec)
     num_classes = count_classes(opened.network, input, spec)
     check_assumed(spec, num_classes, flags, model_path)
-    check_scale(spec, opened.network, flags, model_path)
+    doubt = check_scale(spec, opened.network, flags, model_path)
     facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
     _read_as_logits(opened.network, input)
     return Classifier(
@@ -241,6 +243,7 @@ def open_classifier(
         num_classes=num_classes,
         classes=spec.classes,
         facts=facts,
+        doubt=doubt,
     )
 
 
