@@ -39,6 +39,7 @@ from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host,
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.origin import Origin, Stated
+from edgerecover.artifacts.outputs import Activation, OutputSpec, TaskKind
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -51,6 +52,7 @@ __all__ = [
     "TENSORRT_RTX",
     "Acceptance",
     "Accuracy",
+    "Activation",
     "Baseline",
     "BatchRange",
     "ByClass",
@@ -86,6 +88,7 @@ __all__ = [
     "ModelFacts",
     "Origin",
     "Outcome",
+    "OutputSpec",
     "Parity",
     "Pattern",
     "PointFound",
@@ -112,6 +115,7 @@ __all__ = [
     "SweepPoint",
     "SyntheticFacts",
     "TargetMachine",
+    "TaskKind",
     "Tried",
     "Twin",
     "TwoFour",

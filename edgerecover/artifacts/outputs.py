@@ -1,0 +1,56 @@
+"""What a network gives for one image, and what it is for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+class TaskKind(str, Enum):
+    """What a network is for."""
+
+    ONE_LABEL = "one-label"
+    """One of K classes: K scores, of which the highest decides."""
+    BINARY = "binary"
+    """Yes or no: one score."""
+    MULTI_LABEL = "multi-label"
+    """Any number of K labels: K scores, each of which decides for itself."""
+    EMBEDDING = "embedding"
+    """A vector whose direction says how alike two images are."""
+    REGRESSION = "regression"
+    """Numbers."""
+    SEGMENTATION = "segmentation"
+    """One of K classes for every pixel: K maps of scores."""
+
+
+class Activation(str, Enum):
+    """What a network has applied to its scores last."""
+
+    NONE = "none"
+    """Logits, or log-probabilities, whose softmax is the same as that of the logits."""
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    """For each score by itself."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What a network gives for one image."""
+
+    task: TaskKind
+    shape: tuple[int, ...]
+    """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation."""
+    activation: Activation = Activation.NONE
+
+    @property
+    def num_values(self) -> int:
+        """Numbers for one image."""
+        return math.prod(self.shape)
+
+    @property
+    def num_classes(self) -> int | None:
+        """K; None for tasks without classes. A binary network tells two apart with one score."""
+        if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
+            return None
+        return 2 if self.task is TaskKind.BINARY else self.shape[0]

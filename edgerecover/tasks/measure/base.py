@@ -1,0 +1,84 @@
+"""What agreement means for a task: every image counts from 0 to 1.
+
+Answers are what is read from a network's outputs, and all that is compared: a class, a set of labels, a vector, a map.
+For answers that are right or wrong a mean over images is a proportion. For others it is a mean of numbers from 0 to 1,
+whose variance is at most that of a proportion with the same mean: intervals of proportions hold for it, and are wide.
+
+Shapes: N images, D numbers for each.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgerecover.artifacts import OutputSpec
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Answers = NDArray[Any]
+    """One for each image, along the first axis."""
+    Shares_N = NDArray[numpy.float64]
+    """For each image a number from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a task's numbers are called, in reports."""
+
+    agreement: str
+    """"agreement with the teacher" of one-label networks; "mean IoU with the teacher"."""
+    truth: str
+    """Of a network on real images with truth: "accuracy", "mean IoU"."""
+    answer: str
+    """Of a network for one image: "decision", "label set"."""
+
+
+class Measure(abc.ABC):
+    """Agreement and truth of one task."""
+
+    words: ClassVar[Words]
+    has_classes: ClassVar[bool] = False
+    """Answers are class indices, one for each image: they can be counted class by class."""
+    least_same: ClassVar[float] = 1.0
+    """Share from which two answers to one image count as the same, where a file is checked on another machine."""
+
+    def __init__(self, output: OutputSpec) -> None:
+        self.output = output
+
+    @abc.abstractmethod
+    def read(self, outputs_ND: NDArray[Any]) -> Answers:
+        """Answers of outputs (N, D), as the network or its file gives them; an answer that is no number matches none.
+
+        Raises:
+            ValueError: the outputs have another shape.
+        """
+
+    @abc.abstractmethod
+    def share(self, answers: Answers, reference: Answers) -> Shares_N:
+        """How far each answer is the reference's, 0 to 1; two answers that are no numbers share nothing."""
+
+    @abc.abstractmethod
+    def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
+        """How right each answer is, 0 to 1, where `truth` is what real images come with."""
+
+    @abc.abstractmethod
+    def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+        """How far outputs are from a reference's, for each image (N,); infinite where they are no numbers.
+
+        It tells apart what shares the same answers: the divergence of two distributions, or a relative error.
+        Both are logits, or values.
+        """
+
+    def is_near(self, reference_ND: NDArray[Any], distance: float) -> NDArray[numpy.bool_]:
+        """For each image (N,), whether outputs that are off by `distance` may answer otherwise."""
+        import numpy as np
+
+        return np.zeros(len(reference_ND), np.bool_)
+
+    def _require(self, outputs_ND: NDArray[Any]) -> None:
+        if outputs_ND.ndim != 2 or outputs_ND.shape[1] != self.output.num_values:
+            raise ValueError(f"outputs (N, {self.output.num_values}) were expected, found {outputs_ND.shape}")

@@ -1,0 +1,81 @@
+"""One of K classes, and yes or no. Shapes: N images, D numbers for each, K classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgerecover.artifacts import Activation
+from edgerecover.tasks.measure.base import Measure, Words
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from edgerecover.tasks.measure.base import Answers, Shares_N
+
+UNDECIDED = -1
+"""Stands for the answer of scores that are no numbers."""
+
+
+class OneLabel(Measure):
+    """The class with the highest score."""
+
+    words: ClassVar[Words] = Words("agreement with the teacher", "accuracy", "decision")
+    has_classes: ClassVar[bool] = True
+
+    def read(self, outputs_ND: NDArray[Any]) -> Answers:
+        """Class indices (N,); `UNDECIDED` where a score is NaN."""
+        import numpy as np
+
+        self._require(outputs_ND)
+        return np.where(np.isnan(outputs_ND).any(axis=1), UNDECIDED, self._scores(outputs_ND).argmax(axis=1))
+
+    def share(self, answers: Answers, reference: Answers) -> Shares_N:
+        """1 where both decide alike."""
+        alike: Shares_N = ((answers == reference) & (answers != UNDECIDED)).astype(float)
+        return alike
+
+    def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
+        """1 where the class is the label."""
+        return self.share(answers, truth)
+
+    def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+        """KL(reference ‖ outputs) of the softmax of logits, in nats."""
+        import numpy as np
+
+        log_p, log_q = (_log_softmax(self._scores(logits)) for logits in (reference_ND, outputs_ND))
+        with np.errstate(invalid="ignore"):
+            kl_N = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+        return np.where(np.isnan(kl_N), np.inf, kl_N)
+
+    def is_near(self, reference_ND: NDArray[Any], distance: float) -> NDArray[numpy.bool_]:
+        """Where the two highest scores lie within half of `distance`."""
+        import numpy as np
+
+        best_two_N2 = np.sort(self._scores(reference_ND), axis=1)[:, -2:]
+        near_N: NDArray[numpy.bool_] = best_two_N2[:, 1] - best_two_N2[:, 0] <= distance / 2
+        return near_N
+
+    def _scores(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
+        """One score for each class, of which the highest decides."""
+        return outputs_ND
+
+
+class Binary(OneLabel):
+    """Class 1 where the only score is above its threshold, else class 0."""
+
+    def _scores(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
+        """Those of "no" and "yes"."""
+        import numpy as np
+
+        no_N1 = 1 - outputs_ND if self.output.activation is Activation.SIGMOID else np.zeros_like(outputs_ND)
+        return np.concatenate([no_N1, outputs_ND], axis=1)
+
+
+def _log_softmax(scores_NK: NDArray[Any]) -> NDArray[numpy.float64]:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        shifted_NK = scores_NK.astype(np.float64) - scores_NK.max(axis=1, keepdims=True)
+        result: NDArray[numpy.float64] = shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True))
+    return result
