@@ -35,6 +35,8 @@ class Words:
     """Of a network on real images with truth: "accuracy", "mean IoU"."""
     answer: str
     """Of a network for one image: "decision", "label set"."""
+    rule: str
+    """How much one image counts, a sentence for reports."""
 
 
 class Measure(abc.ABC):
@@ -59,11 +61,14 @@ class Measure(abc.ABC):
 
     @abc.abstractmethod
     def share(self, answers: Answers, reference: Answers) -> Shares_N:
-        """How far each answer is the reference's, 0 to 1; two answers that are no numbers share nothing."""
+        """How far each answer is the reference's, 0 to 1; two answers that are no numbers share nothing.
+
+        Give all images at once: a measure may ask which of them an answer is nearest to, or how much they vary.
+        """
 
     @abc.abstractmethod
     def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
-        """How right each answer is, 0 to 1, where `truth` is what real images come with."""
+        """How right each answer is, 0 to 1, where `truth` is what real images come with; all images at once."""
 
     @abc.abstractmethod
     def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:

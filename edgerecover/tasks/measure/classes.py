@@ -20,7 +20,9 @@ UNDECIDED = -1
 class OneLabel(Measure):
     """The class with the highest score."""
 
-    words: ClassVar[Words] = Words("agreement with the teacher", "accuracy", "decision")
+    words: ClassVar[Words] = Words(
+        "agreement with the teacher", "accuracy", "decision", "An image counts 1 where the class is the same, else 0."
+    )
     has_classes: ClassVar[bool] = True
 
     def read(self, outputs_ND: NDArray[Any]) -> Answers:
@@ -43,7 +45,7 @@ class OneLabel(Measure):
         """KL(reference ‖ outputs) of the softmax of logits, in nats."""
         import numpy as np
 
-        log_p, log_q = (_log_softmax(self._scores(logits)) for logits in (reference_ND, outputs_ND))
+        log_p, log_q = (_log_softmax(self._logits(values)) for values in (reference_ND, outputs_ND))
         with np.errstate(invalid="ignore"):
             kl_N = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         return np.where(np.isnan(kl_N), np.inf, kl_N)
@@ -60,6 +62,10 @@ class OneLabel(Measure):
         """One score for each class, of which the highest decides."""
         return outputs_ND
 
+    def _logits(self, logits_ND: NDArray[Any]) -> NDArray[Any]:
+        """One logit for each class."""
+        return logits_ND
+
 
 class Binary(OneLabel):
     """Class 1 where the only score is above its threshold, else class 0."""
@@ -68,8 +74,15 @@ class Binary(OneLabel):
         """Those of "no" and "yes"."""
         import numpy as np
 
-        no_N1 = 1 - outputs_ND if self.output.activation is Activation.SIGMOID else np.zeros_like(outputs_ND)
-        return np.concatenate([no_N1, outputs_ND], axis=1)
+        if self.output.activation is not Activation.SIGMOID:
+            return self._logits(outputs_ND)
+        return np.concatenate([1 - outputs_ND, outputs_ND], axis=1)
+
+    def _logits(self, logits_ND: NDArray[Any]) -> NDArray[Any]:
+        """Those of "no", which is 0, and "yes"."""
+        import numpy as np
+
+        return np.concatenate([np.zeros_like(logits_ND), logits_ND], axis=1)
 
 
 def _log_softmax(scores_NK: NDArray[Any]) -> NDArray[numpy.float64]:

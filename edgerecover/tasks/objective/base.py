@@ -39,15 +39,22 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def targets_of(self, outputs_ND: Tensor) -> Tensor | None:
-        """The target (N,) that each image's outputs are nearest to; None where there are no targets."""
+        """The target (N,) that each image's outputs are nearest to; None where no target is near, or there are none."""
 
     @abc.abstractmethod
     def costs(self, student_ND: Tensor, teacher_ND: Tensor, temperature: float) -> Tensor:
-        """What a student's outputs cost where they differ from the teacher's, for each image (N,)."""
+        """What a student's outputs cost where they differ from the teacher's, for each image (N,).
+
+        The temperature softens scores; it has no part where outputs are values.
+        """
 
     @abc.abstractmethod
     def margins(self, outputs_ND: Tensor, reference_ND: Tensor) -> Tensor:
         """How sure outputs are of what the reference answers: numbers that correlate where two networks see alike."""
+
+    def mirrored(self, outputs_ND: Tensor) -> Tensor:
+        """Outputs for the image that is mirrored left to right, where a network sees both alike: maps are mirrored."""
+        return outputs_ND
 
     def disagreement(self, teacher_ND: Tensor, student_ND: Tensor) -> Tensor:
         """How far a student is from its teacher: mean over images of D / (1 + D), from 0 to 1.
