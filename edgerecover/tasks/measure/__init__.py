@@ -6,8 +6,20 @@ from types import MappingProxyType
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.tasks.measure.base import Measure
 from edgerecover.tasks.measure.classes import Binary, OneLabel
+from edgerecover.tasks.measure.labels import MultiLabel
+from edgerecover.tasks.measure.maps import Segmentation
+from edgerecover.tasks.measure.vectors import Embedding, Regression
 
-_MEASURES: Mapping[TaskKind, type[Measure]] = MappingProxyType({TaskKind.ONE_LABEL: OneLabel, TaskKind.BINARY: Binary})
+_MEASURES: Mapping[TaskKind, type[Measure]] = MappingProxyType(
+    {
+        TaskKind.ONE_LABEL: OneLabel,
+        TaskKind.BINARY: Binary,
+        TaskKind.MULTI_LABEL: MultiLabel,
+        TaskKind.EMBEDDING: Embedding,
+        TaskKind.REGRESSION: Regression,
+        TaskKind.SEGMENTATION: Segmentation,
+    }
+)
 
 
 def measure_of(output: OutputSpec) -> Measure:

@@ -45,7 +45,7 @@ class OneLabel(Measure):
         """KL(reference ‖ outputs) of the softmax of logits, in nats."""
         import numpy as np
 
-        log_p, log_q = (_log_softmax(self._logits(values)) for values in (reference_ND, outputs_ND))
+        log_p, log_q = (log_softmax(self._logits(values)) for values in (reference_ND, outputs_ND))
         with np.errstate(invalid="ignore"):
             kl_N = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         return np.where(np.isnan(kl_N), np.inf, kl_N)
@@ -85,10 +85,11 @@ class Binary(OneLabel):
         return np.concatenate([np.zeros_like(logits_ND), logits_ND], axis=1)
 
 
-def _log_softmax(scores_NK: NDArray[Any]) -> NDArray[numpy.float64]:
+def log_softmax(scores: NDArray[Any]) -> NDArray[numpy.float64]:
+    """Logarithms of the probabilities of classes, which are along axis 1; NaN where a score is not finite."""
     import numpy as np
 
     with np.errstate(invalid="ignore"):
-        shifted_NK = scores_NK.astype(np.float64) - scores_NK.max(axis=1, keepdims=True)
-        result: NDArray[numpy.float64] = shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True))
+        shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+        result: NDArray[numpy.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

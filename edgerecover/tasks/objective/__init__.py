@@ -6,9 +6,19 @@ from types import MappingProxyType
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.tasks.objective.base import Objective
 from edgerecover.tasks.objective.classes import BinaryObjective, OneLabelObjective
+from edgerecover.tasks.objective.labels import MultiLabelObjective
+from edgerecover.tasks.objective.maps import SegmentationObjective
+from edgerecover.tasks.objective.vectors import EmbeddingObjective, RegressionObjective
 
 _OBJECTIVES: Mapping[TaskKind, type[Objective]] = MappingProxyType(
-    {TaskKind.ONE_LABEL: OneLabelObjective, TaskKind.BINARY: BinaryObjective}
+    {
+        TaskKind.ONE_LABEL: OneLabelObjective,
+        TaskKind.BINARY: BinaryObjective,
+        TaskKind.MULTI_LABEL: MultiLabelObjective,
+        TaskKind.EMBEDDING: EmbeddingObjective,
+        TaskKind.REGRESSION: RegressionObjective,
+        TaskKind.SEGMENTATION: SegmentationObjective,
+    }
 )
 
 

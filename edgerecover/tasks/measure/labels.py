@@ -1,0 +1,77 @@
+"""Any number of K labels. Shapes: N images, K labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgerecover.artifacts import Activation, OutputSpec
+from edgerecover.tasks.measure.base import Measure, Words
+from edgerecover.tasks.measure.classes import UNDECIDED
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from edgerecover.tasks.measure.base import Answers, Shares_N
+
+
+class MultiLabel(Measure):
+    """The labels whose scores are above the threshold: 0 for logits, 0.5 for what sigmoids give.
+
+    Sets of labels are compared by their Jaccard index. The share of labels alike would be near 1 for a network that
+    finds nothing, because of many labels few hold.
+    """
+
+    words: ClassVar[Words] = Words(
+        "label overlap with the teacher",
+        "label overlap",
+        "label set",
+        "An image counts the Jaccard index of the two label sets: labels in both over labels in either, 1 if both are "
+        "empty.",
+    )
+
+    def read(self, outputs_ND: NDArray[Any]) -> Answers:
+        """Int8 (N, K), 1 for each label that holds; `UNDECIDED` for all labels of an image where a score is NaN."""
+        import numpy as np
+
+        self._require(outputs_ND)
+        is_readable_N1 = ~np.isnan(outputs_ND).any(axis=1, keepdims=True)
+        return np.where(is_readable_N1, outputs_ND > threshold_of(self.output), UNDECIDED).astype(np.int8)
+
+    def share(self, answers: Answers, reference: Answers) -> Shares_N:
+        """The Jaccard index of both label sets, 1 where both are empty."""
+        import numpy as np
+
+        has_NK, should_NK = answers == 1, reference == 1
+        both_N, either_N = (has_NK & should_NK).sum(axis=1), (has_NK | should_NK).sum(axis=1)
+        is_readable_N = (answers != UNDECIDED).all(axis=1) & (reference != UNDECIDED).all(axis=1)
+        jaccard_N: Shares_N = np.where(either_N == 0, 1.0, both_N / np.maximum(either_N, 1))
+        return np.where(is_readable_N, jaccard_N, 0.0)
+
+    def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
+        """The Jaccard index with the true labels, (N, K) of 0 and 1."""
+        return self.share(answers, truth)
+
+    def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+        """KL(reference ‖ outputs) of every label's yes or no from logits, in nats, summed over labels."""
+        import numpy as np
+
+        p, q = (values.astype(np.float64) for values in (reference_ND, outputs_ND))
+        kl_N = np.zeros(len(p))
+        with np.errstate(invalid="ignore"):
+            for sign in (1, -1):
+                log_p, log_q = (-np.logaddexp(0, -sign * logits_NK) for logits_NK in (p, q))
+                kl_N += (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+        return np.where(np.isnan(kl_N), np.inf, kl_N)
+
+    def is_near(self, reference_ND: NDArray[Any], distance: float) -> NDArray[numpy.bool_]:
+        """Where a label's score lies within half of `distance` of the threshold."""
+        import numpy as np
+
+        near_N: NDArray[numpy.bool_] = np.abs(reference_ND - threshold_of(self.output)).min(axis=1) <= distance / 2
+        return near_N
+
+
+def threshold_of(output: OutputSpec) -> float:
+    """The score above which a label holds: as likely as not."""
+    return 0.5 if output.activation is Activation.SIGMOID else 0.0

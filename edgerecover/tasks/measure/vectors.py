@@ -1,0 +1,155 @@
+"""Embeddings and numbers. Shapes: N images, D numbers for each, b of the images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgerecover.tasks.measure.base import Measure, Words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy
+    from numpy.typing import NDArray
+
+    from edgerecover.tasks.measure.base import Answers, Shares_N
+
+_BLOCK_ROWS = 256
+"""Images whose cosines with all images are held at once."""
+_ROUNDING = 1e-9
+_CONSTANT = 1e-5
+"""Of its size: a value that varies by less differs by rounding alone."""
+
+
+class Embedding(Measure):
+    """The direction of a vector.
+
+    A cosine alone flatters: where all embeddings have much in common, one that says nothing of its image has a high
+    one. So it counts only where the answer is not nearer to the reference's embedding of a clearly different image.
+    Other images that the reference sets no further from an image than the answer is are not clearly different: frames
+    of one film.
+    """
+
+    words: ClassVar[Words] = Words(
+        "cosine with the teacher",
+        "neighbours of the same label",
+        "embedding",
+        "An image counts the cosine of the two embeddings, and 0 where the teacher's embedding of a clearly different "
+        "image is nearer.",
+    )
+    least_same: ClassVar[float] = 0.98
+
+    def read(self, outputs_ND: NDArray[Any]) -> Answers:
+        """Unit vectors float64 (N, D); NaN where a vector has no direction: it is all zeros, or not finite."""
+        import numpy as np
+
+        self._require(outputs_ND)
+        values_ND = outputs_ND.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            norm_N1 = np.linalg.norm(values_ND, axis=1, keepdims=True)
+            has_direction_N1 = np.isfinite(norm_N1) & (norm_N1 > 0)
+            return np.where(has_direction_N1, values_ND, np.nan) / np.where(has_direction_N1, norm_N1, 1)
+
+    def share(self, answers: Answers, reference: Answers) -> Shares_N:
+        """The cosine; 0 where it is negative or the reference's answer to a clearly different image is nearer.
+
+        Clearly different: that answer's cosine with the reference's answer to this image is lower than the answer's.
+        """
+        import numpy as np
+
+        own_N = (answers * reference).sum(axis=1)
+        is_found_N = np.empty(len(answers), np.bool_)
+        others = zip(_cosines(answers, reference), _cosines(reference, reference), strict=True)
+        with np.errstate(invalid="ignore"):
+            for (part, cosines_bN), (_, different_bN) in others:
+                own_b1 = own_N[part, np.newaxis]
+                is_found_N[part] = ~((cosines_bN > own_b1 + _ROUNDING) & (different_bN < own_b1)).any(axis=1)
+        shares_N: Shares_N = np.clip(np.nan_to_num(own_N), 0, 1) * is_found_N
+        return np.where(shares_N > 1 - _ROUNDING, 1, shares_N)
+
+    def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
+        """1 where the nearest of the other images has the same label (N,).
+
+        The only image of its label is never right.
+        """
+        import numpy as np
+
+        shares_N: Shares_N = np.zeros(len(answers))
+        for part, cosines_bN in _cosines(answers, answers):
+            own = np.arange(len(answers))[part]
+            cosines_bN[np.arange(len(own)), own] = -np.inf
+            cosines_bN = np.where(np.isnan(cosines_bN), -np.inf, cosines_bN)
+            same_b = truth[cosines_bN.argmax(axis=1)] == truth[part]
+            shares_N[part] = same_b & np.isfinite(cosines_bN.max(axis=1))
+        return shares_N
+
+    def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+        """1 − cosine, 0 to 2."""
+        import numpy as np
+
+        cosine_N = (self.read(reference_ND) * self.read(outputs_ND)).sum(axis=1)
+        return np.where(np.isnan(cosine_N), np.inf, np.maximum(1 - cosine_N, 0))
+
+
+class Regression(Measure):
+    """Numbers, whose error is told in standard deviations: how much the reference varies from image to image."""
+
+    words: ClassVar[Words] = Words(
+        "closeness to the teacher",
+        "closeness to the truth",
+        "set of values",
+        "An image counts 1 less the mean error of its values, each in standard deviations of that value over the "
+        "images, and 0 where the error is larger than one.",
+    )
+    least_same: ClassVar[float] = 0.95
+
+    def read(self, outputs_ND: NDArray[Any]) -> Answers:
+        """The values, float64 (N, D)."""
+        import numpy as np
+
+        self._require(outputs_ND)
+        return outputs_ND.astype(np.float64)
+
+    def share(self, answers: Answers, reference: Answers) -> Shares_N:
+        """1 − the mean of |error| / standard deviation of the reference over all images, 0 to 1.
+
+        A value that the reference gives alike for all images, or for the only one, is compared with its own size.
+        """
+        import numpy as np
+
+        with np.errstate(invalid="ignore"):
+            error_N = (np.abs(answers - reference) / _spread_D(reference)).mean(axis=1)
+        shares_N: Shares_N = np.clip(1 - np.where(np.isnan(error_N), np.inf, error_N), 0, 1)
+        return shares_N
+
+    def share_of_truth(self, answers: Answers, truth: NDArray[Any]) -> Shares_N:
+        """The same with true values, (N, D), or (N,) of one."""
+        return self.share(answers, truth.reshape(len(truth), -1))
+
+    def distance(self, reference_ND: NDArray[Any], outputs_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+        """Mean of the squared errors, in variances of the reference."""
+        import numpy as np
+
+        reference_ND = reference_ND.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            distance_N = (((outputs_ND - reference_ND) / _spread_D(reference_ND)) ** 2).mean(axis=1)
+        return np.where(np.isnan(distance_N), np.inf, distance_N)
+
+
+def _cosines(answers: Answers, others: Answers) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Cosines (b, N) of some images' unit vectors with those of all images, and which they are."""
+    for start in range(0, len(answers), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        yield part, answers[part] @ others.T
+
+
+def _spread_D(reference_ND: NDArray[Any]) -> NDArray[numpy.float64]:
+    """Standard deviation of each value; of one that does not vary its size, and 1 if that is 0."""
+    import numpy as np
+
+    finite_ND = reference_ND[np.isfinite(reference_ND).all(axis=1)]
+    if not len(finite_ND):
+        return np.ones(reference_ND.shape[1])
+    size_D = np.sqrt((finite_ND**2).mean(axis=0))
+    std_D = finite_ND.std(axis=0)
+    return np.where(std_D > _CONSTANT * size_D, std_D, np.where(size_D > 0, size_D, 1.0))
