@@ -50,8 +50,9 @@ def test_outputs_can_follow_the_guide(objective, outputs, has_targets):
 
 
 def test_sure_outputs_have_no_entropy(objective, outputs):
-    assert objective.guide(100 * outputs[0], None, 1.0) < objective.guide(outputs[0], None, 1.0) + 1e-9
-    assert objective.guide(1000 * outputs[0].sign() * torch.rand(outputs[0].shape).add(1), None, 1.0) < 1e-3
+    assert objective.guide(1e5 * outputs[0], None, 1.0) < 1e-3
+    if objective.num_targets:
+        assert objective.guide(outputs[0], None, 1.0) > 0.05
 
 
 def test_targets_are_numbers_below_their_count(objective, outputs):
