@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
-from edgerecover.validation.image_files import IMAGE_SUFFIXES, check_images, find_images, is_litter, read_pixels
+from edgerecover.validation.folders import class_folders, note_of_order
+from edgerecover.validation.image_files import IMAGE_SUFFIXES, check_images, find_images, read_pixels
 from edgerecover.validation.pixel_scale import scale_of_pixels
+from edgerecover.validation.truth import class_indices
 
 if TYPE_CHECKING:
     import numpy
@@ -42,8 +44,6 @@ class LabelledArrays:
 
 
 NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"), ("test_images", "test_labels"))
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
-"""Names of folders that hold class folders, and are none."""
 MAX_NPZ_BYTES = 4 << 30
 """Unpacked: an .npz is read into memory whole, and a small file can claim to be any size."""
 
@@ -151,7 +151,7 @@ def _open_arrays(
     classes: Sequence[str] | None,
 ) -> EvalSet:
     images_NHWC = _as_NHWC(path, images, input)
-    labels_N = _as_labels(path, _as_numbers(labels, num_classes, classes), len(images_NHWC), num_classes)
+    labels_N = class_indices(str(path), labels, len(images_NHWC), num_classes, classes)
     scale = scale_of_pixels(images_NHWC, input, str(path))
 
     def read(part: slice) -> Pixels:
@@ -236,46 +236,6 @@ def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec
     )
 
 
-def _as_numbers(labels: NDArray[Any], num_classes: int, classes: Sequence[str] | None) -> NDArray[Any]:
-    """Class numbers of what says as much: one column, one-hot rows, whole floats, names of the model's classes."""
-    import numpy as np
-
-    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras stores CIFAR
-        labels = labels[:, 0]
-    is_number = np.issubdtype(labels.dtype, np.number) or labels.dtype == np.bool_
-    if is_number and labels.ndim == 2 and labels.shape[1] == num_classes:
-        is_one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
-        return labels.argmax(axis=1) if is_one_hot else labels
-    if np.issubdtype(labels.dtype, np.floating) and bool((labels == np.floor(labels)).all()):
-        return labels.astype(np.int64)
-    if labels.dtype.kind == "U" and classes and set(labels.ravel().tolist()) <= set(classes):
-        return np.array([classes.index(name) for name in labels.ravel().tolist()]).reshape(labels.shape)
-    return labels
-
-
-def _as_labels(
-    path: Path | LabelledArrays, labels: NDArray[Any], num_images: int, num_classes: int
-) -> NDArray[numpy.int64]:
-    import numpy as np
-
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise BadInputError(
-            f"images {path}: integer labels of shape (N,) were expected, found {labels.dtype} {labels.shape}",
-            hint="give one class number, from 0, for each image; names are read where model.toml lists `classes`",
-        )
-    if len(labels) != num_images:
-        raise BadInputError(
-            f"images {path}: {num_images} images but {len(labels)} labels", hint="give one label for each image"
-        )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= num_classes:
-        raise BadInputError(
-            f"images {path}: labels from {lowest} to {highest}, but the model has {num_classes} classes",
-            hint=f"labels count from 0 to {num_classes - 1}",
-        )
-    return labels.astype(np.int64)
-
-
 # --- folder -------------------------------------------------------------------------------------------------
 
 
@@ -290,51 +250,15 @@ def _open_folder(
             f"images {path}: a folder of images fits 1 or 3 channels, the model takes {channels}",
             hint="store the images in an .npz",
         )
-    found = find_images(path, _class_folders(path, num_classes, classes))
+    found = find_images(path, class_folders(path, num_classes, classes))
     if not found.files:
         raise BadInputError(
             f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
         )
     notes = check_images(found.files, path.name, channels, height, width, progress)
-    notes = (*_note_of_order(path), *notes) if classes is None else notes
+    notes = (*note_of_order(path), *notes) if classes is None else notes
 
     def read(part: slice) -> Pixels:
         return np.stack([read_pixels(file, channels, height, width) for file in found.files[part]])
 
     return EvalSet(path.name, np.array(found.labels, np.int64), input, read, (*found.notes, *notes))
-
-
-def _note_of_order(path: Path) -> tuple[str, ...]:
-    """Of folders called by numbers, where their order as text is another than that of the numbers."""
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
-    if not all(name.isdecimal() for name in names) or names == sorted(names, key=int):
-        return ()
-    return (
-        f"{path.name}: its class folders are taken in the order of text ({', '.join(names[:3])} …), as torchvision's "
-        "ImageFolder takes them; for another, list `classes` in model.toml",
-    )
-
-
-def _class_folders(path: Path, num_classes: int, classes: Sequence[str] | None) -> list[str]:
-    """Subfolders in the order of the model's classes."""
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_litter(entry.name))
-    if len(names) >= 2 and _SPLITS.issuperset(name.lower() for name in names) and not set(names) & set(classes or ()):
-        raise BadInputError(
-            f"images {path}: its subfolders ({', '.join(names)}) are parts of a data set, not classes",
-            hint=f"give one of them: {path / names[0]}",
-        )
-    if len(names) != num_classes:
-        raise BadInputError(
-            f"images {path}: {len(names)} class subfolders, but the model has {num_classes} classes",
-            hint="one subfolder of images per class, empty ones too; or an .npz with images and labels",
-        )
-    if classes is None:
-        return names
-    if unknown := sorted(set(names) - set(classes)):
-        raise BadInputError(
-            f"images {path}: {unknown[0]!r} is no class of the model; they are {', '.join(classes[:8])}"
-            + (f" and {len(classes) - 8} more" if len(classes) > 8 else ""),
-            hint="name the subfolders as the model's classes are named, or these as the subfolders: `classes` in "
-            "model.toml wins over a config.json",
-        )
-    return list(classes)
