@@ -31,7 +31,7 @@ import torch
 import torchvision
 from torch import nn
 
-from edgerecover.artifacts import Exported, InputSpec, Precision, Variant, from_json, to_json
+from edgerecover.artifacts import Exported, InputSpec, OutputSpec, Precision, TaskKind, Variant, from_json, to_json
 from edgerecover.artifacts.int8 import scheme_named
 from edgerecover.artifacts.latency import Latency
 from edgerecover.compute import choose_compute
@@ -253,7 +253,9 @@ def _decisions(
     files: dict[str, Variant], pair: Pair, trained: Trained, teacher: Any, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Agreement with the dense network on held-out dreams, and accuracy on real images, in each runtime."""
-    real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, 10)
+    real = read_eval_data(
+        options.data / "cifar10_png_test_dev500.npz", pair.input, OutputSpec(TaskKind.ONE_LABEL, (10,))
+    )
     held_back = trained.images.sets.held_back
     teacher_NK = scores_of(teacher, held_back)
     found = {}

@@ -25,7 +25,7 @@ from networks import pruned_file
 from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
-from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
+from edgerecover.artifacts import OutputSpec, Proportion, SyntheticFacts, TaskKind, to_json
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile
 from edgerecover.export.onnx import export
@@ -150,7 +150,9 @@ def open_setting(task: Task, compute: Compute, *, pattern: str) -> tuple[Setting
     kept = folder / f"dreams-{synthesis_key(source, recipe.synthesis, task.seed)}"
     dreams, facts = synthesize(source, recipe.synthesis, seed=task.seed, folder=kept)
     spent = {"settle_cpu_s": settled_s, "synthesis_cpu_s": clock.lap()}
-    test = read_eval_data(folder / "test.npz", models.input, models.num_classes, models.classes)
+    test = read_eval_data(
+        folder / "test.npz", models.input, OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)), models.classes
+    )
     return Setting(models, recipe, dreams, facts, test, compute), spent
 
 

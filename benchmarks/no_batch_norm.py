@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from networks import prune as prune_to
 from networks import pruned_file, read_jpegs
 
+from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.models.name.flags import ModelFlags
@@ -253,7 +254,10 @@ def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     recipe = settle(load_profile("balanced"), Source(models.teacher, models.input, models.num_classes, compute)).profile
     halved = folder / "first_half.npz"
     test = read_eval_data(
-        halved if halved.exists() else folder / "test.npz", models.input, models.num_classes, models.classes
+        halved if halved.exists() else folder / "test.npz",
+        models.input,
+        OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)),
+        models.classes,
     )
     pixels_NCHW = np.ascontiguousarray(_npz(folder / "train.npz")[0].transpose(0, 3, 1, 2))
     num_train = min(len(pixels_NCHW) - _NUM_REAL_CALIBRATION, 5000)

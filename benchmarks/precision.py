@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from networks import NETWORKS, prepare, prune, pruned_file
 
-from edgerecover.artifacts import Exported, Precision, Variant
+from edgerecover.artifacts import Exported, OutputSpec, Precision, TaskKind, Variant
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.export.onnx import export
@@ -88,7 +88,7 @@ def _of_models(
     compute = choose_compute("cpu")
     source = Source(models.teacher, models.input, models.num_classes, compute)
     profile = settle(load_profile(arguments.profile), source).profile
-    real = read_eval_data(folder / "test.npz", models.input, models.num_classes)
+    real = read_eval_data(folder / "test.npz", models.input, OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)))
 
     def dreams(seed: int) -> SyntheticSets:
         return synthesize(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
@@ -137,7 +137,9 @@ def own_folder(folder: Path, images: Path) -> Source:
 
 
 def real_images(path: Path, input: InputSpec, num_classes: int) -> Images:
-    images, labels = zip(*read_eval_data(path, input, num_classes).batches(1000), strict=True)
+    images, labels = zip(
+        *read_eval_data(path, input, OutputSpec(TaskKind.ONE_LABEL, (num_classes,))).batches(1000), strict=True
+    )
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels))
 
 

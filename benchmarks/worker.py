@@ -25,7 +25,7 @@ from grid import METHODS, RACE
 from networks import pruned_file
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
+from edgerecover.artifacts import OutputSpec, Proportion, SyntheticFacts, TaskKind, to_json
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Recovery, Synthesis
 from edgerecover.export.onnx import export
@@ -222,7 +222,12 @@ def _judged(
     task: Task, models: Models, student: nn.Module, held_back: ImageSet
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Accuracy on real test images and agreement on held-out ones; of the exported file where it is the student's."""
-    test = read_eval_data(Path(task.folder) / "test.npz", models.input, models.num_classes, models.classes)
+    test = read_eval_data(
+        Path(task.folder) / "test.npz",
+        models.input,
+        OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)),
+        models.classes,
+    )
     cpu = choose_compute("cpu")
     teacher, pruned = models.teacher.cpu(), models.student.cpu()
     test_NCHW = np.concatenate([images for images, _ in test.batches(_EXPORT_BATCH)])

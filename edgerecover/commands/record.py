@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgerecover.artifacts import RecordFacts, sha256_of
+from edgerecover.artifacts import OutputSpec, RecordFacts, TaskKind, sha256_of
 from edgerecover.errors import (
     BadInputError,
     unwritable_hint,
@@ -33,7 +33,8 @@ def make_record(
     teacher = open_classifier(model_path, flags)
     if teacher.doubt:
         progress.note(teacher.doubt)
-    images = read_eval_data(data, teacher.input, teacher.num_classes, teacher.classes, progress)
+    output = OutputSpec(TaskKind.ONE_LABEL, (teacher.num_classes,))
+    images = read_eval_data(data, teacher.input, output, teacher.classes, progress)
     record = recording.record(teacher.network, images, teacher.num_classes, progress)
     try:
         size_bytes = write_record(out, record)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.bundle.write import check_writable
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
@@ -99,7 +100,8 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
         progress.note(warning)
     eval_set = None
     if request.eval_data is not None:
-        eval_set = read_eval_data(request.eval_data, models.input, models.num_classes, models.classes, progress)
+        output = OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,))
+        eval_set = read_eval_data(request.eval_data, models.input, output, models.classes, progress)
     probed = ranks.from_first(partial(_probe, request, models, progress))
     probed = replace(probed, compute=replace(probed.compute, num_processes=ranks.size))
     for warning in probed.warnings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgerecover.artifacts import InputSpec, ModelFacts
+from edgerecover.artifacts import InputSpec, ModelFacts, OutputSpec, TaskKind
 from edgerecover.bundle.manifest import RESERVED_NAMES, check_paths
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
@@ -86,7 +86,8 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
     eval_set = None
     if request.eval_data is not None:
-        eval_set = read_eval_data(request.eval_data, teacher.input, teacher.num_classes, teacher.classes, progress)
+        output = OutputSpec(TaskKind.ONE_LABEL, (teacher.num_classes,))
+        eval_set = read_eval_data(request.eval_data, teacher.input, output, teacher.classes, progress)
     return LoadedFile(file, session, teacher, student, pruned, eval_set, _record(request, teacher))
 
 

@@ -11,17 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
-from edgerecover.validation.folders import class_folders, note_of_order
-from edgerecover.validation.image_files import IMAGE_SUFFIXES, check_images, find_images, read_pixels
+from edgerecover.validation.folders import find_labelled
+from edgerecover.validation.image_files import check_images, read_pixels
+from edgerecover.validation.masks import find_masked
 from edgerecover.validation.pixel_scale import scale_of_pixels
-from edgerecover.validation.truth import class_indices
+from edgerecover.validation.truth import example_of, notes_of, truth_of
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
+
+    from edgerecover.validation.truth import Truth
 
     Pixels = NDArray[Any]
     """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
@@ -43,7 +46,14 @@ class LabelledArrays:
         return "images in memory"
 
 
-NPZ_KEYS = (("images", "labels"), ("x_test", "y_test"), ("x", "y"), ("test_images", "test_labels"))
+NPZ_KEYS = (
+    ("images", "labels"),
+    ("x_test", "y_test"),
+    ("x", "y"),
+    ("test_images", "test_labels"),
+    ("images", "targets"),
+    ("images", "masks"),
+)
 MAX_NPZ_BYTES = 4 << 30
 """Unpacked: an .npz is read into memory whole, and a small file can claim to be any size."""
 
@@ -54,8 +64,8 @@ class EvalSet:
 
     source: str
     """For people: the file's or folder's name."""
-    labels: NDArray[numpy.int64]
-    """Class indices (N,)."""
+    labels: Truth
+    """Class indices (N,), or what the task's truth is, along the first axis: see `truth.truth_of`."""
     input: InputSpec
     read_pixels: Callable[[slice], Pixels]
     """Pixels (n, H, W, C) of a slice of the images."""
@@ -78,8 +88,8 @@ class EvalSet:
 
         return replace(self, labels=self.labels[chosen_N], read_pixels=read)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[numpy.float32], NDArray[numpy.int64]]]:
-        """Images (n, C, H, W) as the network takes them, with their labels (n,), in order.
+    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[numpy.float32], Truth]]:
+        """Images (n, C, H, W) as the network takes them, with their labels (n, …), in order.
 
         Raises:
             BadInputError: an image of a folder cannot be decoded.
@@ -92,18 +102,27 @@ class EvalSet:
 def read_eval_data(
     data: Path | LabelledArrays,
     input: InputSpec,
-    num_classes: int,
+    output: OutputSpec,
     classes: Sequence[str] | None = None,
     progress: Progress = SILENT,
 ) -> EvalSet:
-    """Open labelled images: an .npz, or a folder with one subfolder of images per class.
+    """Open labelled images: an .npz, or a folder.
 
     An .npz holds images of the network's own size, (N, H, W, C), (N, C, H, W), or (N, H, W) for one channel, and
-    labels (N,): class numbers, one-hot rows, or names where `classes` are given; named images and labels, x_test and
-    y_test, x and y, or test_images and test_labels. Pixels are uint8, uint16, or numbers whose range is plain: 0 to 1
-    in floats, 0 to 255 in integers.
-    A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs;
-    its subfolders are the classes in sorted order or, when `classes` are given, by name. All are decoded once here.
+    labels; named images and labels, x_test and y_test, x and y, test_images and test_labels, images and targets, or
+    images and masks. Pixels are uint8, uint16, or numbers whose range is plain: 0 to 1 in floats, 0 to 255 in integers.
+    A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs. All are
+    decoded once here.
+
+    Labels are, by the task of `output`:
+
+    - one label and binary: class numbers (N,), one-hot rows, or names where `classes` are given; in a folder, one
+      subfolder per class, in sorted order or, when `classes` are given, by name.
+    - multi-label: 0 and 1 (N, K); in a folder, a table labels.csv of files with 0 and 1 for each label.
+    - embedding: any numbers or names (N,), alike for images that belong together; in a folder, subfolders.
+    - regression: numbers (N, D); in a folder, a table labels.csv.
+    - segmentation: class numbers (N, H, W), 255 and -1 being ignored; in a folder, images/ and masks/ with a .png of
+      the same name for each image.
 
     Arrays in memory, or tensors, are read as those in an .npz are.
 
@@ -111,18 +130,18 @@ def read_eval_data(
 
     Raises:
         BadInputError: not such data, a file cannot be decoded, or it does not fit the network: another shape, label
-            outside 0 … K-1.
+            outside 0 … K-1. It says what is read for this task, with an example.
     """
     if isinstance(data, LabelledArrays):
-        images = _open_arrays(data, *_as_arrays(data), input, num_classes, classes)
+        images = _open_arrays(data, *_as_arrays(data), input, output, classes)
     elif data.is_dir():
-        images = _open_folder(data, input, num_classes, classes, progress)
+        images = _open_folder(data, input, output, classes, progress)
     elif data.exists():
-        images = _open_arrays(data, *_read_npz(data), input, num_classes, classes)
+        images = _open_arrays(data, *_read_npz(data, output), input, output, classes)
     else:
         raise BadInputError(
             f"images {data}: no such file or folder",
-            hint="check the path; a folder with one folder per class, or an .npz file, is expected",
+            hint=f"check the path; {example_of(output)}",
         )
     for note in images.notes:
         progress.note(note)
@@ -147,11 +166,11 @@ def _open_arrays(
     images: NDArray[Any],
     labels: NDArray[Any],
     input: InputSpec,
-    num_classes: int,
+    output: OutputSpec,
     classes: Sequence[str] | None,
 ) -> EvalSet:
-    images_NHWC = _as_NHWC(path, images, input)
-    labels_N = class_indices(str(path), labels, len(images_NHWC), num_classes, classes)
+    images_NHWC = _as_NHWC(path, images, input, output)
+    truth = truth_of(str(path), labels, len(images_NHWC), output, classes)
     scale = scale_of_pixels(images_NHWC, input, str(path))
 
     def read(part: slice) -> Pixels:
@@ -164,7 +183,7 @@ def _open_arrays(
         return pixels_NHWC.astype(np.float32) * factor_C + offset_C
 
     notes = (f"{path.name}: its images are {scale.reading}",) if scale.reading else ()
-    return EvalSet(path.name, labels_N, input, read, notes)
+    return EvalSet(path.name, truth, input, read, (*notes, *notes_of(path.name, truth, output)))
 
 
 def _as_arrays(data: LabelledArrays) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -182,7 +201,7 @@ def _as_arrays(data: LabelledArrays) -> tuple[NDArray[Any], NDArray[Any]]:
     return array("images", data.images), array("labels", data.labels)
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
     import numpy as np
 
     try:
@@ -200,7 +219,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     except Exception as error:  # a hostile archive makes zipfile, zlib and numpy raise nearly anything
         raise BadInputError(
             f"images {path}: cannot be read as .npz: {error}",
-            hint="an .npz of plain arrays (np.savez), or a folder with one subfolder of images per class",
+            hint=f"an .npz holds plain arrays (np.savez); {example_of(output)}",
         ) from error
 
 
@@ -211,18 +230,18 @@ def _refuse_oversize(path: Path) -> None:
         raise BadInputError(
             f"images {path}: unpacks to {unpacked_bytes / 2**30:.1f} GiB, "
             f"more than the {MAX_NPZ_BYTES >> 30} GiB read into memory",
-            hint="give a folder with one subfolder of images per class: it is read in batches",
+            hint="give a folder of images: it is read in batches",
         )
 
 
-def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec) -> NDArray[Any]:
+def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec, output: OutputSpec) -> NDArray[Any]:
     import numpy as np
 
     channels, height, width = input.shape
     if not len(images.shape) or not len(images):
         raise BadInputError(
             f"images {path}: there are no images in it",
-            hint="a folder with one folder per class, or an .npz file with images and labels, is expected",
+            hint=example_of(output),
         )
     if images.shape[1:] == (height, width, channels):
         return images
@@ -240,7 +259,7 @@ def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec
 
 
 def _open_folder(
-    path: Path, input: InputSpec, num_classes: int, classes: Sequence[str] | None, progress: Progress
+    path: Path, input: InputSpec, output: OutputSpec, classes: Sequence[str] | None, progress: Progress
 ) -> EvalSet:
     import numpy as np
 
@@ -250,15 +269,14 @@ def _open_folder(
             f"images {path}: a folder of images fits 1 or 3 channels, the model takes {channels}",
             hint="store the images in an .npz",
         )
-    found = find_images(path, class_folders(path, num_classes, classes))
-    if not found.files:
-        raise BadInputError(
-            f"images {path}: its subfolders hold no images", hint=f"read are {', '.join(IMAGE_SUFFIXES)}"
-        )
+    if output.task is TaskKind.SEGMENTATION:
+        found = find_masked(path, input, output, progress)
+    else:
+        found = find_labelled(path, output, classes)
     notes = check_images(found.files, path.name, channels, height, width, progress)
-    notes = (*note_of_order(path), *notes) if classes is None else notes
 
     def read(part: slice) -> Pixels:
         return np.stack([read_pixels(file, channels, height, width) for file in found.files[part]])
 
-    return EvalSet(path.name, np.array(found.labels, np.int64), input, read, (*found.notes, *notes))
+    notes = (*found.notes, *notes_of(path.name, found.truth, output), *notes)
+    return EvalSet(path.name, found.truth, input, read, notes)

@@ -26,7 +26,7 @@ from edgerecover.progress import SILENT, Progress
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
-    from PIL.Image import Image, Transpose
+    from PIL.Image import Image, Resampling, Transpose
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESIZE_TO_CROP = 256 / 224
@@ -68,11 +68,16 @@ def find_images(root: Path, names: Sequence[str]) -> Found:
     foreign += [file for file in beside if not is_litter(file.name)]
     notes = []
     if litter:
-        notes.append(f"{root.name}: hidden files and folders were left out: {_some(litter, root)}")
+        notes.append(f"{root.name}: hidden files and folders were left out: {some(litter, root)}")
     if foreign:
-        notes.append(f"{root.name}: not read, because they are not images in a class folder: {_some(foreign, root)}")
+        notes.append(f"{root.name}: not read, because they are not images in a class folder: {some(foreign, root)}")
     labelled = [(file, label) for label, part in enumerate(found) for file in part.images]
     return Found(tuple(file for file, _ in labelled), tuple(label for _, label in labelled), tuple(notes))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files anywhere in a folder, sorted."""
+    return _images_in(folder).images
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def _images_in(folder: Path) -> _Folder:
     return found
 
 
-def _some(files: Sequence[Path], root: Path) -> str:
+def some(files: Sequence[Path], root: Path) -> str:
+    """The first few, as paths from `root`, and how many more."""
     named = ", ".join(str(file.relative_to(root)) for file in files[:_NAMED])
     return named if len(files) <= _NAMED else f"{named} and {len(files) - _NAMED:,} more"
 
@@ -163,7 +169,7 @@ def check_images(
 def _look(file: Path, channels: int, height: int, width: int) -> _Seen:
     try:
         with _open(file) as image:
-            remarks = set(_remarks_before_decoding(image, channels))
+            remarks = set(_remarks_beforedecoding(image, channels))
             white, size = _white(image), image.size
             # An eighth of a JPEG's size decodes faster, and still needs every byte of it.
             image.draft(None, (1, 1))
@@ -185,7 +191,7 @@ def _look(file: Path, channels: int, height: int, width: int) -> _Seen:
         return _Seen(error=str(error) or type(error).__name__)
 
 
-def _remarks_before_decoding(image: Image, channels: int) -> Iterator[str]:
+def _remarks_beforedecoding(image: Image, channels: int) -> Iterator[str]:
     is_grey = image.mode in _GREY_MODES or image.mode.startswith("I")
     if is_grey and channels == 3:
         yield "grey"
@@ -248,17 +254,16 @@ def read_pixels(file: Path, channels: int, height: int, width: int) -> NDArray[A
     import numpy as np
     from PIL import Image
 
-    with _decoding(file), _open(file) as opened:
+    with decoding(file), _open(file) as opened:
         white = _white(opened)
         orientation = _orientation(opened)
         if white:
             image = Image.fromarray(_depths(opened).astype(np.float32) * np.float32(255 / white))
         else:
             image = opened.convert(_mode_of(channels))
-    if orientation is not None and orientation > 1:
-        image = image.transpose(_turns()[orientation])
+    image = _turn(image, orientation)
     if image.size != (width, height):
-        image = _crop(image, height, width)
+        image = crop(image, height, width)
     pixels_HWc = np.asarray(image).reshape(height, width, -1)
     return np.broadcast_to(pixels_HWc, (height, width, channels))
 
@@ -310,6 +315,15 @@ def _orientation(image: Image) -> int | None:
     return orientation if orientation in _turns() else 1
 
 
+def upright(image: Image) -> Image:
+    """The image as its EXIF orientation turns it."""
+    return _turn(image, _orientation(image))
+
+
+def _turn(image: Image, orientation: int | None) -> Image:
+    return image if orientation in (None, 1) else image.transpose(_turns()[orientation])
+
+
 def _turns() -> dict[int, Transpose]:
     from PIL.Image import Transpose
 
@@ -338,13 +352,14 @@ def _is_transparent(image: Image) -> bool:
     return sum(histogram[:255]) > 0
 
 
-def _crop(image: Image, height: int, width: int) -> Image:
+def crop(image: Image, height: int, width: int, resampling: Resampling | None = None) -> Image:
+    """The centre of an image that is resized so that `RESIZE_TO_CROP` times the size fits in; bilinear if not said."""
     from PIL.Image import Resampling
 
     scale = RESIZE_TO_CROP * max(height / image.height, width / image.width)
     resized_height = max(height, round(image.height * scale))
     resized_width = max(width, round(image.width * scale))
-    resized = image.resize((resized_width, resized_height), Resampling.BILINEAR)
+    resized = image.resize((resized_width, resized_height), Resampling.BILINEAR if resampling is None else resampling)
     top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
     return resized.crop((left, top, left + width, top + height))
 
@@ -356,7 +371,7 @@ def _open(file: Path) -> Image:
 
 
 @contextlib.contextmanager
-def _decoding(file: Path) -> Iterator[None]:
+def decoding(file: Path) -> Iterator[None]:
     """Whatever goes wrong inside is the fault of this image file."""
     from PIL import Image
 

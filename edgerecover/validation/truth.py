@@ -1,41 +1,224 @@
-"""What labelled images come with. Shapes: N images, K classes."""
+"""What labelled images come with, task by task: arrays. Shapes: N images, K classes, D values, H height, W width."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.tasks.measure.maps import IGNORED
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
+    Truth = NDArray[Any]
+    """One entry for each image, along the first axis."""
 
-def class_indices(
-    where: str, labels: NDArray[Any], num_images: int, num_classes: int, classes: Sequence[str] | None
-) -> NDArray[numpy.int64]:
-    """One class for each image.
+
+def example_of(output: OutputSpec) -> str:
+    """What the truth of a task looks like, a sentence for whoever gave something else."""
+    task, num_values = output.task, output.shape[0]
+    if task is TaskKind.MULTI_LABEL:
+        return (
+            f"a network of several labels reads an .npz with labels (N, {num_values}) of 0 and 1, or a folder of "
+            "images with labels.csv: `file,cat,dog`, then `a.png,0,1`"
+        )
+    if task is TaskKind.REGRESSION:
+        return (
+            f"a network of values reads an .npz with labels (N, {num_values}) of numbers, or a folder of images with "
+            "labels.csv: `file,width`, then `a.png,0.25`"
+        )
+    if task is TaskKind.SEGMENTATION:
+        size = ", ".join(map(str, output.shape[1:]))
+        return (
+            f"a segmentation network reads an .npz with labels (N, {size}) of class numbers, or a folder with "
+            "images/a.jpg and masks/a.png, whose pixels are class numbers; 255 is ignored"
+        )
+    if task is TaskKind.EMBEDDING:
+        return (
+            "an embedding network reads an .npz with labels (N,), alike for images that belong together, or a folder "
+            "with one folder of images for each of them: anna/1.jpg, anna/2.jpg, ben/1.jpg"
+        )
+    return "one folder of images per class, or an .npz file with images and labels (N,), is expected"
+
+
+def truth_of(
+    where: str, labels: NDArray[Any], num_images: int, output: OutputSpec, classes: Sequence[str] | None
+) -> Truth:
+    """The truth of a task, of an array.
 
     Args:
-        where: they come from, for messages.
+        where: it comes from, for messages.
         labels: as they are given.
         num_images: N.
-        num_classes: K.
+        output: of the network.
         classes: names of the classes, where they are known.
 
+    Returns:
+        Class indices (N,) int64 of one label or a binary network; any numbers (N,) int64 for an embedding; 0 and 1
+        (N, K) uint8 for several labels; values (N, D) float64; class maps (N, H, W), see `class_maps`.
+
     Raises:
-        BadInputError: they are no class indices below K.
+        BadInputError: it is no truth of this task.
     """
-    return _as_labels(where, _as_numbers(labels, num_classes, classes), num_images, num_classes)
+    num_classes = output.num_classes
+    if output.task in (TaskKind.ONE_LABEL, TaskKind.BINARY) and num_classes is not None:
+        numbers = _as_numbers(labels, num_classes, classes)
+        return _as_labels(where, numbers, num_images, num_classes)
+    if len(labels.shape) and len(labels) != num_images:
+        raise BadInputError(
+            f"images {where}: {num_images} images but {len(labels)} labels", hint="give one label for each image"
+        )
+    read: dict[TaskKind, Callable[[str, NDArray[Any], OutputSpec], Truth]] = {
+        TaskKind.MULTI_LABEL: label_sets,
+        TaskKind.EMBEDDING: identities,
+        TaskKind.REGRESSION: values,
+        TaskKind.SEGMENTATION: class_maps,
+    }
+    return read[output.task](where, labels, output)
+
+
+def label_sets(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.uint8]:
+    """Whether each label holds, 0 or 1 (N, K); a column (N,) is that of the only label.
+
+    Raises:
+        BadInputError: another shape, or other numbers.
+    """
+    import numpy as np
+
+    labels_NK = labels[:, np.newaxis] if labels.ndim == 1 and output.shape == (1,) else labels
+    if labels_NK.shape[1:] != output.shape or not (_is_numeric(labels_NK) and np.isin(labels_NK, (0, 1)).all()):
+        raise _other(where, f"labels (N, {output.shape[0]}) of 0 and 1", labels, output)
+    return labels_NK.astype(np.uint8)
+
+
+def values(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.float64]:
+    """True values (N, D); a column (N,) is that of the only value.
+
+    Raises:
+        BadInputError: another shape, or no finite numbers.
+    """
+    import numpy as np
+
+    labels_ND = labels[:, np.newaxis] if labels.ndim == 1 and output.shape == (1,) else labels
+    if labels_ND.shape[1:] != output.shape or not (_is_numeric(labels_ND) and np.isfinite(labels_ND).all()):
+        raise _other(where, f"labels (N, {output.shape[0]}) of finite numbers", labels, output)
+    return labels_ND.astype(np.float64)
+
+
+def identities(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.int64]:
+    """A number for each image (N,), alike for images that belong together: of any numbers or names.
+
+    Raises:
+        BadInputError: another shape, all labels are alike, or no two are.
+    """
+    import numpy as np
+
+    labels_N = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    is_name = labels_N.dtype.kind in "US"
+    if labels_N.ndim != 1 or not (is_name or (_is_numeric(labels_N) and bool((labels_N == np.floor(labels_N)).all()))):
+        raise _other(where, "one number or name for each image (N,)", labels, output)
+    found, numbers_N = np.unique(labels_N, return_inverse=True)
+    if len(found) in (1, len(labels_N)):
+        how = "are all alike" if len(found) == 1 else "are all different"
+        raise BadInputError(
+            f"images {where}: their {len(labels_N)} labels {how}",
+            hint="an embedding is right where the nearest other image has the same label: give at least two labels, "
+            "with two images each",
+        )
+    return numbers_N.astype(np.int64)
+
+
+def class_maps(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[Any]:
+    """Class maps (N, H, W): uint8 with `IGNORED`, or for more classes than that int16 with -1.
+
+    Where there are two classes and all pixels are 0 or 255, as image editors store a mask, 255 is class 1.
+
+    Raises:
+        BadInputError: another shape, no whole numbers, classes beyond the network's, or all of a map is ignored.
+    """
+    import numpy as np
+
+    channels = [axis for axis in (1, 3) if labels.ndim == 4 and labels.shape[axis] == 1]
+    maps_NHW = labels.squeeze(channels[0]) if channels else labels
+    size = ", ".join(map(str, output.shape[1:]))
+    if maps_NHW.shape[1:] != output.shape[1:] or not _is_numeric(maps_NHW):
+        raise _other(where, f"labels (N, {size}) of class numbers", labels, output)
+    num_classes = max(2, output.shape[0])
+    found = np.unique(np.concatenate([np.unique(map_HW) for map_HW in maps_NHW]))  # map by map: less to sort
+    ignored = {-1} if num_classes > IGNORED else {-1, IGNORED}
+    if num_classes == 2 and IGNORED in found and set(found.tolist()) <= {0, IGNORED}:
+        is_object_NHW: NDArray[numpy.uint8] = np.equal(maps_NHW, IGNORED).astype(np.uint8)
+        return is_object_NHW
+    if wrong := sorted({number for number in found.tolist() if number not in range(num_classes)} - ignored):
+        raise beyond(where, wrong, output)
+    is_ignored_N = np.isin(maps_NHW, tuple(ignored)).all(axis=(1, 2))
+    if is_ignored_N.any():
+        raise BadInputError(
+            f"images {where}: all pixels of {int(is_ignored_N.sum())} class maps are ignored, that of image "
+            f"{int(is_ignored_N.argmax())} (counted from 0) among them",
+            hint="leave these images out: there is nothing to judge on them",
+        )
+    if num_classes > IGNORED:
+        return maps_NHW.astype(np.int16)
+    return np.where(maps_NHW == -1, IGNORED, maps_NHW).astype(np.uint8)
+
+
+def beyond(where: str, wrong: Sequence[float], output: OutputSpec) -> BadInputError:
+    """An error about class numbers that the network does not have."""
+    return BadInputError(
+        f"images {where}: class numbers from 0 to {max(2, output.shape[0]) - 1} were expected, found {_few(wrong)} too",
+        hint=f"number the classes as the network does: {example_of(output)}",
+    )
+
+
+def notes_of(name: str, truth: Truth, output: OutputSpec) -> tuple[str, ...]:
+    """What to know of a truth, one sentence each.
+
+    Args:
+        name: of the images.
+        truth: as `truth_of` gives it.
+        output: of the network.
+    """
+    import numpy as np
+
+    if output.task is TaskKind.EMBEDDING:
+        _, counts = np.unique(truth, return_counts=True)
+        if num_single := int((counts == 1).sum()):
+            return (
+                f"{name}: {num_single:,} of {len(truth):,} images are the only one of their label, and count as wrong",
+            )
+    return ()
+
+
+def _other(where: str, expected: str, labels: NDArray[Any], output: OutputSpec) -> BadInputError:
+    span = ""
+    if _is_numeric(labels) and labels.size and labels.dtype.kind != "b":
+        span = f" from {labels.min():g} to {labels.max():g}"
+    return BadInputError(
+        f"images {where}: {expected} were expected, found {labels.dtype} {labels.shape}{span}", hint=example_of(output)
+    )
+
+
+def _is_numeric(labels: NDArray[Any]) -> bool:
+    return labels.dtype.kind in "biuf"
+
+
+def _few(numbers: Sequence[float]) -> str:
+    shown = ", ".join(f"{number:g}" for number in numbers[:4])
+    return shown if len(numbers) <= 4 else f"{shown} and {len(numbers) - 4} more"
 
 
 def _as_numbers(labels: NDArray[Any], num_classes: int, classes: Sequence[str] | None) -> NDArray[Any]:
-    """Class numbers of what says as much: one column, one-hot rows, whole floats, names of the model's classes."""
+    """Class numbers of what says as much: one column, one-hot rows, whole floats, yes or no, names of classes."""
     import numpy as np
 
     if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras stores CIFAR
         labels = labels[:, 0]
+    if labels.dtype == np.bool_ and labels.ndim == 1 and num_classes == 2:
+        return labels.astype(np.int64)
     is_number = np.issubdtype(labels.dtype, np.number) or labels.dtype == np.bool_
     if is_number and labels.ndim == 2 and labels.shape[1] == num_classes:
         is_one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()

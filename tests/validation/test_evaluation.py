@@ -7,12 +7,16 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.validation.evaluation import LabelledArrays, read_eval_data
 
 RGB = InputSpec((3, 8, 6), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 GREY = InputSpec((1, 8, 8), (0.0,), (1.0,), (0.0, 255.0))
+
+
+def of(num_classes):
+    return OutputSpec(TaskKind.ONE_LABEL, (num_classes,))
 
 
 def pixels(*shape):
@@ -40,7 +44,7 @@ def test_pixels_are_normalised_as_torchvision_does(tmp_path, keys, channels_firs
     images = pixels(10, 8, 6, 3)
     labels = np.arange(10, dtype=np.uint8).reshape(10, 1)
     stored = images.transpose(0, 3, 1, 2) if channels_first else images
-    data = read_eval_data(write_npz(tmp_path / "d.npz", **{keys[0]: stored, keys[1]: labels}), RGB, 10)
+    data = read_eval_data(write_npz(tmp_path / "d.npz", **{keys[0]: stored, keys[1]: labels}), RGB, of(10))
     found, found_labels = everything(data)
     normalize = v2.Normalize(RGB.mean, RGB.std)
     expected = normalize(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255).numpy()
@@ -62,7 +66,7 @@ def test_pixels_are_normalised_as_torchvision_does(tmp_path, keys, channels_firs
 )
 def test_labels_that_say_a_class_each(tmp_path, labels):
     path = write_npz(tmp_path / "d.npz", images=pixels(3, 8, 8), labels=labels)
-    assert read_eval_data(path, GREY, 3, ["ant", "cat", "eel"]).labels.tolist() == [2, 0, 1]
+    assert read_eval_data(path, GREY, of(3), ["ant", "cat", "eel"]).labels.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -71,13 +75,13 @@ def test_labels_that_say_a_class_each(tmp_path, labels):
 def test_labels_that_do_not(tmp_path, labels):
     path = write_npz(tmp_path / "d.npz", images=pixels(3, 8, 8), labels=labels)
     with pytest.raises(BadInputError, match=r"integer labels of shape \(N,\) were expected"):
-        read_eval_data(path, GREY, 3, ["ant", "cat", "eel"])
+        read_eval_data(path, GREY, of(3), ["ant", "cat", "eel"])
 
 
 def test_one_channel_needs_no_channel_axis_and_raw_bytes_stay_raw(tmp_path):
     images = pixels(3, 8, 8)
     found, _ = everything(
-        read_eval_data(write_npz(tmp_path / "d.npz", images=images, labels=np.zeros(3, int)), GREY, 2)
+        read_eval_data(write_npz(tmp_path / "d.npz", images=images, labels=np.zeros(3, int)), GREY, of(2))
     )
     np.testing.assert_array_equal(found[:, 0], images)
 
@@ -95,7 +99,7 @@ def test_one_channel_needs_no_channel_axis_and_raw_bytes_stay_raw(tmp_path):
 def test_other_types_keep_their_range_and_are_told(tmp_path, stored, says):
     images = pixels(3, 8, 8)
     images.flat[:2] = 0, 255
-    data = read_eval_data(write_npz(tmp_path / "d.npz", images=stored(images), labels=np.zeros(3, int)), GREY, 2)
+    data = read_eval_data(write_npz(tmp_path / "d.npz", images=stored(images), labels=np.zeros(3, int)), GREY, of(2))
     found, _ = everything(data)
     np.testing.assert_allclose(found[:, 0], images, atol=1e-3)
     assert found.dtype == np.float32
@@ -104,8 +108,8 @@ def test_other_types_keep_their_range_and_are_told(tmp_path, stored, says):
 
 def test_images_that_are_normalised_already_are_taken_back(tmp_path):
     images, labels = pixels(10, 8, 6, 3), np.zeros(10, int)
-    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, 10))
-    data = read_eval_data(write_npz(tmp_path / "n.npz", images=plain, labels=labels), RGB, 10)
+    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, of(10)))
+    data = read_eval_data(write_npz(tmp_path / "n.npz", images=plain, labels=labels), RGB, of(10))
     np.testing.assert_allclose(everything(data)[0], plain, atol=1e-5)
     (note,) = data.notes
     assert note.endswith("taken as normalised by the model's mean and std")
@@ -114,16 +118,16 @@ def test_images_that_are_normalised_already_are_taken_back(tmp_path):
 @pytest.mark.parametrize("factor", [0.5, 1.2])
 def test_images_that_others_normalised_are_refused(tmp_path, factor):
     images, labels = pixels(10, 8, 6, 3), np.zeros(10, int)
-    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, 10))
+    plain, _ = everything(read_eval_data(write_npz(tmp_path / "u.npz", images=images, labels=labels), RGB, of(10)))
     with pytest.raises(BadInputError, match="found float32 from"):
-        read_eval_data(write_npz(tmp_path / "n.npz", images=plain * factor, labels=labels), RGB, 10)
+        read_eval_data(write_npz(tmp_path / "n.npz", images=plain * factor, labels=labels), RGB, of(10))
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, lambda values: values.tolist()])
 def test_arrays_in_memory_are_read_as_those_of_a_file(tmp_path, kind):
     images, labels = pixels(6, 3, 8, 6), np.arange(6) % 3
-    file = read_eval_data(write_npz(tmp_path / "a.npz", images=images, labels=labels), RGB, 3)
-    data = read_eval_data(LabelledArrays(kind(images), kind(labels)), RGB, 3)
+    file = read_eval_data(write_npz(tmp_path / "a.npz", images=images, labels=labels), RGB, of(3))
+    data = read_eval_data(LabelledArrays(kind(images), kind(labels)), RGB, of(3))
     for found, expected in zip(everything(data), everything(file), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert data.source == "images in memory"
@@ -140,12 +144,12 @@ def test_arrays_in_memory_are_read_as_those_of_a_file(tmp_path, kind):
 )
 def test_what_is_no_array_in_memory_is_bad_input(images, labels, says):
     with pytest.raises(BadInputError, match=says):
-        read_eval_data(LabelledArrays(images, labels), RGB, 3)
+        read_eval_data(LabelledArrays(images, labels), RGB, of(3))
 
 
 def test_masks_are_black_and_white(tmp_path):
     images = pixels(3, 8, 8) > 99
-    data = read_eval_data(write_npz(tmp_path / "d.npz", images=images, labels=np.zeros(3, int)), GREY, 2)
+    data = read_eval_data(write_npz(tmp_path / "d.npz", images=images, labels=np.zeros(3, int)), GREY, of(2))
     np.testing.assert_array_equal(everything(data)[0][:, 0], images * 255)
 
 
@@ -170,7 +174,7 @@ def test_masks_are_black_and_white(tmp_path):
 )
 def test_an_npz_that_does_not_fit_is_bad_input(tmp_path, arrays, says):
     with pytest.raises(BadInputError, match=says):
-        read_eval_data(write_npz(tmp_path / "d.npz", **arrays), RGB, 10)
+        read_eval_data(write_npz(tmp_path / "d.npz", **arrays), RGB, of(10))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 100, "truncated", "crc"])
@@ -182,7 +186,7 @@ def test_hostile_bytes_are_bad_input(tmp_path, content):
     files = {"truncated": whole.getvalue()[:-50], "crc": bytes(damaged)}
     (tmp_path / "d.npz").write_bytes(files[content] if isinstance(content, str) else content)
     with pytest.raises(BadInputError, match=r"d\.npz"):
-        read_eval_data(tmp_path / "d.npz", RGB, 10)
+        read_eval_data(tmp_path / "d.npz", RGB, of(10))
 
 
 def test_a_header_that_claims_more_than_there_is(tmp_path):
@@ -192,19 +196,19 @@ def test_a_header_that_claims_more_than_there_is(tmp_path):
         archive.writestr("images.npy", header.getvalue())
         archive.writestr("labels.npy", header.getvalue())
     with pytest.raises(BadInputError, match="cannot be read"):
-        read_eval_data(tmp_path / "d.npz", RGB, 10)
+        read_eval_data(tmp_path / "d.npz", RGB, of(10))
 
 
 def test_an_archive_that_unpacks_to_more_than_memory_should_hold(tmp_path, monkeypatch):
     monkeypatch.setattr("edgerecover.validation.evaluation.MAX_NPZ_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "d.npz", images=np.zeros((20_000, 8, 6, 3), np.uint8), labels=np.zeros(20_000, int))
     with pytest.raises(BadInputError, match="unpacks to"):
-        read_eval_data(tmp_path / "d.npz", RGB, 10)
+        read_eval_data(tmp_path / "d.npz", RGB, of(10))
 
 
 def test_a_path_that_does_not_exist(tmp_path):
     with pytest.raises(BadInputError, match="no such file or folder"):
-        read_eval_data(tmp_path / "nothing", RGB, 10)
+        read_eval_data(tmp_path / "nothing", RGB, of(10))
 
 
 # --- folder
@@ -220,7 +224,7 @@ def write_folder(root, names, size=(6, 8), mode="RGB", per_class=2):
 
 
 def test_subfolders_are_classes_in_sorted_order(tmp_path):
-    data = read_eval_data(write_folder(tmp_path / "real", ["dog", "cat"]), RGB, 2)
+    data = read_eval_data(write_folder(tmp_path / "real", ["dog", "cat"]), RGB, of(2))
     assert data.labels.tolist() == [0, 0, 1, 1]
     images, labels = everything(data, 3)
     assert images.shape == (4, 3, 8, 6)
@@ -232,23 +236,23 @@ def test_splits_are_no_classes(tmp_path):
     for split in ("Test", "train", "val"):
         write_folder(tmp_path / split, ["cat", "dog"])
     with pytest.raises(BadInputError, match="are parts of a data set, not classes") as caught:
-        read_eval_data(tmp_path, RGB, 3)
+        read_eval_data(tmp_path, RGB, of(3))
     assert caught.value.hint == f"give one of them: {tmp_path / 'Test'}"
-    assert len(read_eval_data(tmp_path, RGB, 3, ["Test", "train", "val"])) == 12
+    assert len(read_eval_data(tmp_path, RGB, of(3), ["Test", "train", "val"])) == 12
 
 
 def test_numbers_in_the_order_of_text_are_pointed_out(tmp_path):
     write_folder(tmp_path / "few", ["0", "1", "2"])
-    assert not read_eval_data(tmp_path / "few", RGB, 3).notes
+    assert not read_eval_data(tmp_path / "few", RGB, of(3)).notes
     write_folder(tmp_path / "more", [str(number) for number in range(11)])
-    (note,) = read_eval_data(tmp_path / "more", RGB, 11).notes
+    (note,) = read_eval_data(tmp_path / "more", RGB, of(11)).notes
     assert "in the order of text (0, 1, 10 …)" in note
 
 
 def test_named_classes_decide_the_label_whatever_the_order(tmp_path):
     folder = write_folder(tmp_path / "real", ["dog", "cat"])
-    assert read_eval_data(folder, RGB, 2, ["dog", "cat"]).labels.tolist() == [0, 0, 1, 1]
-    images, _ = everything(read_eval_data(folder, RGB, 2, ["dog", "cat"]))
+    assert read_eval_data(folder, RGB, of(2), ["dog", "cat"]).labels.tolist() == [0, 0, 1, 1]
+    images, _ = everything(read_eval_data(folder, RGB, of(2), ["dog", "cat"]))
     assert images[0, 0, 0, 0] == pytest.approx((0 - 0.4) / 0.2)
 
 
@@ -257,7 +261,7 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(tmp_path):
     picture = Image.fromarray(pixels(300, 400, 3)).resize((90, 70))
     picture.save(tmp_path / "real" / "a" / "x.png")
     spec = InputSpec((3, 56, 56), (0.0,) * 3, (1.0,) * 3, (0.0, 255.0))
-    found, _ = everything(read_eval_data(tmp_path / "real", spec, 1))
+    found, _ = everything(read_eval_data(tmp_path / "real", spec, of(1)))
     expected = v2.CenterCrop(56)(v2.Resize(64)(picture))
     np.testing.assert_allclose(found[0].transpose(1, 2, 0), np.asarray(expected), atol=1e-4)
 
@@ -265,7 +269,7 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("spec", [RGB, GREY])
 def test_colour_is_converted_to_the_networks_channels(tmp_path, mode, spec):
-    data = read_eval_data(write_folder(tmp_path / "real", ["a", "b"], mode=mode), spec, 2)
+    data = read_eval_data(write_folder(tmp_path / "real", ["a", "b"], mode=mode), spec, of(2))
     images, _ = everything(data)
     assert images.shape == (4, *spec.shape)
 
@@ -273,7 +277,7 @@ def test_colour_is_converted_to_the_networks_channels(tmp_path, mode, spec):
 def test_palettes_with_transparency_decode_in_silence(tmp_path):
     (tmp_path / "a").mkdir()
     Image.new("P", (6, 8)).save(tmp_path / "a" / "p.png", transparency=b"\x00\x80")
-    assert everything(read_eval_data(tmp_path, RGB, 1))[0].shape == (1, 3, 8, 6)
+    assert everything(read_eval_data(tmp_path, RGB, of(1)))[0].shape == (1, 3, 8, 6)
 
 
 @pytest.mark.parametrize(
@@ -289,19 +293,19 @@ def test_a_folder_of_other_classes_is_bad_input(tmp_path, names, classes, says):
     root.mkdir()
     write_folder(root, names)
     with pytest.raises(BadInputError, match=says):
-        read_eval_data(root, RGB, 2, classes)
+        read_eval_data(root, RGB, of(2), classes)
 
 
 def test_a_folder_without_images(tmp_path):
     with pytest.raises(BadInputError, match="hold no images"):
-        read_eval_data(write_folder(tmp_path / "real", ["a", "b"], per_class=0), RGB, 2)
+        read_eval_data(write_folder(tmp_path / "real", ["a", "b"], per_class=0), RGB, of(2))
 
 
 def test_a_file_that_is_no_image_is_found_at_once(tmp_path):
     folder = write_folder(tmp_path / "real", ["a", "b"])
     (folder / "b" / "1.png").write_bytes(b"not an image")
     with pytest.raises(BadInputError, match=r"1\.png: cannot be decoded"):
-        read_eval_data(folder, RGB, 2)
+        read_eval_data(folder, RGB, of(2))
 
 
 def test_a_truncated_image_is_named(tmp_path):
@@ -310,10 +314,10 @@ def test_a_truncated_image_is_named(tmp_path):
     whole = (tmp_path / "a" / "x.png").read_bytes()
     (tmp_path / "a" / "x.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInputError, match=r"x\.png: cannot be decoded"):
-        everything(read_eval_data(tmp_path, RGB, 1))
+        everything(read_eval_data(tmp_path, RGB, of(1)))
 
 
 def test_four_channels_do_not_come_from_image_files(tmp_path):
     spec = InputSpec((4, 8, 8), (0.0,) * 4, (1.0,) * 4)
     with pytest.raises(BadInputError, match="1 or 3 channels"):
-        read_eval_data(write_folder(tmp_path / "real", ["a"]), spec, 1)
+        read_eval_data(write_folder(tmp_path / "real", ["a"]), spec, of(1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.validation.evaluation import read_eval_data
 
@@ -12,6 +12,10 @@ GREY = InputSpec((1, 8, 6), (0.0,), (1.0,), (0.0, 255.0))
 RGB = InputSpec((3, 8, 6), (0.0,) * 3, (1.0,) * 3, (0.0, 255.0))
 TURN_TO_PORTRAIT = 6
 RAMP = np.linspace(0, 65535, 48).round().astype(np.uint16).reshape(8, 6)
+
+
+def of(num_classes):
+    return OutputSpec(TaskKind.ONE_LABEL, (num_classes,))
 
 
 def only(tmp_path, image, name="x.png", **options):
@@ -25,7 +29,7 @@ def only(tmp_path, image, name="x.png", **options):
 
 
 def read(folder, spec=GREY):
-    data = read_eval_data(folder, spec, 1)
+    data = read_eval_data(folder, spec, of(1))
     ((images, _),) = data.batches(8)
     return images[0], " ".join(data.notes)
 
@@ -62,7 +66,7 @@ def test_twelve_bits_in_sixteen_are_pointed_out(tmp_path):
 
 def test_eight_and_sixteen_bits_in_one_folder_have_one_scale(tmp_path):
     only(tmp_path, Image.fromarray((RAMP // 256).astype(np.uint8)), "0.png")
-    data = read_eval_data(only(tmp_path, Image.fromarray(RAMP // 256 * 257), "1.png"), GREY, 1)
+    data = read_eval_data(only(tmp_path, Image.fromarray(RAMP // 256 * 257), "1.png"), GREY, of(1))
     ((images, _),) = data.batches(8)
     np.testing.assert_allclose(images[0], images[1], atol=1e-3)
 
@@ -78,7 +82,7 @@ def test_sixteen_bits_are_resized_as_eight_are(tmp_path):
 def test_numbers_without_a_range_are_refused_by_name(tmp_path, dtype):
     folder = only(tmp_path, Image.fromarray(RAMP.astype(dtype)), "scan.tif")
     with pytest.raises(BadInputError, match=r"scan\.tif.*no range says which value is white") as raised:
-        read_eval_data(folder, GREY, 1)
+        read_eval_data(folder, GREY, of(1))
     assert "16-bit" in raised.value.hint
 
 
@@ -170,7 +174,7 @@ def test_hidden_files_are_left_out_and_named(tmp_path, hidden):
     folder = only(tmp_path, Image.new("L", (6, 8), 9))
     (folder / hidden).parent.mkdir(parents=True, exist_ok=True)
     (folder / hidden).write_bytes(b"\0\5\x16\7" + bytes(100))
-    data = read_eval_data(folder, GREY, 1)
+    data = read_eval_data(folder, GREY, of(1))
     assert len(data) == 1
     (note,) = data.notes
     assert "hidden files and folders were left out" in note
@@ -181,7 +185,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
     folder = only(tmp_path, Image.new("L", (6, 8), 9))
     for name in ("a/notes.txt", "labels.csv", "loose.png"):
         (folder / name).write_bytes(b"x")
-    data = read_eval_data(folder, GREY, 1)
+    data = read_eval_data(folder, GREY, of(1))
     assert len(data) == 1
     assert data.notes == (
         "real: not read, because they are not images in a class folder: a/notes.txt, labels.csv, loose.png",
@@ -195,7 +199,7 @@ def test_a_truncated_image_is_found_when_the_folder_is_opened(tmp_path, name):
     file = folder / "a" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(BadInputError, match=rf"{name}: cannot be decoded") as raised:
-        read_eval_data(folder, RGB, 1)
+        read_eval_data(folder, RGB, of(1))
     assert raised.value.exit_code == 2
 
 
@@ -203,7 +207,7 @@ def test_all_damaged_files_are_counted(tmp_path):
     for index in range(3):
         folder = only(tmp_path, b"", f"{index}.png")
     with pytest.raises(BadInputError, match=r"0\.png: cannot be decoded.*2 others, .*1\.png among them"):
-        read_eval_data(folder, RGB, 1)
+        read_eval_data(folder, RGB, of(1))
 
 
 def test_a_claim_of_a_huge_image_is_refused(tmp_path):
@@ -215,7 +219,7 @@ def test_a_claim_of_a_huge_image_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(BadInputError, match=r"x\.png: cannot be decoded"):
-        read_eval_data(only(tmp_path, bomb), GREY, 1)
+        read_eval_data(only(tmp_path, bomb), GREY, of(1))
 
 
 def test_notes_reach_whoever_follows(tmp_path):
@@ -232,5 +236,5 @@ def test_notes_reach_whoever_follows(tmp_path):
             self.lines.append(message)
 
     heard = Heard()
-    data = read_eval_data(only(tmp_path, Image.new("L", (60, 80))), GREY, 1, progress=heard)
+    data = read_eval_data(only(tmp_path, Image.new("L", (60, 80))), GREY, of(1), progress=heard)
     assert heard.lines == list(data.notes) != []
