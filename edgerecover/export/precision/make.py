@@ -34,7 +34,8 @@ MAX_POINTS_LOST = 1.0
 _MAX_SCANNED = 256
 _MAX_SHARE_KEPT = 0.25
 """Largest fraction of layers that may stay in float32; with more, it is not an int8 network."""
-_RANKING_SECONDS = 60.0
+_NUM_RANKED_ON = 64
+"""Images. Never fewer because of a clock: it would leave other layers in float32 whenever the machine is busy."""
 
 
 @dataclass(frozen=True)
@@ -219,15 +220,11 @@ class _Maker:
     def _by_cost(self, way: _Way, layers: tuple[str, ...]) -> list[str]:
         """Layers by what each costs if it alone is int8, the most expensive first."""
         costs: dict[str, float] = {}
-        num_images = min(64, len(self.trial.images))
         with self.progress.task("rank layers", len(layers), "layers") as task:
             for layer in layers:
-                started = time.perf_counter()
                 graph = self._graph_of(way, set(layers) - {layer})
                 model = quantize(graph, self.ranges, way.scheme, only=layer, clip=way.clip)
-                costs[layer] = self.trial.cost_of(model, num_images=num_images).kl
-                if len(costs) == 1 and (time.perf_counter() - started) * len(layers) > _RANKING_SECONDS:
-                    num_images = min(16, num_images)
+                costs[layer] = self.trial.cost_of(model, num_images=_NUM_RANKED_ON).kl
                 task.advance(1)
         return sorted(layers, key=lambda layer: -costs[layer])
 

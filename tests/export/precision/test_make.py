@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from edgerecover.artifacts import Precision, RefusedVariant, Variant, sha256_of
 from edgerecover.errors import BadInputError
-from edgerecover.export.precision import SCHEMES, Calibration, make_variants, scheme_named
+from edgerecover.export.precision import SCHEMES, Calibration, make, make_variants, scheme_named
 from edgerecover.export.two_four import check_two_four
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from tests.export.precision.conftest import (
@@ -100,6 +101,20 @@ def test_the_fewest_layers_that_reach_the_limit_stay_float32_and_are_named(save,
     assert int8.tries[-1].name.endswith("1 layer kept in float32")
     assert int8.tries[-1].chosen
     assert all(one.points_lost > 5 for one in int8.tries[:-1])
+
+
+def test_layers_are_ranked_on_as_many_images_however_busy_the_machine_is(save, tmp_path, monkeypatch):
+    """Else other layers would stay float32, and the same run would make another file."""
+    monkeypatch.setattr(make.time, "perf_counter", itertools.count(0, 10_000).__next__)
+    ranked_on, cost_of = [], make.Trial.cost_of
+
+    def count(trial, model, *, num_images=None):
+        ranked_on.append(num_images)
+        return cost_of(trial, model, num_images=num_images)
+
+    monkeypatch.setattr(make.Trial, "cost_of", count)
+    made(save(outlier()), tmp_path, [Precision.INT8], images=random_images(256), max_points_lost=5.0)
+    assert set(ranked_on) == {None, 64}, "all, or those that layers are ranked on"
 
 
 def test_what_cannot_reach_the_limit_is_refused_with_what_was_tried(save, tmp_path):
