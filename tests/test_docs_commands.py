@@ -73,7 +73,7 @@ STAND_INS = {
     "--pattern unstructured,2:4,channel": "--pattern unstructured",
     "--step 2": "--step 0",
     "--teacher resnet18.pth": "--teacher resnet18.pth --input-shape 3,32,32",
-    "--target x86-cpu": "--target ./unhurried.toml",
+    "--target x86-cpu": "--target ./busy.toml",
 }
 """Of what the pages say and the scene has not: it is small, and so may be the machine, or busy."""
 
@@ -136,7 +136,7 @@ std = [0.3757]
 """
 
 
-UNHURRIED = """\
+_BUSY_TOML = """\
 extends = "x86-cpu"
 name = "x86-cpu"
 description = "This machine, whatever it is busy with besides"
@@ -198,7 +198,7 @@ def scene(tmp_path_factory, patch):
     shutil.copy(folder / "model.pt", folder / "pruned.pt")
     (folder / "nets.py").write_text("from edgerecover.demo.network import digits_net as net\n")
     (folder / "model.toml").write_text(_MODEL_TOML)
-    (folder / "unhurried.toml").write_text(UNHURRIED)
+    (folder / "busy.toml").write_text(_BUSY_TOML)
     for other in ("dense.toml", "pruned.toml"):
         (folder / other).write_text(_MODEL_TOML)
     with np.load(files.test_images) as data:
