@@ -31,14 +31,15 @@ import torch
 import torchvision
 from torch import nn
 
-from edgerecover.artifacts import Exported, InputSpec, OutputSpec, Precision, TaskKind, Variant, from_json, to_json
+from edgerecover.artifacts import Exported, InputSpec, OutputSpec, Precision, Variant, from_json, to_json
 from edgerecover.artifacts.int8 import scheme_named
 from edgerecover.artifacts.latency import Latency
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile, load_target
 from edgerecover.export.engines import recipe_for
 from edgerecover.export.onnx import export
-from edgerecover.export.precision.make import Calibration, make_variants
+from edgerecover.export.precision.make import make_variants
+from edgerecover.export.precision.trial import Calibration
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.pair.networks import open_models
@@ -57,8 +58,9 @@ from edgerecover.stages.synthesize import Images, folder_of, make_images, source
 from edgerecover.synthesis.image_set import ImageSet
 from edgerecover.synthesis.procedural import procedural_images
 from edgerecover.synthesis.settle import settle
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import read_eval_data
-from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.fidelity import agreement, shares_of_truth
 from edgerecover.validation.scoring import scorer_of, scores_of
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -242,7 +244,7 @@ def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: s
             print(f"refused: {folder.name} {refused.precision.value}: {refused.reason}", file=sys.stderr)
         return {variant.precision.value: variant for variant in made.made}
     scores_NK = scores_of(teacher, pair.calibration)
-    calibration = Calibration(pair.calibration, scores_NK)
+    calibration = Calibration(pair.calibration, scores_NK, measure_of(OutputSpec.one_label(scores_NK.shape[1])))
     answers = make_variants(
         exported, list(Precision), scheme_named(scheme), calibration, pair.input, folder, max_points_lost=100.0
     )
@@ -253,19 +255,19 @@ def _decisions(
     files: dict[str, Variant], pair: Pair, trained: Trained, teacher: Any, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Agreement with the dense network on held-out dreams, and accuracy on real images, in each runtime."""
-    real = read_eval_data(
-        options.data / "cifar10_png_test_dev500.npz", pair.input, OutputSpec(TaskKind.ONE_LABEL, (10,))
-    )
+    real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, OutputSpec.one_label(10))
     held_back = trained.images.sets.held_back
-    teacher_NK = scores_of(teacher, held_back)
+    teacher_NK, measure = scores_of(teacher, held_back), measure_of(OutputSpec.one_label(10))
     found = {}
     for kind, variant in files.items():
         for runtime in RUNTIMES:
             session = open_model(Path(variant.file.path), runtime, (CPU,), num_threads=1, shape_CHW=pair.input.shape)
             scores_NK = scores_of(session.run, held_back)
-            hits = sum(int(correct(session.run(images), labels).sum()) for images, labels in real.batches(100))
+            hits = sum(
+                int(shares_of_truth(session.run(images), labels, measure).sum()) for images, labels in real.batches(100)
+            )
             found[f"{kind} {runtime}"] = {
-                "agreement": to_json(agreement(scores_NK, teacher_NK)),
+                "agreement": to_json(agreement(scores_NK, teacher_NK, measure)),
                 "real_hits": hits,
                 "real_images": len(real),
             }

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from prediction_networks import cnn, mobile, open_network
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.compute import choose_compute
 from edgerecover.config import Profile, load_profile
 from edgerecover.files import replace_file
@@ -97,6 +97,7 @@ FASHION_NETWORKS = {
     "cnn-seed1": Recipe(cnn, 1),
     "mobile": Recipe(mobile, 2),
 }
+OUTPUT = OutputSpec.one_label(10)
 DEVELOPED_ON = ("lenet", "cnn")
 CHECKED_ON = ("lenet-seed1", "cnn-seed1", "mobile", "mnist-lenet", "resnet8")
 
@@ -105,7 +106,7 @@ def open_case(name: str, data: Path, work: Path, profile: Profile) -> Case:
     make = _fashion if name in FASHION_NETWORKS else {"mnist-lenet": _mnist, "resnet8": _cifar}[name]
     teacher, earlier, other, input, train, test, flip, lr = make(name, data, work)
     settings = profile.synthesis.model_copy(update={"flip": flip})
-    source = Source(teacher, input, 10, COMPUTE)
+    source = Source(teacher, input, OUTPUT, COMPUTE)
     folder = work / f"dreams-{synthesis_key(source, settings, 0)}"
     sets, _ = synthesize(source, settings, seed=0, folder=folder)
     return Case(name, teacher, earlier, other, input, sets, train, test, flip, lr)
@@ -346,7 +347,7 @@ def least_squares(network: nn.Module, case: Case, masks: dict[str, Tensor]) -> N
         folder = Path(name)
         shard = write_shard(folder, "train-00000", images_NCHW, (), 0, 0.0)
         images = ImageSet(folder, PixelScale(low, high), (shard,))
-        fit_layers(Pair(network, case.teacher, masks), images, 64, Execution(COMPUTE))
+        fit_layers(Pair(network, case.teacher, masks, output=OUTPUT), images, 64, Execution(COMPUTE))
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -397,7 +398,7 @@ Method = Callable[[Case, Student, Profile], tuple[nn.Module, str]]
 
 def climb(case: Case, student: Student, profile: Profile, **changes: object) -> tuple[nn.Module, str]:
     settings = profile.recovery.model_copy(update={"flip": case.flip, **changes})
-    pair = Pair(student.network, case.teacher, student.masks)
+    pair = Pair(student.network, case.teacher, student.masks, output=OUTPUT)
     recovered = recover(pair, case.sets, settings, Execution(COMPUTE), seed=0)
     return recovered.student, next(rung.name for rung in recovered.rungs if rung.chosen)
 

@@ -25,7 +25,7 @@ from networks import pruned_file
 from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
-from edgerecover.artifacts import OutputSpec, Proportion, SyntheticFacts, TaskKind, to_json
+from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile
 from edgerecover.export.onnx import export
@@ -43,9 +43,11 @@ from edgerecover.synthesis.procedural import procedural_images
 from edgerecover.synthesis.sets import synthesis_key, synthesize
 from edgerecover.synthesis.settle import settle
 from edgerecover.synthesis.source import Source
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import EvalSet, read_eval_data
-from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.fidelity import agreement, shares_of_truth
 from edgerecover.validation.prediction import predict
+from edgerecover.validation.scoring import Scorer
 
 _JUDGED_AT_ONCE = 25
 _OPSET = 18
@@ -144,15 +146,13 @@ def open_setting(task: Task, compute: Compute, *, pattern: str) -> tuple[Setting
         will_prune=not pattern,
     )
     clock.lap()
-    source = Source(models.teacher, models.input, models.num_classes, compute)
+    source = Source(models.teacher, models.input, models.output, compute)
     recipe = settle(Profile.model_validate(task.settled or task.profile), source).profile
     settled_s = clock.lap()
     kept = folder / f"dreams-{synthesis_key(source, recipe.synthesis, task.seed)}"
     dreams, facts = synthesize(source, recipe.synthesis, seed=task.seed, folder=kept)
     spent = {"settle_cpu_s": settled_s, "synthesis_cpu_s": clock.lap()}
-    test = read_eval_data(
-        folder / "test.npz", models.input, OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)), models.classes
-    )
+    test = read_eval_data(folder / "test.npz", models.input, models.output, models.classes)
     return Setting(models, recipe, dreams, facts, test, compute), spent
 
 
@@ -244,12 +244,20 @@ def other_images(task: Task, method: Method, setting: Setting) -> SyntheticSets:
 
 def accuracy(network: nn.Module, setting: Setting) -> Proportion:
     """On the real test images, in float32."""
+
+    def logits_of(images_NCHW: Any) -> Any:
+        return network(setting.compute.images(images_NCHW)).float().cpu().numpy()
+
     with setting.clock.apart(), torch.no_grad():
-        hits = [
-            int(correct(network(setting.compute.images(images_NCHW)).float().cpu().numpy(), labels_N).sum())
-            for images_NCHW, labels_N in setting.test.batches(_JUDGED_AT_ONCE)
-        ]
-    return Proportion(sum(hits), len(setting.test))
+        return Proportion(_num_right(logits_of, setting), len(setting.test))
+
+
+def _num_right(score: Scorer, setting: Setting) -> int:
+    measure = measure_of(setting.models.output)
+    return sum(
+        int(shares_of_truth(score(images_NCHW), labels_N, measure).sum())
+        for images_NCHW, labels_N in setting.test.batches(_JUDGED_AT_ONCE)
+    )
 
 
 def _judged(student: nn.Module, setting: Setting) -> dict[str, Any]:
@@ -263,15 +271,12 @@ def _of_the_file(student: nn.Module, setting: Setting) -> dict[str, Any]:
         path = Path(scratch) / "model.onnx"
         export(student.cpu(), input, path, opset=_OPSET, batch=_JUDGED_AT_ONCE)
         session = open_session(path, ("CPUExecutionProvider",), num_threads=torch.get_num_threads())
-        hits = [
-            int(correct(session.run(images_NCHW), labels_N).sum())
-            for images_NCHW, labels_N in setting.test.batches(_JUDGED_AT_ONCE)
-        ]
+        num_right = _num_right(session.run, setting)
         student_NK = np.concatenate([session.run(images_NCHW) for images_NCHW in held_back.batches(_JUDGED_AT_ONCE)])
     teacher_NK = logits_on(setting.models.teacher, held_back, setting.compute).numpy()
     return {
-        "exported": asdict(Proportion(sum(hits), len(setting.test))),
-        "agreement": to_json(agreement(student_NK, teacher_NK)),
+        "exported": asdict(Proportion(num_right, len(setting.test))),
+        "agreement": to_json(agreement(student_NK, teacher_NK, measure_of(setting.models.output))),
         "predicted": to_json(predict(student_NK, teacher_NK)),
     }
 

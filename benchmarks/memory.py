@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgerecover.artifacts import OutputSpec
+
 NUM_CLASSES = 1000
 BATCH_SIZE = 64
 
@@ -89,8 +91,9 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     from edgerecover.stages.validate import Beside, judge_file
     from edgerecover.synthesis.sets import synthesize
     from edgerecover.synthesis.source import Source
+    from edgerecover.tasks.measure import measure_of
     from edgerecover.validation.evidence import decisions_over
-    from edgerecover.validation.scoring import open_on_cpu, scorer_of
+    from edgerecover.validation.scoring import Reference, open_on_cpu, scorer_of
 
     torch.manual_seed(0)
     input = InputSpec((3, size, size), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -100,6 +103,7 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     masks = global_magnitude_masks(student, 0.5)
     apply_masks(student, masks)
     profile = load_profile("balanced")
+    output = OutputSpec.one_label(NUM_CLASSES)
     counts = {"num_train": num_images, "num_calibration": BATCH_SIZE, "num_held_back": BATCH_SIZE}
     synthesis = profile.synthesis.model_copy(
         update={
@@ -135,7 +139,7 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
         print(f"  {name}: {found[name]}", file=sys.stderr, flush=True)
 
     def make():  # type: ignore[no-untyped-def]
-        source = Source(teacher, input, NUM_CLASSES, compute)
+        source = Source(teacher, input, output, compute)
         return synthesize(source, synthesis, seed=0, folder=work / "dreams")[0]
 
     with step("shards are made"):
@@ -143,17 +147,18 @@ def measured(num_images: int, size: int, dream: bool, work: Path) -> dict[str, d
     with step("shards are read back and proven"):
         sets = make()
     with step("the teacher decides on all of them"):
-        decisions_over(numpy_logits(teacher, sets.train, compute))
+        decisions_over(numpy_logits(teacher, sets.train, compute), measure_of(output))
     with step("statistics are repaired on all of them"):
-        repair_statistics(Pair(student, teacher), sets.train, BATCH_SIZE, Execution(compute))
+        repair_statistics(Pair(student, teacher, output=output), sets.train, BATCH_SIZE, Execution(compute))
     with step("each is distilled on once"):
         execution = Execution(compute, checkpoints=Checkpoints(work / "steps"))
-        distill(Pair(student, teacher, masks), sets.train, recovery, execution, seed=0)
+        distill(Pair(student, teacher, masks, output=output), sets.train, recovery, execution, seed=0)
     with step("a sheet of some of them"):
         contact_sheet(sets.train)
     with step("the exported file is judged on all of them"):
-        beside = Beside(scorer_of(teacher), scorer_of(student), scorer_of(student))
-        judge_file(session, beside, sets.train, None, None, is_two_four=False, is_predictable=True)  # type: ignore[arg-type]
+        reference = Reference(scorer_of(teacher), measure_of(output))
+        beside = Beside(reference, scorer_of(student), scorer_of(student))
+        judge_file(session, beside, sets.train, None, None, two_four=None, is_predictable=True)  # type: ignore[arg-type]
     return found
 
 

@@ -32,7 +32,6 @@ import torch.nn.functional as F
 from networks import prune as prune_to
 from networks import pruned_file, read_jpegs
 
-from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.models.name.flags import ModelFlags
@@ -251,13 +250,10 @@ def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     """The recovery of `balanced` with real train images in the place of dreams: what data would have bought."""
     compute = choose_compute("cpu")
     models = open_models(pruned_file(folder, cell.pattern), ModelFlags(trust_code=True), will_prune=False)
-    recipe = settle(load_profile("balanced"), Source(models.teacher, models.input, models.num_classes, compute)).profile
+    recipe = settle(load_profile("balanced"), Source(models.teacher, models.input, models.output, compute)).profile
     halved = folder / "first_half.npz"
     test = read_eval_data(
-        halved if halved.exists() else folder / "test.npz",
-        models.input,
-        OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)),
-        models.classes,
+        halved if halved.exists() else folder / "test.npz", models.input, models.output, models.classes
     )
     pixels_NCHW = np.ascontiguousarray(_npz(folder / "train.npz")[0].transpose(0, 3, 1, 2))
     num_train = min(len(pixels_NCHW) - _NUM_REAL_CALIBRATION, 5000)
@@ -268,7 +264,7 @@ def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     sets = SyntheticSets(_on_disk(real, "train", pixels_NCHW[:num_train], scale), calibration, calibration)
     started = time.perf_counter()
     recovered = recover(
-        Pair(models.student, models.teacher, models.masks), sets, recipe.recovery, Execution(compute), seed=cell.seed,
+        Pair.of(models), sets, recipe.recovery, Execution(compute), seed=cell.seed,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     shutil.rmtree(real)

@@ -21,7 +21,7 @@ from networks import pruned_file
 from torch import nn
 from worker import json_bytes, machine, on_disk, with_plain_bn
 
-from edgerecover.artifacts import OutputSpec, SyntheticFacts, TaskKind, to_json
+from edgerecover.artifacts import SyntheticFacts, to_json
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Synthesis
 from edgerecover.files import replace_file
@@ -88,9 +88,7 @@ def run_cell(task: Task) -> dict[str, Any]:
     train, chosen_by = _make(task, recipe.synthesis, dense)
     # What it costs to decide on mirroring is part of making our images; MCT mirrors them all.
     made_cpu_s, made_peak_bytes = clock.lap() + (settled_cpu_s if task.source == "ours" else 0.0), peak_bytes()
-    test = read_eval_data(
-        Path(task.folder) / "test.npz", dense.input, OutputSpec(TaskKind.ONE_LABEL, (dense.num_classes,)), dense.classes
-    )
+    test = read_eval_data(Path(task.folder) / "test.npz", dense.input, dense.output, dense.classes)
     sets = SyntheticSets(train, chosen_by, chosen_by)
     setting = Setting(dense, recipe, sets, SyntheticFacts(0, 0, 0, None, 0.0, False), test, compute)
     students = []
@@ -121,7 +119,7 @@ def _open(task: Task, pattern: str) -> Models:
 
 
 def _source(dense: Models, compute: Compute) -> Source:
-    return Source(dense.teacher, dense.input, dense.num_classes, compute)
+    return Source(dense.teacher, dense.input, dense.output, compute)
 
 
 def _make(task: Task, settings: Synthesis, dense: Models) -> tuple[ImageSet, ImageSet]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from networks import NETWORKS, prepare, prune, pruned_file
 
-from edgerecover.artifacts import Exported, OutputSpec, Precision, TaskKind, Variant
+from edgerecover.artifacts import Exported, Precision, Variant
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.export.onnx import export
@@ -40,6 +40,7 @@ from edgerecover.synthesis.image_set import SyntheticSets
 from edgerecover.synthesis.sets import synthesis_key, synthesize
 from edgerecover.synthesis.settle import settle
 from edgerecover.synthesis.source import Source
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import EvalSet, read_eval_data
 
 Record = dict[str, Any]
@@ -86,9 +87,9 @@ def _of_models(
     network: str, pattern: str, models: Models, folder: Path, arguments: argparse.Namespace
 ) -> Iterator[Record]:
     compute = choose_compute("cpu")
-    source = Source(models.teacher, models.input, models.num_classes, compute)
+    source = Source(models.teacher, models.input, models.output, compute)
     profile = settle(load_profile(arguments.profile), source).profile
-    real = read_eval_data(folder / "test.npz", models.input, OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)))
+    real = read_eval_data(folder / "test.npz", models.input, models.output)
 
     def dreams(seed: int) -> SyntheticSets:
         return synthesize(
@@ -123,7 +124,9 @@ def _of_student(
     yield {"precision": "fp32", "seed": 0, "lost": 0.0, **_on_real_images(reference_NK, reference_NK, real)}
     for seed, of_seed in sets.items():
         calibration = Calibration(
-            of_seed.calibration, logits_on(models.teacher, of_seed.calibration, choose_compute("cpu")).numpy()
+            of_seed.calibration,
+            logits_on(models.teacher, of_seed.calibration, choose_compute("cpu")).numpy(),
+            measure_of(models.output),
         )
         for number, scheme in enumerate(schemes):
             wanted = [Precision.FP16, Precision.INT8] if not number else [Precision.INT8]

@@ -39,6 +39,7 @@ from edgerecover.recovery.layerwise import fit_layers
 from edgerecover.recovery.logits import logits_on
 from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation import prediction
 from edgerecover.validation.fidelity import agreement
 from edgerecover.validation.prediction import reading
@@ -101,11 +102,11 @@ def measure(case: Case, results: Path) -> None:
             network=case.name,
             name=name,
             kind=kind,
-            num_classes=case.teacher.num_classes,
+            num_classes=case.teacher.output,
             num_images=len(teacher_NK),
             reading=round(found.value, 4),
             standard_error=round(found.standard_error, 4),
-            agreement=round(agreement(student_NK, teacher_NK).value, 5),
+            agreement=round(agreement(student_NK, teacher_NK, measure_of(case.teacher.output)).value, 5),
             kept=round(accuracy(student, case.teacher.judged_on) / teacher_accuracy, 5),
         )
         print(judged, flush=True)
@@ -132,14 +133,14 @@ def pruned(case: Case, masks: Masks) -> nn.Module:
 
 def repaired(case: Case, masks: Masks) -> nn.Module:
     student = pruned(case, masks)
-    pair = Pair(student, case.teacher.network)
+    pair = Pair(student, case.teacher.network, output=case.teacher.output)
     repair_statistics(pair, case.sets.train, case.source.batch_size, Execution(choose_compute("cpu")))
     return student
 
 
 def solved(case: Case, masks: Masks) -> nn.Module:
     student = repaired(case, masks)
-    pair = Pair(student, case.teacher.network, masks)
+    pair = Pair(student, case.teacher.network, masks, output=case.teacher.output)
     fit_layers(pair, case.sets.train, case.source.batch_size, Execution(choose_compute("cpu")))
     return student
 
@@ -148,7 +149,7 @@ def distilled(case: Case, masks: Masks) -> nn.Module:
     student = solved(case, masks)
     changes = {"num_steps": DISTILLATION_STEPS, "flip": case.source.flip}
     settings = load_profile("balanced").recovery.model_copy(update=changes)
-    pair = Pair(student, case.teacher.network, masks)
+    pair = Pair(student, case.teacher.network, masks, output=case.teacher.output)
     distill(pair, case.sets.train, settings, Execution(choose_compute("cpu")), seed=0)
     return student
 

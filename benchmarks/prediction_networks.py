@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.compute import choose_compute
 from edgerecover.config import load_profile
 from edgerecover.demo import ARCHITECTURE, demo_files
@@ -50,7 +50,7 @@ Images = tuple[Tensor, Tensor]
 class Teacher:
     network: nn.Module
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
     judged_on: Images
 
 
@@ -89,7 +89,7 @@ def open_case(name: str, source: Source, data: Path, work: Path) -> Case:
             "batch_size": source.batch_size, "num_steps": source.num_steps, "flip": source.flip, "start": "fractal",
         }
     )  # fmt: skip
-    made_from = dreams.Source(teacher.network, teacher.input, teacher.num_classes, compute)
+    made_from = dreams.Source(teacher.network, teacher.input, teacher.output, compute)
     folder = work / f"dreams-{synthesis_key(made_from, settings, 0)}"
     sets, _ = synthesize(made_from, settings, seed=0, folder=folder)
     return Case(name, source, teacher, sets)
@@ -98,7 +98,7 @@ def open_case(name: str, source: Source, data: Path, work: Path) -> Case:
 def open_demo(_data: Path, _work: Path) -> Teacher:
     models = open_models(demo_files().dense, ModelFlags(arch=ARCHITECTURE, trust_code=True), will_prune=True)
     images = real_images(demo_files().test_images, models.input, 10)
-    return Teacher(models.teacher.requires_grad_(False), models.input, 10, images)
+    return Teacher(models.teacher.requires_grad_(False), models.input, models.output, images)
 
 
 def open_cifar(name: str, num_images: int = 2000) -> Callable[[Path, Path], Teacher]:
@@ -106,7 +106,7 @@ def open_cifar(name: str, num_images: int = 2000) -> Callable[[Path, Path], Teac
         network, input = open_network(name, data)
         images_NCHW, labels_N = real_images(data / "cifar10_png_train7728.npz", input, 10)
         chosen = slice(NUM_TRAIN_IMAGES, NUM_TRAIN_IMAGES + num_images)
-        return Teacher(network, input, 10, (images_NCHW[chosen], labels_N[chosen]))
+        return Teacher(network, input, OutputSpec.one_label(10), (images_NCHW[chosen], labels_N[chosen]))
 
     return load
 
@@ -126,20 +126,16 @@ def own_folder(folder: Path, images: Path) -> Source:
 
     def load(_data: Path, _work: Path) -> Teacher:
         models = open_models(folder / "dense.pt", ModelFlags(trust_code=True), will_prune=True)
-        with torch.no_grad():
-            num_classes = models.teacher(torch.zeros(1, *models.input.shape)).shape[1]
-        judged_on = real_images(images, models.input, num_classes)
-        return Teacher(models.teacher.requires_grad_(False), models.input, num_classes, judged_on)
+        judged_on = real_images(images, models.input, models.output)
+        return Teacher(models.teacher.requires_grad_(False), models.input, models.output, judged_on)
 
     return Source(
         load, flip=True, num_train=64, num_held_back=64, num_steps=20, batch_size=16, sparsities=FEW, recovered=()
     )
 
 
-def real_images(path: Path, input: InputSpec, num_classes: int) -> Images:
-    images, labels = zip(
-        *read_eval_data(path, input, OutputSpec(TaskKind.ONE_LABEL, (num_classes,))).batches(1000), strict=True
-    )
+def real_images(path: Path, input: InputSpec, output: OutputSpec) -> Images:
+    images, labels = zip(*read_eval_data(path, input, output).batches(1000), strict=True)
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels))
 
 
@@ -231,7 +227,9 @@ def _kept(network: nn.Module, path: Path, data: Path, number: int) -> Teacher:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), path)
     input = InputSpec((1, 28, 28 * number), (_MEAN,), (_STD,))
-    return Teacher(network.eval().requires_grad_(False), input, 10**number, garments(data, "test", number))
+    return Teacher(
+        network.eval().requires_grad_(False), input, OutputSpec.one_label(10**number), garments(data, "test", number)
+    )
 
 
 def garments(data: Path, split: str, number: int) -> Images:

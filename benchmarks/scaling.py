@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgerecover.artifacts import OutputSpec
+
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUTS = ((1, 1), (2, 1), (1, 2))
 """Processes, threads of each."""
@@ -158,8 +160,8 @@ def worker(asked: argparse.Namespace) -> None:
 
         def dreams(folder: str, settings):
             return synthesize(
-                Source(teacher, input, NUM_CLASSES, compute), settings, seed=0, folder=asked.work / folder,
-                splits=("train",), ranks=ranks,
+                Source(teacher, input, OutputSpec.one_label(NUM_CLASSES), compute),
+                settings, seed=0, folder=asked.work / folder, splits=("train",), ranks=ranks,
             )[0].train  # fmt: skip
 
         dreams("warm-up", synthesis.model_copy(update={"num_steps": 1}))
@@ -176,7 +178,8 @@ def worker(asked: argparse.Namespace) -> None:
 
         train = timed("synthesis", lambda: dreams("timed", synthesis))
         for name, settings in (("warm-up", recovery.model_copy(update={"num_steps": 1})), ("distillation", recovery)):
-            pair, execution = Pair(student, teacher, masks), Execution(compute, ranks=ranks)
+            output = OutputSpec.one_label(NUM_CLASSES)
+            pair, execution = Pair(student, teacher, masks, output=output), Execution(compute, ranks=ranks)
             timed(name, partial(distill, pair, train, settings, execution, seed=0))
     if ranks.is_first:
         known = {name: value for name, value in seconds.items() if not name.startswith("warm-up")}
@@ -241,15 +244,21 @@ def resnet50_costs(batch: int = 16, num_steps: int = 8) -> tuple[float, float]:
             settings = profile.synthesis.model_copy(update={**images, "num_steps": steps})
             started = time.process_time()
             sets, _ = synthesize(
-                Source(teacher, input, 1000, compute), settings, seed=0, folder=Path(work) / str(steps),
-                splits=("train",),
+                Source(teacher, input, OutputSpec.one_label(1000), compute),
+                settings, seed=0, folder=Path(work) / str(steps), splits=("train",),
             )  # fmt: skip
             dream_s = time.process_time() - started - (dream_s if steps > 1 else 0.0)  # noqa: F821
         for steps in (1, 1 + num_steps):
             learning = {"num_steps": steps, "batch_size": batch, "flip": False, "crop_border": "edge", "refresh": None}
             settings = profile.recovery.model_copy(update=learning)
             started = time.process_time()
-            distill(Pair(student, teacher, masks), sets.train, settings, Execution(compute), seed=0)
+            distill(
+                Pair(student, teacher, masks, output=OutputSpec.one_label(1000)),
+                sets.train,
+                settings,
+                Execution(compute),
+                seed=0,
+            )
             distil_s = time.process_time() - started - (distil_s if steps > 1 else 0.0)  # noqa: F821
     return dream_s / (batch * num_steps), distil_s / (batch * num_steps)
 

@@ -25,7 +25,7 @@ from grid import METHODS, RACE
 from networks import pruned_file
 from torch import Tensor, nn
 
-from edgerecover.artifacts import OutputSpec, Proportion, SyntheticFacts, TaskKind, to_json
+from edgerecover.artifacts import Proportion, SyntheticFacts, to_json
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Profile, Recovery, Synthesis
 from edgerecover.export.onnx import export
@@ -45,8 +45,9 @@ from edgerecover.synthesis.image_set import ImageSet, PixelScale, SyntheticSets,
 from edgerecover.synthesis.sets import synthesis_key, synthesize
 from edgerecover.synthesis.settle import settle
 from edgerecover.synthesis.source import Source
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import read_eval_data
-from edgerecover.validation.fidelity import agreement, correct
+from edgerecover.validation.fidelity import agreement, shares_of_truth
 from edgerecover.validation.prediction import predict
 
 _EXPORT_BATCH = 100
@@ -108,7 +109,7 @@ def _settled(task: Task, models: Models, compute: Compute) -> Profile:
 
 
 def _source(models: Models, compute: Compute) -> Source:
-    return Source(models.teacher, models.input, models.num_classes, compute)
+    return Source(models.teacher, models.input, models.output, compute)
 
 
 def _pruned(task: Task, pattern: str) -> Path:
@@ -222,12 +223,7 @@ def _judged(
     task: Task, models: Models, student: nn.Module, held_back: ImageSet
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Accuracy on real test images and agreement on held-out ones; of the exported file where it is the student's."""
-    test = read_eval_data(
-        Path(task.folder) / "test.npz",
-        models.input,
-        OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,)),
-        models.classes,
-    )
+    test = read_eval_data(Path(task.folder) / "test.npz", models.input, models.output, models.classes)
     cpu = choose_compute("cpu")
     teacher, pruned = models.teacher.cpu(), models.student.cpu()
     test_NCHW = np.concatenate([images for images, _ in test.batches(_EXPORT_BATCH)])
@@ -245,11 +241,13 @@ def _judged(
             "held_back_exported": session.run(held_back_NCHW),
         }
     names = ("teacher", "pruned", "exported")
-    right = {name: correct(logits[f"test_{name}"], test.labels) for name in names}
+    measure = measure_of(models.output)
+    right = {name: shares_of_truth(logits[f"test_{name}"], test.labels, measure) for name in names}
     judged = {
         "accuracy": {name: to_json(Proportion(int(hits_N.sum()), len(test))) for name, hits_N in right.items()},
         "agreement": {
-            name: to_json(agreement(logits[f"held_back_{name}"], logits["held_back_teacher"])) for name in names[1:]
+            name: to_json(agreement(logits[f"held_back_{name}"], logits["held_back_teacher"], measure))
+            for name in names[1:]
         },
         "predicted": to_json(predict(logits["held_back_exported"], logits["held_back_teacher"])),
         "exporter": exported.exporter,

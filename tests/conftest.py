@@ -6,7 +6,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.config import Recovery, Synthesis
 
 # Before torch is imported, here and in child processes: on tiny networks threads only wait for each other.
@@ -209,7 +209,9 @@ def sets(_trained_teachers, synthesis, cpu, tmp_path_factory):
 
     teacher = copy.deepcopy(_trained_teachers[True])
     folder = tmp_path_factory.mktemp("dreams")
-    found, _ = synthesize(Source(teacher, INPUT, NUM_CLASSES, cpu), synthesis, seed=0, folder=folder)
+    found, _ = synthesize(
+        Source(teacher, INPUT, OutputSpec.one_label(NUM_CLASSES), cpu), synthesis, seed=0, folder=folder
+    )
     return found
 
 

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from edgerecover.artifacts import OutputSpec
 from edgerecover.compute import is_out_of_memory
 from edgerecover.errors import EXIT_BAD_INPUT, EXIT_MISSING, BadInputError, MissingError
 from edgerecover.pruning import apply_masks, global_magnitude_masks
 from edgerecover.recovery.checkpoints import Checkpoints
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.ladder import recover
-from edgerecover.recovery.pair import Pair
 from edgerecover.run_folder import held
 from edgerecover.stages.stage import stage
 from edgerecover.synthesis.sets import synthesize
 from edgerecover.synthesis.source import Source
+from tests.pairs import pair_of
 
 # --- memory ---------------------------------------------------------------------------------------------------
 
@@ -34,7 +35,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.config import load_profile, load_target
 from edgerecover.config.profile import in_batches_of
 from edgerecover.compute import Compute
@@ -50,7 +51,6 @@ from edgerecover.distributed import ALONE
 from edgerecover.synthesis.sets import synthesize
 from edgerecover.synthesis.source import Source
 from edgerecover.recovery.execution import Execution
-from edgerecover.recovery.pair import Pair
 
 folder, stage, spare_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
@@ -79,7 +79,7 @@ recovery = profile.recovery.model_copy(
 profile = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery})
 # What is imported at its first use is there before memory is taken away.
 few = {"num_train": 2, "num_calibration": 2, "num_held_back": 2}
-source = Source(teacher, input, 4, compute)
+source = Source(teacher, input, OutputSpec.one_label(4), compute)
 synthesize(source, synthesis.model_copy(update=few), seed=0, folder=folder / "few")
 
 
@@ -185,7 +185,8 @@ def test_a_gpu_that_is_too_small_halves_the_batch(teacher, input_spec, synthesis
     try:
         settings = synthesis.model_copy(update={"num_train": 8192, "batch_size": 8192, "num_steps": 1})
         sets, facts = synthesize(
-            Source(teacher, input_spec, 4, choose_compute("cuda")), settings, seed=0, folder=tmp_path
+            Source(teacher, input_spec, OutputSpec.one_label(4), choose_compute("cuda")), settings, seed=0,
+            folder=tmp_path,
         )  # fmt: skip
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -218,10 +219,12 @@ def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(teacher, input_sp
 
     def run(work):
         with stage("synthesize", []):
-            made, _ = synthesize(Source(teacher, input_spec, 4, cpu), synthesis, seed=0, folder=work / "dreams")
+            made, _ = synthesize(
+                Source(teacher, input_spec, OutputSpec.one_label(4), cpu), synthesis, seed=0, folder=work / "dreams"
+            )
         with stage("recover", []):
             kept = Checkpoints(work / "steps", every_s=0.0)
-            return recover(Pair(student, teacher, masks), made, recovery, Execution(cpu, checkpoints=kept), seed=0)
+            return recover(pair_of(student, teacher, masks), made, recovery, Execution(cpu, checkpoints=kept), seed=0)
 
     undisturbed = run(tmp_path / "elsewhere").student.state_dict()
     disk = tmp_path / "disk"

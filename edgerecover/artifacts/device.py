@@ -9,6 +9,7 @@ from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import Gate, GateStatus, GoldenCheck, verdict_of
 from edgerecover.artifacts.latency import Host, Latency
 from edgerecover.artifacts.machine import Deployment, TargetMachine
+from edgerecover.artifacts.outputs import OutputSpec
 from edgerecover.artifacts.report import StageTime
 
 
@@ -32,6 +33,8 @@ class DeviceTask:
     """Other runtimes to race where they are installed."""
     precision: Precision = Precision.FP32
     """Of model.onnx."""
+    output: OutputSpec | None = None
+    """Of model.onnx; None in bundles from before there were tasks, which hold classifiers."""
 
     @property
     def deployment(self) -> Deployment:

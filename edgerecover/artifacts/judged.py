@@ -10,9 +10,14 @@ from enum import Enum
 
 @dataclass(frozen=True)
 class Proportion:
-    """k of n with its 95 % Wilson interval (Wilson 1927)."""
+    """k of n with its 95 % Wilson interval (Wilson 1927).
 
-    hits: int
+    Where images count from 0 to 1, k is their sum: a mean of such numbers varies at most as much as a proportion, so
+    the interval holds, and is wide.
+    """
+
+    hits: float
+    """An integer where an image counts 0 or 1."""
     total: int
 
     @property
@@ -45,14 +50,14 @@ class KeptZeros:
     that is not zero where they are."""
 
 
-def paired_interval(lost: int, won: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def paired_interval(lost: float, won: float, total: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of the difference of two proportions on the same images, as fractions.
 
     Adjusted Wald for paired proportions: Bonett & Price 2012, J. Educ. Behav. Stat. 37(4).
 
     Args:
-        lost: images that only the first has right.
-        won: images that only the second has right.
+        lost: images that only the first has right, or by how much more it has them right.
+        won: the same of the second.
         total: images.
         z: normal quantile.
     """
@@ -159,10 +164,11 @@ class Fidelity:
     """Of the exported file; None where the images are too weak evidence (no dreams, or those of a teacher without batch
     norm), and for a student of another architecture or that others have trained, none of which was measured."""
     by_class: ByClass | None = None
-    """Class by class, by the teacher's decisions; None in reports from before it was measured."""
+    """Class by class, by the teacher's decisions; None for tasks without classes, and in reports from before it was
+    measured."""
     decisions: Decisions | None = None
-    """Of the exported file: right is what the teacher decides. None in reports that were written before they were
-    kept."""
+    """Of the exported file: right is what the teacher decides. None for tasks without classes, and in reports that were
+    written before they were kept."""
 
 
 @dataclass(frozen=True)
@@ -187,12 +193,13 @@ class PrecisionLoss:
     """What a variant of lower precision lost against the float32 file, on the same held-out images."""
 
     num_images: int
-    float32_only: int
-    """Images on which only the float32 file decides as the teacher does."""
-    variant_only: int
-    """Images on which only the variant decides as the teacher does."""
-    changed: int
-    """Images on which the two decide differently."""
+    float32_only: float
+    """Images on which only the float32 file decides as the teacher does; where images count from 0 to 1, how much more
+    it agrees, over those on which it does."""
+    variant_only: float
+    """The same of the variant."""
+    changed: float
+    """Images on which the two decide differently; where images count from 0 to 1, how far they differ."""
 
     @property
     def points(self) -> float:
@@ -207,7 +214,10 @@ class PrecisionLoss:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 on real labelled images, only ever from --eval-data. All on the same images; None where not known."""
+    """How right answers are on real images with truth, only ever from --eval-data: top-1 of one-label networks.
+
+    All on the same images; None where not known.
+    """
 
     source: str
     num_images: int
@@ -215,14 +225,15 @@ class Accuracy:
     pruned: Proportion | None
     recovered: Proportion | None
     exported: Proportion
-    teacher_only: int
-    """Images that the teacher gets right and the exported file wrong."""
-    exported_only: int
-    """Images that the exported file gets right and the teacher wrong: the pairs decide how certain the drop is."""
+    teacher_only: float
+    """Images that the teacher gets right and the exported file wrong; where images count from 0 to 1, how much more
+    right it is, over those on which it is."""
+    exported_only: float
+    """The same of the exported file: the pairs decide how certain the drop is."""
     by_class: ByClass | None = None
-    """Class by class, by label; None in reports from before it was measured."""
+    """Class by class, by label; None for tasks without classes, and in reports from before it was measured."""
     decisions: Decisions | None = None
-    """Decisions of the exported file; None in reports from before they were kept."""
+    """Decisions of the exported file; None for tasks without classes, and in reports from before they were kept."""
 
 
 class GateStatus(str, Enum):

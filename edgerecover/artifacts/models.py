@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from edgerecover.artifacts.outputs import OutputSpec
+
 
 class Pattern(str, Enum):
     """Where the zeros of a weight tensor stand."""
@@ -133,6 +135,8 @@ class ModelFacts:
     """Layers of an ONNX file whose weights cannot be told, each with the reason; `sparsity` is without them."""
     classes_source: str | None = None
     """Who names the classes: "model.toml", "config.json"; None where they have no names."""
+    output: OutputSpec | None = None
+    """None where it is unknown, and in reports from before there were tasks."""
 
     @property
     def pruned_to(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -43,6 +43,36 @@ class OutputSpec:
     """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation."""
     activation: Activation = Activation.NONE
 
+    @classmethod
+    def one_label(cls, num_classes: int) -> OutputSpec:
+        """Logits of K classes."""
+        return cls(TaskKind.ONE_LABEL, (num_classes,))
+
+    @property
+    def as_logits(self) -> OutputSpec:
+        """Of the network read as logits: nothing is applied last."""
+        return replace(self, activation=Activation.NONE)
+
+    @property
+    def description(self) -> str:
+        """For people: "image classification, 10 classes"."""
+        size = self.shape[0]
+        return {
+            TaskKind.ONE_LABEL: f"image classification, {size} classes",
+            TaskKind.BINARY: "binary image classification",
+            TaskKind.MULTI_LABEL: f"multi-label image classification, {_count(size, 'label')}",
+            TaskKind.EMBEDDING: f"image embedding, {_count(size, 'number')}",
+            TaskKind.REGRESSION: f"image regression, {_count(size, 'value')}",
+            TaskKind.SEGMENTATION: f"semantic segmentation, {_count(max(2, size), 'class', 'es')}",
+        }[self.task]
+
+    @property
+    def has_threshold(self) -> bool:
+        """A score decides by itself, above 0 or, after a sigmoid, above 0.5."""
+        return self.task in (TaskKind.BINARY, TaskKind.MULTI_LABEL) or (
+            self.task is TaskKind.SEGMENTATION and self.shape[0] == 1
+        )
+
     @property
     def num_values(self) -> int:
         """Numbers for one image."""
@@ -54,3 +84,7 @@ class OutputSpec:
         if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
             return None
         return 2 if self.task is TaskKind.BINARY else self.shape[0]
+
+
+def _count(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else ending}"

@@ -28,7 +28,7 @@ def _lines(subject: Subject, lineage: Mapping[str, Origin], stated: Stated) -> I
     yield ""
     if stated.description:
         yield from [*wrap(_plain(stated.description), 110), ""]
-    yield f"- Task: image classification, {subject.num_classes} classes"
+    yield f"- Task: {subject.output.description}"
     yield f"- Architecture: {_plain(subject.architecture)}"
     yield f"- Input: float32 (N, {channels}, {height}, {width}), after mean {_numbers(subject.input.mean)} and std "
     yield f"  {_numbers(subject.input.std)} of pixels in {_numbers(subject.input.range)}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import InputSpec, Origin, Stated
+from edgerecover.artifacts import Activation, InputSpec, Origin, OutputSpec, Stated
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -23,13 +23,16 @@ _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/")
 """Of serial numbers that are made from the content."""
 
 
+_OUTPUTS = {Activation.NONE: "logits", Activation.SOFTMAX: "probabilities", Activation.SIGMOID: "probabilities"}
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is said of the shipped model beside its lineage."""
 
     architecture: str
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
     target: str
     data_used: str
     edgerecover_version: str
@@ -107,15 +110,16 @@ def _tool(name: str, version: str) -> Component:
 def _card(subject: Subject, lineage: Mapping[str, Origin], stated: Stated) -> dict[str, Any]:
     """A `modelCard` of CycloneDX 1.6."""
     channels, height, width = subject.input.shape
+    sides = ", ".join(map(str, subject.output.shape))
     considerations = {"useCases": list(stated.intended_uses), "technicalLimitations": list(stated.limitations)}
     properties = {"edgerecover:target": subject.target, "edgerecover:data_used": subject.data_used}
     return {
         "modelParameters": {
-            "task": "image classification",
+            "task": subject.output.description.partition(",")[0],
             "modelArchitecture": subject.architecture,
             "datasets": [{"ref": name} for name in lineage if name.startswith(("dreams/", "record"))],
             "inputs": [{"format": f"float32 (N, {channels}, {height}, {width})"}],
-            "outputs": [{"format": f"float32 logits (N, {subject.num_classes})"}],
+            "outputs": [{"format": f"float32 {_OUTPUTS[subject.output.activation]} (N, {sides})"}],
         },
         "considerations": {name: said for name, said in considerations.items() if said},
         "properties": [{"name": name, "value": value} for name, value in properties.items()],

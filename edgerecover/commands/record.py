@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgerecover.artifacts import OutputSpec, RecordFacts, TaskKind, sha256_of
+from edgerecover.artifacts import RecordFacts, TaskKind, sha256_of
 from edgerecover.errors import (
     BadInputError,
     unwritable_hint,
@@ -33,9 +33,14 @@ def make_record(
     teacher = open_classifier(model_path, flags)
     if teacher.doubt:
         progress.note(teacher.doubt)
-    output = OutputSpec(TaskKind.ONE_LABEL, (teacher.num_classes,))
-    images = read_eval_data(data, teacher.input, output, teacher.classes, progress)
-    record = recording.record(teacher.network, images, teacher.num_classes, progress)
+    if teacher.output.task is not TaskKind.ONE_LABEL:
+        raise BadInputError(
+            f"{model_path}: records are made class by class, for one label for each image; this is "
+            f"{teacher.output.task.value}",
+            hint="recover it from its batch norm statistics, without a record",
+        )
+    images = read_eval_data(data, teacher.input, teacher.output, teacher.classes, progress)
+    record = recording.record(teacher.network, images, teacher.output.shape[0], progress)
     try:
         size_bytes = write_record(out, record)
     except OSError as error:

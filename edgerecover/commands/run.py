@@ -41,8 +41,8 @@ from edgerecover.stages.stage import stage
 from edgerecover.stages.synthesize import make_images_for_run, source_of
 from edgerecover.stages.validate import Made, judge_run
 from edgerecover.synthesis.settle import settle
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evidence import decisions_over
-from edgerecover.validation.scoring import scorer_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,8 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Ra
         announce = partial(tell_estimate, request, loaded, progress)
         images = make_images_for_run(request, loaded, ranks, progress, announce)
         clock.reused = images.facts.reused
-        decisions = decisions_over(numpy_logits(loaded.models.teacher, images.sets.train, loaded.compute))
+        measure = measure_of(loaded.models.output.as_logits)
+        decisions = decisions_over(numpy_logits(loaded.models.teacher, images.sets.train, loaded.compute), measure)
 
     with step("recover") as clock:
         profile, recovered, clock.reused = recover_student(request, loaded, images, ranks, progress)
@@ -105,7 +106,7 @@ def _run(request: Request, folder: Path, progress: Progress, ranks: Ranks) -> Ra
         exported, twins = export_recovered(request, loaded, recovered, folder, progress)
     with step("precision"):
         variants = make_variants_of(request, loaded, images, recovered, exported, folder, progress)
-    teacher = scorer_of(loaded.models.teacher, loaded.compute, one_by_one=loaded.one_by_one)
+    teacher = loaded.reference
     with step("engine"):
         engines = build_engines(
             variants.made, request.target, folder, open_batch=request.batch is None, progress=progress
@@ -169,7 +170,7 @@ def dry_run(request: Request, progress: Progress = SILENT, clock: Clock = time.p
                 loaded = loaded.pruned(request.pruning, request.target)
         with stage("estimate", times, progress):
             settled = settle(mirrored_later(request.profile), source_of(loaded), progress)
-            if said := few_images_for_classes(settled.profile.synthesis, loaded.models.num_classes):
+            if said := few_images_for_classes(settled.profile.synthesis, loaded.models.output):
                 progress.note(said)
             is_open = asks_for_mirroring(request.profile)
             return estimate_run(request, settled.profile, loaded, is_mirroring_open=is_open, clock=clock)

@@ -70,7 +70,7 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
         progress.note(teacher.doubt)
     compute = probe_networks({TEACHER: teacher.network}, teacher.input, wished, progress).compute
     record = read_record_of(request.record, teacher.network, teacher.input.shape)
-    source = Source(teacher.network, teacher.input, teacher.num_classes, compute, record)
+    source = Source(teacher.network, teacher.input, teacher.output, compute, record)
     settled = settle(request.profile, source, progress, request.work)
     folder = folder_of(source, settled.profile, request.seed, request.work)
     images = make_images(source, settled, folder, seed=request.seed, splits=request.splits, progress=progress)
@@ -141,7 +141,8 @@ def _describe(request: DreamRequest, teacher: Classifier, images: Images, folder
         "input": to_json(teacher.input),
         "lowest": list(scale.low),
         "highest": list(scale.high),
-        "num_classes": teacher.num_classes,
+        "output": to_json(teacher.output),
+        "num_classes": teacher.output.num_classes,
         "classes": list(teacher.classes) if teacher.classes else None,
         "teacher_agrees_with_target": images.facts.teacher_agrees_with_target,
         "sets": {split: {"num_images": len(getattr(sets, split))} for split in request.splits},

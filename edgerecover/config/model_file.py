@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from edgerecover.artifacts import InputSpec, Stated
+from edgerecover.artifacts import InputSpec, Stated, TaskKind
 from edgerecover.config.schema import Count, Positive, Settings
 
 
@@ -73,6 +73,8 @@ class ModelFile(Settings):
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None
     """The teacher's architecture if it is not the student's; same syntax as `architecture`."""
+    task: TaskKind | None = None
+    """What the network is for; its outputs tell where nothing is said."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
     licence: Line = ""

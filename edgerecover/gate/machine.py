@@ -81,7 +81,7 @@ def golden_check(model: Model) -> GoldenCheck:
         MissingError: the runtime is not here.
     """
     contents = model.contents
-    answers_NK = answers_of(
+    answers_ND = answers_of(
         model.file,
         contents.folder / GOLDEN_INPUTS,
         model.surface.runtime,
@@ -89,7 +89,7 @@ def golden_check(model: Model) -> GoldenCheck:
         contents.outputs.shape[1],
     )
     precision = contents.task.precision
-    return check(answers_NK, contents.outputs, contents.teacher, precision, precision)
+    return check(answers_ND, contents.outputs, contents.teacher, contents.measure, precision, precision)
 
 
 def race_of(models: Sequence[tuple[str, Model]], measure: Measure, seed: int, progress: Progress) -> list[Latency]:

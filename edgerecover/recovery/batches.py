@@ -51,7 +51,7 @@ class Batches:
         if self._fresh is None or not self._fresh.is_due(self._training.step, self._settings.num_steps):
             return
         if self._ranks.is_first:
-            self._fresh.refresh(pair.student, pair.teacher, self._view, progress)
+            self._fresh.refresh(pair, self._view, progress)
         self._share(self._fresh)
 
     def _view(self, batch_NCHW: Tensor) -> Tensor:

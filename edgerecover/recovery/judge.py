@@ -1,6 +1,6 @@
 """Which rung's student is best: judged on images that no rung trains on, and only by differences beyond chance."""
 
-# Shapes: N images, C channels, H height, W width, K classes.
+# Shapes: N images, C channels, H height, W width, D outputs for each.
 # ruff: noqa: TID253 - works on networks throughout; only the recovery stage imports it
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgerecover.artifacts import CurvePoint, Rung
@@ -19,6 +18,7 @@ from edgerecover.compute import judged_at_once
 from edgerecover.recovery.curve import Curve
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.pair import Pair
 from edgerecover.synthesis.image_set import ImageSet
 from edgerecover.synthesis.procedural import procedural_images
 
@@ -28,7 +28,7 @@ _SIGNIFICANT = 2.0
 """Standard errors that make a difference significant."""
 _MAX_FORMULA_IMAGES = 256
 """Images of each kind at most."""
-_LARGEST_KL = 1e9
+_LARGEST_DISTANCE = 1e9
 """Stands in for infinity, which JSON cannot hold."""
 
 
@@ -60,22 +60,27 @@ class CalibrationJudge:
 
     def __init__(
         self,
-        teacher: nn.Module,
+        pair: Pair,
         images: ImageSet,
         execution: Execution,
         is_guided: bool,
         watch: Watch = lambda _name, _student: None,
     ) -> None:
-        """Judge on `images`; `is_guided` says that statistics of real data guided them, `watch` gets every student."""
+        """Judge students of `pair` on `images`.
+
+        `is_guided` says that statistics of real data guided the images; `watch` gets every student.
+        """
+        teacher, self._measure = pair.teacher, pair.measure
         self._images, self._watch = images, watch
         self._compute, self._progress = execution.compute, execution.progress
-        self._teacher_logits_NK = logits_on(teacher, images, self._compute)
+        self._teacher_ND = logits_on(teacher, images, self._compute).numpy()
+        self._teacher_answers = self._measure.read(self._teacher_ND)
         # Dreams that no statistics guide can be memorised; images that nothing is learnt from reveal it.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
-        self._teacher_on_formulas_N = self._decisions_on_formulas(teacher)
-        self._first_on_formulas_N = torch.zeros(0, dtype=torch.bool)
-        self._kept_N = torch.zeros(0, dtype=torch.bool)
-        self._kept_kl_N = torch.zeros(0)
+        self._teacher_on_formulas = self._answers_on_formulas(teacher)
+        self._first_on_formulas_N = torch.zeros(0)
+        self._kept_N = torch.zeros(0)
+        self._kept_distance_N = torch.zeros(0)
         self._equals: list[str] = []
         """Later rungs that the images cannot tell from the best one."""
         self._rungs: list[Rung] = []
@@ -87,34 +92,34 @@ class CalibrationJudge:
         return Curve(student, self.agreement, num_steps)
 
     def agreement(self, candidate: nn.Module) -> float:
-        """Top-1 with the teacher, 0 to 1."""
-        return float(self._agreeing(logits_on(candidate, self._images, self._compute)).float().mean())
+        """With the teacher, 0 to 1."""
+        return float(self._shares(logits_on(candidate, self._images, self._compute)).mean())
 
-    def _agreeing(self, logits_NK: Tensor) -> Tensor:
-        # A row that is not a number has an argmax too, which may be right by chance: it decides nothing.
-        return (logits_NK.argmax(1) == self._teacher_logits_NK.argmax(1)) & logits_NK.isfinite().all(1)
+    def _shares(self, outputs_ND: Tensor) -> Tensor:
+        """How far each image's answer is the teacher's, 0 to 1; one that is infinite somewhere shares nothing."""
+        answers = self._measure.read(outputs_ND.numpy())
+        return torch.from_numpy(self._measure.share(answers, self._teacher_answers)) * outputs_ND.isfinite().all(1)
 
     def consider(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
         """Judge the student that a rung ended with; it becomes the best if it is significantly better."""
-        logits_NK = logits_on(candidate, self._images, self._compute)
-        agrees_N = self._agreeing(logits_NK)
-        agreement = float(agrees_N.float().mean())
-        log_p, log_q = (F.log_softmax(x, 1) for x in (self._teacher_logits_NK, logits_NK))
-        kl_N = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).nan_to_num(nan=torch.inf)
-        kl = float(kl_N.mean())
-        self._rungs.append(Rung(name, agreement, min(kl, _LARGEST_KL), seconds, curve=curve))
+        outputs_ND = logits_on(candidate, self._images, self._compute)
+        shares_N = self._shares(outputs_ND)
+        agreement = float(shares_N.mean())
+        distance_N = torch.from_numpy(self._measure.distance(self._teacher_ND, outputs_ND.numpy()))
+        distance = float(distance_N.mean())
+        self._rungs.append(Rung(name, agreement, min(distance, _LARGEST_DISTANCE), seconds, curve=curve))
         self._progress.note(
-            f"{name}: {100 * agreement:.1f} % agreement on {len(agrees_N)} calibration images",
+            f"{name}: {100 * agreement:.1f} % agreement on {len(shares_N)} calibration images",
             agreement=agreement,
         )
         if len(self._rungs) == 1:
             self._first_on_formulas_N = self._agrees_on_formulas(candidate)
             step = 1
         else:
-            step = _step_up(self._kept_N, agrees_N, self._kept_kl_N, kl_N)
+            step = _step_up(self._kept_N, shares_N, self._kept_distance_N, distance_N)
         if step > 0 and not self._falls_on_formulas(candidate):
             self._best = len(self._rungs) - 1
-            self._kept_N, self._kept_kl_N = agrees_N, kl_N
+            self._kept_N, self._kept_distance_N = shares_N, distance_N
             self._equals = []
             self.best_state = state_on_cpu(candidate)
         elif step == 0:
@@ -135,14 +140,18 @@ class CalibrationJudge:
         return _standard_errors_won(self._first_on_formulas_N, self._agrees_on_formulas(candidate)) < -2
 
     def _agrees_on_formulas(self, candidate: nn.Module) -> Tensor:
-        return self._decisions_on_formulas(candidate) == self._teacher_on_formulas_N
+        if self._teacher_on_formulas is None:
+            return torch.zeros(0)
+        return torch.from_numpy(self._measure.share(self._answers_on_formulas(candidate), self._teacher_on_formulas))
 
     @torch.no_grad()
-    def _decisions_on_formulas(self, network: nn.Module) -> Tensor:
+    def _answers_on_formulas(self, network: nn.Module) -> Any:
+        """Answers for each image; None where there are no such images."""
         if not len(self._formulas_NCHW):
-            return torch.zeros(0, dtype=torch.int64)
+            return None
         batches = torch.split(self._formulas_NCHW, judged_at_once(self._formulas_NCHW.shape[1:]))
-        return torch.cat([network(self._compute.images(batch)).argmax(1).cpu() for batch in batches])
+        outputs_ND = torch.cat([network(self._compute.images(batch)).float().cpu() for batch in batches])
+        return self._measure.read(outputs_ND.numpy())
 
     def rungs(self) -> tuple[Rung, ...]:
         """In the order considered; exactly one is `chosen`."""
@@ -178,24 +187,28 @@ def state_on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
-def _step_up(before_N: Tensor, after_N: Tensor, before_kl_N: Tensor, after_kl_N: Tensor) -> int:
+def _step_up(before_N: Tensor, after_N: Tensor, before_distance_N: Tensor, after_distance_N: Tensor) -> int:
     """1 where a rung is significantly better than the best so far, -1 where it is not, 0 where the images cannot tell.
 
-    Judged by the decisions won and lost, and by how much nearer each image's logits came, both in pairs: with few
-    images the distance shows what decisions do not. Where the two contradict each other, the result is 0.
+    Judged by the agreement won and lost, and by how much nearer each image's outputs came, both in pairs: with few
+    images the distance shows what answers do not. Where the two contradict each other, the result is 0.
     """
-    won, nearer = _standard_errors_won(before_N, after_N), _standard_errors_below(before_kl_N, after_kl_N)
+    won, nearer = _standard_errors_won(before_N, after_N), _standard_errors_below(before_distance_N, after_distance_N)
     rises, falls = (
         max(won, nearer) >= _SIGNIFICANT,
-        min(won, nearer) <= -_SIGNIFICANT or torch.equal(before_kl_N, after_kl_N),
+        min(won, nearer) <= -_SIGNIFICANT or torch.equal(before_distance_N, after_distance_N),
     )
     return int(rises) - int(falls)
 
 
 def _standard_errors_won(before_N: Tensor, after_N: Tensor) -> float:
-    """Images won minus images lost, in standard errors of that number; 0 where nothing changed."""
-    num_changed = int((before_N != after_N).sum())
-    return (int(after_N.sum()) - int(before_N.sum())) / math.sqrt(max(1, num_changed))
+    """Agreement won minus agreement lost, in standard errors of that number; 0 where nothing changed.
+
+    For answers that are right or wrong, the squares below are the number of images that changed.
+    """
+    change_N = after_N.double() - before_N.double()
+    squares = float(change_N.square().sum())
+    return float(change_N.sum()) / math.sqrt(squares) if squares else 0.0
 
 
 def _standard_errors_below(before_N: Tensor, after_N: Tensor) -> float:

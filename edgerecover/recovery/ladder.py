@@ -87,7 +87,7 @@ def recover(
     original, pair = pair.student, pair.copy_to(execution.compute)
     is_guided = bool(batch_norms_of(pair.teacher)) or record is not None
     judge = (
-        CalibrationJudge(pair.teacher, sets.calibration, execution, is_guided, watch)
+        CalibrationJudge(pair, sets.calibration, execution, is_guided, watch)
         if execution.ranks.is_first
         else Onlooker()
     )

@@ -19,13 +19,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Descent, Lineage
+from edgerecover.artifacts import Descent, Lineage, OutputSpec
 from edgerecover.compute import Compute
 from edgerecover.models.network.norms import batch_norms_of, stored_by
 from edgerecover.models.pair.channels import ChannelMap
-from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.logits import numpy_logits
 from edgerecover.recovery.pair import Pair
-from edgerecover.synthesis.image_set import SyntheticSets
+from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
 
 _SAME = 1e-5
 """Two float32 numbers whose relative difference is smaller are the same number, computed twice."""
@@ -60,10 +60,16 @@ def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Com
     if lineage.descent in (Descent.COPIED, Descent.RECALIBRATED):
         return False
     student_NK, teacher_NK = (
-        torch.cat([logits_on(network, images, compute) for images in (sets.train, sets.calibration)])
+        torch.cat([_mean_scores(network, images, pair.output, compute) for images in (sets.train, sets.calibration)])
         for network in (pair.student, pair.teacher)
     )
     return knows_its_classes(student_NK, teacher_NK)
+
+
+def _mean_scores(network: nn.Module, images: ImageSet, output: OutputSpec, compute: Compute) -> Tensor:
+    """Scores (N, K) of all images: of maps, each one's mean over the pixels."""
+    parts = (torch.from_numpy(outputs_ND) for outputs_ND in numpy_logits(network, images, compute))
+    return torch.cat([part_ND.view(len(part_ND), output.shape[0], -1).mean(2) for part_ND in parts])
 
 
 def knows_its_classes(student_NK: Tensor, teacher_NK: Tensor) -> bool:

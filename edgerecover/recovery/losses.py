@@ -1,10 +1,10 @@
 """What a student's outputs and activations cost where they differ from its teacher's.
 
-loss = kd_weight · T² · KL(teacher ‖ student at temperature T)            Hinton et al. 2015, arXiv 1503.02531
+loss = kd_weight · T² · cost(student, teacher at temperature T)           of classes: Hinton et al. 2015, 1503.02531
      + feature_weight · mean over blocks of ‖f_s - f_t‖² / ‖f_t‖²         FitNets' idea, Romero et al. 2015
 """
 
-# Shapes: N images in a batch, C channels, H height, W width, K classes.
+# Shapes: N images in a batch, C channels, H height, W width, D outputs for each image.
 # ruff: noqa: TID253 - losses over tensors; only distillation imports it
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.matched_norms import matched_norms
 from edgerecover.recovery.pair import Pair
 from edgerecover.synthesis.image_set import ImageSet
+from edgerecover.tasks.objective import Objective
 
 Loss = Callable[[Tensor, float], Tensor]
 """From part of a batch (N, C, H, W) and its share of the batch, 0 to 1, to its part of the batch's loss."""
@@ -51,9 +52,9 @@ def loss_against_teacher(
         def loss_of(part_NCHW: Tensor, share: float) -> Tensor:
             with matching.batch(), execution.compute.autocast():
                 with torch.no_grad():
-                    teacher_logits_NK = pair.teacher(part_NCHW)
-                student_logits_NK = pair.student(part_NCHW)
-            loss = settings.kd_weight * kd_loss(student_logits_NK.float(), teacher_logits_NK.float(), settings)
+                    teacher_ND = pair.teacher(part_NCHW)
+                student_ND = pair.student(part_NCHW)
+            loss = settings.kd_weight * kd_loss(student_ND.float(), teacher_ND.float(), pair.objective, settings)
             if teacher_features:
                 wanted = {name: teacher_features[its] for name, its in blocks.items() if its in teacher_features}
                 features = feature_loss(student_features, wanted, pair.channels, share, execution.ranks)
@@ -73,16 +74,11 @@ def comparable_blocks(pair: Pair, images: ImageSet, compute: Compute) -> dict[st
     return stage_ends(pair.student, pair.teacher, compute.images(images.images_of(range(1))))
 
 
-def kd_loss(student_NK: Tensor, teacher_NK: Tensor, settings: Recovery) -> Tensor:
-    """KL(teacher ‖ student) of the softened logits, mean over images, in nats; times T² when the settings say so."""
+def kd_loss(student_ND: Tensor, teacher_ND: Tensor, objective: Objective, settings: Recovery) -> Tensor:
+    """What the task's outputs cost, mean over images; times T² when the settings say so."""
     t = settings.temperature
-    kl = F.kl_div(
-        F.log_softmax(student_NK / t, 1),
-        F.log_softmax(teacher_NK / t, 1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return kl * t * t if settings.scale_by_temperature_squared else kl
+    cost = objective.costs(student_ND, teacher_ND, t).mean()
+    return cost * t * t if settings.scale_by_temperature_squared else cost
 
 
 def feature_loss(

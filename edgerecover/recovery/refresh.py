@@ -18,13 +18,14 @@ from types import TracebackType
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgerecover.compute import Compute
 from edgerecover.config import Refresh, Synthesis
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.recovery.checkpoints import State
-from edgerecover.synthesis.deep_inversion import Rival, dream, evidence_of
+from edgerecover.recovery.pair import Pair
+from edgerecover.synthesis.deep_inversion import Aim, Rival, dream, evidence_of
 from edgerecover.synthesis.image_set import ImageSet, Shard, read_shard, write_shard
 from edgerecover.synthesis.record.values import Record
 from edgerecover.synthesis.statistics import open_tap
@@ -99,12 +100,12 @@ class FreshDreams:
 
     def refresh(
         self,
-        student: nn.Module,
-        teacher: nn.Module,
+        pair: Pair,
         view: Callable[[Tensor], Tensor],
         progress: Progress = SILENT,
     ) -> None:
-        """Add images on which the two disagree; every layer of `student` comes back in the mode it had."""
+        """Add images on which the two disagree; every layer of the student comes back in the mode it had."""
+        student = pair.student
         modes = {module: module.training for module in student.modules()}
         student.eval()
         try:
@@ -112,7 +113,7 @@ class FreshDreams:
             with progress.task("refresh", remaining, "dreams") as task:
                 while remaining > 0:
                     size = min(remaining, self._synthesis.batch_size, len(self._images))
-                    self._add(student, teacher, view, size, task)
+                    self._add(pair, view, size, task)
                     remaining -= size
         finally:
             for module, training in modes.items():
@@ -128,28 +129,26 @@ class FreshDreams:
         num_images = len(self.images)
         return self._rng.integers(num_images, size=count) if num_images else np.zeros(0, np.int64)
 
-    def _add(
-        self, student: nn.Module, teacher: nn.Module, view: Callable[[Tensor], Tensor], size: int, task: Task
-    ) -> None:
-        started = time.perf_counter()
+    def _add(self, pair: Pair, view: Callable[[Tensor], Tensor], size: int, task: Task) -> None:
+        started, teacher = time.perf_counter(), pair.teacher
         scale = self._images.scale
         chosen = self._rng.choice(len(self._images), size=size, replace=False)
         start_NCHW = view(torch.from_numpy(self._images.images_of(chosen)))
         with torch.no_grad():
             # The target of a view of two dreams is what the teacher sees in it, not what either was made for.
-            targets_N = teacher(self._compute.images(start_NCHW)).argmax(1)
+            targets_N = pair.objective.targets_of(teacher(self._compute.images(start_NCHW)))
         with open_tap(teacher, evidence_of(teacher, self._synthesis, self._record)) as tap:
             images_NCHW = dream(
                 teacher,
                 tap,
                 (torch.tensor(scale.low), torch.tensor(scale.high)),
                 (size, *start_NCHW.shape[1:]),
-                targets_N,
+                Aim(pair.objective, targets_N),
                 self._synthesis,
                 self._generator,
                 self._compute,
                 on_step=lambda loss: task.advance(size / self._synthesis.num_steps, loss=loss),
-                rival=Rival(student, start_NCHW, self._settings.weight),
+                rival=Rival(pair.student, start_NCHW, self._settings.weight),
             )
         pixels = scale.encode(images_NCHW.nan_to_num().numpy())
         seconds = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """A model's answers to the golden images, from a process that may die of it, and what they are to the golden ones.
 
-Shapes: N images, C channels, H height, W width, K classes.
+Shapes: N images, C channels, H height, W width, D scores for each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, St
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.machine.fresh import run_fresh
 from edgerecover.runtime.session.opening import open_model
-from edgerecover.validation.fidelity import agreement
+from edgerecover.tasks.measure import Measure
+from edgerecover.validation.fidelity import agreement, shares
 from edgerecover.validation.parity import compare
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ def answers_of(
     golden_inputs: Path,
     runtime: str,
     providers: Sequence[str],
-    num_classes: int,
+    num_values: int,
     num_threads: int | None = None,
 ) -> NDArray[numpy.float32]:
-    """Class scores (N, K) of the golden images, in a fresh process.
+    """Scores (N, D) of the golden images, in a fresh process.
 
     Args:
         model: an ONNX file; for TensorRT an engine.
         golden_inputs: .npy, float32 (N, C, H, W).
         runtime: of `opening.RUNTIMES`.
         providers: of that runtime, best first; the first one must run.
-        num_classes: K.
+        num_values: numbers for each image.
         num_threads: None leaves it to the runtime.
 
     Raises:
@@ -63,12 +64,12 @@ def answers_of(
         out = Path(folder) / "answers.npy"
         arguments = ["--model", str(model.absolute()), "--golden-inputs", str(golden_inputs.absolute())]
         arguments += ["--out", str(out), "--runtime", runtime, "--providers", ",".join(providers)]
-        arguments += ["--num-classes", str(num_classes)]
+        arguments += ["--num-values", str(num_values)]
         if num_threads is not None:
             arguments += ["--num-threads", str(num_threads)]
         _raise_for(model, run_fresh("edgerecover.runner.answers", arguments, TIMEOUT_S, what="the golden check"))
-        answers_NK: NDArray[numpy.float32] = np.load(out, allow_pickle=False)
-    return answers_NK
+        answers_ND: NDArray[numpy.float32] = np.load(out, allow_pickle=False)
+    return answers_ND
 
 
 def _raise_for(model: Path, child: subprocess.CompletedProcess[str]) -> None:
@@ -91,36 +92,38 @@ def _raise_for(model: Path, child: subprocess.CompletedProcess[str]) -> None:
 
 
 def check(
-    answers_NK: NDArray[Any],
-    golden_NK: NDArray[Any],
-    teacher_NK: NDArray[Any] | None,
+    answers_ND: NDArray[Any],
+    golden_ND: NDArray[Any],
+    teacher_ND: NDArray[Any] | None,
+    measure: Measure,
     precision: Precision,
     golden_precision: Precision,
 ) -> GoldenCheck:
     """Compare a file's answers with the golden ones.
 
     Args:
-        answers_NK: of the file, here.
-        golden_NK: of the bundle's model, where it was packed.
-        teacher_NK: of the dense network; None where they are not known.
+        answers_ND: of the file, here.
+        golden_ND: of the bundle's model, where it was packed.
+        teacher_ND: of the dense network; None where they are not known.
+        measure: what agreement means.
         precision: of the file.
         golden_precision: of the bundle's model. The tolerance is that of the coarser of the two.
     """
     import numpy as np
 
     tolerance = max(TOLERANCE[precision], TOLERANCE[golden_precision])
-    parity = compare(golden_NK, answers_NK)
-    same_N = (answers_NK.argmax(axis=1) == golden_NK.argmax(axis=1)) & np.isfinite(answers_NK).all(axis=1)
-    best_two_N2 = np.sort(golden_NK, axis=1)[:, -2:]
-    is_close_N = best_two_N2[:, 1] - best_two_N2[:, 0] <= tolerance / 2 * parity.logit_scale
+    parity = compare(golden_ND, answers_ND, measure)
+    is_finite_N = np.isfinite(answers_ND).all(axis=1)
+    same_N = (shares(answers_ND, golden_ND, measure) >= measure.least_same) & is_finite_N
+    is_near_N = measure.is_near(golden_ND, tolerance * parity.logit_scale)
     return GoldenCheck(
-        num_images=len(golden_NK),
+        num_images=len(golden_ND),
         same_decisions=int(same_N.sum()),
-        too_close=int((~same_N & is_close_N & np.isfinite(answers_NK).all(axis=1)).sum()),
+        too_close=int((~same_N & is_near_N & is_finite_N).sum()),
         largest_difference=min(parity.relative, _LARGEST),
         tolerance=tolerance,
         is_same_precision=precision is golden_precision,
-        teacher=None if teacher_NK is None else agreement(answers_NK, teacher_NK),
+        teacher=None if teacher_ND is None else agreement(answers_ND, teacher_ND, measure),
     )
 
 
@@ -138,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_threads=options.num_threads,
             strict=True,
             shape_CHW=images_NCHW.shape[1:],
-            num_classes=options.num_classes,
+            num_values=options.num_values,
         )
         options.out.write_bytes(npy_bytes(opened.run(np.asarray(images_NCHW))))
     except EdgeRecoverError as error:
@@ -154,6 +157,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help=".npy of the scores")
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--providers", required=True, help="comma-separated, best first")
-    parser.add_argument("--num-classes", type=int, required=True)
+    parser.add_argument("--num-values", type=int, required=True)
     parser.add_argument("--num-threads", type=int)
     return parser

@@ -1,6 +1,6 @@
 """What a bundle says of itself, read once it is verified. Trusts no field: a bundle can come from anyone.
 
-Shapes: N images, C channels, H height, W width, K classes.
+Shapes: N images, C channels, H height, W width, D scores for each.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, Precision, from_json
+from edgerecover.artifacts import DeviceTask, EngineRecipe, Gate, OutputSpec, Precision, TaskKind, from_json
 from edgerecover.artifacts.strict_json import MAX_JSON_BYTES, parse_object
 from edgerecover.bundle.verify import REPORT, Signed, Verified
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.measure.timing import MAX_DURATION_S
 from edgerecover.runtime.session.opening import RUNTIMES
+from edgerecover.tasks.measure import Measure, measure_of
 from edgerecover.validation.limits import Limits
 
 if TYPE_CHECKING:
@@ -63,9 +64,14 @@ class Contents:
     gates: tuple[Gate, ...]
     """As judged by the machine that packed the bundle."""
     outputs: NDArray[numpy.float32]
-    """Scores (N, K) of model.onnx on the golden images when the bundle was packed."""
+    """Scores (N, D) of model.onnx on the golden images when the bundle was packed."""
     teacher: NDArray[numpy.float32] | None
-    """Scores (N, K) of the teacher on the golden images; None where the bundle does not hold them."""
+    """Scores (N, D) of the teacher on the golden images; None where the bundle does not hold them."""
+
+    @property
+    def measure(self) -> Measure:
+        """What agreement means."""
+        return measure_of(self.task.output or OutputSpec(TaskKind.ONE_LABEL, self.outputs.shape[1:]))
 
 
 def read_contents(verified: Verified, bundle: Path) -> Contents:
@@ -88,7 +94,7 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
         )
     task = _decode(DeviceTask, _read_json(verified, TASK), bundle / TASK)
     _check_task(task, bundle / TASK)
-    outputs_NK, teacher_NK = _golden_scores(bundle, has_teacher=GOLDEN_TEACHER in listed)
+    outputs_ND, teacher_ND = _golden_scores(bundle, task, has_teacher=GOLDEN_TEACHER in listed)
     return Contents(
         folder=bundle,
         path=verified.path,
@@ -101,8 +107,8 @@ def read_contents(verified: Verified, bundle: Path) -> Contents:
         limits=_decode(Limits, _read_json(verified, LIMITS), bundle / LIMITS),
         recipe=_decode(EngineRecipe, _read_json(verified, RECIPE), bundle / RECIPE) if RECIPE in listed else None,
         gates=_decode(tuple[Gate, ...], _read_json(verified, REPORT).get("gates"), bundle / REPORT),
-        outputs=outputs_NK,
-        teacher=teacher_NK,
+        outputs=outputs_ND,
+        teacher=teacher_ND,
     )
 
 
@@ -139,15 +145,15 @@ def _decode(kind: Any, value: Any, path: Path) -> Any:
         raise _unreadable(path, str(error)) from error
 
 
-def _golden_scores(bundle: Path, *, has_teacher: bool) -> tuple[Any, Any]:
+def _golden_scores(bundle: Path, task: DeviceTask, *, has_teacher: bool) -> tuple[Any, Any]:
     inputs_NCHW = _read_array(bundle / GOLDEN_INPUTS, ndim=4)
-    outputs_NK = _read_array(bundle / GOLDEN_OUTPUTS, ndim=2)
-    teacher_NK = _read_array(bundle / GOLDEN_TEACHER, ndim=2) if has_teacher else None
-    num_classes = outputs_NK.shape[1]
-    for scores_NK in (outputs_NK, teacher_NK):
-        if scores_NK is not None and (scores_NK.shape != (len(inputs_NCHW), num_classes) or num_classes < 2):
-            raise _unreadable(bundle / GOLDEN_OUTPUTS, f"scores {scores_NK.shape} of images {inputs_NCHW.shape}")
-    return outputs_NK, teacher_NK
+    outputs_ND = _read_array(bundle / GOLDEN_OUTPUTS, ndim=2)
+    teacher_ND = _read_array(bundle / GOLDEN_TEACHER, ndim=2) if has_teacher else None
+    num_values = task.output.num_values if task.output else max(2, outputs_ND.shape[1])
+    for scores_ND in (outputs_ND, teacher_ND):
+        if scores_ND is not None and scores_ND.shape != (len(inputs_NCHW), num_values):
+            raise _unreadable(bundle / GOLDEN_OUTPUTS, f"scores {scores_ND.shape} of images {inputs_NCHW.shape}")
+    return outputs_ND, teacher_ND
 
 
 def _read_array(path: Path, ndim: int) -> Any:

@@ -187,7 +187,7 @@ def _check_answers(entry: _Entry, contents: Contents, options: Options, progress
         return entry
     progress.note(f"golden check: {entry.tried.path} in {entry.runtime}")
     try:
-        answers_NK = answers_of(
+        answers_ND = answers_of(
             entry.file,
             contents.folder / GOLDEN_INPUTS,
             entry.runtime,
@@ -197,7 +197,10 @@ def _check_answers(entry: _Entry, contents: Contents, options: Options, progress
         )
     except EdgeRecoverError as error:
         return entry.fail(error)
-    golden = check(answers_NK, contents.outputs, contents.teacher, entry.model.precision, contents.task.precision)
+    golden = check(
+        answers_ND, contents.outputs, contents.teacher, contents.measure, entry.model.precision,
+        contents.task.precision,
+    )  # fmt: skip
     return replace(entry, tried=replace(entry.tried, golden=golden))
 
 

@@ -53,7 +53,7 @@ def _describe_file(one: Tried, *, wins: bool) -> Iterator[str]:
         golden, word = one.golden, "golden" if one.golden.passed else "WRONG"
         text = f"{golden.same_decisions} of {golden.num_images} decisions as the bundle says"
         if golden.teacher is not None:
-            text += f", {golden.teacher.hits} of {golden.teacher.total} as the teacher"
+            text += f", {golden.teacher.hits:g} of {golden.teacher.total} as the teacher"
         yield from _row(word, f"{text}; scores within {golden.largest_difference:.2g} standard deviations", indent=4)
     if one.latency is not None:
         latency = one.latency

@@ -31,7 +31,7 @@ class Surface:
     int8_sums: Int8Sums = Int8Sums.EXACT
     """How products of 8-bit numbers are added up where agreement is measured; what is timed runs as it runs."""
 
-    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_classes: int | None = None) -> Opened:
+    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_values: int | None = None) -> Opened:
         """Open a file to measure its agreement.
 
         Raises:
@@ -43,7 +43,7 @@ class Surface:
             self.providers,
             strict=True,
             shape_CHW=shape_CHW,
-            num_classes=num_classes,
+            num_values=num_values,
             exact_int8=self.int8_sums is Int8Sums.EXACT,
         )
 

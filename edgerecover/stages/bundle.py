@@ -12,6 +12,7 @@ from edgerecover.artifacts import (
     DeviceTask,
     InputSpec,
     Origin,
+    OutputSpec,
     Precision,
     Race,
     Report,
@@ -39,7 +40,7 @@ from edgerecover.stages.lineage import (
     lineage_of_run,
 )
 from edgerecover.validation.limits import limits_of
-from edgerecover.validation.scoring import Scorer, int8_sums_for, open_on_cpu
+from edgerecover.validation.scoring import Reference, Scorer, int8_sums_for, open_on_cpu
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
@@ -62,7 +63,7 @@ class Provenance:
     """By name; one of them is model.onnx."""
     stated: Stated
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
 
 
 def pack_run(
@@ -72,7 +73,7 @@ def pack_run(
     images: Images,
     recovered: Recovered,
     made: Made,
-    teacher: Scorer,
+    teacher: Reference,
     sheet_png: bytes,
 ) -> None:
     """Write the bundle of a run.
@@ -84,20 +85,21 @@ def pack_run(
         images: synthetic ones.
         recovered: student and rungs.
         made: files, engines and their race.
-        teacher: the teacher's scores.
+        teacher: whose answers are the reference.
         sheet_png: the picture of dreams.
 
     Raises:
         BadInputError: it cannot be written; nothing is left behind.
     """
     models, shipped = loaded.models, made.shipped
-    model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.num_classes, int8_sums_for(request.target))
+    sums = int8_sums_for(request.target)
+    model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.output.num_values, sums)
     weights = weights_of(recovered.student)
     content: dict[str, Path | bytes | str] = {
         **model_files(made.variants.made, made.race, made.engines),
         **made.npu.files,
         "recovered.safetensors": weights,
-        **golden_files(model.run, teacher, images.golden_NCHW()),
+        **golden_files(model.run, teacher.score, images.golden_NCHW()),
         **({report.sheet.path: sheet_png} if report.sheet else {}),
     }
     lineage = {
@@ -112,7 +114,7 @@ def pack_run(
         request.target,
         request.profile,
         shipped.precision,
-        Provenance(lineage, read_stated(request.model_path), models.input, models.num_classes),
+        Provenance(lineage, read_stated(request.model_path), models.input, models.output),
     )
 
 
@@ -156,7 +158,7 @@ def pack_file(
         request.target,
         request.profile,
         _precision_of(file),
-        Provenance(lineage, read_stated(request.model_path), teacher.input, teacher.num_classes),
+        Provenance(lineage, read_stated(request.model_path), teacher.input, teacher.output),
     )
 
 
@@ -198,7 +200,7 @@ def pack(
     subject = Subject(
         architecture=report.student.architecture or "unknown",
         input=provenance.input,
-        num_classes=provenance.num_classes,
+        output=provenance.output,
         target=report.target,
         data_used=report.data_used,
         edgerecover_version=report.edgerecover_version,
@@ -210,7 +212,7 @@ def pack(
         "config.json": _json(configuration),
         "limits.json": _json(to_json(limits_of(profile, target))),
         "model-card.md": model_card(subject, provenance.lineage, provenance.stated),
-        "runner.json": _json(to_json(device_task(profile, target, precision))),
+        "runner.json": _json(to_json(device_task(profile, target, precision, provenance.output))),
         "runner.pyz": runner_pyz(),
     }
     measured: dict[str, Measured] = {
@@ -228,7 +230,7 @@ def _sheet_among(content: Mapping[str, Path | bytes | str], report: Report) -> b
     return sheet if isinstance(sheet, bytes) else None
 
 
-def device_task(profile: Profile, target: Target, precision: Precision) -> DeviceTask:
+def device_task(profile: Profile, target: Target, precision: Precision, output: OutputSpec) -> DeviceTask:
     """What the runner in a bundle is to do on the device."""
     return DeviceTask(
         target=target.name,
@@ -240,6 +242,7 @@ def device_task(profile: Profile, target: Target, precision: Precision) -> Devic
         min_duration_s=profile.latency.min_duration_s,
         also_runtimes=target.also_runtimes.value if target.also_runtimes else (),
         precision=precision,
+        output=output,
     )
 
 

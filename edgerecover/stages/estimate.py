@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edgerecover.artifacts import Estimate, StageEstimate
+from edgerecover.artifacts import Estimate, OutputSpec, StageEstimate, TaskKind
 from edgerecover.compute import Compute, release_memory
 from edgerecover.config import Profile, Recovery, Synthesis, in_batches_of
 from edgerecover.models.pair.networks import Models
@@ -156,7 +156,7 @@ def estimate_run(
 
 def tell_estimate(request: Request, loaded: Loaded, progress: Progress, profile: Profile) -> None:
     """Say what a run will take, where that is long enough to be worth a trial."""
-    if said := few_images_for_classes(profile.synthesis, loaded.models.num_classes):
+    if said := few_images_for_classes(profile.synthesis, loaded.models.output):
         progress.note(said)
     if is_worth_a_trial(profile):
         estimated = estimate_run(request, profile, loaded)
@@ -200,8 +200,9 @@ def in_words(estimated: Estimate, profile_name: str = "") -> tuple[str, ...]:
     return (*lines, total)
 
 
-def few_images_for_classes(synthesis: Synthesis, num_classes: int) -> str:
+def few_images_for_classes(synthesis: Synthesis, output: OutputSpec) -> str:
     """What it means that there are fewer images to learn from than classes; empty where there are not."""
+    num_classes = output.shape[0] if output.task in (TaskKind.ONE_LABEL, TaskKind.MULTI_LABEL) else 0
     if synthesis.source != "dream" or synthesis.num_train >= num_classes:
         return ""
     return (
@@ -246,7 +247,7 @@ def _try(
 ) -> _Trial:
     """Time the stages themselves on a few images."""
 
-    source = Source(models.teacher, models.input, models.num_classes, compute, record)
+    source = Source(models.teacher, models.input, models.output, compute, record)
 
     def dreamt(split: str, num_images: int, num_steps: int) -> tuple[ImageSet, float]:
         settings = profile.synthesis.model_copy(

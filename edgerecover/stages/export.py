@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Exported, InputSpec, Pattern
+from edgerecover.artifacts import Exported, InputSpec, OutputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError, StageError
 from edgerecover.export.onnx import export
 from edgerecover.models.network.examples import example_images
@@ -22,6 +22,7 @@ from edgerecover.models.network.macs import count_macs
 from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
+from edgerecover.tasks.measure import Measure, measure_of
 from edgerecover.validation.parity import compare
 from edgerecover.validation.scores import on_scale, scale_of
 from edgerecover.validation.scoring import Scores, open_on_cpu, scorer_of
@@ -59,26 +60,30 @@ def export_dense(network: nn.Module, input: InputSpec, folder: Path, write: Writ
     return TwinFile(DENSE, 1.0, write(network, input, folder / "dense.onnx"))
 
 
-def check_trial(exported: Exported, network: nn.Module, input: InputSpec, *, one_by_one: bool = False) -> None:
+def check_trial(
+    exported: Exported, network: nn.Module, input: InputSpec, output: OutputSpec, *, one_by_one: bool = False
+) -> None:
     """Refuse a network whose file computes something else, before anything is made from it.
 
     Args:
         exported: the file, its path in full.
         network: what it was written from, on the CPU.
         input: of both.
+        output: of both.
         one_by_one: the network decides by the batch, so it is asked one image at a time.
 
     Raises:
         BadInputError: the scores differ by more than other kernels explain.
     """
     images_NCHW = example_images(input, _NUM_TRIALS).numpy()
-    found_NK = open_on_cpu(Path(exported.path), input.shape, None).run(images_NCHW)
-    expected_NK = scorer_of(network, one_by_one=one_by_one)(images_NCHW)
-    difference = compare(on_scale(expected_NK, scale_of(found_NK)), found_NK).relative
+    measure = measure_of(output)
+    found_ND = open_on_cpu(Path(exported.path), input.shape, output.num_values).run(images_NCHW)
+    expected_ND = scorer_of(network, one_by_one=one_by_one)(images_NCHW)
+    difference = compare(on_scale(expected_ND, scale_of(found_ND)), found_ND, measure).relative
     if difference <= _MAX_DIFFERENCE:
         return
     training = [f"{name} ({type(layer).__name__})" for name, layer in network.named_modules() if layer.training]
-    rounding = _rounding(network, images_NCHW, expected_NK)
+    rounding = _rounding(network, images_NCHW, expected_ND, measure)
     if rounding > _MAX_DIFFERENCE:
         why = f"the network magnifies rounding errors (float32 and float64 differ by {rounding:.2g})"
         hint = "no runtime can repeat it: check for exploding activations, and that this is the last good checkpoint"
@@ -95,14 +100,15 @@ def check_trial(exported: Exported, network: nn.Module, input: InputSpec, *, one
 
 
 @torch.no_grad()
-def _rounding(network: nn.Module, images_NCHW: Scores, float32_NK: Scores) -> float:
+def _rounding(network: nn.Module, images_NCHW: Scores, float32_ND: Scores, measure: Measure) -> float:
     """Difference that float32 makes, in standard deviations; 0 where the network cannot be computed in float64."""
     precise = copy.deepcopy(network).double().eval()
     try:
-        float64_NK = as_it_is(precise)(torch.from_numpy(images_NCHW).double()).numpy()
+        outputs = as_it_is(precise)(torch.from_numpy(images_NCHW).double())
+        float64_ND = outputs.reshape(len(outputs), -1).numpy()
     except Exception:  # the user's network raises anything
         return 0.0
-    return compare(float64_NK, on_scale(float32_NK, scale_of(float64_NK))).relative
+    return compare(float64_ND, on_scale(float32_ND, scale_of(float64_ND)), measure).relative
 
 
 def export_twins(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.bundle.write import check_writable
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
@@ -27,7 +26,9 @@ from edgerecover.stages.prune import prune_student
 from edgerecover.stages.request import Request
 from edgerecover.synthesis.record.file import read_record_of
 from edgerecover.synthesis.record.values import Record
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import EvalSet, read_eval_data
+from edgerecover.validation.scoring import Reference, scorer_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Loaded:
     def one_by_one(self) -> bool:
         """A network decides by the images beside one in the batch, and so is judged on one image at a time."""
         return bool(self.probed.by_batch)
+
+    @property
+    def reference(self) -> Reference:
+        """The teacher, as what files are compared with."""
+        teacher = scorer_of(self.models.teacher, self.compute, one_by_one=self.one_by_one)
+        return Reference(teacher, measure_of(self.models.output))
 
     def pruned(self, pruning: Pruning, target: Target) -> Loaded:
         """With the student as magnitude pruning leaves it.
@@ -100,14 +107,13 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
         progress.note(warning)
     eval_set = None
     if request.eval_data is not None:
-        output = OutputSpec(TaskKind.ONE_LABEL, (models.num_classes,))
-        eval_set = read_eval_data(request.eval_data, models.input, output, models.classes, progress)
+        eval_set = read_eval_data(request.eval_data, models.input, models.output, models.classes, progress)
     probed = ranks.from_first(partial(_probe, request, models, progress))
     probed = replace(probed, compute=replace(probed.compute, num_processes=ranks.size))
     for warning in probed.warnings:
         progress.note(warning)
     dense = _export_on_trial(models, folder, exporter_for(request))
-    check_trial(dense.exported, models.teacher, models.input, one_by_one=bool(probed.by_batch))
+    check_trial(dense.exported, models.teacher, models.input, models.output, one_by_one=bool(probed.by_batch))
     return Loaded(models, probed, record, eval_set, dense)
 
 

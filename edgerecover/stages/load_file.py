@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgerecover.artifacts import InputSpec, ModelFacts, OutputSpec, TaskKind
+from edgerecover.artifacts import Activation, InputSpec, ModelFacts, OutputSpec, TaskKind
 from edgerecover.bundle.manifest import RESERVED_NAMES, check_paths
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.spec import resolve
-from edgerecover.models.onnx.file import OnnxFile, is_onnx, own_operators, read_onnx
+from edgerecover.models.onnx.file import OnnxFile, is_onnx, last_activation, own_operators, read_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.session.onnxruntime import Session
@@ -21,8 +21,9 @@ from edgerecover.stages.probe import TEACHER, Probed, probe_networks
 from edgerecover.stages.request import FileRequest
 from edgerecover.synthesis.record.file import read_record_of
 from edgerecover.synthesis.record.values import Record
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import EvalSet, read_eval_data
-from edgerecover.validation.scoring import Scorer, int8_sums_for, open_on_cpu, scorer_of
+from edgerecover.validation.scoring import Reference, Scorer, int8_sums_for, open_on_cpu, scorer_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,16 @@ class FileTeacher:
     network: Classifier | None
     """None when it is an ONNX file: there is no gradient to dream along."""
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
     classes: tuple[str, ...] | None
     facts: ModelFacts
     probed: Probed
     """What a trial of it showed, where it is a network."""
+
+    @property
+    def reference(self) -> Reference:
+        """What files are compared with."""
+        return Reference(self.score, measure_of(self.output))
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     if request.out is not None:
         _check_names(file)
     teacher = _open_teacher(request, choose_compute(request.device), progress)
-    session = _open_file(file, teacher.input, teacher.num_classes, request.target)
+    session = _open_file(file, teacher.input, teacher.output.num_values, request.target)
+    _check_activation(file, session, teacher.output)
     if teacher.probed.by_batch and session.layout.batch != 1:
         raise BadInputError(
             f"{teacher.probed.by_batch}; so the decisions of a file that takes more than one image at once are not "
@@ -86,8 +93,7 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     student, pruned = (_open_beside(request, path, teacher) for path in (request.student, request.pruned))
     eval_set = None
     if request.eval_data is not None:
-        output = OutputSpec(TaskKind.ONE_LABEL, (teacher.num_classes,))
-        eval_set = read_eval_data(request.eval_data, teacher.input, output, teacher.classes, progress)
+        eval_set = read_eval_data(request.eval_data, teacher.input, teacher.output, teacher.classes, progress)
     return LoadedFile(file, session, teacher, student, pruned, eval_set, _record(request, teacher))
 
 
@@ -113,7 +119,7 @@ def _open_teacher(request: FileRequest, compute: Compute, progress: Progress) ->
         progress.note(opened.doubt)
     probed = probe_networks({TEACHER: opened.network}, opened.input, compute, progress)
     score = scorer_of(opened.network, probed.compute, one_by_one=bool(probed.by_batch))
-    return FileTeacher(score, opened, opened.input, opened.num_classes, opened.classes, opened.facts, probed)
+    return FileTeacher(score, opened, opened.input, opened.output, opened.classes, opened.facts, probed)
 
 
 def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> FileTeacher:
@@ -130,21 +136,22 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
             hint="give --input-shape, --mean and --std, or an [input] table in model.toml beside it",
         )
     file = read_onnx(path)
-    session = _open_file(file, input, None, request.target)
-    num_classes = session.num_classes
+    output = _output_of(file, path, next((spec.task for spec in said if spec.task), None))
+    session = _open_file(file, input, output.num_values if output else None, request.target)
+    output = output or OutputSpec.one_label(session.num_values)
     classes = next((spec.classes for spec in said if spec.classes), None)
-    if classes and len(classes) != num_classes:
+    if classes and output.num_classes not in (None, len(classes)):
         raise BadInputError(
-            f"teacher {path}: its output has {num_classes} classes, but model.toml names {len(classes)}",
+            f"teacher {path}: its output has {output.num_classes} classes, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
-    return FileTeacher(session.run, None, input, num_classes, classes, file.facts, Probed(compute))
+    return FileTeacher(session.run, None, input, output, classes, file.facts, Probed(compute))
 
 
-def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None, target: Target) -> Session:
+def _open_file(file: OnnxFile, input: InputSpec, num_values: int | None, target: Target) -> Session:
     """The file in this process, once it has lived through a first run in another."""
     try:
-        probe(file.path, input.shape, num_classes)
+        probe(file.path, input.shape, num_values)
     except BadInputError as error:
         if foreign := own_operators(file.model):
             raise BadInputError(
@@ -152,7 +159,46 @@ def _open_file(file: OnnxFile, input: InputSpec, num_classes: int | None, target
                 hint="export it with standard ONNX operators; what onnxruntime cannot run cannot be judged here",
             ) from error
         raise
-    return open_on_cpu(file.path, input.shape, num_classes, int8_sums_for(target))
+    return open_on_cpu(file.path, input.shape, num_values, int8_sums_for(target))
+
+
+def _output_of(file: OnnxFile, path: Path, task: TaskKind | None) -> OutputSpec | None:
+    """What an ONNX teacher gives, where its task is named; None leaves it to a first run, for a classifier.
+
+    Raises:
+        BadInputError: the file does not state a shape that fits the task.
+    """
+    if task in (None, TaskKind.ONE_LABEL):
+        return None
+    axes = file.model.graph.output[0].type.tensor_type.shape.dim
+    shape = tuple(axis.dim_value for axis in axes)[1:] or (1,)
+    if not all(shape) or (len(shape) == 3) is not (task is TaskKind.SEGMENTATION) or len(shape) not in (1, 3):
+        raise BadInputError(
+            f"teacher {path}: its first output has the shape {[axis.dim_value or axis.dim_param for axis in axes]}, "
+            f"which does not fit {task.value}",
+            hint="correct --task, or export the file with fixed sides: only N may be open",
+        )
+    return OutputSpec(task, shape, last_activation(file.model))
+
+
+def _check_activation(file: OnnxFile, session: Session, output: OutputSpec) -> None:
+    """Where a score decides by itself, file and teacher must have it on the same scale.
+
+    Raises:
+        BadInputError: one of them ends in a sigmoid, the other does not.
+    """
+    if not output.has_threshold:
+        return
+    found = last_activation(file.model, session.outputs[session.output_index])
+    if found is not output.activation:
+        raise BadInputError(
+            f"{file.path}: its last operator is {_LAST[found]}, and the teacher's is {_LAST[output.activation]}: the "
+            "same number means another answer",
+            hint="export the file as the teacher is: with the last sigmoid, or without it",
+        )
+
+
+_LAST = {Activation.SIGMOID: "a sigmoid", Activation.NONE: "no sigmoid", Activation.SOFTMAX: "a softmax"}
 
 
 def _check_names(file: OnnxFile) -> None:
@@ -179,10 +225,10 @@ def _open_beside(request: FileRequest, path: Path | None, teacher: FileTeacher) 
         belongs_to=request.model_path,
         teacher=teacher.network.network if teacher.network else None,
     )
-    if (opened.num_classes, opened.input.shape) != (teacher.num_classes, teacher.input.shape):
+    if (opened.output.shape, opened.input.shape) != (teacher.output.shape, teacher.input.shape):
         raise BadInputError(
-            f"{path}: takes {list(opened.input.shape)} and tells {opened.num_classes} classes apart, the teacher "
-            f"{list(teacher.input.shape)} and {teacher.num_classes}",
+            f"{path}: takes {list(opened.input.shape)} and gives {list(opened.output.shape)}, the teacher takes "
+            f"{list(teacher.input.shape)} and gives {list(teacher.output.shape)}",
             hint="name the network that this file was made from",
         )
     return opened

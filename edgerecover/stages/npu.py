@@ -28,7 +28,7 @@ from edgerecover.runtime.session.npu import NpuProcess, require_npu_compiler
 from edgerecover.validation.fidelity import agreement
 from edgerecover.validation.gates import precision_status
 from edgerecover.validation.parity import compare, precision_loss
-from edgerecover.validation.scoring import BATCH, Images, Scorer, Scores, open_on_cpu
+from edgerecover.validation.scoring import BATCH, Images, Reference, Scores, open_on_cpu
 
 if TYPE_CHECKING:
     from edgerecover.stages.load_file import LoadedFile
@@ -62,9 +62,9 @@ class _Judge:
     """Network inputs, (N, C, H, W)."""
     golden: Scores
     """Network inputs, (N, C, H, W)."""
-    teacher: Scorer
+    teacher: Reference
     cpu_scores: Scores
-    """Of the int8 file on the images, (N, K)."""
+    """Of the int8 file on the images, (N, D)."""
     cpu_golden_scores: Scores
     profile: Profile
 
@@ -83,7 +83,7 @@ def compile_variants(
     variants: Sequence[Variant],
     target: Target,
     profile: Profile,
-    teacher: Scorer,
+    teacher: Reference,
     held_back: Images,
     golden_NCHW: Scores,
     folder: Path,
@@ -112,7 +112,7 @@ def compile_variants(
     path = Path(int8.file.path)
     images_NCHW = _first_of(held_back)
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as scratch:
-        cpu = open_on_cpu(path, images_NCHW.shape[1:], None)
+        cpu = open_on_cpu(path, images_NCHW.shape[1:], teacher.measure.output.num_values)
         judge = _Judge(
             Path(scratch), images_NCHW, golden_NCHW, teacher, cpu.run(images_NCHW), cpu.run(golden_NCHW), profile
         )
@@ -148,8 +148,8 @@ def compile_given(
         exported = replace(file.exported(loaded.session.batch), path=str(file.path))
         made.append(Variant(Precision.INT8, exported, "as it came", (), ""))
     return compile_variants(
-        made, request.target, request.profile, loaded.teacher.score, evidence.images, evidence.golden_NCHW(), folder,
-        progress,
+        made, request.target, request.profile, loaded.teacher.reference, evidence.images, evidence.golden_NCHW(),
+        folder, progress,
     )  # fmt: skip
 
 
@@ -207,11 +207,12 @@ def _file_for(generation: str, onnx: Path, folder: Path, judge: _Judge) -> NpuFi
     return replace(judged, file=f"engines/{name}") if not judged.problem else judged
 
 
-def _judged(made: NpuFile, scores_NK: Scores, judge: _Judge) -> NpuFile:
-    held_NK, golden_NK = scores_NK[: len(judge.images)], scores_NK[len(judge.images) :]
-    teacher_NK = judge.teacher(judge.images)
-    golden = check(golden_NK, judge.cpu_golden_scores, judge.teacher(judge.golden), Precision.INT8, Precision.INT8)
-    loss = precision_loss(teacher_NK, judge.cpu_scores, held_NK)
+def _judged(made: NpuFile, scores_ND: Scores, judge: _Judge) -> NpuFile:
+    held_ND, golden_ND = scores_ND[: len(judge.images)], scores_ND[len(judge.images) :]
+    score, measure = judge.teacher.score, judge.teacher.measure
+    teacher_ND = score(judge.images)
+    golden = check(golden_ND, judge.cpu_golden_scores, score(judge.golden), measure, Precision.INT8, Precision.INT8)
+    loss = precision_loss(teacher_ND, judge.cpu_scores, held_ND, measure)
     limit = judge.profile.gates.max_precision_loss_points
     problem = ""
     if not golden.passed:
@@ -226,9 +227,9 @@ def _judged(made: NpuFile, scores_NK: Scores, judge: _Judge) -> NpuFile:
         )
     return replace(
         made,
-        agreement=agreement(held_NK, teacher_NK),
-        cpu_agreement=agreement(judge.cpu_scores, teacher_NK),
-        parity=compare(judge.cpu_scores, held_NK),
+        agreement=agreement(held_ND, teacher_ND, measure),
+        cpu_agreement=agreement(judge.cpu_scores, teacher_ND, measure),
+        parity=compare(judge.cpu_scores, held_ND, measure),
         loss=loss,
         golden=golden,
         problem=problem,

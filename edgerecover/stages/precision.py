@@ -17,17 +17,17 @@ from edgerecover.artifacts.int8 import Int8Scheme, scheme_named
 from edgerecover.config import Target
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
-from edgerecover.export.precision.make import MAX_POINTS_LOST, Calibration, make_variants
+from edgerecover.export.precision.make import MAX_POINTS_LOST, make_variants
+from edgerecover.export.precision.trial import Calibration
 from edgerecover.models.network.digest import weights_sha256
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recovery.checkpoints import Checkpoints
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.ladder import Recovered
-from edgerecover.recovery.logits import logits_on
 from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.quantized import DistilledForInt8, distil_for_int8
 from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
-from edgerecover.validation.scoring import int8_sums_for
+from edgerecover.validation.scoring import int8_sums_for, scores_of
 
 if TYPE_CHECKING:
     from edgerecover.stages.load import Loaded
@@ -94,7 +94,8 @@ def make_variants_of(
     models, target = loaded.models, request.target
     scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
     chosen_on = _chosen_on(images.sets)
-    calibration = Calibration(chosen_on, logits_on(models.teacher, chosen_on, loaded.compute).numpy())
+    reference = loaded.reference
+    calibration = Calibration(chosen_on, scores_of(reference.score, chosen_on), reference.measure)
     answers = make_variants(
         exported, wanted, scheme, calibration, models.input, folder,
         max_points_lost=request.profile.gates.max_precision_loss_points, sums=int8_sums_for(target), progress=progress,

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec, Sparsity
+from edgerecover.artifacts import Activation, InputSpec, Sparsity, TaskKind
 from edgerecover.compute import Compute, fit_compute, is_out_of_memory
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.examples import example_images
-from edgerecover.models.network.outputs import Outputs, declared_outputs
+from edgerecover.models.network.outputs import declared_output
 from edgerecover.models.read.leftovers import list_some
 from edgerecover.progress import SILENT, Progress
 
@@ -218,14 +218,18 @@ def _leaves(output: Tensor) -> list[Tensor]:
 
 
 def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list[str]:
-    outputs = declared_outputs(network)
-    if outputs is Outputs.PROBABILITIES:
+    output = declared_output(network)
+    if output is None:
+        return []
+    if output.activation is Activation.SOFTMAX:
         progress.note(f"{name} ends in softmax: recovery works on the logits before it; the file keeps it")
-    if outputs is Outputs.SIGMOIDS:
+    if output.activation is Activation.SIGMOID and output.task is TaskKind.ONE_LABEL:
         return [
             f"{name} ends in a sigmoid for each class: the highest score counts as its decision, as if one class "
-            "is right; several labels per image are not judged"
+            "is right; where several labels can be, give --task multi-label"
         ]
+    if output.activation is Activation.SIGMOID:
+        progress.note(f"{name} ends in a sigmoid: recovery works on the logits before it; the file keeps it")
     return []
 
 

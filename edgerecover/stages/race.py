@@ -41,11 +41,12 @@ from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.surfaces import Surface, file_surface_of, surfaces_of
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
+from edgerecover.tasks.measure import Measure
 from edgerecover.validation.fastest import fastest
 from edgerecover.validation.fidelity import agreement
 from edgerecover.validation.gates import precision_status
 from edgerecover.validation.parity import compare, precision_loss
-from edgerecover.validation.scoring import Images, Scorer, Scores, scores_of
+from edgerecover.validation.scoring import Images, Reference, Scores, scores_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class _Candidate:
 def hold_race(
     variants: Variants,
     twins: Sequence[TwinFile],
-    teacher: Scorer,
+    teacher: Reference,
     held_back: Images,
     golden_NCHW: Scores,
     target: Target,
@@ -95,11 +96,13 @@ def hold_race(
     surfaces = surfaces_of(target.deployment)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
     with progress.task("agreement", total, "decisions") as task:
-        teacher_scores_NK = scores_of(teacher, held_back, task)
-        candidates = list(_decided(variants.made, surfaces, teacher_scores_NK, held_back, task))
+        teacher_ND = scores_of(teacher.score, held_back, task)
+        candidates = list(_decided(variants.made, surfaces, teacher_ND, teacher.measure, held_back, task))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
     raced = _timed(candidates, twins, surfaces, golden_NCHW, target, profile, progress)
+    if not any(raced[candidate.name].latency for candidate in candidates if candidate.problem is None):
+        next(iter(raced.values())).latency_or_error()
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
     runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
     race_held = Race(
@@ -111,7 +114,7 @@ def hold_race(
 
 
 def open_runner(
-    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_classes: int
+    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_values: int
 ) -> Opened:
     """The file of a runner, opened as the race judged it.
 
@@ -119,45 +122,47 @@ def open_runner(
         EdgeRecoverError: it no longer opens.
     """
     surface = next(surface for surface in surfaces_of(target.deployment) if surface.runtime == runner.runtime)
-    return surface.open(file_for(surface.runtime, Path(variant.file.path)), shape_CHW, num_classes)
+    return surface.open(file_for(surface.runtime, Path(variant.file.path)), shape_CHW, num_values)
 
 
 def _decided(
     variants: Sequence[Variant],
     surfaces: Sequence[Surface],
-    teacher_scores_NK: Scores,
+    teacher_ND: Scores,
+    measure: Measure,
     held_back: Images,
     task: Task,
 ) -> Iterator[_Candidate]:
     first: dict[Precision, Scores] = {}
+    num_values = measure.output.num_values
     for surface in surfaces:
-        float32_NK: Scores | None = None
+        float32_ND: Scores | None = None
         for variant in variants:
             candidate = _Candidate(variant, surface, Path(variant.file.path))
             try:
                 candidate = replace(candidate, file=file_for(surface.runtime, candidate.file))
-                scores_NK = scores_of(surface.open(candidate.file).run, held_back, task)
-                _require_alike(first.setdefault(variant.precision, scores_NK), scores_NK, variant, surfaces[0])
+                scores_ND = scores_of(surface.open(candidate.file, num_values=num_values).run, held_back, task)
+                _require_alike(first.setdefault(variant.precision, scores_ND), scores_ND, measure, variant, surfaces[0])
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)
                 continue
             if variant.precision is Precision.FP32:
-                float32_NK = scores_NK
+                float32_ND = scores_ND
             lost = None
-            if variant.precision is not Precision.FP32 and float32_NK is not None:
-                lost = precision_loss(teacher_scores_NK, float32_NK, scores_NK)
-            agreeing = agreement(scores_NK, teacher_scores_NK)
+            if variant.precision is not Precision.FP32 and float32_ND is not None:
+                lost = precision_loss(teacher_ND, float32_ND, scores_ND, measure)
+            agreeing = agreement(scores_ND, teacher_ND, measure)
             task.advance(0, agreement=agreeing.value)
             yield replace(candidate, agreement=agreeing, loss=lost)
 
 
-def _require_alike(first_NK: Scores, scores_NK: Scores, variant: Variant, first: Surface) -> None:
+def _require_alike(first_ND: Scores, scores_ND: Scores, measure: Measure, variant: Variant, first: Surface) -> None:
     """A runtime that reads a file as another network than the first runtime does must not ship it.
 
     Raises:
         BadInputError: it does.
     """
-    found, allowed = compare(first_NK, scores_NK).relative, TOLERANCE[variant.precision]
+    found, allowed = compare(first_ND, scores_ND, measure).relative, TOLERANCE[variant.precision]
     if found > allowed:
         raise BadInputError(
             f"it reads the {variant.precision.value} file differently from {first.runtime}: scores differ by up to "

@@ -79,7 +79,7 @@ def report_of_run(
     recovered: Recovered,
     made: Made,
     judged: Judged,
-    decisions: Decisions,
+    decisions: Decisions | None,
     sheet: Sheet,
     times: list[StageTime],
 ) -> Report:
@@ -92,7 +92,7 @@ def report_of_run(
         recovered: student and rungs.
         made: files, engines and their race.
         judged: the file that ships.
-        decisions: of the teacher on the dreams to learn from.
+        decisions: of the teacher on the dreams to learn from; None for tasks without classes.
         sheet: the picture of dreams.
         times: of the stages so far; those that end later are added to the list.
     """
@@ -131,7 +131,7 @@ def report_of_run(
 
 
 def _warnings(
-    loaded: Loaded, images: Images, recovered: Recovered, made: Made, judged: Judged, decisions: Decisions
+    loaded: Loaded, images: Images, recovered: Recovered, made: Made, judged: Judged, decisions: Decisions | None
 ) -> tuple[str, ...]:
     models = loaded.models
     return (
@@ -174,7 +174,7 @@ def report_of_file(
         times: of the stages so far; those that end later are added to the list.
     """
     file, teacher = loaded.file, loaded.teacher
-    decisions = decisions_of(judged.teacher_scores, evidence.facts.source)
+    decisions = decisions_of(judged.teacher_scores, teacher.reference.measure, evidence.facts.source)
     exported = file.exported(loaded.session.batch)
     findings = _Findings(
         device=str(teacher.probed.compute),

@@ -1,6 +1,6 @@
 """The synthesize stage: a profile's open questions settled by the teacher, then its images, made or found again."""
 
-# Shapes: N images, C channels, H height, W width, K classes.
+# Shapes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOLDEN_IMAGES = 16
 def source_of(loaded: Loaded) -> Source:
     """The teacher of a run, as what images are made from."""
     models = loaded.models
-    return Source(models.teacher, models.input, models.num_classes, loaded.compute, loaded.record)
+    return Source(models.teacher, models.input, models.output, loaded.compute, loaded.record)
 
 
 def folder_of(source: Source, profile: Profile, seed: int, work: Path) -> Path:
@@ -157,7 +157,7 @@ def find_evidence(request: FileRequest, loaded: LoadedFile, progress: Progress =
     teacher = loaded.teacher
     if teacher.network is not None:
         network = teacher.network.network
-        source = Source(network, teacher.input, teacher.num_classes, teacher.probed.compute, loaded.record)
+        source = Source(network, teacher.input, teacher.output, teacher.probed.compute, loaded.record)
         settled = settle(request.profile, source, progress, request.work)
         folder = folder_of(source, settled.profile, request.seed, request.work)
         images = make_images(source, settled, folder, seed=request.seed, splits=("held_back",), progress=progress)

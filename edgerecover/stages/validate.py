@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 
 from edgerecover.artifacts import (
     Accuracy,
+    Activation,
+    ByClass,
     Decisions,
     Exported,
     Fidelity,
@@ -24,14 +26,13 @@ from edgerecover.artifacts import (
     Pattern,
     Precision,
     PrecisionLoss,
-    Proportion,
     Race,
+    TaskKind,
     TwoFour,
     Variant,
 )
 from edgerecover.export.two_four import check_two_four
 from edgerecover.models.network.norms import batch_norms_of
-from edgerecover.models.network.outputs import Outputs, declared_outputs
 from edgerecover.progress import SILENT, Progress
 from edgerecover.recovery.ladder import Recovered
 from edgerecover.runtime.session.opened import Opened
@@ -43,13 +44,14 @@ from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import latency_of, open_runner
 from edgerecover.stages.request import FileRequest, Request
 from edgerecover.stages.synthesize import Evidence, Images
-from edgerecover.validation.by_class import by_class, decided
+from edgerecover.tasks.measure import Answers, Measure
+from edgerecover.validation.by_class import by_class
 from edgerecover.validation.evaluation import EvalSet
-from edgerecover.validation.fidelity import agreement, agrees
+from edgerecover.validation.fidelity import only_first, proportion, shares
 from edgerecover.validation.parity import compare, precision_loss
 from edgerecover.validation.prediction import predict
 from edgerecover.validation.scores import Scale, as_logits, on_scale, scale_of
-from edgerecover.validation.scoring import BATCH, Scorer, Scores, open_on_cpu, scorer_of, scores_of
+from edgerecover.validation.scoring import BATCH, Reference, Scorer, Scores, open_on_cpu, scorer_of, scores_of
 from edgerecover.validation.scoring import Images as ScoredImages
 from edgerecover.validation.zeros import kept_zeros
 
@@ -74,7 +76,7 @@ class Made:
 class Beside:
     """What a file is judged beside."""
 
-    teacher: Scorer
+    teacher: Reference
     pruned: Scorer | None = None
     """The network before its recovery, where it is known."""
     recovered: Scorer | None = None
@@ -100,7 +102,7 @@ class Judged:
     scale: Scale
     """Of the file's scores."""
     teacher_scores: Scores
-    """On the held-out images, (N, K)."""
+    """On the held-out images, (N, D)."""
     notes: tuple[str, ...] = ()
     """What was left out of the real images, or converted."""
     zeros: KeptZeros | None = None
@@ -113,7 +115,7 @@ def judge_run(
     images: Images,
     recovered: Recovered,
     made: Made,
-    teacher: Scorer,
+    teacher: Reference,
     progress: Progress = SILENT,
 ) -> Judged:
     """Judge the file that ships beside teacher, pruned and recovered network.
@@ -124,21 +126,21 @@ def judge_run(
         images: of which the held-out ones decide.
         recovered: what the file was made from.
         made: the files, and which of them ships.
-        teacher: the teacher's scores.
+        teacher: whose answers are the reference.
         progress: where to report.
 
     Raises:
         EdgeRecoverError: the file no longer opens.
     """
     models, shipped, alone = loaded.models, made.shipped, loaded.one_by_one
-    shape_CHW, num_classes = models.input.shape, models.num_classes
+    shape_CHW, output = models.input.shape, models.output
     judged = judge_file(
-        open_runner(made.race.shipped, shipped, request.target, shape_CHW, num_classes),
+        open_runner(made.race.shipped, shipped, request.target, shape_CHW, output.num_values),
         Beside(
             teacher,
             scorer_of(models.student, loaded.compute, one_by_one=alone),
             scorer_of(recovered.student, loaded.compute, one_by_one=alone),
-            open_on_cpu(Path(made.float32.path), shape_CHW, num_classes).run,
+            open_on_cpu(Path(made.float32.path), shape_CHW, output.num_values).run,
         ),
         images.sets.held_back,
         loaded.eval_set,
@@ -148,7 +150,9 @@ def judge_run(
         # have trained far too little is predicted (docs/adr/0009).
         is_predictable=models.same_architecture
         and bool(batch_norms_of(models.teacher))
-        and declared_outputs(models.teacher) is not Outputs.SIGMOIDS
+        and output.task is TaskKind.ONE_LABEL
+        and models.teacher_facts.output is not None
+        and models.teacher_facts.output.activation is not Activation.SIGMOID
         and not alone
         and not recovered.handed_back,
         is_float32=shipped.precision is Precision.FP32,
@@ -180,12 +184,14 @@ def judge_given(
     )
     judged = judge_file(
         loaded.session,
-        Beside(teacher.score, pruned, recovered),
+        Beside(teacher.reference, pruned, recovered),
         evidence.images,
         loaded.eval_set,
         latency_of(file.path, golden_NCHW, request.target, request.profile.latency, progress),
         two_four=file.path if origin is not None and origin.facts.sparsity.pattern is Pattern.TWO_FOUR else None,
-        is_predictable=teacher.network is not None and bool(batch_norms_of(teacher.network.network)),
+        is_predictable=teacher.output.task is TaskKind.ONE_LABEL
+        and teacher.network is not None
+        and bool(batch_norms_of(teacher.network.network)),
         is_float32=not file.is_quantized and loaded.session.layout.dtype != "float16" and not file.is_half,
         progress=progress,
     )
@@ -220,10 +226,11 @@ def judge_file(
         is_float32: the file is; one of lower precision is meant to differ from what it was made from.
         progress: where to report.
     """
-    scorers = (beside.teacher, session.run, beside.pruned, beside.recovered, beside.float32)
+    measure = beside.teacher.measure
+    scorers = (beside.teacher.score, session.run, beside.pruned, beside.recovered, beside.float32)
     total = len(held_back) * sum(scorer is not None for scorer in scorers)
     with progress.task("judge", total, "decisions") as task:
-        teacher = scores_of(beside.teacher, held_back, task)
+        teacher = scores_of(beside.teacher.score, held_back, task)
         exported = scores_of(session.run, held_back, task)
         pruned, recovered, float32 = (
             scores_of(scorer, held_back, task) if scorer else None
@@ -231,21 +238,20 @@ def judge_file(
         )
     if is_float32:
         float32 = exported
-    scale = scale_of(exported)
+    scale = scale_of(exported) if measure.output.task is TaskKind.ONE_LABEL else Scale.LOGITS
     reference = recovered if float32 is None else float32
+    found = {"exported": exported, "pruned": pruned, "recovered": recovered}
+    known = {name: scores_ND for name, scores_ND in found.items() if scores_ND is not None}
+    fidelity = _fidelity(known, teacher, measure, held_back.batches(BATCH))
+    if is_predictable:
+        fidelity = replace(fidelity, predicted=predict(as_logits(exported), as_logits(teacher)))
+    lost = None
+    if not is_float32 and reference is not None:
+        lost = precision_loss(teacher, reference, exported, measure)
     return Judged(
-        fidelity=Fidelity(
-            pruned=None if pruned is None else agreement(pruned, teacher),
-            recovered=None if recovered is None else agreement(recovered, teacher),
-            exported=agreement(exported, teacher),
-            predicted=predict(as_logits(exported), as_logits(teacher)) if is_predictable else None,
-            by_class=by_class(
-                decided(teacher), decided(exported), None if pruned is None else decided(pruned), teacher.shape[1]
-            ),
-            decisions=decisions(agrees(exported, teacher), held_back.batches(BATCH)),
-        ),
-        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32),
-        precision_loss=None if is_float32 or reference is None else precision_loss(teacher, reference, exported),
+        fidelity=fidelity,
+        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32, measure),
+        precision_loss=lost,
         accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
         two_four=check_two_four(two_four) if two_four else None,
@@ -255,47 +261,66 @@ def judge_file(
     )
 
 
+def _fidelity(found: Mapping[str, Scores], teacher_ND: Scores, measure: Measure, images: Iterable[Any]) -> Fidelity:
+    """Agreement of each, "exported", "pruned" and "recovered" as far as they are known, with the teacher."""
+    agreeing = {name: shares(scores_ND, teacher_ND, measure) for name, scores_ND in found.items()}
+    proportions = {name: proportion(shares_N) for name, shares_N in agreeing.items()}
+    return Fidelity(
+        pruned=proportions.get("pruned"),
+        recovered=proportions.get("recovered"),
+        exported=proportions["exported"],
+        by_class=_by_class(
+            measure.read(teacher_ND), {name: measure.read(scores_ND) for name, scores_ND in found.items()}, measure
+        ),
+        decisions=decisions(agreeing["exported"], images) if measure.has_classes else None,
+    )
+
+
+def _by_class(expected: Answers, found: Mapping[str, Answers], measure: Measure) -> ByClass | None:
+    num_classes = measure.output.num_classes
+    if not measure.has_classes or num_classes is None:
+        return None
+    return by_class(expected, found["exported"], found.get("pruned"), num_classes)
+
+
 def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, progress: Progress) -> Accuracy | None:
-    """Top-1 of all there are on the same labelled images, streamed."""
+    """How right all there are on the same real images, streamed."""
     if eval_set is None:
         return None
-    named = {"teacher": beside.teacher, "pruned": beside.pruned, "recovered": beside.recovered, "exported": session.run}
+    measure = beside.teacher.measure
+    named = {
+        "teacher": beside.teacher.score, "pruned": beside.pruned, "recovered": beside.recovered,
+        "exported": session.run,
+    }  # fmt: skip
     scorers = {name: scorer for name, scorer in named.items() if scorer is not None}
     parts: dict[str, list[Any]] = {name: [] for name in scorers}
-    labels: list[Any] = []
+    truths: list[Any] = []
     digest = hashlib.sha256()
-    num_classes = 0
     with progress.task("real images", len(eval_set), "images") as task:
-        num_right = num_seen = 0
-        for images_NCHW, labels_n in eval_set.batches(BATCH):
+        for images_NCHW, truth_n in eval_set.batches(BATCH):
             digest.update(np.ascontiguousarray(images_NCHW).tobytes())
-            labels.append(labels_n)
+            truths.append(truth_n)
             for name, scorer in scorers.items():
-                scores_nK = scorer(images_NCHW)
-                num_classes = scores_nK.shape[1]
-                parts[name].append(decided(scores_nK))
-            num_right += int((parts["exported"][-1] == labels_n).sum())
-            num_seen += len(labels_n)
-            task.advance(len(labels_n), accuracy=num_right / num_seen)
-    labels_N = np.concatenate(labels)
-    classes = {name: np.concatenate(batches) for name, batches in parts.items()}
-    hits = {name: decided_N == labels_N for name, decided_N in classes.items()}
-    total = len(eval_set)
-    proportions = {name: Proportion(int(values.sum()), total) for name, values in hits.items()}
+                parts[name].append(measure.read(scorer(images_NCHW)))
+            task.advance(len(truth_n))
+    truth = np.concatenate(truths)
+    answers = {name: np.concatenate(batches) for name, batches in parts.items()}
+    right = {name: measure.share_of_truth(found, truth) for name, found in answers.items()}
+    proportions = {name: proportion(right_N) for name, right_N in right.items()}
+    of_truth = hashlib.sha256(np.ascontiguousarray(truth).tobytes()).digest()
     return Accuracy(
         source=eval_set.source,
-        num_images=total,
+        num_images=len(eval_set),
         teacher=proportions["teacher"],
         pruned=proportions.get("pruned"),
         recovered=proportions.get("recovered"),
         exported=proportions["exported"],
-        teacher_only=int((hits["teacher"] & ~hits["exported"]).sum()),
-        exported_only=int((hits["exported"] & ~hits["teacher"]).sum()),
-        by_class=by_class(labels_N, classes["exported"], classes.get("pruned"), num_classes),
-        decisions=Decisions(
-            _joint(digest.digest(), hashlib.sha256(labels_N.astype(np.int64).tobytes()).digest()),
-            _as_digits(hits["exported"]),
-        ),
+        teacher_only=only_first(right["teacher"], right["exported"]),
+        exported_only=only_first(right["exported"], right["teacher"]),
+        by_class=_by_class(truth, answers, measure),
+        decisions=Decisions(_joint(digest.digest(), of_truth), _as_digits(right["exported"]))
+        if measure.has_classes
+        else None,
     )
 
 

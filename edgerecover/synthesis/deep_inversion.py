@@ -3,7 +3,7 @@
 Method: Yin et al., "Dreaming to Distill", CVPR 2020 (arXiv 1912.08795), equations 2 to 4. Written from the formulas.
 """
 
-# Shapes: N images in a batch, C channels, H height, W width, K classes.
+# Shapes: N images in a batch, n of them in a piece, C channels, H height, W width, D outputs for each.
 # ruff: noqa: TID253, N815 - an optimisation over tensors from top to bottom, shapes are suffixes of fields too; only stages import it, never the CLI's help
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgerecover.synthesis.patch_similarity import PatchSimilarityEntropy, atten
 from edgerecover.synthesis.procedural import fractals, pixel_statistics, shapes
 from edgerecover.synthesis.record.values import Record, RecordStatistics
 from edgerecover.synthesis.statistics import BatchNormStatistics, PixelStatistics, Tap, Weighted
+from edgerecover.tasks.objective import Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def dream(
     tap: Tap,
     bounds_C: tuple[Tensor, Tensor],
     shape_NCHW: tuple[int, int, int, int],
-    targets_N: Tensor | None,
+    aim: Aim,
     settings: Synthesis,
     generator: torch.Generator,
     compute: Compute,
@@ -64,7 +65,7 @@ def dream(
         tap: on the teacher, with everything known of its activations.
         bounds_C: lowest and highest input per channel.
         shape_NCHW: of the batch.
-        targets_N: class of each image, or None for the entropy term.
+        aim: what each image is made for.
         settings: weights, steps and rate.
         generator: all randomness; a CPU generator, so that start and jitter do not depend on the device.
         compute: device, mixed precision and memory format.
@@ -79,10 +80,12 @@ def dream(
     z = start.to(compute.device, memory_format=compute.memory_format)
     optimizer = torch.optim.Adam([z], lr=settings.lr, betas=settings.betas)
     pieces = _pieces(shape_NCHW[0], settings)
-    tap.draw([piece.stop - piece.start for piece in pieces], targets_N, generator)
+    tap.draw([piece.stop - piece.start for piece in pieces], aim.targets_N, generator)
     # Shifted by a pixel, every patch is another token: a mean over shifts leaves such a network next to nothing.
-    jitter = 0.0 if reads_patches_as_tokens(teacher) else settings.jitter_fraction
-    objective = _Objective(teacher, tap, settings, generator, compute, targets_N, middle, unit, jitter, rival)
+    # Nor may what is seen leave its place where the target says what is to be there.
+    stays = reads_patches_as_tokens(teacher) or aim.objective.is_positional
+    jitter = 0.0 if stays else settings.jitter_fraction
+    total_loss = _TotalLoss(teacher, tap, settings, generator, compute, aim, middle, unit, jitter, rival)
     with compute.without_slow_kernels(teacher, *([rival.student] if rival else [])):
         for step in range(settings.num_steps):
             optimizer.param_groups[0]["lr"] = settings.lr * _rate(step, settings)
@@ -90,7 +93,7 @@ def dream(
             z.grad, total = torch.empty_like(z), 0.0
             for number, piece in enumerate(pieces):
                 z_NCHW = z[piece].requires_grad_()
-                loss, share = objective.loss_of(number, piece, z_NCHW, is_coarse), len(z_NCHW) / len(z)
+                loss, share = total_loss.of(number, piece, z_NCHW, is_coarse), len(z_NCHW) / len(z)
                 (gradient,) = torch.autograd.grad(loss, z_NCHW)
                 z.grad[piece] = share * gradient
                 total += share * float(loss.detach())
@@ -102,7 +105,16 @@ def dream(
 
 
 @dataclass(frozen=True)
-class _Objective:
+class Aim:
+    """What one batch of dreams is made for."""
+
+    objective: Objective
+    targets_N: Tensor | None
+    """Of each image, below the objective's number of targets; None: no image has one."""
+
+
+@dataclass(frozen=True)
+class _TotalLoss:
     """What one batch of dreams is optimised for; its fields are as in `dream`."""
 
     teacher: nn.Module
@@ -110,25 +122,28 @@ class _Objective:
     settings: Synthesis
     generator: torch.Generator
     compute: Compute
-    targets_N: Tensor | None
+    aim: Aim
     middle: Tensor
     unit: Tensor
     jitter_fraction: float
     rival: Rival | None
 
-    def loss_of(self, number: int, piece: slice, z_NCHW: Tensor, is_coarse: bool) -> Tensor:
+    def of(self, number: int, piece: slice, z_NCHW: Tensor, is_coarse: bool) -> Tensor:
         """The loss of one piece of the batch, as a mean over its images."""
         settings, tap = self.settings, self.tap
-        view = z_NCHW
+        view, is_mirrored = z_NCHW, False
         if not tap.is_positional:
-            view = _jitter_and_flip(z_NCHW, self.jitter_fraction, settings.flip is True, self.generator)
+            view, is_mirrored = _jitter_and_flip(z_NCHW, self.jitter_fraction, settings.flip is True, self.generator)
         tap.clear()
         inputs = self.middle + self.unit * (F.avg_pool2d(view, 2) if is_coarse else view)
         with self.compute.autocast():
-            logits_NK = self.teacher(inputs)
-        classes_N = None if self.targets_N is None else self.targets_N[piece]
+            outputs_ND = self.teacher(inputs)
+        objective, targets_N = self.aim.objective, self.aim.targets_N
+        if is_mirrored:
+            outputs_ND = objective.mirrored(outputs_ND)
+        targets_n = None if targets_N is None else targets_N[piece]
         loss = (
-            settings.class_weight * _class_term(logits_NK.float(), classes_N, settings.class_temperature)
+            settings.class_weight * objective.guide(outputs_ND.float(), targets_n, settings.class_temperature)
             + tap.distance(number)
             + settings.tv_weight * total_variation(view, settings.tv_reduction)
             + settings.l2_weight * view.square().mean()
@@ -136,8 +151,8 @@ class _Objective:
         if self.rival is None:
             return loss
         with self.compute.autocast():
-            rival_logits_NK = self.rival.student(inputs)
-        return loss - self.rival.weight * disagreement(logits_NK.float(), rival_logits_NK.float())
+            rival_ND = self.rival.student(inputs)
+        return loss - self.rival.weight * objective.disagreement(outputs_ND.float(), rival_ND.float())
 
 
 def _pieces(num_images: int, settings: Synthesis) -> list[slice]:
@@ -156,18 +171,6 @@ class Rival:
     weight: float
 
 
-def disagreement(teacher_NK: Tensor, student_NK: Tensor) -> Tensor:
-    """Mean over images of D / (1 + D), from 0 to 1, with D = T² · KL(teacher ‖ student) and T = 4.
-
-    Yin et al. 2020 (equation 7) take the Jensen-Shannon divergence, which is bounded too; this is the quantity that
-    distillation then lowers.
-    """
-    log_p, log_q = (F.log_softmax(x / _RIVAL_TEMPERATURE, 1) for x in (teacher_NK, student_NK))
-    d_N = _RIVAL_TEMPERATURE**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-    return (d_N / (1 + d_N)).mean()
-
-
-_RIVAL_TEMPERATURE = 4.0
 _USUAL_SPAN = 4.4
 """From the darkest to the brightest input of an ImageNet-normalised channel, the span that learning rates are for."""
 
@@ -227,21 +230,14 @@ def reads_patches_as_tokens(network: nn.Module) -> bool:
     return cuts_patches and bool(attentions_of(network))
 
 
-def _jitter_and_flip(x: Tensor, jitter_fraction: float, flip: bool, generator: torch.Generator) -> Tensor:
+def _jitter_and_flip(x: Tensor, jitter_fraction: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, bool]:
+    """Shifted and mirrored images, and whether they are mirrored: all of them are, or none."""
     limits = [round(side * jitter_fraction) for side in x.shape[2:]]
     shifts = [int(torch.randint(-m, m + 1, (), generator=generator)) if m else 0 for m in limits]
     if any(shifts):
         x = torch.roll(x, shifts, dims=(2, 3))
-    if flip and torch.rand((), generator=generator) < 0.5:
-        x = x.flip(3)
-    return x
-
-
-def _class_term(logits_NK: Tensor, targets_N: Tensor | None, temperature: float) -> Tensor:
-    if targets_N is not None:
-        return temperature * F.cross_entropy(logits_NK / temperature, targets_N)
-    log_p = F.log_softmax(logits_NK, dim=1)
-    return -(log_p.exp() * log_p).sum(1).mean()
+    is_mirrored = flip and bool(torch.rand((), generator=generator) < 0.5)
+    return (x.flip(3) if is_mirrored else x), is_mirrored
 
 
 def total_variation(x_NCHW: Tensor, reduction: str) -> Tensor:

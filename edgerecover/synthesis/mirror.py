@@ -11,7 +11,7 @@ which is 1 where mirroring changes nothing, and about 0 where it makes a differe
 dream is at the edge of what its teacher knows, and even one trained on mirrored images changes its mind on some.
 """
 
-# Shapes: N images, C channels, H height, W width, K classes.
+# Shapes: N images, C channels, H height, W width, D outputs for each.
 # ruff: noqa: TID253 - works on tensors throughout; only stages import it, never the CLI's help
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from edgerecover.progress import SILENT, Progress, Task
-from edgerecover.synthesis.deep_inversion import dream, evidence_of
+from edgerecover.synthesis.deep_inversion import Aim, dream, evidence_of
 from edgerecover.synthesis.source import Source
 from edgerecover.synthesis.statistics import open_tap
 
@@ -58,7 +58,7 @@ def mirror_correlation(source: Source, settings: Synthesis, progress: Progress =
         settings: how to dream; number of images and steps, class targets and mirroring are this function's own.
         progress: where to report.
     """
-    teacher, compute, num_classes = source.teacher, source.compute, source.num_classes
+    teacher, compute, objective = source.teacher, source.compute, source.objective
     settings = settings.model_copy(
         update={
             "num_steps": _NUM_STEPS,
@@ -72,8 +72,12 @@ def mirror_correlation(source: Source, settings: Synthesis, progress: Progress =
         }
     )
     generator = torch.Generator().manual_seed(_SEED)
-    num_images = max(_FEWEST_IMAGES, min(_NUM_IMAGES, _NUM_MARGINS // num_classes))
-    targets_N = torch.randperm(max(num_classes, num_images), generator=generator)[:num_images] % num_classes
+    num_targets = objective.num_targets
+    num_images = max(_FEWEST_IMAGES, min(_NUM_IMAGES, _NUM_MARGINS // max(1, num_targets)))
+    targets_N = None
+    if num_targets:
+        drawn_N = torch.randperm(max(num_targets, num_images), generator=generator)[:num_images] % num_targets
+        targets_N = drawn_N.to(compute.device)
     low, high = source.input.bounds()
     bounds_C = torch.tensor(low), torch.tensor(high)
     with (
@@ -82,25 +86,24 @@ def mirror_correlation(source: Source, settings: Synthesis, progress: Progress =
     ):
         shape_NCHW = (num_images, *source.input.shape)
         images = dream(
-            teacher, tap, bounds_C, shape_NCHW, targets_N.to(compute.device), settings, generator, compute,
+            teacher, tap, bounds_C, shape_NCHW, Aim(objective, targets_N), settings, generator, compute,
             on_step=partial(_advance, task, num_images / _NUM_STEPS),
         )  # fmt: skip
-    plain_NK, mirrored_NK = (_logits(teacher, view, compute) for view in (images, images.flip(3)))
-    return _margin_correlation(plain_NK, mirrored_NK)
+    plain_ND, mirrored_ND = (_outputs(teacher, view, compute) for view in (images, images.flip(3)))
+    margins = (objective.margins(outputs_ND, plain_ND) for outputs_ND in (plain_ND, objective.mirrored(mirrored_ND)))
+    return _correlation(*margins)
 
 
 def _advance(task: Task, share: float, loss: float) -> None:
     task.advance(share, loss=loss)
 
 
-def _margin_correlation(plain_NK: Tensor, mirrored_NK: Tensor) -> float:
-    decided_N1 = plain_NK.argmax(1, keepdim=True)
-    plain, mirrored = (logits_NK.gather(1, decided_N1) - logits_NK for logits_NK in (plain_NK, mirrored_NK))
+def _correlation(plain: Tensor, mirrored: Tensor) -> float:
     correlation = float((plain * mirrored).sum() / (plain.norm() * mirrored.norm()))
     return correlation if math.isfinite(correlation) else 0.0
 
 
 @torch.no_grad()
-def _logits(teacher: nn.Module, images_NCHW: Tensor, compute: Compute) -> Tensor:
+def _outputs(teacher: nn.Module, images_NCHW: Tensor, compute: Compute) -> Tensor:
     parts = torch.split(images_NCHW, _FEWEST_IMAGES)
     return torch.cat([teacher(compute.images(part_NCHW)).double().cpu() for part_NCHW in parts])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
-_FORMAT = 8
+_FORMAT = 9
 """Raise when the same settings no longer give the same images: it is part of a set's key."""
 
 
@@ -45,7 +45,7 @@ def synthesis_key(source: Source, settings: Synthesis, seed: int) -> str:
         _FORMAT,
         repr(source.teacher),
         to_json(source.input),
-        source.num_classes,
+        to_json(source.output),
         settings.model_dump(mode="json"),
         seed,
         source.compute.arithmetic,
@@ -89,7 +89,8 @@ def synthesize(
     source.compute.place(source.teacher).eval().requires_grad_(False)
     sizes = dict(zip(SPLITS, (settings.num_train, settings.num_calibration, settings.num_held_back), strict=True))
     wanted = [split for split in SPLITS if split in splits]
-    plans = [plan for split in wanted for plan in plan_shards(split, sizes[split], source.num_classes, settings, seed)]
+    num_targets = source.objective.num_targets
+    plans = [plan for split in wanted for plan in plan_shards(split, sizes[split], num_targets, settings, seed)]
     shards = {plan.name: shard for plan in plans if (shard := read_shard(folder, plan.name))}
     # What the first finds, because others may by then have made some of it.
     missing = ranks.from_first(lambda: [plan for plan in plans if plan.name not in shards])

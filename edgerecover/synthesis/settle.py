@@ -65,7 +65,8 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
     if synthesis.start == "auto":
         is_guided = bool(batch_norms_of(teacher)) or record is not None
         synthesis = synthesis.model_copy(update={"start": "fractal" if is_guided else "shapes"})
-    if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, compute)):
+    num_values = source.output.num_values
+    if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, num_values, compute)):
         synthesis = synthesis.model_copy(update={"coarse_fraction": 0.0})
     path = work / f"settled-{synthesis_key(source, profile.synthesis, 0)}.json" if work else None
     known = _read_known(path)
@@ -110,8 +111,8 @@ def _read_known(path: Path | None) -> _Known:
 
 
 @torch.no_grad()
-def takes_half_size(teacher: nn.Module, input: InputSpec, compute: Compute) -> bool:
-    """Whether images are large enough to be shown at half their size, and the teacher gives logits for those."""
+def takes_half_size(teacher: nn.Module, input: InputSpec, num_values: int, compute: Compute) -> bool:
+    """Whether images are large enough to be shown at half their size, and the teacher gives as many outputs then."""
     if min(input.shape[1:]) < _LEAST_SIDE or not batch_norms_of(teacher):
         return False
     try:
@@ -120,7 +121,7 @@ def takes_half_size(teacher: nn.Module, input: InputSpec, compute: Compute) -> b
         if is_out_of_memory(error):
             raise
         return False
-    return isinstance(logits, Tensor) and logits.dim() == 2 and bool(logits.isfinite().all())
+    return isinstance(logits, Tensor) and logits.shape == (2, num_values) and bool(logits.isfinite().all())
 
 
 _LEAST_SIDE = 64

@@ -1,6 +1,6 @@
 """One shard of synthetic images: what is to be in it, and how it is made."""
 
-# Shapes: N images, C channels, H height, W width, K classes, P pixel values of an image.
+# Shapes: N images, C channels, H height, W width, P pixel values of an image.
 # ruff: noqa: TID253 - works on tensors throughout; only stages import it, never the CLI's help
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.compute import is_out_of_memory, release_memory
 from edgerecover.errors import StageError
 from edgerecover.progress import Progress, Task
-from edgerecover.synthesis.deep_inversion import dream
+from edgerecover.synthesis.deep_inversion import Aim, dream
 from edgerecover.synthesis.image_set import PixelScale, Shard, write_shard
 from edgerecover.synthesis.procedural import procedural_images
 from edgerecover.synthesis.source import Source
@@ -41,14 +41,14 @@ class ShardPlan:
     targets: tuple[int, ...]
 
 
-def plan_shards(split: str, num_images: int, num_classes: int, settings: Synthesis, seed: int) -> list[ShardPlan]:
-    """The shards of one set, each with its own seed."""
+def plan_shards(split: str, num_images: int, num_targets: int, settings: Synthesis, seed: int) -> list[ShardPlan]:
+    """The shards of one set, each with its own seed; targets are balanced, and left out where there are none."""
     random = _generator(f"{seed}/{split}/targets")
-    # With fewer images than classes each split shows other ones: the first ones alone would leave the rest out of all.
-    classes = torch.randperm(num_classes, generator=random).tolist() if num_images < num_classes else range(num_classes)
+    # With fewer images than targets each split shows other ones: the first ones alone would leave the rest out of all.
+    chosen = torch.randperm(num_targets, generator=random).tolist() if num_images < num_targets else range(num_targets)
     order = torch.randperm(num_images, generator=random).tolist()
-    has_targets = settings.source == "dream" and settings.class_term == "target"
-    targets = [classes[i % num_classes] for i in order] if has_targets else []
+    has_targets = num_targets and settings.source == "dream" and settings.class_term == "target"
+    targets = [chosen[i % num_targets] for i in order] if has_targets else []
     starts = range(0, num_images, settings.batch_size)
     return [
         ShardPlan(
@@ -118,7 +118,7 @@ class ShardMaker:
         return write_shard(self.folder, plan.name, pixels, plan.targets, num_on_target, seconds, smaller)
 
     def _make_piece(self, plan: ShardPlan) -> tuple[Bytes_NCHW, int]:
-        """Pixels of the planned images, and how many of them the teacher assigns to their class."""
+        """Pixels of the planned images, and how many of them the teacher reads as their target."""
         source, settings, scale, input = self.source, self.settings, self.scale, self.source.input
         targets_N = torch.tensor(plan.targets, device=source.compute.device) if plan.targets else None
         if settings.source == "dream":
@@ -127,7 +127,7 @@ class ShardMaker:
                 self.tap,
                 (torch.tensor(scale.low), torch.tensor(scale.high)),
                 (plan.num_images, *input.shape),
-                targets_N,
+                Aim(source.objective, targets_N),
                 settings,
                 torch.Generator().manual_seed(plan.seed),
                 source.compute,
@@ -151,8 +151,9 @@ class ShardMaker:
     def _num_on_target(self, pixels_NCHW: Bytes_NCHW, targets_N: Tensor) -> int:
         teacher, compute, size = self.source.teacher, self.source.compute, self.settings.at_once(len(pixels_NCHW))
         starts = range(0, len(pixels_NCHW), size)
-        decisions = [teacher(compute.images(self.scale.decode(pixels_NCHW[i : i + size]))).argmax(1) for i in starts]
-        return int((torch.cat(decisions) == targets_N).sum())
+        outputs = [teacher(compute.images(self.scale.decode(pixels_NCHW[i : i + size]))) for i in starts]
+        found_N = self.source.objective.targets_of(torch.cat(outputs))
+        return 0 if found_N is None else int((found_N == targets_N).sum())
 
 
 def _pieces(plan: ShardPlan, batch_size: int) -> list[ShardPlan]:

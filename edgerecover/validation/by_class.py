@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import ByClass, Confused
 
@@ -14,16 +14,6 @@ if TYPE_CHECKING:
 
 MOST_CONFUSED = 1000
 """Pairs of classes that are listed: all there can be of 32 classes."""
-UNDECIDED = -1
-"""Stands for the decision of scores that are not numbers."""
-
-
-def decided(scores_NK: NDArray[Any]) -> Decisions_N:
-    """Class index per image; `UNDECIDED` where a score is NaN."""
-    import numpy as np
-
-    decided_N: Decisions_N = np.where(np.isnan(scores_NK).any(axis=1), UNDECIDED, scores_NK.argmax(axis=1))
-    return decided_N
 
 
 def by_class(
@@ -32,7 +22,7 @@ def by_class(
     """Count what the exported file, and the network before recovery, decide for images of each class.
 
     Args:
-        expected_N: the teacher's decisions, or labels; an image that is `UNDECIDED` belongs to no class.
+        expected_N: the teacher's decisions, or labels; one below 0 is undecided, and belongs to no class.
         exported_N: of the exported file.
         pruned_N: of the network before recovery, where it is known.
         num_classes: K.

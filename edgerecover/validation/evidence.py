@@ -3,7 +3,7 @@
 Agreement with a teacher says little when the teacher decides by chance, knows one class only, or was never asked about
 half of them. Such input is recovered as far as it can be, and the report says what that is worth.
 
-Shapes: N images, K classes.
+Shapes: N images, n of them at a time, D outputs for each, K classes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgerecover.artifacts import (
     SyntheticFacts,
 )
 from edgerecover.errors import BadInputError
+from edgerecover.tasks.measure import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,48 +62,56 @@ class Decisions:
         return max(self.counts) / self.num_images
 
 
-def decisions_of(teacher_logits_NK: NDArray[Any], images: str = "dreams") -> Decisions:
-    """Count the teacher's decisions on its own dreams, or other `images`; raises what `decisions_over` raises."""
-    return decisions_over([teacher_logits_NK], images)
+def decisions_of(teacher_ND: NDArray[Any], measure: Measure, images: str = "dreams") -> Decisions | None:
+    """Count the teacher's decisions on its own dreams, or other `images`; see `decisions_over`."""
+    return decisions_over([teacher_ND], measure, images)
 
 
-def decisions_over(teacher_logits: Iterable[NDArray[Any]], images: str = "dreams") -> Decisions:
-    """Count the teacher's decisions from logits (n, K) that come batch by batch, for more images than fit in memory.
+def decisions_over(
+    teacher_outputs: Iterable[NDArray[Any]], measure: Measure, images: str = "dreams"
+) -> Decisions | None:
+    """Count the teacher's decisions from outputs (n, D) that come batch by batch, for more images than fit in memory.
+
+    None for tasks without classes, whose teacher is checked alone.
 
     Raises:
-        BadInputError: the logits are not finite, or the same for every image: there is nothing to learn from.
+        BadInputError: the outputs are not finite, or the same for every image: there is nothing to learn from.
     """
     import numpy as np
 
     num_images = num_broken = 0
-    counts_K, lowest_K, highest_K = (np.asarray(start) for start in (0, np.inf, -np.inf))
-    for logits_NK in teacher_logits:
-        num_images += len(logits_NK)
-        num_broken += int((~np.isfinite(logits_NK)).any(axis=1).sum())
-        counts_K = counts_K + np.bincount(logits_NK.argmax(axis=1), minlength=logits_NK.shape[1])
-        lowest_K = np.minimum(lowest_K, logits_NK.min(axis=0))
-        highest_K = np.maximum(highest_K, logits_NK.max(axis=0))
+    counts, lowest_D, highest_D = (np.asarray(start) for start in (0, np.inf, -np.inf))
+    for outputs_nD in teacher_outputs:
+        is_finite_n = np.isfinite(outputs_nD).all(axis=1)
+        num_images += len(outputs_nD)
+        num_broken += int((~is_finite_n).sum())
+        if measure.has_classes:
+            decided_n = measure.read(outputs_nD)[is_finite_n]
+            counts = counts + np.bincount(decided_n, minlength=measure.output.num_classes or 0)
+        lowest_D = np.minimum(lowest_D, outputs_nD.min(axis=0))
+        highest_D = np.maximum(highest_D, outputs_nD.max(axis=0))
     if num_broken:
         raise BadInputError(
             f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
             hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
         )
-    largest = max(np.abs(lowest_K).max(), np.abs(highest_K).max())
-    if num_images > 1 and (highest_K - lowest_K).max() <= _CONSTANT * largest:
+    largest = max(np.abs(lowest_D).max(), np.abs(highest_D).max())
+    if num_images > 1 and (highest_D - lowest_D).max() <= _CONSTANT * largest:
         raise BadInputError(
             f"the teacher's logits are the same on all {num_images:,} {images}: it tells no images apart, "
             "and there is nothing to recover from it",
             hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
         )
-    return Decisions(tuple(int(count) for count in counts_K))
+    return Decisions(tuple(int(count) for count in counts)) if measure.has_classes else None
 
 
 @dataclass(frozen=True)
 class Claims:
     """What a report says of a file, and of which images: the numbers whose worth may be in doubt."""
 
-    decisions: Decisions
-    """The teacher's, on the images that the file was judged on or, in a run, on the dreams it was recovered with."""
+    decisions: Decisions | None
+    """The teacher's, on the images that the file was judged on or, in a run, on the dreams it was recovered with; None
+    for tasks without classes."""
     synthetic: SyntheticFacts
     """How many images there were, and how many the teacher reads as the class they were made for."""
     fidelity: Fidelity
@@ -134,19 +143,28 @@ def doubts(
         same_architecture: the student is its teacher with zeros or fewer channels.
         has_record: an activation record of the teacher was used.
     """
+    decisions = claims.decisions
     return (
         *_about_student(student, teacher, same_architecture),
         *_about_statistics(teacher, has_record),
-        *_about_teacher(claims),
-        *_about_classes(claims),
+        *(_about_teacher(claims, decisions) if decisions else ()),
+        *(_about_classes(claims, decisions) if decisions else ()),
         *_about_lineage(lineage, rungs),
-        *_about_recovery(claims, rungs, same_architecture),
+        *_about_rungs(rungs),
+        *(_about_recovery(claims, decisions, same_architecture) if decisions else ()),
     )
 
 
 def doubts_of_file(claims: Claims) -> tuple[str, ...]:
     """What the reader of a report on a file that was recovered elsewhere must know before trusting its numbers."""
-    return (*_about_teacher(claims), *_about_classes_judged(claims), *_about_file(claims))
+    decisions = claims.decisions
+    if decisions is None:
+        return ()
+    return (
+        *_about_teacher(claims, decisions),
+        *_about_classes_judged(claims, decisions),
+        *_about_file(claims, decisions),
+    )
 
 
 def _about_student(student: ModelFacts, teacher: ModelFacts, same_architecture: bool) -> Iterator[str]:
@@ -175,8 +193,8 @@ def _about_statistics(teacher: ModelFacts, has_record: bool) -> Iterator[str]:
         )
 
 
-def _about_teacher(claims: Claims) -> Iterator[str]:
-    decisions, synthetic, accuracy = claims.decisions, claims.synthetic, claims.accuracy
+def _about_teacher(claims: Claims, decisions: Decisions) -> Iterator[str]:
+    synthetic, accuracy = claims.synthetic, claims.accuracy
     guess = 1 / len(decisions.counts)
     share = synthetic.teacher_agrees_with_target
     is_proven = accuracy is not None and not _may_be_chance(accuracy.teacher, guess)
@@ -194,8 +212,8 @@ def _about_teacher(claims: Claims) -> Iterator[str]:
         )
 
 
-def _about_classes(claims: Claims) -> Iterator[str]:
-    decisions, synthetic, classes = claims.decisions, claims.synthetic, claims.classes
+def _about_classes(claims: Claims, decisions: Decisions) -> Iterator[str]:
+    synthetic, classes = claims.synthetic, claims.classes
     num_classes = len(decisions.counts)
     names = classes or [f"class {number}" for number in range(num_classes)]
     if len(decisions.seen) == 1:
@@ -242,8 +260,8 @@ def _about_lineage(lineage: Lineage | None, rungs: Sequence[Rung]) -> Iterator[s
         )
 
 
-def _about_classes_judged(claims: Claims) -> Iterator[str]:
-    decisions, synthetic, classes = claims.decisions, claims.synthetic, claims.classes
+def _about_classes_judged(claims: Claims, decisions: Decisions) -> Iterator[str]:
+    synthetic, classes = claims.synthetic, claims.classes
     num_classes, images = len(decisions.counts), f"{decisions.num_images:,} {synthetic.source}"
     names = classes or [f"class {number}" for number in range(num_classes)]
     if len(decisions.seen) == 1:
@@ -258,8 +276,8 @@ def _about_classes_judged(claims: Claims) -> Iterator[str]:
         )
 
 
-def _about_file(claims: Claims) -> Iterator[str]:
-    decisions, synthetic, fidelity = claims.decisions, claims.synthetic, claims.fidelity
+def _about_file(claims: Claims, decisions: Decisions) -> Iterator[str]:
+    synthetic, fidelity = claims.synthetic, claims.fidelity
     if len(decisions.seen) > 1 and _may_be_chance(fidelity.exported, decisions.chance):
         yield (
             f"the file is at chance level: it agrees with the teacher on {fidelity.exported.value:.1%} of held-out "
@@ -267,11 +285,14 @@ def _about_file(claims: Claims) -> Iterator[str]:
         )
 
 
-def _about_recovery(claims: Claims, rungs: Sequence[Rung], same_architecture: bool) -> Iterator[str]:
-    decisions, fidelity = claims.decisions, claims.fidelity
+def _about_rungs(rungs: Sequence[Rung]) -> Iterator[str]:
     for rung in rungs:
         if rung.name.endswith("(diverged)"):
             yield f"{rung.name}: its loss stopped being a number; a lower recovery.lr in a profile of your own may help"
+
+
+def _about_recovery(claims: Claims, decisions: Decisions, same_architecture: bool) -> Iterator[str]:
+    fidelity = claims.fidelity
     if len(decisions.seen) == 1:
         return
     chance = decisions.chance

@@ -1,6 +1,6 @@
 """The exported file against PyTorch, and lower precision against float32, on the same images.
 
-Shapes: N images, K classes.
+Shapes: N images, D outputs for each, n images at a time.
 """
 
 from __future__ import annotations
@@ -9,63 +9,64 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Parity, PrecisionLoss
-from edgerecover.validation.fidelity import agreement, agrees, require_same_shape
+from edgerecover.tasks.measure import Measure
+from edgerecover.validation.fidelity import agreement, amount, only_first, require_same_shape, shares
 from edgerecover.validation.scores import in_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def compare(torch_logits_NK: NDArray[Any], onnx_logits_NK: NDArray[Any]) -> Parity:
-    """Largest and mean difference of the logits, and how often both decide alike.
+def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> Parity:
+    """Largest and mean difference of the outputs, and how far both answer alike.
 
     A difference that is not finite (a NaN or an overflow on one side) counts as the largest float32, which no
     gate lets pass and which, unlike infinity, JSON can hold.
 
     Raises:
-        ValueError: the shapes differ, are not (N, K), or N is 0.
+        ValueError: the shapes differ, are not (N, D), or N is 0.
     """
     import numpy as np
 
-    require_same_shape(torch_logits_NK, onnx_logits_NK)
-    if not len(torch_logits_NK):
+    require_same_shape(torch_ND, onnx_ND)
+    if not len(torch_ND):
         raise ValueError("parity needs at least one image")
     not_finite = float(np.finfo(np.float32).max)
     max_abs = sum_abs = total = squares = 0.0
     num_finite = 0
-    for reference_nK, onnx_nK in in_blocks(torch_logits_NK, onnx_logits_NK):
+    for reference_nD, onnx_nD in in_blocks(torch_ND, onnx_ND):
         with np.errstate(invalid="ignore"):  # inf - inf
-            difference_nK = np.abs(reference_nK - onnx_nK)
-        difference_nK = np.nan_to_num(difference_nK, nan=not_finite, posinf=not_finite)
-        max_abs, sum_abs = max(max_abs, float(difference_nK.max())), sum_abs + float(difference_nK.sum())
-        finite = reference_nK[np.isfinite(reference_nK)]
+            difference_nD = np.abs(reference_nD - onnx_nD)
+        difference_nD = np.nan_to_num(difference_nD, nan=not_finite, posinf=not_finite)
+        max_abs, sum_abs = max(max_abs, float(difference_nD.max())), sum_abs + float(difference_nD.sum())
+        finite = reference_nD[np.isfinite(reference_nD)]
         num_finite, total = num_finite + finite.size, total + float(finite.sum())
     mean = total / max(1, num_finite)
-    for (reference_nK,) in in_blocks(torch_logits_NK):
-        squares += float(((reference_nK[np.isfinite(reference_nK)] - mean) ** 2).sum())
+    for (reference_nD,) in in_blocks(torch_ND):
+        squares += float(((reference_nD[np.isfinite(reference_nD)] - mean) ** 2).sum())
     return Parity(
-        num_images=len(torch_logits_NK),
+        num_images=len(torch_ND),
         max_abs=max_abs,
-        mean_abs=sum_abs / torch_logits_NK.size,
+        mean_abs=sum_abs / torch_ND.size,
         logit_scale=math.sqrt(squares / max(1, num_finite)),
-        top1_agreement=agreement(torch_logits_NK, onnx_logits_NK).value,
+        top1_agreement=agreement(torch_ND, onnx_ND, measure).value,
     )
 
 
 def precision_loss(
-    teacher_logits_NK: NDArray[Any], float32_logits_NK: NDArray[Any], variant_logits_NK: NDArray[Any]
+    teacher_ND: NDArray[Any], float32_ND: NDArray[Any], variant_ND: NDArray[Any], measure: Measure
 ) -> PrecisionLoss:
-    """What a variant of lower precision decides differently from the float32 file, judged by the teacher.
+    """What a variant of lower precision answers differently from the float32 file, judged by the teacher.
 
     Raises:
-        ValueError: the shapes differ, are not (N, K), or N is 0.
+        ValueError: the shapes differ, are not (N, D), or N is 0.
     """
-    if not len(teacher_logits_NK):
+    if not len(teacher_ND):
         raise ValueError("the loss of precision needs at least one image")
-    float32_N, variant_N = agrees(float32_logits_NK, teacher_logits_NK), agrees(variant_logits_NK, teacher_logits_NK)
+    float32_N, variant_N = (shares(outputs_ND, teacher_ND, measure) for outputs_ND in (float32_ND, variant_ND))
     return PrecisionLoss(
-        num_images=len(teacher_logits_NK),
-        float32_only=int((float32_N & ~variant_N).sum()),
-        variant_only=int((variant_N & ~float32_N).sum()),
-        changed=int((~agrees(variant_logits_NK, float32_logits_NK)).sum()),
+        num_images=len(teacher_ND),
+        float32_only=only_first(float32_N, variant_N),
+        variant_only=only_first(variant_N, float32_N),
+        changed=amount((1 - shares(variant_ND, float32_ND, measure)).sum()),
     )

@@ -1,11 +1,12 @@
-"""Class scores of a set of images, whatever gives them: a network, a file, a device."""
+"""Scores of a set of images, whatever gives them: a network, a file, a device."""
 
-# Shapes: N images, C channels, H height, W width, K classes.
+# Shapes: N images, C channels, H height, W width, D scores for each.
 # ruff: noqa: TID253 - runs networks; only what calls the stages imports it
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +21,22 @@ from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import Task
 from edgerecover.runtime.session.onnxruntime import CPU, Session, open_session
 from edgerecover.runtime.surfaces import int8_sums_of
+from edgerecover.tasks.measure import Measure
 
 BATCH = 128
 
 Scores = np.ndarray[Any, Any]
 Scorer = Callable[[Any], Scores]
-"""From network inputs, float32 (N, C, H, W), to class scores (N, K)."""
+"""From network inputs, float32 (N, C, H, W), to scores (N, D)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher of what is judged."""
+
+    score: Scorer
+    measure: Measure
+    """What agreement with it means."""
 
 
 class Images(Protocol):
@@ -50,8 +61,8 @@ def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool 
     def score(images_NCHW: Scores) -> Scores:
         at_once = 1 if one_by_one else judged_at_once(images_NCHW.shape[1:])
         parts = torch.split(cpu.images(images_NCHW), at_once)
-        scores_NK: Scores = torch.cat([network(part).float() for part in parts]).numpy()
-        return scores_NK
+        scores_ND: Scores = torch.cat([network(part).float().reshape(len(part), -1) for part in parts]).numpy()
+        return scores_ND
 
     return score
 
@@ -62,35 +73,35 @@ def int8_sums_for(target: Target) -> Int8Sums:
 
 
 def open_on_cpu(
-    onnx_path: Path, shape_CHW: tuple[int, int, int], num_classes: int | None, sums: Int8Sums = Int8Sums.EXACT
+    onnx_path: Path, shape_CHW: tuple[int, int, int], num_values: int | None, sums: Int8Sums = Int8Sums.EXACT
 ) -> Session:
     """The file as it is judged.
 
     Raises:
-        BadInputError: it is not such a classifier.
+        BadInputError: it is not such a network.
     """
     return open_session(
         onnx_path,
         [CPU],
         strict=True,
         shape_CHW=shape_CHW,
-        num_classes=num_classes,
+        num_values=num_values,
         exact_int8=sums is Int8Sums.EXACT,
     )
 
 
 def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:
-    """Class scores (N, K) of all images, each counted in `task`."""
-    scores_NK: Scores | None = None
+    """Scores (N, D) of all images, each counted in `task`."""
+    scores_ND: Scores | None = None
     start = 0
     for batch_NCHW in images.batches(BATCH):
-        scores_nK = scorer(batch_NCHW)
-        if scores_NK is None:  # not collected and joined: that takes twice the memory
-            scores_NK = np.empty((len(images), scores_nK.shape[1]), scores_nK.dtype)
-        scores_NK[start : start + len(scores_nK)] = scores_nK
-        start += len(scores_nK)
+        scores_nD = scorer(batch_NCHW)
+        if scores_ND is None:  # not collected and joined: that takes twice the memory
+            scores_ND = np.empty((len(images), scores_nD.shape[1]), scores_nD.dtype)
+        scores_ND[start : start + len(scores_nD)] = scores_nD
+        start += len(scores_nD)
         if task is not None:
             task.advance(len(batch_NCHW))
-    if scores_NK is None or start != len(images):
+    if scores_ND is None or start != len(images):
         raise ValueError(f"scores of {len(images)} images were expected, found {start}")
-    return scores_NK
+    return scores_ND

@@ -1,9 +1,9 @@
-from edgerecover.artifacts import InputSpec, Origin, Stated
+from edgerecover.artifacts import InputSpec, Origin, OutputSpec, Stated
 from edgerecover.bundle.card import model_card
 from edgerecover.bundle.sbom import Subject
 
 INPUT = InputSpec((3, 32, 32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-SUBJECT = Subject("resnet20", INPUT, 10, "jetson-orin", "record", "0.1.0", {})
+SUBJECT = Subject("resnet20", INPUT, OutputSpec.one_label(10), "jetson-orin", "record", "0.1.0", {})
 LINEAGE = {
     "dense": Origin("dense checkpoint", "a" * 64, name="dense.pt"),
     "export/int8": Origin("exported network, int8", "0" * 64, ("dense",), file="model.onnx"),

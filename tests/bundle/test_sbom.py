@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from edgerecover.artifacts import InputSpec, Origin, Stated
+from edgerecover.artifacts import InputSpec, Origin, OutputSpec, Stated
 from edgerecover.bundle.sbom import Subject, bill_of_materials
 
 SUBJECT = Subject(
     architecture="models.py:resnet20",
     input=InputSpec((3, 32, 32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-    num_classes=10,
+    output=OutputSpec.one_label(10),
     target="jetson-orin",
     data_used="record",
     edgerecover_version="0.1.0",

@@ -10,9 +10,9 @@ from edgerecover.progress import Silent
 from edgerecover.recovery import blockwise
 from edgerecover.recovery.blockwise import reconstruct_blocks
 from edgerecover.recovery.execution import Execution
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
 from tests.conftest import INPUT, vit
+from tests.pairs import pair_of
 
 SETTINGS = Blockwise(num_steps=30, batch_size=12, lr=1e-2)
 
@@ -32,7 +32,7 @@ def distance(network, other, images):
 @pytest.fixture
 def reconstruct(sets, cpu):
     def reconstruct(student, teacher, masks=None, images=sets.train, **named):
-        pair, notes = Pair(student, teacher, masks or {}, **named), Notes()
+        pair, notes = pair_of(student, teacher, masks or {}, **named), Notes()
         reconstruct_blocks(pair, images, SETTINGS, 32, Execution(cpu, notes), seed=0)
         return notes.said
 
@@ -42,7 +42,7 @@ def reconstruct(sets, cpu):
 def test_it_brings_the_student_nearer_on_real_images(reconstruct, student_and_masks, teacher, sets, cpu, real_images):
     student, masks = student_and_masks
     repaired = copy.deepcopy(student)
-    repair_statistics(Pair(repaired, teacher), sets.train, 32, Execution(cpu))
+    repair_statistics(pair_of(repaired, teacher), sets.train, 32, Execution(cpu))
     given = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     said = reconstruct(student, teacher, masks)
     assert distance(student, teacher, real_images[0]) < 0.8 * distance(repaired, teacher, real_images[0])
@@ -78,7 +78,7 @@ def test_a_block_that_comes_no_nearer_stays_as_it_was(reconstruct, student_and_m
 def test_weights_that_stop_being_numbers_are_taken_back(sets, cpu, student_and_masks, teacher):
     student, masks = student_and_masks
     wild = SETTINGS.model_copy(update={"lr": 1e30})
-    reconstruct_blocks(Pair(student, teacher, masks), sets.train, wild, 32, Execution(cpu), seed=0)
+    reconstruct_blocks(pair_of(student, teacher, masks), sets.train, wild, 32, Execution(cpu), seed=0)
     assert all(tensor.isfinite().all() for tensor in student.parameters())
 
 
@@ -109,7 +109,7 @@ def test_blocks_without_batch_norm_are_reconstructed_too(sets, cpu, real_images)
                 weight.mul_(mask)
                 masks[f"encoder.layers.{name}"] = mask
     before = distance(student, teacher, real_images[0])
-    reconstruct_blocks(Pair(student, teacher, masks), sets.train, SETTINGS, 32, Execution(cpu), seed=0)
+    reconstruct_blocks(pair_of(student, teacher, masks), sets.train, SETTINGS, 32, Execution(cpu), seed=0)
     assert distance(student, teacher, real_images[0]) < 0.7 * before
     assert all(not student.get_parameter(name)[~mask].any() for name, mask in masks.items())
 

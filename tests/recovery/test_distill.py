@@ -15,8 +15,8 @@ from edgerecover.recovery.blocks import block_names
 from edgerecover.recovery.distill import distill
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.logits import logits_on
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
+from tests.pairs import pair_of
 
 
 class Losses(Silent):
@@ -54,7 +54,7 @@ def test_pruned_weights_stay_exactly_zero_and_the_others_move(changes, student_a
     student, masks = student_and_masks
     before = copy.deepcopy(student)
     settings = recovery.model_copy(update={"num_steps": 6, **changes})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     weights, old = dict(student.named_parameters()), dict(before.named_parameters())
     for name, mask in masks.items():
         assert (weights[name][~mask] == 0).all()
@@ -75,7 +75,7 @@ def test_the_optimiser_never_moves_a_pruned_weight(changes, student_and_masks, t
             moved.append(any((weights[name][~mask] != 0).any() for name, mask in masks.items()))
 
     settings = recovery.model_copy(update={"num_steps": 6, **changes})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu, Watch()), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu, Watch()), seed=0)
     assert moved == [False] * 6
 
 
@@ -88,7 +88,7 @@ def test_zero_channels_of_batch_norm_stay_zero(optimizer, student_and_masks, tea
     apply_masks(student, masks)
     settings = recovery.model_copy(update={"optimizer": optimizer, "weight_decay": 1e-2, "num_steps": 5})
     before = student.get_parameter(f"{norm}.weight").clone()
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     for name in masks:
         assert not bool(student.get_parameter(name)[~kept].any())
     assert bool((student.get_parameter(f"{norm}.weight") != before)[kept].all())
@@ -100,11 +100,11 @@ def test_distillation_brings_the_student_near_the_teacher(
     bn, feature_weight, student_and_masks, teacher, sets, recovery, cpu
 ):
     student, masks = student_and_masks
-    repair_statistics(Pair(student, teacher), sets.train, 32, Execution(cpu))
+    repair_statistics(pair_of(student, teacher), sets.train, 32, Execution(cpu))
     before = agreement(student, teacher, sets.calibration, cpu)
     losses = Losses()
     settings = recovery.model_copy(update={"bn": bn, "feature_weight": feature_weight})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu, losses), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu, losses), seed=0)
     assert len(losses.values) == settings.num_steps
     assert np.mean(losses.values[-5:]) < 0.6 * np.mean(losses.values[:5])
     assert agreement(student, teacher, sets.calibration, cpu) > before + 0.05
@@ -114,7 +114,7 @@ def test_the_teacher_is_not_changed(student_and_masks, teacher, sets, recovery, 
     student, masks = student_and_masks
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     settings = recovery.model_copy(update={"num_steps": 3})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert not any(module._forward_hooks for module in (*teacher.modules(), *student.modules()))
 
@@ -124,7 +124,7 @@ def test_running_statistics_move_only_when_bn_adapts(bn, moves, student_and_mask
     student, masks = student_and_masks
     before = {name: layer.running_mean.clone() for name, layer in batch_norms_of(student).items()}
     settings = recovery.model_copy(update={"num_steps": 3, "bn": bn})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     moved = [not torch.equal(layer.running_mean, before[name]) for name, layer in batch_norms_of(student).items()]
     assert moved == [moves] * 3
 
@@ -138,7 +138,7 @@ def test_frozen_layers_stay_frozen_while_others_adapt(student_and_masks, teacher
     student[1], student[4] = frozen.eval(), tracking.eval()
     before = copy.deepcopy(student.state_dict())
     settings = recovery.model_copy(update={"num_steps": 3})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     changed = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
     assert not any(name.startswith("1.") or name.startswith("4.running") for name in changed)
     assert {"4.weight", "7.running_mean", "0.weight"} <= changed
@@ -155,7 +155,7 @@ def test_statistics_follow_at_the_same_pace_whatever_the_networks_own_momentum(
         layer.num_batches_tracked.fill_(10_000)
     settings = recovery.model_copy(update={"num_steps": 3})
     for candidate in (student, other):
-        distill(Pair(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+        distill(pair_of(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     for usual, odd in zip(batch_norms_of(student).values(), batch_norms_of(other).values(), strict=True):
         torch.testing.assert_close(odd.running_mean, usual.running_mean, rtol=0, atol=0)
         torch.testing.assert_close(odd.running_var, usual.running_var, rtol=0, atol=0)
@@ -168,7 +168,7 @@ def test_the_seed_decides_the_student(student_and_masks, teacher, sets, recovery
     outcomes = []
     for seed in (1, 1, 2):
         candidate = copy.deepcopy(student)
-        distill(Pair(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=seed)
+        distill(pair_of(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=seed)
         outcomes.append(candidate[11].weight)
     assert torch.equal(outcomes[0], outcomes[1])
     assert not torch.equal(outcomes[0], outcomes[2])
@@ -183,7 +183,7 @@ def test_a_rate_that_is_far_too_high_is_lowered_and_then_given_up(student_and_ma
     student, masks = student_and_masks
     before = {name: value.clone() for name, value in student.state_dict().items()}
     settings = recovery.model_copy(update={"optimizer": "sgd", "lr": 1e12, "schedule": "constant"})
-    distilled = distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distilled = distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     assert distilled.diverged
     assert distilled.num_steps < 3
     assert len(distilled.warnings) == 5
@@ -205,7 +205,7 @@ def test_a_rate_that_is_somewhat_too_high_is_lowered_until_it_learns(
     before = agreement(student, teacher, sets.calibration, cpu)
     changes = {"optimizer": "sgd", "lr": 32.0, "schedule": "constant", "num_steps": 80, "bn": "frozen"}
     settings = recovery.model_copy(update={**changes, "feature_weight": 0.0})
-    distilled = distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distilled = distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
     assert not distilled.diverged
     assert distilled.num_steps == settings.num_steps
     (warning,) = distilled.warnings
@@ -227,7 +227,7 @@ def test_a_poisoned_weight_is_found_and_left_behind(student_and_masks, teacher, 
                 poisoned.append(12)
                 student[1].running_var[0] = float("nan")
 
-    distilled = distill(Pair(student, teacher, masks), sets.train, recovery, Execution(cpu, Poison()), seed=0)
+    distilled = distill(pair_of(student, teacher, masks), sets.train, recovery, Execution(cpu, Poison()), seed=0)
     assert poisoned
     assert not distilled.diverged
     assert distilled.num_steps == recovery.num_steps
@@ -239,7 +239,7 @@ def test_a_poisoned_weight_is_found_and_left_behind(student_and_masks, teacher, 
 def test_a_set_smaller_than_a_batch_is_enough(student_and_masks, teacher, sets, recovery, cpu):
     student, masks = student_and_masks
     settings = recovery.model_copy(update={"num_steps": 2, "batch_size": 10_000})
-    distill(Pair(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, masks), sets.train, settings, Execution(cpu), seed=0)
 
 
 def test_blocks_whose_outputs_are_no_tensors_leave_the_features_out(sets, recovery, cpu):
@@ -258,7 +258,7 @@ def test_blocks_whose_outputs_are_no_tensors_leave_the_features_out(sets, recove
     network = nn.Sequential(Split(3), Split(8), Pooled(), nn.Linear(8, 4)).eval()
     assert block_names(network) == ("0", "1")
     other = copy.deepcopy(network)
-    distill(Pair(network, other), sets.train, recovery.model_copy(update={"num_steps": 1}), Execution(cpu), seed=0)
+    distill(pair_of(network, other), sets.train, recovery.model_copy(update={"num_steps": 1}), Execution(cpu), seed=0)
 
 
 def test_masks_make_exact_zeros(teacher):
@@ -277,7 +277,7 @@ def test_a_student_whose_modules_the_teacher_has_not_learns_from_its_outputs(tea
         student = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.BatchNorm1d(16)), nn.Linear(16, 4))
     student.eval()
     before = agreement(student, teacher, sets.train, cpu)
-    distill(Pair(student, teacher, channels=UNRELATED), sets.train, recovery, Execution(cpu), seed=0)
+    distill(pair_of(student, teacher, channels=UNRELATED), sets.train, recovery, Execution(cpu), seed=0)
     assert agreement(student, teacher, sets.train, cpu) > before + 0.3
 
 
@@ -292,7 +292,7 @@ def test_a_batch_in_pieces_teaches_what_the_whole_teaches(student_and_masks, tea
         tried = copy.deepcopy(student)
         handle = tried.register_forward_hook(lambda _layer, inputs, _output: seen.append(len(inputs[0])))
         pieces = synthesis.model_copy(update={"images_at_once": at_once})
-        distill(Pair(tried, teacher, masks), sets.train, settings, Execution(cpu), seed=0, synthesis=pieces)
+        distill(pair_of(tried, teacher, masks), sets.train, settings, Execution(cpu), seed=0, synthesis=pieces)
         handle.remove()
         students.append(tried.state_dict())
     assert [num for num in seen if num > 2] == [32] * 3 + [16] * 6

@@ -11,7 +11,7 @@ from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.judge import CalibrationJudge
 from edgerecover.recovery.ladder import recover
 from edgerecover.recovery.logits import logits_on
-from edgerecover.recovery.pair import Pair
+from tests.pairs import pair_of
 
 
 def agreement(network, teacher, images, cpu):
@@ -25,7 +25,7 @@ def climb(student_and_masks, teacher, sets, recovery, cpu):
     def climb(student=None, watch=lambda _name, _student: None, **changes):
         given, masks = student_and_masks
         settings = recovery.model_copy(update=changes)
-        return recover(Pair(student or given, teacher, masks), sets, settings, Execution(cpu), seed=0, watch=watch)
+        return recover(pair_of(student or given, teacher, masks), sets, settings, Execution(cpu), seed=0, watch=watch)
 
     return climb
 
@@ -123,7 +123,7 @@ def test_a_student_that_needs_nothing_comes_back_as_it_was(climb, teacher):
 
 def test_a_rung_that_cannot_be_told_from_the_one_before_is_not_taken_and_named(teacher, sets, cpu):
     """One image won by chance is no reason to change a student."""
-    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder = CalibrationJudge(pair_of(teacher, teacher), sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 10, "one won": 9, "many won": 2, "one won again": 1}.items():
         ladder.consider(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, False, True, False]
@@ -135,7 +135,7 @@ def test_a_rung_that_cannot_be_told_from_the_one_before_is_not_taken_and_named(t
 
 def test_no_rung_below_an_earlier_one_is_taken(teacher, sets, cpu):
     """However much better than the student as it came: each is compared with the best so far."""
-    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder = CalibrationJudge(pair_of(teacher, teacher), sets.calibration, Execution(cpu), is_guided=True)
     for name, num_wrong in {"came": 60, "repaired": 5, "ruined": 30}.items():
         ladder.consider(name, _WrongOn(teacher, num_wrong), 0.0)
     assert [rung.chosen for rung in ladder.rungs()] == [False, True, False]
@@ -160,7 +160,7 @@ def test_dreams_learnt_by_heart_do_not_count_where_no_statistics_guide_them(
     has_norms, teacher, teacher_without_bn, sets, cpu
 ):
     judge = teacher if has_norms else teacher_without_bn
-    ladder = CalibrationJudge(judge, sets.calibration, Execution(cpu), is_guided=has_norms)
+    ladder = CalibrationJudge(pair_of(judge, judge), sets.calibration, Execution(cpu), is_guided=has_norms)
     ladder.consider("came", _WrongOn(judge, 16), 0.0)
     ladder.consider("by heart", _RightOnlyOn(judge, len(sets.calibration)), 0.0)
     assert ladder.rungs()[1].agreement == 1.0
@@ -210,7 +210,7 @@ def test_a_student_without_batch_norm_is_recovered(
     student_and_masks_without_bn, teacher_without_bn, sets, recovery, cpu
 ):
     student, masks = student_and_masks_without_bn
-    recovered = recover(Pair(student, teacher_without_bn, masks), sets, recovery, Execution(cpu), seed=0)
+    recovered = recover(pair_of(student, teacher_without_bn, masks), sets, recovery, Execution(cpu), seed=0)
     assert names(recovered) == ["pruned", "distillation"]
     assert chosen(recovered).name == "distillation"
     assert chosen(recovered).agreement > recovered.rungs[0].agreement
@@ -266,7 +266,7 @@ def test_logits_that_come_surely_nearer_are_a_gain_where_no_decision_is_left_to_
     far = torch.nn.Sequential(teacher, torch.nn.Linear(4, 4, bias=False))
     with torch.no_grad():
         far[1].weight.copy_(0.2 * torch.eye(4))
-    ladder = CalibrationJudge(teacher, sets.calibration, Execution(cpu), is_guided=True)
+    ladder = CalibrationJudge(pair_of(teacher, teacher), sets.calibration, Execution(cpu), is_guided=True)
     ladder.consider("came", far, 0.0)
     ladder.consider("nearer", teacher, 0.0)
     assert [rung.agreement for rung in ladder.rungs()] == [1.0, 1.0]

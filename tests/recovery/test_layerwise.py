@@ -11,9 +11,9 @@ from edgerecover.progress import Silent
 from edgerecover.recovery import layerwise, patches
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.layerwise import fit_layers
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
 from tests.conftest import NUM_CLASSES, vit
+from tests.pairs import pair_of
 
 
 def kept_of(network):
@@ -96,7 +96,7 @@ def test_a_student_whose_mask_allows_it_becomes_the_teacher(varied, sets, cpu, r
     student = randomised_under(masks, copy.deepcopy(teacher))
     before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     for _ in range(3):  # the ridge leaves a part of the start's error, each time less
-        fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu))
+        fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu))
     after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     assert after < 0.02 * before
     assert after < 0.02 * teacher(real_images[0]).var()
@@ -107,7 +107,7 @@ def test_weights_outside_the_mask_stay_exactly_zero(varied, sets, cpu, share_kep
     student = sparse(copy.deepcopy(varied), share_kept)
     masks = kept_of(student)
     before = copy.deepcopy(student)
-    fit_layers(Pair(student, varied, masks), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, varied, masks), sets.train, 32, Execution(cpu))
     for name, mask in masks.items():
         assert (student.get_parameter(name)[~mask] == 0).all()
     # A tenth of the head's 60 inputs is too little for these images to say what to do with it.
@@ -121,7 +121,7 @@ def test_a_layer_solves_the_stated_problem(teacher, sets, cpu, monkeypatch):
     student = sparse(copy.deepcopy(teacher))
     masks = kept_of(student)
     start = student[0].weight.clone()
-    fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu))
     images = torch.from_numpy(sets.train.images_of(range(len(sets.train))))
     x = nn.functional.unfold(images, 3, padding=1).transpose(1, 2).flatten(0, 1).double()
     covariance, ridge = x.T.cov(correction=0), 0.01 * x.square().mean()
@@ -135,14 +135,14 @@ def test_a_layer_solves_the_stated_problem(teacher, sets, cpu, monkeypatch):
 def test_a_pruned_student_decides_better_on_real_images(student_and_masks, teacher, sets, cpu, real_images):
     student, masks = student_and_masks
     before = agreement(student, teacher, real_images[0])
-    fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu))
     assert agreement(student, teacher, real_images[0]) > before + 0.3
 
 
 def test_a_network_without_batch_norm(student_and_masks_without_bn, teacher_without_bn, sets, cpu, real_images):
     student, masks = student_and_masks_without_bn
     before = agreement(student, teacher_without_bn, real_images[0])
-    fit_layers(Pair(student, teacher_without_bn, masks), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher_without_bn, masks), sets.train, 32, Execution(cpu))
     assert agreement(student, teacher_without_bn, real_images[0]) > before + 0.1
 
 
@@ -153,7 +153,7 @@ def test_a_transformers_attention_is_fitted_too(sets, cpu, real_images):
     student = randomised_under(masks, copy.deepcopy(teacher))
     before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     for _ in range(3):
-        fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu))
+        fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu))
     for name, mask in masks.items():
         assert (student.get_parameter(name)[~mask] == 0).all()
     after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
@@ -187,7 +187,7 @@ def test_layers_of_ones_own_are_fitted(sets, cpu, real_images):
     before = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     notes = Notes()
     for _ in range(3):
-        fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu, notes))
+        fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu, notes))
     after = (student(real_images[0]) - teacher(real_images[0])).square().mean()
     assert after < 0.05 * before
     assert notes.said == []
@@ -200,7 +200,7 @@ def test_what_is_left_out_is_said(varied, sets, cpu):
     nn.utils.parametrizations.spectral_norm(student.layers[2])
     student.layers[13].weight.zero_()
     teacher = copy.deepcopy(student)
-    fit_layers(Pair(student, teacher), sets.train, 32, Execution(cpu, notes))
+    fit_layers(pair_of(student, teacher), sets.train, 32, Execution(cpu, notes))
     assert notes.said == [
         "least squares skips 2 layers: layers.2 (its weight is computed in the forward pass); "
         "layers.13 (no weight is left)"
@@ -210,7 +210,7 @@ def test_what_is_left_out_is_said(varied, sets, cpu):
 def test_a_layer_with_no_weight_left_stays_empty_and_the_others_stay_numbers(teacher, sets, cpu, real_images):
     student = sparse(copy.deepcopy(teacher))
     student[3].weight.zero_()
-    fit_layers(Pair(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
     assert not student[3].weight.any()
     assert student(real_images[0]).isfinite().all()
 
@@ -227,7 +227,7 @@ def test_inputs_that_do_not_determine_the_weights(teacher, sets, cpu, real_image
         values[8:] = values[:8]
     teacher[1].weight[3], teacher[1].bias[3] = 0.0, -1.0
     student = sparse(copy.deepcopy(teacher))
-    fit_layers(Pair(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
     assert all(value.isfinite().all() for value in student.state_dict().values())
     largest = max(float(weight.abs().max()) for weight in student.parameters())
     assert largest < 10 * max(float(weight.abs().max()) for weight in teacher.parameters())
@@ -237,7 +237,7 @@ def test_activations_that_are_not_numbers_leave_the_weights_alone(teacher, sets,
     student = sparse(copy.deepcopy(teacher))
     student[1].bias[0] = torch.nan
     before = copy.deepcopy(student)
-    fit_layers(Pair(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
     assert all(torch.equal(student[i].weight, before[i].weight) for i in (3, 6, 11))
 
 
@@ -252,7 +252,7 @@ def test_a_narrower_layer_is_left_alone_and_the_next_makes_up_for_it(teacher_wit
     student[0].bias.copy_(teacher[0].bias[kept])
     student[2].weight.copy_(teacher[2].weight[:, kept])
     before = copy.deepcopy(student)
-    fit_layers(Pair(student, teacher), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher), sets.train, 32, Execution(cpu))
     assert torch.equal(student[0].weight, before[0].weight)
     errors = [(n(real_images[0]) - teacher(real_images[0])).square().mean() for n in (before, student)]
     assert errors[1] < 0.5 * errors[0]
@@ -262,8 +262,8 @@ def test_a_narrower_students_layers_learn_from_the_channels_it_kept(narrower, te
     channels = match_channels(teacher, narrower, input_spec.shape)
     images = torch.from_numpy(sets.held_back.images_of(range(32)))
     repaired, fitted = copy.deepcopy(narrower), narrower
-    repair_statistics(Pair(repaired, teacher, channels=channels), sets.train, 32, Execution(cpu))
-    fit_layers(Pair(fitted, teacher, channels=channels), sets.train, 32, Execution(cpu))
+    repair_statistics(pair_of(repaired, teacher, channels=channels), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(fitted, teacher, channels=channels), sets.train, 32, Execution(cpu))
     assert not torch.equal(fitted[6].weight, repaired[6].weight)  # the first that lost inputs
     errors = [(network(images) - teacher(images)).square().mean() for network in (repaired, fitted)]
     assert errors[1] < errors[0]
@@ -272,7 +272,7 @@ def test_a_narrower_students_layers_learn_from_the_channels_it_kept(narrower, te
 def test_the_teacher_and_the_students_state_keys_do_not_change(student_and_masks, teacher, sets, cpu):
     student, masks = student_and_masks
     before = copy.deepcopy(teacher.state_dict())
-    fit_layers(Pair(student, teacher, masks), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, masks), sets.train, 32, Execution(cpu))
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert list(student.state_dict()) == list(before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in (*student.modules(), *teacher.modules()))
@@ -295,7 +295,7 @@ def test_the_time_is_linear_in_the_depth(depth, sets, cpu):
     teacher = nn.Sequential(*layers, nn.Flatten(), nn.Linear(192, 2)).eval().requires_grad_(False)
     student = sparse(copy.deepcopy(teacher))
     before = copy.deepcopy(student)
-    fit_layers(Pair(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
+    fit_layers(pair_of(student, teacher, kept_of(student)), sets.train, 32, Execution(cpu))
     assert sizes.count(len(sets.train)) == 2 * depth
     assert len(sizes) == 6 * depth  # twice as many times a few images to find the maps, and to measure memory
     assert not any(torch.equal(student[i][0].weight, before[i][0].weight) for i in range(depth))
@@ -305,7 +305,7 @@ def test_memory_bounds_the_images(teacher, sets, cpu, monkeypatch):
     monkeypatch.setattr(layerwise, "_MAX_BYTES", 300_000)
     student, notes, sizes = sparse(copy.deepcopy(teacher)), Notes(), []
     student[3].register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
-    fit_layers(Pair(student, teacher, kept_of(student)), sets.train, 2, Execution(cpu, notes))
+    fit_layers(pair_of(student, teacher, kept_of(student)), sets.train, 2, Execution(cpu, notes))
     assert 2 < max(sizes) < len(sets.train)
     assert (
         f"least squares use {max(sizes)} of {len(sets.train)} images: "
@@ -318,7 +318,7 @@ def test_a_map_that_the_images_do_not_determine_is_named_and_left_alone(teacher,
     monkeypatch.setattr(layerwise, "fit", lambda x, *others: None if x.shape[3] == 16 else solve(x, *others))
     student, notes = sparse(copy.deepcopy(teacher)), Notes()
     before = copy.deepcopy(student)
-    fit_layers(Pair(student, teacher), sets.train, 32, Execution(cpu, notes))
+    fit_layers(pair_of(student, teacher), sets.train, 32, Execution(cpu, notes))
     assert notes.said == [f"least squares skips 1 layer: 11 ({len(sets.train)} images are too few to determine it)"]
     assert torch.equal(student[11].weight, before[11].weight)
     assert torch.equal(student[11].bias, before[11].bias)
@@ -347,4 +347,4 @@ def test_an_error_while_fitting_is_not_caught_by_the_network(sets, cpu, monkeypa
     monkeypatch.setattr(layerwise, "_fit", fail)
     network = sparse(Cautious())
     with pytest.raises(OSError, match="no space left"):
-        fit_layers(Pair(copy.deepcopy(network), network), sets.train, 32, Execution(cpu))
+        fit_layers(pair_of(copy.deepcopy(network), network), sets.train, 32, Execution(cpu))

@@ -7,7 +7,7 @@ from edgerecover.artifacts import Descent
 from edgerecover.models.pair.channels import UNRELATED, match_channels
 from edgerecover.pruning import global_magnitude_masks
 from edgerecover.recovery.lineage import is_protected, knows_its_classes, lineage_of
-from edgerecover.recovery.pair import Pair
+from tests.pairs import pair_of
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def lineage(student_and_masks, teacher):
         student, masks = copy.deepcopy(student_and_masks[0]), student_and_masks[1]
         with torch.no_grad():
             change(student)
-        return lineage_of(Pair(student, teacher, masks))
+        return lineage_of(pair_of(student, teacher, masks))
 
     return lineage
 
@@ -111,7 +111,7 @@ def test_parameters_of_whole_numbers_say_nothing(teacher):
     student = copy.deepcopy(teacher)
     for number, network in enumerate((teacher, student)):
         network.index = torch.nn.Parameter(torch.tensor([number]), requires_grad=False)
-    assert lineage_of(Pair(student, teacher)).descent is Descent.COPIED
+    assert lineage_of(pair_of(student, teacher)).descent is Descent.COPIED
 
 
 def test_another_networks_weights_are_trained(teacher, student_and_masks):
@@ -121,26 +121,26 @@ def test_another_networks_weights_are_trained(teacher, student_and_masks):
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     masks = global_magnitude_masks(student, 0.5)
-    found = lineage_of(Pair(student, teacher, masks))
+    found = lineage_of(pair_of(student, teacher, masks))
     assert found.descent is Descent.TRAINED
     assert found.deviation > 0.5
 
 
 def test_another_architecture_is_unrelated(teacher, teacher_without_bn):
-    assert lineage_of(Pair(teacher_without_bn, teacher)).descent is Descent.UNRELATED
-    assert lineage_of(Pair(teacher, teacher, channels=UNRELATED)).descent is Descent.UNRELATED
+    assert lineage_of(pair_of(teacher_without_bn, teacher)).descent is Descent.UNRELATED
+    assert lineage_of(pair_of(teacher, teacher, channels=UNRELATED)).descent is Descent.UNRELATED
 
 
 def test_a_narrower_student_is_a_copy_of_the_channels_it_kept(teacher, narrower, input_spec):
     channels = match_channels(teacher, narrower, input_spec.shape)
-    assert lineage_of(Pair(narrower, teacher, channels=channels)).descent is Descent.COPIED
+    assert lineage_of(pair_of(narrower, teacher, channels=channels)).descent is Descent.COPIED
 
 
 def test_a_narrower_student_that_was_trained_is_not(teacher, narrower, input_spec):
     channels = match_channels(teacher, narrower, input_spec.shape)
     with torch.no_grad():
         one_step(narrower)
-    found = lineage_of(Pair(narrower, teacher, channels=channels))
+    found = lineage_of(pair_of(narrower, teacher, channels=channels))
     assert found.descent is Descent.TRAINED
     assert found.deviation < 0.1
 
@@ -198,8 +198,8 @@ def test_logits_that_are_not_numbers_know_nothing():
 def protected(teacher, sets, cpu):
     def protected(student):
         masks = {name: p != 0 for name, p in student.named_parameters() if p.dim() > 1}
-        lineage = lineage_of(Pair(student, teacher, masks))
-        return is_protected(lineage, Pair(student, teacher), sets, cpu)
+        lineage = lineage_of(pair_of(student, teacher, masks))
+        return is_protected(lineage, pair_of(student, teacher), sets, cpu)
 
     return protected
 
@@ -224,7 +224,7 @@ def test_zeros_that_no_mask_knows_are_pruning_and_no_training(student_and_masks,
     with torch.no_grad():
         for parameter in student.parameters():
             parameter[0] = 0
-    assert lineage_of(Pair(student, teacher)).descent is Descent.COPIED
+    assert lineage_of(pair_of(student, teacher)).descent is Descent.COPIED
     with torch.no_grad():
         next(weight for weight in weights(student))[1] *= 1.01
-    assert lineage_of(Pair(student, teacher)).descent is Descent.TRAINED
+    assert lineage_of(pair_of(student, teacher)).descent is Descent.TRAINED

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from edgerecover.distributed import Ranks
 from edgerecover.models.pair.channels import UNRELATED, ChannelMap
 from edgerecover.recovery.losses import feature_loss, kd_loss
+from tests.pairs import objective_of_classes
 
 
 def test_the_kd_loss_is_the_divergence_of_softened_outputs(recovery):
@@ -12,9 +13,9 @@ def test_the_kd_loss_is_the_divergence_of_softened_outputs(recovery):
     p, q = (F.softmax(logits / 4.0, 1) for logits in (teacher, student))
     expected = float((p * (p / q).log()).sum(1).mean())
     plain = recovery.model_copy(update={"scale_by_temperature_squared": False})
-    assert float(kd_loss(student, teacher, plain)) == pytest.approx(expected, rel=1e-4)
-    assert float(kd_loss(student, teacher, recovery)) == pytest.approx(16 * expected, rel=1e-4)
-    assert float(kd_loss(teacher, teacher, recovery)) == pytest.approx(0, abs=1e-6)
+    assert float(kd_loss(student, teacher, objective_of_classes(3), plain)) == pytest.approx(expected, rel=1e-4)
+    assert float(kd_loss(student, teacher, objective_of_classes(3), recovery)) == pytest.approx(16 * expected, rel=1e-4)
+    assert float(kd_loss(teacher, teacher, objective_of_classes(3), recovery)) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_feature_loss_weighs_blocks_alike_whatever_their_scale():

@@ -12,9 +12,9 @@ from edgerecover.distributed import ALONE, Ranks
 from edgerecover.models.pair.channels import UNRELATED, ChannelMap
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.matched_norms import matched_norms
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
 from edgerecover.synthesis.image_set import ImageSet, PixelScale, write_shard
+from tests.pairs import pair_of
 from tests.processes import in_processes
 
 
@@ -169,7 +169,7 @@ def test_statistics_follow_those_of_a_repair(tmp_path):
         student[0].weight.mul_(0.3)
     repaired = copy.deepcopy(student)
     repair_statistics(
-        Pair(repaired, teacher), images, 7, Execution(Compute(torch.device("cpu"), None, torch.contiguous_format))
+        pair_of(repaired, teacher), images, 7, Execution(Compute(torch.device("cpu"), None, torch.contiguous_format))
     )
     for layer in (student[1], student[4], student[7]):
         layer.train().momentum = 1.0

@@ -8,9 +8,9 @@ from torch import nn
 from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES
 from edgerecover.recovery.execution import Execution
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.quantized import distil_for_int8, fake_int8, rounded_weight
 from tests.conftest import INPUT
+from tests.pairs import pair_of
 
 
 def exported(student, tmp_path):
@@ -20,7 +20,7 @@ def exported(student, tmp_path):
 def test_it_learns_in_fewer_steps_and_leaves_the_student_alone(student_and_masks, teacher, sets, recovery, cpu):
     student, masks = student_and_masks
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    pair = Pair(student, teacher, masks)
+    pair = pair_of(student, teacher, masks)
     found = distil_for_int8(
         pair, sets.train, recovery.model_copy(update={"num_steps": 4}), SCHEMES["tensorrt"], Execution(cpu), seed=0
     )

@@ -8,10 +8,9 @@ from edgerecover.config import Refresh
 from edgerecover.recovery.batches import Chosen
 from edgerecover.recovery.distill import distill
 from edgerecover.recovery.execution import Execution
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.refresh import FreshDreams
 from edgerecover.recovery.statistics import repair_statistics
-from edgerecover.synthesis.deep_inversion import disagreement
+from tests.pairs import pair_of
 
 REFRESH = Refresh(every_steps=4, num_images=48, num_steps=8, lr=0.1, weight=10.0)
 
@@ -23,7 +22,7 @@ def unchanged(batch_NCHW):
 @pytest.fixture
 def student(student_and_masks, teacher, sets, cpu):
     network = copy.deepcopy(student_and_masks[0])
-    repair_statistics(Pair(network, teacher), sets.train, 32, Execution(cpu))
+    repair_statistics(pair_of(network, teacher), sets.train, 32, Execution(cpu))
     return network
 
 
@@ -38,9 +37,9 @@ def test_the_rival_makes_images_on_which_it_disagrees(student, teacher, synthesi
     for weight in (0.0, 10.0):
         settings = REFRESH.model_copy(update={"weight": weight})
         with FreshDreams(settings, synthesis, None, sets.train, cpu, seed=0) as fresh:
-            fresh.refresh(student, teacher, unchanged)
+            fresh.refresh(pair_of(student, teacher), unchanged)
             new = torch.from_numpy(fresh.images.images_of(fresh.draw(48)))
-            found[weight] = float(disagreement(teacher(new), student(new)))
+            found[weight] = float(pair_of(student, teacher).objective.disagreement(teacher(new), student(new)))
     assert found[10.0] > 1.05 * found[0.0]
 
 
@@ -49,7 +48,7 @@ def test_half_of_a_batch_is_fresh_once_there_are_any(fresh, student, teacher, se
     everywhere = torch.arange(10)
     assert torch.equal(Chosen(sets.train, np.arange(10), None).images_at(everywhere), batch)
     assert torch.equal(Chosen(sets.train, np.arange(10), fresh).images_at(everywhere), batch)
-    fresh.refresh(student, teacher, unchanged)
+    fresh.refresh(pair_of(student, teacher), unchanged)
     chosen = Chosen(sets.train, np.arange(10), fresh)
     mixed = chosen.images_at(everywhere)
     assert chosen.shape_NCHW == tuple(mixed.shape)
@@ -63,7 +62,7 @@ def test_half_of_a_batch_is_fresh_once_there_are_any(fresh, student, teacher, se
 def test_networks_come_back_as_they_were(fresh, student, teacher, sets):
     student[1].train()
     states = [copy.deepcopy(network.state_dict()) for network in (student, teacher)]
-    fresh.refresh(student, teacher, unchanged)
+    fresh.refresh(pair_of(student, teacher), unchanged)
     assert [module.training for module in student.children()].count(True) == 1
     assert student[1].training
     for network, state in zip((student, teacher), states, strict=True):
@@ -79,7 +78,7 @@ def test_refreshes_spare_the_first_and_the_last_eighth(fresh):
 def test_nothing_is_left_on_disk(synthesis, sets, cpu, student, teacher):
     before = sorted(sets.train.folder.rglob("*"))
     with FreshDreams(REFRESH, synthesis, None, sets.train, cpu, seed=0) as fresh:
-        fresh.refresh(student, teacher, unchanged)
+        fresh.refresh(pair_of(student, teacher), unchanged)
         assert sorted(sets.train.folder.rglob("*")) != before
     assert sorted(sets.train.folder.rglob("*")) == before
 
@@ -92,7 +91,7 @@ def test_distillation_with_refreshes_is_decided_by_its_seed_and_keeps_the_mask(
     weights = []
     for made_by in (synthesis, synthesis, None):
         candidate = copy.deepcopy(student)
-        distill(Pair(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=0, synthesis=made_by)
+        distill(pair_of(candidate, teacher, masks), sets.train, settings, Execution(cpu), seed=0, synthesis=made_by)
         weights.append(dict(candidate.named_parameters()))
     first, again, without = weights
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -11,8 +11,8 @@ from edgerecover.recovery import checkpoints as module
 from edgerecover.recovery.checkpoints import Checkpoints
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.ladder import recover
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.quantized import distil_for_int8
+from tests.pairs import pair_of
 
 REFRESH = Refresh(every_steps=6, num_images=40, num_steps=3, lr=0.1, weight=10.0)
 SETTINGS = {
@@ -55,7 +55,7 @@ def climb(student_and_masks, teacher, sets, recovery, synthesis, cpu, tmp_path):
         student, masks = student_and_masks
         kept = Checkpoints(tmp_path / folder, every_s=0.0) if folder else Checkpoints()
         return recover(
-            Pair(student, teacher, masks), sets, recovery.model_copy(update=changes),
+            pair_of(student, teacher, masks), sets, recovery.model_copy(update=changes),
             Execution(cpu, checkpoints=kept), seed=3, synthesis=synthesis,
         )  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_distillation_in_fake_int8_goes_on_too(teacher, sets, recovery, cpu, tmp
 
     def distilled(folder):
         kept = Checkpoints(tmp_path / folder, every_s=0.0) if folder else Checkpoints()
-        pair, execution = Pair(teacher, teacher), Execution(cpu, checkpoints=kept)
+        pair, execution = pair_of(teacher, teacher), Execution(cpu, checkpoints=kept)
         return distil_for_int8(pair, sets.train, settings, SCHEMES["u8s8"], execution, seed=0)
 
     uninterrupted = distilled(None).student.state_dict()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgerecover.artifacts import OutputSpec
 from edgerecover.compute import Compute
 from edgerecover.config import Blockwise, Refresh
 from edgerecover.distributed import ALONE, Ranks
@@ -14,11 +15,11 @@ from edgerecover.pruning import apply_masks, global_magnitude_masks
 from edgerecover.recovery.distill import distill
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.ladder import recover
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
 from edgerecover.synthesis.sets import synthesize
 from edgerecover.synthesis.source import Source
 from tests.conftest import INPUT, NUM_CLASSES
+from tests.pairs import pair_of
 from tests.processes import in_processes
 
 FLOAT32 = Compute(torch.device("cpu"), None, torch.channels_last)
@@ -38,12 +39,16 @@ def whole_way(ranks, teacher, synthesis, recovery, folder):
     torch.use_deterministic_algorithms(True)
     student, masks = pruned(teacher)
     sets, _ = synthesize(
-        Source(copy.deepcopy(teacher), INPUT, NUM_CLASSES, FLOAT32), synthesis, seed=0, folder=folder, ranks=ranks
+        Source(copy.deepcopy(teacher), INPUT, OutputSpec.one_label(NUM_CLASSES), FLOAT32),
+        synthesis,
+        seed=0,
+        folder=folder,
+        ranks=ranks,
     )
     repaired = copy.deepcopy(student)
-    repair_statistics(Pair(repaired, teacher), sets.train, 32, Execution(FLOAT32, ranks=ranks))
+    repair_statistics(pair_of(repaired, teacher), sets.train, 32, Execution(FLOAT32, ranks=ranks))
     found = recover(
-        Pair(student, teacher, masks), sets, recovery, Execution(FLOAT32, ranks=ranks), seed=0, synthesis=synthesis
+        pair_of(student, teacher, masks), sets, recovery, Execution(FLOAT32, ranks=ranks), seed=0, synthesis=synthesis
     )
     rungs = [(rung.name, rung.agreement) for rung in found.rungs]
     return sets.sha256, repaired.state_dict(), found.student.state_dict(), rungs
@@ -89,7 +94,7 @@ def test_several_processes_end_with_one_processs_student(size, teacher, synthesi
 def test_more_processes_than_images_in_a_batch_are_refused(teacher, recovery, sets):
     student, masks = pruned(teacher)
     with pytest.raises(BadInputError, match="40 processes cannot share batches of 32"):
-        distill(Pair(student, teacher, masks), sets.train, recovery, Execution(FLOAT32, ranks=Ranks(0, 40)), seed=0)
+        distill(pair_of(student, teacher, masks), sets.train, recovery, Execution(FLOAT32, ranks=Ranks(0, 40)), seed=0)
 
 
 def test_shares_are_all_of_it_once():

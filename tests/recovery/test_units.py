@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.units import input_of, units_of
+from tests.pairs import pair_of
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -41,7 +41,7 @@ class Residual(nn.Module):
 
 def found(student, teacher=None, images=IMAGES):
     student = student.eval().requires_grad_(False)
-    return units_of(Pair(student, (teacher or copy.deepcopy(student)).eval()), images)
+    return units_of(pair_of(student, (teacher or copy.deepcopy(student)).eval()), images)
 
 
 def names(units):

@@ -5,13 +5,16 @@ from hypothesis import strategies as st
 
 from edgerecover.artifacts import Precision
 from edgerecover.runner.answers import TOLERANCE, check
+from tests.pairs import measure_of_classes
 
 GOLDEN_NK = np.array([[4.0, 0.0, -4.0], [0.1, 0.0, -3.0], [-2.0, 3.0, 0.0]], np.float32)
 SPREAD = GOLDEN_NK.std()
 
 
 def checked(answers_NK, precision=Precision.FP32, golden_precision=Precision.FP32):
-    return check(np.asarray(answers_NK, np.float32), GOLDEN_NK, None, precision, golden_precision)
+    return check(
+        np.asarray(answers_NK, np.float32), GOLDEN_NK, None, measure_of_classes(3), precision, golden_precision
+    )
 
 
 def test_the_same_answers_pass():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgerecover.artifacts import StageEstimate
+from edgerecover.artifacts import OutputSpec, StageEstimate
 from edgerecover.compute import PLAIN
 from edgerecover.config import load_profile, load_target
 from edgerecover.stages import estimate as estimating
@@ -115,8 +115,8 @@ def test_a_run_of_more_than_15_minutes_names_a_faster_profile(told):
 
 def test_fewer_dreams_than_classes_is_legal_and_explained(profile):
     few = profile.synthesis.model_copy(update={"num_train": 128})
-    assert "128 of 1,000 classes" in few_images_for_classes(few, 1000)
-    assert few_images_for_classes(few, 128) == ""
+    assert "128 of 1,000 classes" in few_images_for_classes(few, OutputSpec.one_label(1000))
+    assert few_images_for_classes(few, OutputSpec.one_label(128)) == ""
 
 
 def test_mirroring_is_settled_where_it_was_left_open():
@@ -135,7 +135,7 @@ def test_a_run_says_its_estimate_with_numbers_for_machines(told, profile, monkey
     monkeypatch.setattr(estimating, "estimate", lambda *_, **__: told())
     request = Request(Path("m.pt"), load_target("onnx-generic"), profile, Path("out"), Path("work"))
     notes = Notes()
-    tell_estimate(request, Loaded(SimpleNamespace(num_classes=1000), Probed(PLAIN)), notes, profile)
+    tell_estimate(request, Loaded(SimpleNamespace(output=OutputSpec.one_label(1000)), Probed(PLAIN)), notes, profile)
     (first, _), *_, (last, numbers) = notes.lines
     assert "256 of 1,000 classes" in first
     assert "in all" in last

@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 
-from edgerecover.artifacts import InputSpec, Pattern
+from edgerecover.artifacts import InputSpec, OutputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
 from edgerecover.progress import SILENT, Silent
@@ -57,6 +57,9 @@ def test_a_network_that_cannot_be_narrowed_has_no_alternative(tmp_path):
     assert "no network with fewer channels" in notes.notes[0]
 
 
+OUTPUT = OutputSpec.one_label(4)
+
+
 class StaysInTraining(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -74,24 +77,24 @@ def test_a_file_that_computes_something_else_is_refused_at_once(tmp_path):
     exported = write(network, INPUT, tmp_path / "dense.onnx")
     network.eval()
     with pytest.raises(BadInputError, match=r"norm \(BatchNorm2d\) is in training mode") as raised:
-        check_trial(exported, network, INPUT)
+        check_trial(exported, network, INPUT, OUTPUT)
     assert ".train()" in raised.value.hint
 
 
 def test_a_file_of_another_network_is_refused(teacher, tmp_path):
     exported = write(teacher, INPUT, tmp_path / "dense.onnx")
-    check_trial(exported, teacher, INPUT)
+    check_trial(exported, teacher, INPUT, OUTPUT)
     other = copy.deepcopy(teacher)
     for parameter in other.parameters():
         parameter.data.mul_(1.5)
     with pytest.raises(BadInputError, match=r"differs from it by .* standard deviations of its logits: the exporter"):
-        check_trial(exported, other, INPUT)
+        check_trial(exported, other, INPUT, OUTPUT)
 
 
 @pytest.mark.parametrize("last", [torch.nn.Softmax(1), torch.nn.LogSoftmax(1)])
 def test_a_file_of_probabilities_is_compared_as_such(last, teacher, tmp_path):
     network = torch.nn.Sequential(teacher, last).eval()
-    check_trial(write(network, INPUT, tmp_path / "dense.onnx"), network, INPUT)
+    check_trial(write(network, INPUT, tmp_path / "dense.onnx"), network, INPUT, OUTPUT)
 
 
 def test_a_network_that_magnifies_rounding_errors_is_told_from_an_export_that_changed_it(tmp_path):
@@ -108,4 +111,4 @@ def test_a_network_that_magnifies_rounding_errors_is_told_from_an_export_that_ch
     exported = write(network, INPUT, tmp_path / "dense.onnx")
     network.classify.bias.data += 1e-3  # a difference that no kernel makes, so that the test needs none
     with pytest.raises(BadInputError, match="magnifies rounding errors"):
-        check_trial(exported, network, INPUT)
+        check_trial(exported, network, INPUT, OUTPUT)

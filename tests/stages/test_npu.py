@@ -16,8 +16,10 @@ from edgerecover.export.precision.ranges import scan
 from edgerecover.report.npu import npu_lines
 from edgerecover.runtime.session import npu as npu_process
 from edgerecover.stages.npu import NpuFiles, compile_variants, require_npu, that_may_ship
+from edgerecover.validation.scoring import Reference
 from tests.export.precision.conftest import ImagesInMemory, random_images, residual, run
 from tests.export.precision.conftest import save as save  # a fixture
+from tests.pairs import measure_of_classes
 
 PROFILE = load_profile("balanced")
 TARGET = load_target("android-qnn")
@@ -37,8 +39,9 @@ def compiled(variants, target, tmp_path):
     folder = tmp_path / "engines"
     folder.mkdir(exist_ok=True)
     teacher = residual(batch=1)
+    reference = Reference(lambda images: run(teacher, images), measure_of_classes(5))
     return compile_variants(
-        variants, target, PROFILE, lambda images: run(teacher, images), ImagesInMemory(random_images(24, seed=2)),
+        variants, target, PROFILE, reference, ImagesInMemory(random_images(24, seed=2)),
         random_images(4, seed=3), folder,
     )  # fmt: skip
 

@@ -19,7 +19,6 @@ from edgerecover.pruning import apply_masks, global_magnitude_masks
 from edgerecover.recovery.execution import Execution
 from edgerecover.recovery.ladder import Recovered
 from edgerecover.recovery.logits import logits_on
-from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.quantized import distil_for_int8
 from edgerecover.stages.load import Loaded
 from edgerecover.stages.precision import make_distilled, make_variants_of, precisions_of
@@ -27,6 +26,7 @@ from edgerecover.stages.probe import Probed
 from edgerecover.stages.request import Request
 from edgerecover.stages.synthesize import Images
 from tests.conftest import INPUT, NUM_CLASSES
+from tests.pairs import measure_of_classes, pair_of
 
 FP32, FP16, INT8 = Precision
 X86 = load_target("x86-avx512-vnni")
@@ -124,14 +124,16 @@ def exported(student, tmp_path):
 def test_distillation_reaches_what_quantisation_alone_does_not(teacher, sets, recovery, cpu, tmp_path):
     student = with_outlying_channels(teacher, 250.0)
     float32 = exported(student, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    calibration = Calibration(
+        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
+    )
     scheme = SCHEMES["u8s8"]
     (alone,) = make_variants(float32, [Precision.INT8], scheme, calibration, INPUT, tmp_path)
     # A layer in float32 may save it; what all layers in int8 lose is asked here.
     assert min(one.points_lost for one in alone.tries if "kept" not in one.name) > 5
     before = {name: value.clone() for name, value in student.state_dict().items()}
     settings = recovery.model_copy(update={"num_steps": 150, "lr": 0.03})
-    learner = distil_for_int8(Pair(student, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
+    learner = distil_for_int8(pair_of(student, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
     made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path)
     assert isinstance(made, Variant)
     assert made.kept_higher == ()
@@ -146,9 +148,11 @@ def test_zeros_under_the_mask_are_zeros_in_the_int8_file(teacher, sets, recovery
     masks = global_magnitude_masks(student, 0.93)
     apply_masks(student, masks)
     float32 = exported(student, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    calibration = Calibration(
+        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
+    )
     scheme = SCHEMES["tensorrt"]
-    learner = distil_for_int8(Pair(student, teacher, masks), sets.train, recovery, scheme, Execution(cpu), seed=0)
+    learner = distil_for_int8(pair_of(student, teacher, masks), sets.train, recovery, scheme, Execution(cpu), seed=0)
     made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=100.0)
     stored = {
         weight.name.removesuffix("_quantized"): weight.is_zero for weight in weights_of(onnx.load(made.file.path))
@@ -159,9 +163,11 @@ def test_zeros_under_the_mask_are_zeros_in_the_int8_file(teacher, sets, recovery
 
 def test_what_even_distillation_does_not_reach_is_refused_with_all_tries(teacher, sets, recovery, cpu, tmp_path):
     float32 = exported(teacher, tmp_path)
-    calibration = Calibration(sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy())
+    calibration = Calibration(
+        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
+    )
     scheme, settings = SCHEMES["u8s8"], recovery.model_copy(update={"num_steps": 1})
-    learner = distil_for_int8(Pair(teacher, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
+    learner = distil_for_int8(pair_of(teacher, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
     made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=-100.0)
     assert isinstance(made, RefusedVariant)
     assert made.reason.startswith("after 1 steps") or made.reason.startswith("after 1 step")

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.compute import PLAIN
 from edgerecover.errors import BadInputError
-from edgerecover.models.network.outputs import Outputs, read_as_logits
+from edgerecover.models.network.outputs import read_as_logits
 from edgerecover.models.network.sparsity import measure
 from edgerecover.stages.probe import STUDENT, TEACHER, check_connected, probe_networks
 
@@ -194,12 +194,12 @@ def test_a_teacher_that_tells_no_images_apart_is_refused():
 
 def test_softmax_is_noted_and_sigmoids_are_warned_of():
     network = Net(last=lambda logits: logits.softmax(1))
-    read_as_logits(network, Outputs.PROBABILITIES)
+    read_as_logits(network, OutputSpec(TaskKind.ONE_LABEL, (4,), Activation.SOFTMAX))
     probed, notes = probe(network)
     assert probed.warnings == ()
     assert notes == ["the teacher ends in softmax: recovery works on the logits before it; the file keeps it"]
     network = Net(last=torch.sigmoid)
-    read_as_logits(network, Outputs.SIGMOIDS)
+    read_as_logits(network, OutputSpec(TaskKind.ONE_LABEL, (4,), Activation.SIGMOID))
     assert "a sigmoid for each class" in probe(network)[0].warnings[0]
 
 

@@ -16,6 +16,8 @@ from edgerecover.stages.export import TwinFile
 from edgerecover.stages.lineage import export_origins
 from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import hold_race, open_runner, placed
+from edgerecover.validation.scoring import Reference
+from tests.pairs import measure_of_classes
 
 PROFILE, TARGET = load_profile("balanced"), load_target("x86-cpu")
 HOST = Host("x86_64", "EPYC", 2, "Linux")
@@ -142,7 +144,7 @@ def held(write_onnx, tmp_path, monkeypatch):
     quick = PROFILE.latency.model_copy(update={"num_warmup": 1, "min_queries": 30, "min_duration_s": 0.0})
     dense = write_onnx(tmp_path / "dense.onnx")
     variant = Variant(FP32, exported(write_onnx(tmp_path / "fp32.onnx", zeros=range(190))), "as exported", (), "")
-    teacher = open_session(dense, ["CPUExecutionProvider"]).run
+    teacher = Reference(open_session(dense, ["CPUExecutionProvider"]).run, measure_of_classes(5))
     return lambda: hold_race(
         Variants((variant,), ()), [TwinFile("dense", 1.0, exported(dense))], teacher, Images(), Images.array,
         TARGET, PROFILE.model_copy(update={"latency": quick}), {},

@@ -6,7 +6,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.synthesis.deep_inversion import (
-    disagreement,
+    Aim,
     dream,
     evidence_of,
     reads_patches_as_tokens,
@@ -15,6 +15,7 @@ from edgerecover.synthesis.deep_inversion import (
 from edgerecover.synthesis.image_set import PixelScale
 from edgerecover.synthesis.statistics import open_tap
 from tests.conftest import INPUT, convnet, vit
+from tests.pairs import objective_of_classes
 
 SHAPE = (16, 3, 8, 8)
 TARGETS = torch.arange(16) % 4
@@ -25,7 +26,7 @@ def dreams(teacher, spec, settings, cpu, *, targets=TARGETS, seed=0, losses=None
     random = torch.Generator().manual_seed(seed)
     on_step = losses.append if losses is not None else lambda loss: None
     with open_tap(teacher, evidence_of(teacher, settings)) as tap:
-        return dream(teacher, tap, bounds, SHAPE, targets, settings, random, cpu, on_step)
+        return dream(teacher, tap, bounds, SHAPE, Aim(objective_of_classes(4), targets), settings, random, cpu, on_step)
 
 
 def bn_distance(teacher, images, settings):
@@ -172,12 +173,6 @@ def test_a_class_temperature_asks_for_wider_margins(teacher_without_bn, input_sp
         return float((top[:, 0] - top[:, 1]).median())
 
     assert margin(8.0) > 1.1 * margin(1.0)
-
-
-def test_disagreement_is_bounded_and_none_with_oneself():
-    logits_NK = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
-    assert float(disagreement(logits_NK, logits_NK)) == pytest.approx(0, abs=1e-6)
-    assert 0.5 < float(disagreement(logits_NK, -100 * logits_NK)) < 1
 
 
 def test_a_teacher_that_attends_to_patches_dreams_without_jitter(synthesis, cpu):

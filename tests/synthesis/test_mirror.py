@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgerecover import demo
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.config import load_profile
 from edgerecover.demo.network import DigitsNet
 from edgerecover.synthesis.mirror import LEAST_CORRELATION, mirror_correlation
@@ -41,7 +41,7 @@ def correlation_of(synthesis, cpu):
     def correlation_of(teacher, num_classes=2, input=GREY):
         # Shifts move bright sides around, which these toys do not survive.
         settings = synthesis.model_copy(update={"jitter_fraction": 0.0})
-        return mirror_correlation(Source(teacher.eval(), input, num_classes, cpu), settings)
+        return mirror_correlation(Source(teacher.eval(), input, OutputSpec.one_label(num_classes), cpu), settings)
 
     return correlation_of
 
@@ -68,7 +68,7 @@ def test_digits_were_not_trained_on_mirrored_ones(cpu):
     teacher.load_state_dict(load_file(weights))
     settings = load_profile("balanced").synthesis.model_copy(update={"start": "fractal", "coarse_fraction": 0.0})
     digits = InputSpec((1, 8, 8), (0.5,), (0.5,))
-    source = Source(teacher.eval().requires_grad_(False), digits, 10, cpu)
+    source = Source(teacher.eval().requires_grad_(False), digits, OutputSpec.one_label(10), cpu)
     assert mirror_correlation(source, settings) < LEAST_CORRELATION
 
 

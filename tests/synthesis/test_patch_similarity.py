@@ -6,10 +6,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from edgerecover.synthesis.deep_inversion import dream, evidence_of
+from edgerecover.synthesis.deep_inversion import Aim, dream, evidence_of
 from edgerecover.synthesis.patch_similarity import PatchSimilarityEntropy, attentions_of, similarity_entropy
 from edgerecover.synthesis.statistics import Weighted, open_tap
 from tests.conftest import convnet, vit
+from tests.pairs import objective_of_classes
 
 
 def test_tokens_that_are_all_alike_have_less_entropy_than_tokens_that_differ():
@@ -95,7 +96,8 @@ def test_dreams_under_the_prior_have_more_entropy(synthesis, cpu):
         bounds = torch.full((3,), -2.0), torch.full((3,), 2.0)
         random = torch.Generator().manual_seed(0)
         with open_tap(teacher, evidence_of(teacher, settings)) as tap:
-            images = dream(teacher, tap, bounds, (8, 3, 16, 16), torch.arange(8) % 4, settings, random, cpu)
+            aim = Aim(objective_of_classes(4), torch.arange(8) % 4)
+            images = dream(teacher, tap, bounds, (8, 3, 16, 16), aim, settings, random, cpu)
         with open_tap(teacher, [Weighted(1.0, PatchSimilarityEntropy(teacher))]) as tap, torch.no_grad():
             tap.draw([8], None, random)
             teacher(images)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgerecover.artifacts import OutputSpec
 from edgerecover.synthesis.procedural import (
     are_pixel_statistics,
     attractors,
@@ -110,7 +111,9 @@ def test_as_a_source_they_make_the_three_sets_without_class_targets(
     source, teacher, input_spec, synthesis, cpu, tmp_path
 ):
     settings = synthesis.model_copy(update={"source": source})
-    sets, facts = synthesize(Source(teacher, input_spec, 4, cpu), settings, seed=0, folder=tmp_path)
+    sets, facts = synthesize(
+        Source(teacher, input_spec, OutputSpec.one_label(4), cpu), settings, seed=0, folder=tmp_path
+    )
     assert [len(part) for part in (sets.train, sets.calibration, sets.held_back)] == [96, 64, 32]
     assert sets.train.targets() == ()
     assert facts.teacher_agrees_with_target is None

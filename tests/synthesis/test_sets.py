@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgerecover.artifacts import OutputSpec
 from edgerecover.errors import StageError
 from edgerecover.progress import Silent
 from edgerecover.synthesis.sets import synthesis_key, synthesize
@@ -26,7 +27,7 @@ def quick(synthesis):
 def make(teacher, input_spec, quick, cpu, tmp_path):
     def make(folder="dreams", settings=quick, seed=3, progress=None):
         return synthesize(
-            Source(teacher, input_spec, 4, cpu), settings,
+            Source(teacher, input_spec, OutputSpec.one_label(4), cpu), settings,
             seed=seed, folder=tmp_path / folder, progress=progress or Silent(),
         )  # fmt: skip
 
@@ -188,13 +189,13 @@ def test_a_teacher_whose_images_all_come_out_alike_is_found_out(input_spec, quic
     settings = quick.model_copy(update={"lr": 100.0})
     network = nn.Sequential(nn.Flatten(), linear)
     with pytest.raises(StageError, match="share an image"):
-        synthesize(Source(network, input_spec, 1, cpu), settings, seed=0, folder=tmp_path)
+        synthesize(Source(network, input_spec, OutputSpec.one_label(1), cpu), settings, seed=0, folder=tmp_path)
 
 
 def test_the_key_follows_everything_the_images_depend_on(teacher, input_spec, quick, cpu):
     def key(network=teacher, spec=input_spec, num_classes=4, settings=quick, seed=0, device="cpu"):
         compute = dataclasses.replace(cpu, device=torch.device(device))
-        return synthesis_key(Source(network, spec, num_classes, compute), settings, seed)
+        return synthesis_key(Source(network, spec, OutputSpec.one_label(num_classes), compute), settings, seed)
 
     other_stride = nn.Sequential(*teacher)
     other_stride[3] = nn.Conv2d(16, 16, 3, 1, padding=1, bias=False)

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.config import WithoutNorms, load_profile
 from edgerecover.progress import Silent
 from edgerecover.synthesis import settle as module
@@ -30,7 +30,7 @@ def profile(synthesis, recovery):
 
 
 def settled(profile, teacher, input, cpu, progress=None):
-    return settle(profile, Source(teacher, input, 4, cpu), progress or Silent())
+    return settle(profile, Source(teacher, input, OutputSpec.one_label(4), cpu), progress or Silent())
 
 
 def test_a_teacher_with_batch_norm_keeps_the_recipe(profile, teacher, input_spec, cpu):
@@ -54,12 +54,12 @@ def test_dreams_that_nothing_guides_start_from_shapes(profile, teacher, teacher_
     )
     assert settled(open_start, teacher, input_spec, cpu).profile.synthesis.start == "fractal"
     assert settled(open_start, teacher_without_bn, input_spec, cpu).profile.synthesis.start == "shapes"
-    with_record = settle(open_start, Source(teacher_without_bn, input_spec, 4, cpu, object()))
+    with_record = settle(open_start, Source(teacher_without_bn, input_spec, OutputSpec.one_label(4), cpu, object()))
     assert with_record.profile.synthesis.start == "fractal"
 
 
 def test_a_record_is_added_to_the_recipe_without_norms(profile, teacher_without_bn, input_spec, cpu):
-    found = settle(profile, Source(teacher_without_bn, input_spec, 4, cpu, object()))
+    found = settle(profile, Source(teacher_without_bn, input_spec, OutputSpec.one_label(4), cpu, object()))
     assert found.profile == settled(profile, teacher_without_bn, input_spec, cpu).profile
 
 
@@ -159,7 +159,10 @@ def test_steps_are_coarse_where_images_are_large_and_the_teacher_takes_half_of_t
     cases = ((teacher, large, 0.5), (teacher, small, 0.0), (OfOneSize(64), large, 0.0))
     for network, spec, expected in cases:
         assert settled(coarse, network, spec, cpu).profile.synthesis.coarse_fraction == expected
-    assert settle(coarse, Source(teacher, large, 4, cpu, object())).profile.synthesis.coarse_fraction == 0.0
+    assert (
+        settle(coarse, Source(teacher, large, OutputSpec.one_label(4), cpu, object())).profile.synthesis.coarse_fraction
+        == 0.0
+    )
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"images_at_once": "many"}'])
@@ -169,7 +172,7 @@ def test_a_run_that_resumes_decides_as_before(profile, teacher, input_spec, cpu,
     monkeypatch.setattr(module, "images_at_once", lambda *_: measured.append("memory") or 8 * len(measured))
     asking = profile.synthesis.model_copy(update={"flip": "auto", "images_at_once": "auto"})
     asking = profile.model_copy(update={"synthesis": asking})
-    source = Source(teacher, input_spec, 4, cpu)
+    source = Source(teacher, input_spec, OutputSpec.one_label(4), cpu)
     first = settle(asking, source, work=tmp_path / "work")
     assert (first.profile.synthesis.images_at_once, first.mirror_correlation) == (8, 0.875)
     assert settle(asking, source, work=tmp_path / "work") == first, "whatever memory is free now"

@@ -1,13 +1,9 @@
 import numpy as np
 
 from edgerecover.artifacts import Confused, Proportion
+from edgerecover.tasks.measure.classes import UNDECIDED
 from edgerecover.validation import by_class as module
-from edgerecover.validation.by_class import UNDECIDED, by_class, decided
-
-
-def test_a_nan_decides_nothing():
-    scores_NK = np.array([[1.0, 2.0, 0.0], [np.nan, 5.0, 0.0], [3.0, 2.0, 2.0]])
-    assert decided(scores_NK).tolist() == [1, UNDECIDED, 0]
+from edgerecover.validation.by_class import by_class
 
 
 def test_hits_and_confusions_by_class():

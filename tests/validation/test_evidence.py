@@ -20,6 +20,7 @@ from edgerecover.artifacts import (
 )
 from edgerecover.errors import BadInputError
 from edgerecover.validation.evidence import Claims, Decisions, decisions_of, doubts
+from tests.pairs import measure_of_classes
 
 CLASSES = ("cat", "dog", "fox", "owl")
 LAYERS = (
@@ -127,7 +128,7 @@ def test_a_student_that_answers_the_teachers_favourite_class_is_at_chance():
 
 def test_decisions_are_counted():
     logits = np.eye(4, dtype=np.float32)[[0, 0, 2, 3, 3, 3]]
-    decisions = decisions_of(logits)
+    decisions = decisions_of(logits, measure_of_classes(logits.shape[1]))
     assert decisions == Decisions((2, 0, 1, 3))
     assert decisions.num_images == 6
     assert (decisions.seen, decisions.unseen) == ((0, 2, 3), (1,))
@@ -139,7 +140,7 @@ def test_logits_that_are_not_finite_are_refused(broken):
     logits = np.eye(4, dtype=np.float32)
     logits[1, 2] = broken
     with pytest.raises(BadInputError, match="NaN or infinite on 1 of 4 dreams"):
-        decisions_of(logits)
+        decisions_of(logits, measure_of_classes(logits.shape[1]))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e6])
@@ -147,11 +148,11 @@ def test_a_teacher_that_tells_no_images_apart_is_refused(scale):
     row = np.array([0.1, -0.2, 0.4], np.float32) * scale
     logits = row * (1 + 1e-7 * np.arange(6, dtype=np.float32)[:, None])
     with pytest.raises(BadInputError, match="the same on all 6 dreams"):
-        decisions_of(logits)
+        decisions_of(logits, measure_of_classes(logits.shape[1]))
 
 
 def test_small_logits_that_differ_are_not_constant():
-    assert decisions_of(1e-6 * np.eye(3, dtype=np.float32)) == Decisions((1, 1, 1))
+    assert decisions_of(1e-6 * np.eye(3, dtype=np.float32), measure_of_classes(3)) == Decisions((1, 1, 1))
 
 
 AS_IT_CAME = (Rung("pruned", 0.6, 1.0, 0.0, chosen=True),)

@@ -4,6 +4,7 @@ import pytest
 from edgerecover.validation.parity import compare
 from edgerecover.validation.prediction import reading
 from edgerecover.validation.scores import Scale, as_logits, on_scale, scale_of
+from tests.pairs import measure_of_classes
 
 LOGITS = np.random.default_rng(0).standard_normal((16, 10)).astype(np.float32) * 3
 
@@ -38,11 +39,11 @@ def test_it_makes_no_difference_how_many_images_are_taken_at_a_time(monkeypatch,
     student = LOGITS + np.random.default_rng(1).standard_normal(LOGITS.shape).astype(np.float32)
     broken = on_scale(LOGITS, Scale.PROBABILITIES)
     broken[-1] *= 2
-    whole = compare(LOGITS, student), reading(student, LOGITS).value
+    whole = compare(LOGITS, student, measure_of_classes(LOGITS.shape[1])), reading(student, LOGITS).value
     assert whole[0].logit_scale == pytest.approx(LOGITS.std())
     assert whole[0].mean_abs == pytest.approx(np.abs(LOGITS - student).mean())
     monkeypatch.setattr("edgerecover.validation.scores._BLOCK_ROWS", num_rows)
-    parity = compare(LOGITS, student)
+    parity = compare(LOGITS, student, measure_of_classes(LOGITS.shape[1]))
     assert vars(parity) == pytest.approx(vars(whole[0]))
     assert reading(student, LOGITS).value == pytest.approx(whole[1])
     assert scale_of(broken) is Scale.LOGITS

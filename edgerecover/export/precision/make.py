@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Exported, InputSpec, Int8Sums, Precision, PrecisionTry, RefusedVariant, Variant
 from edgerecover.artifacts.int8 import Int8Scheme
@@ -21,13 +21,12 @@ from edgerecover.export.precision.bias import correct_biases
 from edgerecover.export.precision.graph import Graph, prepare, write
 from edgerecover.export.precision.half import SENSITIVE, describe, nodes_of_types, nodes_that_overflow, to_half
 from edgerecover.export.precision.integers import CLIPS, Clip, layers_of, quantize
-from edgerecover.export.precision.ranges import Images, Ranges, scan
-from edgerecover.export.precision.trial import Cost, Trial
+from edgerecover.export.precision.ranges import Ranges, scan
+from edgerecover.export.precision.trial import Calibration, Cost, Trial
 from edgerecover.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import NDArray
 
 MAX_POINTS_LOST = 1.0
 """Default for how many points of agreement with the teacher a lower precision may cost on the calibration images."""
@@ -36,15 +35,6 @@ _MAX_SHARE_KEPT = 0.25
 """Largest fraction of layers that may stay in float32; with more, it is not an int8 network."""
 _NUM_RANKED_ON = 64
 """Images. Never fewer because of a clock: it would leave other layers in float32 whenever the machine is busy."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Synthetic images from which ranges are measured and variants chosen, and the teacher's scores on them."""
-
-    images: Images
-    teacher_scores: NDArray[Any]
-    """The teacher's scores (N, K) on all images."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ def make_variants(
         progress=progress,
     )
     reference = Path((counted_from or float32).path)
-    trial = Trial(reference, calibration.images, calibration.teacher_scores, input.shape, sums)
+    trial = Trial(reference, calibration, input.shape, sums)
     maker = _Maker(float32, graph, ranges, trial, folder, max_points_lost, progress)
     answers: list[Variant | RefusedVariant] = []
     for precision in wanted:
@@ -175,7 +165,7 @@ class _Maker:
         reason = ""
         if not any(self._passes(made) for made in tries):
             least = min(made.cost.points_lost for made in tries)
-            _, way = min(zip(tries, ways, strict=True), key=lambda pair: pair[0].cost.kl)
+            _, way = min(zip(tries, ways, strict=True), key=lambda pair: pair[0].cost.distance)
             tries += self._without_worst(way, layers)
             reason = (
                 f"all layers in int8 lose {least:.1f} points of agreement on the calibration images, more than the "
@@ -224,7 +214,7 @@ class _Maker:
             for layer in layers:
                 graph = self._graph_of(way, set(layers) - {layer})
                 model = quantize(graph, self.ranges, way.scheme, only=layer, clip=way.clip)
-                costs[layer] = self.trial.cost_of(model, num_images=_NUM_RANKED_ON).kl
+                costs[layer] = self.trial.cost_of(model, num_images=_NUM_RANKED_ON).distance
                 task.advance(1)
         return sorted(layers, key=lambda layer: -costs[layer])
 
@@ -242,9 +232,9 @@ class _Maker:
     def _answer(self, precision: Precision, made: list[_Made], scheme: str, reason: str) -> Variant | RefusedVariant:
         """The try that passes with the fewest float32 nodes, then with the least changed scores; or a refusal."""
         passing = [one for one in made if self._passes(one)]
-        chosen = min(passing, key=lambda one: (len(one.kept), one.cost.kl), default=None)
+        chosen = min(passing, key=lambda one: (len(one.kept), one.cost.distance), default=None)
         tries = tuple(
-            PrecisionTry(one.name, one.cost.points_lost, one.cost.kl, one.seconds, one is chosen) for one in made
+            PrecisionTry(one.name, one.cost.points_lost, one.cost.distance, one.seconds, one is chosen) for one in made
         )
         if chosen is None:
             least = min(one.cost.points_lost for one in made)

@@ -1,12 +1,8 @@
-"""Opening one checkpoint in its architecture, with layers as narrow as its tensors, and K from a forward pass.
-
-Shapes: N images, C channels, H×W pixels, K classes.
-"""
+"""Opening one checkpoint in its architecture, with layers as narrow as its tensors."""
 
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,11 +23,8 @@ from edgerecover.models.read.load import Checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
-_MAX_SHOWN = 4
-_MOST_CHANNELS = 8
-"""Of images: the first of three numbers that is larger may be a height."""
 _WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
 
 
@@ -187,105 +180,3 @@ def _with_module_names(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         masks={name: mask for name, mask in masks.items() if not bool(mask.all())},
         dense_tensors=with_module_names(folder, dense) if dense else None,
     )
-
-
-def _hint_of_output(output: object) -> str:
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        return "a classifier gives one row of logits per image: name a factory whose network does so in eval mode"
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
-    where = next((i for i, part in enumerate(parts) if isinstance(part, torch.Tensor) and part.dim() == 2), None)
-    if where is None:
-        return "name a factory whose network returns the logits alone in eval mode"
-    key = repr(list(output)[where]) if isinstance(output, dict) else where
-    return (
-        f"name a factory whose network returns the logits alone in eval mode: a module that wraps yours and returns "
-        f"output[{key}], which has the shape of logits"
-    )
-
-
-def _hint_of_failure(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, TypeError) and "required positional argument" in text:
-        return "the network gets images alone: give its forward's other arguments defaults, or wrap it in a module"
-    if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
-        return "networks are opened on the CPU: let the forward use x.device instead of a fixed device"
-    return "check the input's shape [C, H, W] (--input-shape or model.toml)"
-
-
-def _runs(network: nn.Module, images_NCHW: Tensor) -> bool:
-    import torch
-
-    try:
-        with torch.no_grad():
-            network(images_NCHW)
-    except Exception:  # the user's network raises anything
-        return False
-    return True
-
-
-def _hint_of_order(shape_CHW: tuple[int, int, int]) -> str:
-    """What to do where the numbers look like H, W, C; empty where they do not."""
-    first, second, last = shape_CHW
-    if first <= _MOST_CHANNELS or last not in (1, 3):
-        return ""
-    return f"channels come first: --input-shape {last},{first},{second}"
-
-
-def count_classes(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str = "") -> int:
-    """Find K from the logits of two images.
-
-    Raises:
-        BadInputError: the forward pass fails, does not give finite (N, K) logits with K ≥ 2, or K is not the number of
-            class names.
-    """
-    import torch
-
-    what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
-    try:
-        with torch.no_grad():
-            logits_NK = network(example_images(input, 2))
-    except Exception as error:  # the user's network raises anything
-        if _runs(network, example_images(input, 1)):
-            raise BadInputError(
-                f"{what}: works on one image, but fails on two with {type(error).__name__}: {error}",
-                hint="a batch size is written into its forward: let view and reshape take x.shape[0], or use "
-                "x.flatten(1)",
-            ) from error
-        raise BadInputError(
-            f"{what}: the forward pass failed with {type(error).__name__}: {error}",
-            hint=_hint_of_order(input.shape) or _hint_of_failure(error),
-        ) from error
-    if not isinstance(logits_NK, torch.Tensor) or logits_NK.dim() != 2 or len(logits_NK) != 2:
-        found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else _kinds(logits_NK)
-        raise BadInputError(
-            f"{what}: a classifier's logits of shape (2, K) were expected for 2 images, found {found}",
-            hint=_hint_of_output(logits_NK),
-        )
-    if not bool(logits_NK.isfinite().all()):
-        raise BadInputError(
-            f"{what}: the logits of two images are NaN or infinite",
-            hint="check mean and std (--mean and --std, or model.toml), and that this is the last good checkpoint",
-        )
-    num_classes = logits_NK.shape[1]
-    if num_classes < 2:
-        raise BadInputError(
-            f"{what}: it gives a single logit, and with one class there is nothing to decide",
-            hint="a binary classifier needs two logits: let its factory append a layer that turns x into [0, x]",
-        )
-    if spec.classes and len(spec.classes) != num_classes:
-        raise BadInputError(
-            f"{what}: it gives {num_classes} classes, but {spec.classes_source} names {len(spec.classes)}",
-            hint="correct the names in `classes` of model.toml beside it, which wins",
-        )
-    return num_classes
-
-
-def _kinds(returned: object) -> str:
-    """What a network returned instead of a tensor, with the shapes inside, for messages."""
-    name = type(returned).__name__
-    if not isinstance(returned, tuple | list):
-        return name
-    shapes = (list(one.shape) if hasattr(one, "shape") else type(one).__name__ for one in returned[:_MAX_SHOWN])
-    return f"{name} of {', '.join(map(str, shapes))}"

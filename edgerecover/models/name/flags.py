@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, TaskKind
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class ModelFlags:
     """`--assume`: an input that nobody named, and that may be another's, is accepted."""
     assumes_scale: bool = False
     """`input` has a mean of 0 and a deviation of 1 because nobody gave any."""
+    task: TaskKind | None = None
+    """`--task`. None: a TOML file or the network's outputs tell."""
 
 
 NO_FLAGS = ModelFlags()
@@ -72,6 +74,7 @@ def flags_of(
     trust_code: bool,
     trust_pickle: bool,
     assume: bool,
+    task: TaskKind | None = None,
 ) -> ModelFlags:
     """What a user said, checked, as one value; arguments are those of `ModelFlags` and `input_of`.
 
@@ -80,7 +83,7 @@ def flags_of(
     """
     input = input_of(shape, mean, std, pixel_range)
     assumes_scale = input is not None and mean is None and std is None
-    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale)
+    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale, task)
 
 
 def input_of(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import InputSpec, Stated
+from edgerecover.artifacts import InputSpec, Stated, TaskKind
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
 from edgerecover.models.name.libraries import library_of, transformers_folder
 from edgerecover.models.name.trust import require_trust
@@ -62,6 +62,8 @@ class ModelSpec:
     """`input` names a shape, and nobody has named a mean or a deviation: they are 0 and 1."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of timm's network, besides its number of classes and its input."""
+    task: TaskKind | None = None
+    """As a flag or a TOML file names it."""
 
 
 def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> ModelSpec:
@@ -101,6 +103,7 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
         classes_source=name if file.classes else UNKNOWN,
         module=live,
         toml_path=toml_path,
+        task=flags.task or file.task,
         teacher_architecture=file.teacher_architecture,
         card=read_card(transformers_folder(architecture, base_dir) or home),
     )
@@ -154,6 +157,7 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
         assumes_scale=bool(own.input and not own.input.names_scale),
         classes=student.classes,
         classes_source=student.classes_source,
+        task=student.task,
         module=live,
         toml_path=own_toml,
         card=_card_of_teacher(student, architecture, base_dir),

@@ -1,6 +1,7 @@
 """Reading logits from networks that end in softmax or sigmoid, so that these are not applied twice.
 
-Shapes: N images, K classes.
+What reads them gives one row of numbers for each image, whatever shape a network's own outputs have.
+Shapes: N images, D numbers for each.
 """
 
 # ruff: noqa: TID253 - subclasses modules; what opens networks imports it when it has some
@@ -9,13 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgerecover.artifacts import Activation, OutputSpec
 from edgerecover.errors import BadInputError
 
 _TOLERANCE = 1e-3
@@ -24,27 +25,18 @@ _LEAST = 1e-38
 """Lower bound for probabilities, so that their logarithms are finite."""
 
 
-class Outputs(str, Enum):
-    """Kinds of outputs for K classes."""
-
-    LOGITS = "logits"
-    """Logits, or log-probabilities, whose softmax is the same as that of the logits."""
-    PROBABILITIES = "probabilities"
-    SIGMOIDS = "sigmoids"
-    """A sigmoid for each class, independent of the others."""
-
-
 @torch.no_grad()
-def outputs_of(network: nn.Module, images_NCHW: Tensor) -> Outputs:
-    """Determine the kind from a few outputs: probabilities add up to 1, autograd shows whether a sigmoid comes last."""
-    scores_NK = network(images_NCHW.clone())
-    if not bool(((scores_NK >= 0) & (scores_NK <= 1)).all()):
-        return Outputs.LOGITS
-    if bool(((scores_NK.sum(1) - 1).abs() < _TOLERANCE).all()):
-        return Outputs.PROBABILITIES
+def activation_of(network: nn.Module, images_NCHW: Tensor) -> Activation:
+    """Determine it from a few outputs: probabilities add up to 1, autograd shows whether a sigmoid comes last."""
+    scores = network(images_NCHW.clone())
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        return Activation.NONE
+    has_classes = scores.dim() > 1 and scores.shape[1] > 1
+    if has_classes and bool(((scores.sum(1) - 1).abs() < _TOLERANCE).all()):
+        return Activation.SOFTMAX
     with torch.enable_grad():
         last = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
-    return Outputs.SIGMOIDS if _ends_in_sigmoid(last) else Outputs.LOGITS
+    return Activation.SIGMOID if _ends_in_sigmoid(last) else Activation.NONE
 
 
 def _ends_in_sigmoid(node: Any) -> bool:
@@ -57,30 +49,31 @@ def _ends_in_sigmoid(node: Any) -> bool:
 _ONLY_MOVE = ("View", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose")
 
 
-def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
-    """Make the network return logits from now on, in place; `as_it_is` gives the network with its own outputs.
+def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
+    """Make the network return logits (N, D) from now on, in place; `as_it_is` gives it with its own outputs.
 
     For probabilities, these are their logarithms, which keep all differences between the original logits; for
-    sigmoids, their inputs. Names of parameters and layers stay.
+    sigmoids, their inputs. Values of tasks without scores stay as they are. Names of parameters and layers stay.
 
     Raises:
         BadInputError: the network runs or is copied in a way of its own, in which this would be lost.
     """
-    if outputs is Outputs.LOGITS:
-        return
     own = type(network)
+    if output.activation is Activation.NONE and len(output.shape) == 1 and output.num_values > 1:
+        return  # (N, D) already
     if hasattr(own, "__deepcopy__") or "forward" in vars(network):  # torch.fx.GraphModule; a forward put in its place
         raise BadInputError(
-            f"the network outputs {outputs.value}; logits cannot be taken from a {own.__name__} instead",
+            f"the network outputs {_WORDS[output.activation]}; logits cannot be taken from a {own.__name__} instead",
             hint="let its factory leave out the last softmax or sigmoid: decisions stay the same",
         )
 
     class Logits(own):  # type: ignore[valid-type, misc]
-        of_outputs = outputs
+        of_output = output
         reads_logits = True
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            return _TO_LOGITS[outputs](super().forward(*args, **kwargs))
+            outputs = _TO_LOGITS[output.activation](super().forward(*args, **kwargs))
+            return outputs.reshape(len(outputs), -1)
 
     Logits.__name__, Logits.__qualname__, Logits.__module__ = own.__name__, own.__qualname__, own.__module__
     network.__class__ = Logits
@@ -88,7 +81,7 @@ def read_as_logits(network: nn.Module, outputs: Outputs) -> None:
 
 def as_it_is(network: nn.Module) -> nn.Module:
     """The network with its own outputs; weights and layers are shared with the one given."""
-    if declared_outputs(network) is Outputs.LOGITS:
+    if declared_output(network) is None:
         return network
     itself = copy.copy(network)
     itself.__class__ = type(network).__mro__[1]
@@ -103,20 +96,27 @@ def own_network(network: nn.Module) -> nn.Module:
     return itself.cpu().eval().requires_grad_(True)
 
 
-def declared_outputs(network: nn.Module) -> Outputs:
-    """The kind of the network's own outputs, as `read_as_logits` was told."""
-    outputs: Outputs = getattr(type(network), "of_outputs", Outputs.LOGITS)
-    return outputs
+def declared_output(network: nn.Module) -> OutputSpec | None:
+    """The network's own output, where `read_as_logits` had to read it otherwise; else None."""
+    output: OutputSpec | None = vars(type(network)).get("of_output")
+    return output
 
 
-def _log(probabilities_NK: Tensor) -> Tensor:
-    return probabilities_NK.float().clamp_min(_LEAST).log()
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.float().clamp_min(_LEAST).log()
 
 
-def _logit(sigmoids_NK: Tensor) -> Tensor:
-    return torch.logit(sigmoids_NK.float(), eps=torch.finfo(torch.float32).eps / 2)
+def _logit(sigmoids: Tensor) -> Tensor:
+    return torch.logit(sigmoids.float(), eps=torch.finfo(torch.float32).eps / 2)
 
 
-_TO_LOGITS: Mapping[Outputs, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {Outputs.PROBABILITIES: _log, Outputs.SIGMOIDS: _logit}
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+_TO_LOGITS: Mapping[Activation, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {Activation.SOFTMAX: _log, Activation.SIGMOID: _logit, Activation.NONE: _same}
+)
+_WORDS = MappingProxyType(
+    {Activation.SOFTMAX: "probabilities", Activation.SIGMOID: "sigmoids", Activation.NONE: "more than one axis"}
 )

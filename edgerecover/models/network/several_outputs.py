@@ -1,6 +1,6 @@
-"""Finding the logits among the outputs of networks that return more than (N, K) logits in eval mode.
+"""Finding the logits among the outputs of networks that return more than one tensor in eval mode.
 
-Shapes: N images, K classes.
+Shapes: N images, K classes, H×W pixels.
 """
 
 # ruff: noqa: TID253 - subclasses modules; what opens networks imports it when it has some
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_NAMES_OF_MAPS = ("logits", "out")
 _LAST_AXES = object()
 """In place of a key: the output is a single tensor of logits with trailing axes of size 1."""
 
@@ -23,9 +24,10 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
     """Make a network with several outputs return its logits alone, in place, if it is clear which ones they are.
 
     It is clear if there is one (N, K) tensor, an entry or field called `logits`, or two tensors of which one is the
-    softmax of the other (as ultralytics' classifiers return). A single tensor (N, K, 1, 1), as fully convolutional
-    networks return, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
-    something else; an (N, K) tensor is left as it is.
+    softmax of the other (as ultralytics' classifiers return). Where none is (N, K), it is clear if there is one tensor
+    (N, K, H, W), or an entry `logits` or `out` of that shape, as torchvision's segmentation networks return. A single
+    tensor (N, K, 1, 1), as fully convolutional networks return, loses its last axes. Names of parameters and layers
+    stay. In training mode such networks may return something else; an (N, K) tensor is left as it is.
     """
     try:
         returned = network(images_NCHW.clone())
@@ -54,11 +56,17 @@ def _key_of_logits(returned: Any, num_images: int) -> Any:
     if isinstance(returned, Tensor):
         has_last_axes = returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
         return _LAST_AXES if has_last_axes else None
-    scores = {
+    batches = {
         key: value
         for key, value in _entries_of(returned).items()
-        if isinstance(value, Tensor) and value.dim() == 2 and len(value) == num_images and value.is_floating_point()
+        if isinstance(value, Tensor) and value.dim() in (2, 4) and len(value) == num_images
+        if value.is_floating_point()
     }
+    scores = {key: value for key, value in batches.items() if value.dim() == 2}
+    maps = {key: value for key, value in batches.items() if value.dim() == 4}
+    if not scores and len(maps) > 1:
+        return next((name for name in _NAMES_OF_MAPS if name in maps), None)
+    scores = scores or maps
     if "logits" in scores:
         return "logits"
     if len(scores) == 2:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import Exported, ModelFacts, Sparsity, sha256_of
+from edgerecover.artifacts import Activation, Exported, ModelFacts, Sparsity, sha256_of
 from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.files import compressed_bytes
 from edgerecover.models.network.sparsity import measure_layers
@@ -128,6 +128,36 @@ def own_operators(model: onnx.ModelProto) -> tuple[str, ...]:
         if node.domain not in _STANDARD_DOMAINS and (node.domain, node.op_type) not in defined
     }
     return tuple(sorted(foreign))
+
+
+def last_activation(model: onnx.ModelProto, output: str | None = None) -> Activation:
+    """What an output's numbers went through last, apart from operators that only move or store them.
+
+    Args:
+        model: of a file.
+        output: name of it; None for the first.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output or model.graph.output[0].name)
+    while node is not None and node.op_type in _ONLY_MOVE:
+        node = makers.get(node.input[0])
+    return _ACTIVATIONS.get(node.op_type, Activation.NONE) if node is not None else Activation.NONE
+
+
+_ACTIVATIONS = {"Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
+_ONLY_MOVE = frozenset(
+    [
+        "Identity",
+        "Cast",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
+)
 
 
 def _parse(path: Path) -> onnx.ModelProto:

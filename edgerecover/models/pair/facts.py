@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import InputSpec, ModelFacts
+from edgerecover.artifacts import InputSpec, ModelFacts, OutputSpec
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.network.sparsity import measure
@@ -21,7 +21,7 @@ def facts_of(
     spec: ModelSpec,
     network: nn.Module | None,
     *,
-    num_classes: int | None,
+    output: OutputSpec | None,
     dense: nn.Module | None = None,
 ) -> ModelFacts:
     """Facts about a checkpoint, and about its network if the architecture is known.
@@ -30,7 +30,7 @@ def facts_of(
         checkpoint: with its keys as the network spells them.
         spec: how it was opened.
         network: the network with its weights; None if the architecture is unknown.
-        num_classes: K; None if unknown.
+        output: of the network; None if unknown.
         dense: for a channel-pruned checkpoint, the network as its factory builds it.
     """
     tensors = checkpoint.tensors
@@ -47,7 +47,8 @@ def facts_of(
         architecture_source=spec.architecture_source,
         num_parameters=sum(parameter.numel() for parameter in parameters),
         num_batch_norms=_num_batch_norms(tensors, network),
-        num_classes=num_classes,
+        num_classes=output.num_classes if output else None,
+        output=output,
         has_masks=bool(checkpoint.masks),
         teacher_inside=checkpoint.dense_tensors is not None,
         sparsity=measure(network if network is not None else weights, narrower=dense is not None),

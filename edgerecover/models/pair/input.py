@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.opening import open_checkpoint, require_architecture
 from edgerecover.models.name.flags import ModelFlags
@@ -64,7 +64,7 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
     return spec, spec.input
 
 
-def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Path) -> None:
+def check_assumed(spec: ModelSpec, output: OutputSpec, flags: ModelFlags, path: Path) -> None:
     """Refuse an input that was taken from a library's own weights for a network that cannot be trained as they were.
 
     A network of ten classes was trained on other images than ImageNet's, and their size and scale are anybody's guess.
@@ -75,6 +75,7 @@ def check_assumed(spec: ModelSpec, num_classes: int, flags: ModelFlags, path: Pa
     if spec.assumed_of is None or flags.assume or spec.input is None:
         return
     usual = default_num_classes(spec.assumed_of)
+    num_classes = output.shape[0]
     if usual in (None, num_classes):
         return
     side = ",".join(map(str, spec.input.shape))

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import InputSpec, ModelFacts, Pattern
+from edgerecover.artifacts import InputSpec, ModelFacts, OutputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import complete
-from edgerecover.models.build.opening import OpenCheckpoint, count_classes, open_checkpoint, require_architecture
+from edgerecover.models.build.opening import OpenCheckpoint, open_checkpoint, require_architecture
+from edgerecover.models.build.outputs import find_output
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
-from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
 from edgerecover.models.pair.channels import SAME_CHANNELS, ChannelMap, descent, match_channels
@@ -41,7 +41,8 @@ _LEAST_OF_PRUNED = 0.2
 class Models:
     """A teacher and a student that belong together, both float32, on the CPU and in eval mode.
 
-    They return logits even if they end in softmax or sigmoids; `outputs.as_it_is` gives their own outputs.
+    They return logits (N, D), whatever the shape of their own outputs, and even if they end in softmax or sigmoids;
+    `outputs.as_it_is` gives their own outputs.
     """
 
     student: nn.Module
@@ -50,7 +51,7 @@ class Models:
     """bool, by parameter name, True where the student's weight is kept, for every parameter with zeros; see
     `masks.masks_of`."""
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
     classes: tuple[str, ...] | None
     architecture: str
     student_facts: ModelFacts
@@ -79,10 +80,10 @@ def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
     said = resolve(model_path, flags, teacher=None)
     spec = complete(said, checkpoint, flags)
     if spec.architecture is None:
-        return facts_of(checkpoint, spec, None, num_classes=None)
+        return facts_of(checkpoint, spec, None, output=None)
     opened = open_checkpoint(checkpoint, spec)
-    num_classes = count_classes(opened.network, spec.input, spec) if spec.input else None
-    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
+    output = find_output(opened.network, spec.input, spec) if spec.input else None
+    facts = facts_of(opened.checkpoint, spec, opened.network, output=output, dense=opened.dense)
     taught = resolve_teacher(said, flags, teacher_arch=None)
     if taught.teacher_path is None or said.toml_path is None:
         return facts
@@ -119,13 +120,13 @@ def open_models(
     student = open_checkpoint(checkpoint, spec)
     if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
-    num_classes = count_classes(student.network, input, spec)
-    check_assumed(spec, num_classes, flags, model_path)
-    facts = facts_of(student.checkpoint, spec, student.network, num_classes=num_classes, dense=student.dense)
+    output = find_output(student.network, input, spec)
+    check_assumed(spec, output, flags, model_path)
+    facts = facts_of(student.checkpoint, spec, student.network, output=output, dense=student.dense)
     of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
-    opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, num_classes, flags)
+    opened_teacher = open_teacher(of_teacher, teacher_spec, student, spec, output, flags)
     doubt = check_scale(spec, opened_teacher.opened.network, flags, spec.teacher_path or model_path)
-    models = _pair(student, spec, facts, opened_teacher, input, num_classes)
+    models = _pair(student, spec, facts, opened_teacher, input, output)
     _check_order(models)
     return replace(models, warnings=(*models.warnings, doubt)) if doubt else models
 
@@ -142,23 +143,27 @@ def _check_order(models: Models) -> None:
 
 
 def _pair(
-    student: OpenCheckpoint, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, num_classes: int
+    student: OpenCheckpoint, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, output: OutputSpec
 ) -> Models:
     """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
+    from edgerecover.models.network.outputs import read_as_logits
+
     channels = _match_channels(student, teacher, input)
     if channels.related and not teacher.same_architecture:
         facts = as_narrower(facts, student.network, teacher.opened.network)
     masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
     unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
-    teacher_facts = facts_of(teacher.opened.checkpoint, teacher.spec, teacher.opened.network, num_classes=num_classes)
-    for network in (student.network, teacher.opened.network):
-        _read_as_logits(network, input)
+    teacher_facts = facts_of(
+        teacher.opened.checkpoint, teacher.spec, teacher.opened.network, output=teacher.output or output
+    )
+    read_as_logits(student.network, output)
+    read_as_logits(teacher.opened.network, teacher.output or output)
     return Models(
         student=student.network,
         teacher=teacher.opened.network,
         masks=masks,
         input=input,
-        num_classes=num_classes,
+        output=output,
         classes=spec.classes,
         architecture=require_architecture(student.checkpoint, spec),
         student_facts=facts,
@@ -194,7 +199,7 @@ class Classifier:
     masks: dict[str, Tensor]
     """bool, by parameter name, True where a weight is kept; see `masks.masks_of`."""
     input: InputSpec
-    num_classes: int
+    output: OutputSpec
     classes: tuple[str, ...] | None
     facts: ModelFacts
     doubt: str | None = None
@@ -221,36 +226,33 @@ def open_classifier(
     Raises:
         BadInputError: the checkpoint or its architecture cannot be used, or its input is not known.
     """
+    from edgerecover.models.network.outputs import read_as_logits
+
     checkpoint = read_checkpoint(weights_in(model_path))
     said = resolve(model_path, flags, teacher=None)
     if belongs_to is not None:
         other = resolve(belongs_to, flags, teacher=model_path)
         taught = resolve_teacher(other, flags, teacher_arch=None)
         if is_teacher and taught.architecture and not flags.arch:
-            said = _fill(replace(taught, input=said.input or taught.input, classes=said.classes), said)
+            own = replace(taught, input=said.input or taught.input, classes=said.classes, task=said.task or taught.task)
+            said = _fill(own, said)
         said = _fill(said, other)
     spec, input = require_input(complete(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
-    num_classes = count_classes(opened.network, input, spec)
-    check_assumed(spec, num_classes, flags, model_path)
+    output = find_output(opened.network, input, spec)
+    check_assumed(spec, output, flags, model_path)
     doubt = check_scale(spec, opened.network, flags, model_path)
-    facts = facts_of(opened.checkpoint, spec, opened.network, num_classes=num_classes, dense=opened.dense)
-    _read_as_logits(opened.network, input)
+    facts = facts_of(opened.checkpoint, spec, opened.network, output=output, dense=opened.dense)
+    read_as_logits(opened.network, output)
     return Classifier(
         network=opened.network,
         masks=masks_of(opened.network, opened.checkpoint.masks, teacher),
         input=input,
-        num_classes=num_classes,
+        output=output,
         classes=spec.classes,
         facts=facts,
         doubt=doubt,
     )
-
-
-def _read_as_logits(network: nn.Module, input: InputSpec) -> None:
-    from edgerecover.models.network.outputs import outputs_of, read_as_logits
-
-    read_as_logits(network, outputs_of(network, example_images(input, 4)))
 
 
 def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
@@ -266,6 +268,7 @@ def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
         spec = replace(spec, input=other.input, input_source=other.input_source, assumes_scale=other.assumes_scale)
     if spec.classes is None:
         spec = replace(spec, classes=other.classes, classes_source=other.classes_source)
+    spec = replace(spec, task=spec.task or other.task)
     return spec if spec.card else replace(spec, card=other.card)
 
 

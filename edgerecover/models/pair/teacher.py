@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import Pattern, Sparsity
+from edgerecover.artifacts import OutputSpec, Pattern, Sparsity, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.architectures import load_into, mismatch
 from edgerecover.models.build.completion import with_card, with_module
-from edgerecover.models.build.opening import OpenCheckpoint, count_classes, fit_keys, open_checkpoint
+from edgerecover.models.build.opening import OpenCheckpoint, fit_keys, open_checkpoint
+from edgerecover.models.build.outputs import find_output
 from edgerecover.models.build.whole_modules import WholeModule, load_module
 from edgerecover.models.build.widths import is_narrower
 from edgerecover.models.name.flags import ModelFlags
@@ -40,6 +41,8 @@ class Teacher:
     """The teacher's own spec: its architecture, and who named it."""
     same_architecture: bool
     """Whether the student has the same layers, however its architecture is spelled, perhaps with fewer channels."""
+    output: OutputSpec | None = None
+    """Known once the teacher has run."""
 
 
 def find_teacher(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_prune: bool) -> Checkpoint:
@@ -81,7 +84,7 @@ def open_teacher(
     said: ModelSpec,
     student: OpenCheckpoint,
     spec: ModelSpec,
-    num_classes: int,
+    output: OutputSpec,
     flags: ModelFlags,
 ) -> Teacher:
     """Open the teacher in its own architecture, if one is given, or else in the student's.
@@ -93,19 +96,26 @@ def open_teacher(
         said: what is said about the teacher alone; see `resolve_teacher`.
         student: the opened student.
         spec: the student's, with its architecture and input.
-        num_classes: the student's number of classes.
+        output: the student's.
         flags: what the command line says; with `trust_pickle`, a teacher that is a whole module is unpickled.
 
     Raises:
         BadInputError: the teacher fits no architecture that was named or recognised, or has another number of classes
             than the student; the message says how it differs.
     """
-    teacher = _open(checkpoint, said, student, spec, num_classes, flags)
+    teacher = _open(checkpoint, said, student, spec, output, flags)
     assert spec.input is not None
-    teacher_classes = count_classes(teacher.opened.network, spec.input, teacher.spec, role="teacher ")
-    if teacher_classes != num_classes:
-        raise _other_classes(checkpoint.path, teacher_classes, num_classes)
-    return teacher
+    of_teacher = replace(teacher.spec, task=spec.task or output.task)
+    found = find_output(teacher.opened.network, spec.input, of_teacher, role="teacher ")
+    if found.shape != output.shape:
+        raise _other_outputs(checkpoint.path, found, output)
+    if found.activation is not output.activation and output.has_threshold:
+        raise BadInputError(
+            f"teacher {checkpoint.path}: ends in {found.activation.value}, the student in {output.activation.value}: "
+            "the same number means another answer",
+            hint="let the factories of both leave out the last sigmoid, or neither",
+        )
+    return replace(teacher, output=found)
 
 
 def _open(
@@ -113,7 +123,7 @@ def _open(
     said: ModelSpec,
     student: OpenCheckpoint,
     spec: ModelSpec,
-    num_classes: int,
+    output: OutputSpec,
     flags: ModelFlags,
 ) -> Teacher:
     is_its_own_file = not _same_file(checkpoint.path, student.checkpoint.path)
@@ -131,7 +141,7 @@ def _open(
         load_into(network, fitted.tensors, what=f"teacher {checkpoint.path} ({spec.architecture})")
         own = replace(spec, teacher_path=None, teacher_architecture=None)
         return Teacher(OpenCheckpoint(fitted, network.eval(), None), own, same_architecture=True)
-    _refuse_other_classes(fitted, network, num_classes)
+    _refuse_other_classes(fitted, network, output)
     other = resolve_neighbour(spec, said, flags)
     other = other or _as_card_says(checkpoint, said)
     other = other or (_as_module(checkpoint, said) if flags.trust_pickle else None) or _recognise(checkpoint, said)
@@ -191,26 +201,30 @@ def _same_file(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve()
 
 
-def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, num_classes: int) -> None:
-    teacher_classes = _other_num_classes(teacher.tensors, student.state_dict(), num_classes)
-    if teacher_classes is not None:
-        raise _other_classes(teacher.path, teacher_classes, num_classes)
+def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, output: OutputSpec) -> None:
+    found = _other_last_size(teacher.tensors, student.state_dict(), output.shape[0])
+    if found is not None:
+        raise _other_outputs(teacher.path, replace(output, shape=(found, *output.shape[1:])), output)
 
 
-def _other_classes(teacher: Path, teacher_classes: int, num_classes: int) -> BadInputError:
-    """The error for a teacher with another number of classes than the student."""
+def _other_outputs(teacher: Path, found: OutputSpec, expected: OutputSpec) -> BadInputError:
+    """The error for a teacher with other outputs than the student."""
+    if expected.task is TaskKind.ONE_LABEL and len(found.shape) == 1:
+        differ = f"has {found.shape[0]} classes, the student {expected.shape[0]}"
+    else:
+        differ = f"gives {list(found.shape)} for each image, the student {list(expected.shape)}"
     return BadInputError(
-        f"teacher {teacher}: has {teacher_classes} classes, the student {num_classes}",
+        f"teacher {teacher}: {differ}",
         hint="recovery needs a teacher with the same classes, ideally the dense model that the student was pruned from",
     )
 
 
-def _other_num_classes(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor], num_classes: int) -> int | None:
-    """The teacher's number of classes, if it differs from the student only in the last layer's outputs; else None."""
+def _other_last_size(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor], size: int) -> int | None:
+    """The teacher's number of outputs, if it differs from the student only in the last layer's; else None."""
     differing = [key for key, tensor in student.items() if key in teacher and teacher[key].shape != tensor.shape]
     sizes = {(student[key].shape[0], teacher[key].shape[0]) for key in differing}
     same_otherwise = all(student[key].shape[1:] == teacher[key].shape[1:] for key in differing)
     if same_otherwise and len(sizes) == 1:
         student_size, teacher_size = sizes.pop()
-        return teacher_size if student_size == num_classes else None
+        return teacher_size if student_size == size else None
     return None

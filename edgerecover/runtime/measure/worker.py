@@ -85,13 +85,13 @@ class _Worker:
         if images_NCHW is None:
             images_NCHW = _noise(self._opened.shape_CHW)
         batch_NCHW = np.resize(np.array(images_NCHW[:size]), (size, *self._opened.shape_CHW))
-        scores_NK = self._opened.run(batch_NCHW)
-        if not np.isfinite(scores_NK).all():
+        self._query = self._opened.feed(batch_NCHW)
+        outputs = [np.asarray(output) for output in self._opened.run_batch(self._query)]
+        if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
             raise BadInputError(
                 f"{model}: its scores for the golden images are not finite numbers",
                 hint="a network that overflows in half precision does this: keep the nodes that do in float32",
             )
-        self._query = self._opened.feed(batch_NCHW)
         return {
             "memory_before_bytes": memory_before_bytes,
             "load_ms": self._opened.load_ms,

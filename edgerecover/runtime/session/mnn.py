@@ -47,7 +47,7 @@ class MNNSession(Classifier):
         providers: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_classes: int | None,
+        num_values: int | None,
         batch: int | None,
     ) -> None:
         self._mnn = import_mnn()
@@ -60,7 +60,7 @@ class MNNSession(Classifier):
         facts = self._module.get_info()
         inputs = [_find_input(*pair) for pair in zip(facts["inputNames"], facts["inputs"], strict=True)]
         layout = only_input(name, inputs, shape_CHW)
-        super().__init__(name, _fix_batch(layout, batch), num_classes)
+        super().__init__(name, _fix_batch(layout, batch), num_values)
         self._outputs = tuple(facts["outputNames"])
         self._feed: Any = None
         self._file = path
@@ -147,7 +147,7 @@ def open_mnn(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_classes: int | None = None,
+    num_values: int | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> MNNSession:
@@ -160,7 +160,7 @@ def open_mnn(
         num_threads: None: one for each core, at most four.
         strict: refuse to go on when another device is asked for first.
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
-        num_classes: K, which tells the class scores from other outputs.
+        num_values: numbers for each image, which tell the scores from other outputs.
         batch: size to fix an open batch at; None leaves it open.
         exact_int8: means nothing here: only float32 files are opened.
 
@@ -172,12 +172,12 @@ def open_mnn(
     if not path.is_file():
         raise BadInputError(f"{path}: no such file", hint="check the path")
     if path.suffix == SUFFIX:
-        session = MNNSession(path, path, providers, num_threads, shape_CHW, num_classes, batch)
+        session = MNNSession(path, path, providers, num_threads, shape_CHW, num_values, batch)
     else:
         with ExitStack() as ends:
             own = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="edgerecover-"))) / f"{path.stem}{SUFFIX}"
             convert(path, own)
-            session = MNNSession(own, path, providers, num_threads, shape_CHW, num_classes, batch)
+            session = MNNSession(own, path, providers, num_threads, shape_CHW, num_values, batch)
             weakref.finalize(session, ends.pop_all().close)  # the file is there for as long as the session
     if strict:
         session.insist()

@@ -58,7 +58,7 @@ class Session(Classifier):
         asked: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None = None,
-        num_classes: int | None = None,
+        num_values: int | None = None,
         batch: int | None = None,
         exact_int8: bool = False,
     ) -> None:
@@ -67,7 +67,7 @@ class Session(Classifier):
         started_ns = time.perf_counter_ns()
         self._session = _start(path, asked, num_threads, fixed=fixed, exact_int8=exact_int8)
         self.load_ms = (time.perf_counter_ns() - started_ns) / 1e6
-        super().__init__(path, _only_input(self._session, path, shape_CHW), num_classes)
+        super().__init__(path, _only_input(self._session, path, shape_CHW), num_values)
         self.version: str = import_onnxruntime().__version__
         self.asked = tuple(asked)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -140,7 +140,7 @@ def open_session(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_classes: int | None = None,
+    num_values: int | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> Session:
@@ -152,7 +152,7 @@ def open_session(
         num_threads: of one operator; None leaves it to onnxruntime.
         strict: refuse to go on when the first provider asked for runs no node.
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
-        num_classes: K, which tells the class scores from other outputs.
+        num_values: numbers for each image, which tell the scores from other outputs.
         batch: size of an open batch, for providers that take no open one.
         exact_int8: add up 8-bit products exactly, as the file says, on processors whose fast kernels saturate, too.
 
@@ -160,7 +160,7 @@ def open_session(
         BadInputError: the file is missing, broken, or not such a classifier.
         MissingError: `strict`, and the first provider is not there or ran nothing.
     """
-    session = Session(path, providers, num_threads, shape_CHW, num_classes, batch, exact_int8)
+    session = Session(path, providers, num_threads, shape_CHW, num_values, batch, exact_int8)
     if strict:
         session.insist()
     return session

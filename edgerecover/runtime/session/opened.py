@@ -3,7 +3,8 @@
 A runtime's own module makes the values: `session` for onnxruntime, `openvino_session` for OpenVINO. Everything else
 asks for an `Opened` and gets one from `opening.open_model`.
 
-Shapes: N images, C channels, H height, W width, K classes.
+Scores are numbers for each image in one row, whatever the shape of the file's own output.
+Shapes: N images, C channels, H height, W width, D scores for each image.
 """
 
 from __future__ import annotations
@@ -107,11 +108,11 @@ class Opened(Protocol):
 
     @property
     def output_index(self) -> int:
-        """Which output holds the class scores (N, K)."""
+        """Which output holds the scores."""
 
     @property
-    def num_classes(self) -> int:
-        """K of that output."""
+    def num_values(self) -> int:
+        """D of that output."""
 
     def insist(self) -> None:
         """Raise MissingError unless the first provider that was asked for really ran something."""
@@ -123,11 +124,11 @@ class Opened(Protocol):
         """One call of the runtime on what `feed` gave: all outputs, in host memory."""
 
     def run(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
-        """Class scores (N, K) of any number of images."""
+        """Scores (N, D) of any number of images."""
 
 
 class Classifier(abc.ABC):
-    """What is the same in every runtime: batches, layouts, and finding the class scores among the outputs.
+    """What is the same in every runtime: batches, layouts, and finding the scores among the outputs.
 
     A subclass sets `path` and `layout`, and says what its outputs are called and how one batch is run.
     """
@@ -137,10 +138,10 @@ class Classifier(abc.ABC):
     runtime: str
     version: str
 
-    def __init__(self, path: Path, layout: InputLayout, num_classes: int | None) -> None:
+    def __init__(self, path: Path, layout: InputLayout, num_values: int | None) -> None:
         self.path = path
         self.layout = layout
-        self._num_classes = num_classes
+        self._num_values = num_values
         self._chunk = layout.batch or CHUNK_WHEN_DYNAMIC
 
     @property
@@ -178,31 +179,33 @@ class Classifier(abc.ABC):
 
     @property
     def output_index(self) -> int:
-        """Which output holds the class scores: the first of shape (N, K) and a floating type, K being as asked.
+        """Which output holds the scores: the first of a floating type with as many for each image as were asked for.
+
+        Where no number was asked for, the first of shape (N, K) with at least two.
 
         Raises:
             BadInputError: none does.
         """
-        return self._classes_output[0]
+        return self._scores_output[0]
 
     @property
-    def num_classes(self) -> int:
-        """K of that output."""
-        return self._classes_output[1]
+    def num_values(self) -> int:
+        """D of that output."""
+        return self._scores_output[1]
 
     @cached_property
-    def _classes_output(self) -> tuple[int, int]:
+    def _scores_output(self) -> tuple[int, int]:
         """Found by one run on zeros: many files do not state the shapes of their outputs."""
         outputs = self.run_batch(self.feed(_zeros(self.layout)))
         for index, output in enumerate(outputs):
-            scores = _as_scores(output, self.batch or 1)
-            if scores is not None and self._num_classes in (None, scores.shape[1]):
+            scores = _as_scores(output, self.batch or 1, self._num_values)
+            if scores is not None:
                 return index, scores.shape[1]
-        wanted = "K of at least 2" if self._num_classes is None else f"K = {self._num_classes}"
+        wanted = "K of at least 2" if self._num_values is None else f"K = {self._num_values}"
         found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(self.outputs, outputs, strict=True))
         raise BadInputError(
-            f"{self.path}: an output of class scores (N, K) with {wanted} was expected, found {found}",
-            hint="export the classifier up to its logits, with the classes of its teacher",
+            f"{self.path}: an output of scores (N, K) with {wanted} was expected, found {found}",
+            hint="export the network up to its logits, with the classes of its teacher",
         )
 
     def insist(self) -> None:  # noqa: B027 - not abstract: an engine runs wholly where it was built for
@@ -216,7 +219,7 @@ class Classifier(abc.ABC):
         return np.ascontiguousarray(ordered, dtype=self.layout.dtype)
 
     def run(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
-        """Class scores (N, K) of any number of images: in batches of the file's size, the last one padded.
+        """Scores (N, D) of any number of images: in batches of the file's size, the last one padded.
 
         Raises:
             BadInputError: the images do not have the file's C, H, W, or the file cannot be run or has no such output.
@@ -250,11 +253,11 @@ class Classifier(abc.ABC):
 
         index = self.output_index
         output = self.run_batch(self.feed(images_NCHW))[index]
-        scores = _as_scores(output, len(images_NCHW))
+        scores = _as_scores(output, len(images_NCHW), self.num_values)
         if scores is None:
             raise BadInputError(
                 f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images",
-                hint="a classifier outputs one row of scores per image",
+                hint="a network outputs as many scores for each image",
             )
         return scores.astype(np.float32)
 
@@ -334,15 +337,20 @@ def _pad(piece_NCHW: NDArray[numpy.float32], size: int) -> NDArray[numpy.float32
 # --- outputs ------------------------------------------------------------------------------------------------
 
 
-def _as_scores(output: Any, num_images: int) -> NDArray[Any] | None:
-    """An output as (N, K), K ≥ 2; None when it holds something else. (N, K, 1, 1) of a convolution counts too."""
+def _as_scores(output: Any, num_images: int, num_values: int | None) -> NDArray[Any] | None:
+    """An output as (N, D); None when it holds something else.
+
+    Where D is not known, it is one of classes: (N, K), K ≥ 2, or (N, K, 1, 1) of a convolution.
+    """
     import numpy as np
 
-    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.ndim < 2:
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or not output.ndim:
         return None
-    if output.shape[0] != num_images or output.shape[1] < 2 or output.size != num_images * output.shape[1]:
+    if num_values is None:
+        num_values = output.shape[1] if output.ndim > 1 and output.shape[1] > 1 else 0
+    if not num_values or output.shape[0] != num_images or output.size != num_images * num_values:
         return None
-    return output.reshape(num_images, output.shape[1])
+    return output.reshape(num_images, num_values)
 
 
 def _kind(output: Any) -> str:

@@ -21,7 +21,7 @@ def open_model(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_classes: int | None = None,
+    num_values: int | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> Opened:
@@ -34,7 +34,7 @@ def open_model(
         num_threads: of one call, where the runtime computes on the CPU; None leaves it to the runtime.
         strict: refuse to go on when the first of `providers` runs nothing.
         shape_CHW: of the images it will be given.
-        num_classes: K, which tells the class scores from other outputs.
+        num_values: numbers for each image, which tell the scores from other outputs.
         batch: images per call where the file leaves that open: runtimes that can, compile for it.
         exact_int8: add up 8-bit products exactly, as the file says, on processors whose fast kernels saturate, too. An
             engine adds up in 32 bits anyway.
@@ -46,14 +46,14 @@ def open_model(
     if runtime in ENGINE_RUNTIMES:
         from edgerecover.runtime.session.tensorrt import open_engine
 
-        return open_engine(path, runtime, shape_CHW=shape_CHW, num_classes=num_classes, batch=batch)
+        return open_engine(path, runtime, shape_CHW=shape_CHW, num_values=num_values, batch=batch)
     return _opener_of(runtime)(
         path,
         providers,
         num_threads=num_threads,
         strict=strict,
         shape_CHW=shape_CHW,
-        num_classes=num_classes,
+        num_values=num_values,
         batch=batch,
         exact_int8=exact_int8,
     )

@@ -84,7 +84,7 @@ class OpenVINOSession(Classifier):
         devices: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_classes: int | None,
+        num_values: int | None,
         batch: int | None,
         exact_int8: bool = False,
     ) -> None:
@@ -97,7 +97,7 @@ class OpenVINOSession(Classifier):
         _refuse_misread(path, self.version)
         layout = only_input(path, [_find_input(one) for one in model.inputs], shape_CHW)
         self._shape, layout = _fix_layout(model, layout, batch)
-        super().__init__(path, layout, num_classes)
+        super().__init__(path, layout, num_values)
         self._hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         self._precision = _stated_precision(model, self._core, self._device)
         self._hints["INFERENCE_PRECISION_HINT"] = self._precision
@@ -201,7 +201,7 @@ def open_openvino(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_classes: int | None = None,
+    num_values: int | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> OpenVINOSession:
@@ -213,7 +213,7 @@ def open_openvino(
         num_threads: on the CPU; None leaves it to OpenVINO.
         strict: refuse to go on when the first device asked for is not here.
         shape_CHW: of the images it will be given: settles sides that the file leaves open, and which axis is which.
-        num_classes: K, which tells the class scores from other outputs.
+        num_values: numbers for each image, which tell the scores from other outputs.
         batch: size to fix an open batch at; None leaves it open.
         exact_int8: compute what the file's Q/DQ nodes say, exactly, on the CPU: its int8 kernels saturate without VNNI.
 
@@ -221,7 +221,7 @@ def open_openvino(
         BadInputError: the file is missing, broken, or not such a classifier.
         MissingError: OpenVINO is not installed, or `strict` and the first device is not here.
     """
-    session = OpenVINOSession(path, providers, num_threads, shape_CHW, num_classes, batch, exact_int8)
+    session = OpenVINOSession(path, providers, num_threads, shape_CHW, num_values, batch, exact_int8)
     if strict:
         session.insist()
     return session

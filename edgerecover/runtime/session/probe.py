@@ -24,14 +24,14 @@ TIMEOUT_S = 120.0
 
 
 def probe(
-    model: Path, shape_CHW: tuple[int, int, int] | None, num_classes: int | None, *, timeout_s: float = TIMEOUT_S
+    model: Path, shape_CHW: tuple[int, int, int] | None, num_values: int | None, *, timeout_s: float = TIMEOUT_S
 ) -> None:
     """Open `model` on the CPU and run it once on zeros, in a fresh process with bounded time and memory.
 
     Args:
         model: the ONNX file; its external data checked beforehand.
         shape_CHW: of the images it is to take, where known.
-        num_classes: K, where known.
+        num_values: numbers for each image, where known.
         timeout_s: for all of it.
 
     Raises:
@@ -43,8 +43,8 @@ def probe(
     arguments = ["--model", str(model.absolute())]
     if shape_CHW is not None:
         arguments += ["--shape", ",".join(map(str, shape_CHW))]
-    if num_classes is not None:
-        arguments += ["--num-classes", str(num_classes)]
+    if num_values is not None:
+        arguments += ["--num-values", str(num_values)]
     try:
         child = run_fresh("edgerecover.runtime.session.probe", arguments, timeout_s, what="a first run of the file")
     except StageError as error:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             [CPU],
             strict=True,
             shape_CHW=shape,
-            num_classes=options.num_classes,
+            num_values=options.num_values,
         )
         _ = session.output_index
     except MemoryError:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m edgerecover.runtime.session.probe", description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--shape", help="C,H,W of one image")
-    parser.add_argument("--num-classes", type=int)
+    parser.add_argument("--num-values", type=int)
     return parser
 
 

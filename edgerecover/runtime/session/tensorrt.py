@@ -75,7 +75,7 @@ class TensorRTSession(Classifier):
         runtime: str,
         facts: EngineFacts | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_classes: int | None,
+        num_values: int | None,
         batch: int | None,
         cuda_graph: bool,
         host_code_allowed: bool,
@@ -95,7 +95,7 @@ class TensorRTSession(Classifier):
         self._input = given[0]
         self._batches = _batches(self._engine, layout)
         layout = _fix_layout(layout, batch, self._batches, path)
-        super().__init__(path, layout, num_classes)
+        super().__init__(path, layout, num_values)
         self._chunk = min(self._chunk, self._batches[1])
         self._cuda = Cuda()
         weakref.finalize(self, self._cuda.close)
@@ -264,7 +264,7 @@ def open_engine(
     runtime: str,
     *,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_classes: int | None = None,
+    num_values: int | None = None,
     batch: int | None = None,
     cuda_graph: bool = False,
     host_code_allowed: bool = False,
@@ -275,7 +275,7 @@ def open_engine(
         path: the engine. Facts beside it are checked before TensorRT sees the file.
         runtime: "tensorrt" or "tensorrt-rtx".
         shape_CHW: of the images it will be given.
-        num_classes: K, which tells the class scores from other outputs.
+        num_values: numbers for each image, which tell the scores from other outputs.
         batch: images per call of an engine whose batch is open; None leaves it open.
         cuda_graph: capture a run once and replay it.
         host_code_allowed: a version-compatible engine holds code that TensorRT then runs: only for one whose origin is
@@ -293,7 +293,7 @@ def open_engine(
     facts = read_facts(path)
     if facts is not None:
         _check_facts(path, facts, runtime, host_code_allowed)
-    return TensorRTSession(path, runtime, facts, shape_CHW, num_classes, batch, cuda_graph, host_code_allowed)
+    return TensorRTSession(path, runtime, facts, shape_CHW, num_values, batch, cuda_graph, host_code_allowed)
 
 
 def _check_facts(path: Path, facts: EngineFacts, runtime: str, host_code_allowed: bool) -> None:

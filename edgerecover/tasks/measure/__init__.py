@@ -1,7 +1,10 @@
 """What agreement means, task by task."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.tasks.measure.base import Measure
@@ -27,4 +30,7 @@ def measure_of(output: OutputSpec) -> Measure:
     return _MEASURES[output.task](output)
 
 
-__all__ = ["Measure", "measure_of"]
+Answers = Any
+"""Of a network, one for each image along the first axis: a numpy array of what its measure reads."""
+
+__all__ = ["Answers", "Measure", "measure_of"]

@@ -13,7 +13,7 @@ import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgerecover.artifacts import OutputSpec
+from edgerecover.artifacts import Activation, OutputSpec
 
 if TYPE_CHECKING:
     import numpy
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     """One for each image, along the first axis."""
     Shares_N = NDArray[numpy.float64]
     """For each image a number from 0 to 1."""
+
+
+_SMALLEST = 1e-38
+"""Stands for a probability that float32 rounds to 0; its logarithm is finite."""
+_ROUNDING = 2.0**-24
+"""Half of what float32 can tell from 1."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,19 @@ class Measure(abc.ABC):
         import numpy as np
 
         return np.zeros(len(reference_ND), np.bool_)
+
+    def as_logits(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
+        """Outputs as `distance` takes them: what comes before the network's last softmax or sigmoid."""
+        import numpy as np
+
+        if self.output.activation is Activation.NONE:
+            return outputs_ND
+        wide_ND = outputs_ND.astype(np.float64)
+        if self.output.activation is Activation.SOFTMAX:
+            return np.log(np.maximum(wide_ND, _SMALLEST))
+        inside_ND = np.clip(wide_ND, _ROUNDING, 1 - _ROUNDING)
+        logits_ND: NDArray[Any] = np.log(inside_ND) - np.log1p(-inside_ND)
+        return logits_ND
 
     def _require(self, outputs_ND: NDArray[Any]) -> None:
         if outputs_ND.ndim != 2 or outputs_ND.shape[1] != self.output.num_values:

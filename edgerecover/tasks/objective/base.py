@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,9 @@ class Objective(abc.ABC):
 
     A network that ends in softmax or sigmoids gives what comes before them.
     """
+
+    is_positional: ClassVar[bool] = False
+    """A target says what is to be where: what a dream shows may not be shifted."""
 
     def __init__(self, output: OutputSpec) -> None:
         self.output = output

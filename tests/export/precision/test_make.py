@@ -19,12 +19,13 @@ from tests.export.precision.conftest import (
     run,
     transformer,
 )
+from tests.pairs import measure_of_classes
 
 ALL = (Precision.FP32, Precision.FP16, Precision.INT8)
 
 
 def calibrated(float32, images):
-    return Calibration(ImagesInMemory(images), run(Path(float32.path), images))
+    return Calibration(ImagesInMemory(images), run(Path(float32.path), images), measure_of_classes(5))
 
 
 def made(float32, tmp_path, wanted=ALL, scheme="u8s8", images=None, **options):
@@ -178,7 +179,7 @@ def test_loss_is_counted_from_another_file_where_one_is_given(save, tmp_path):
 
 def test_scores_must_belong_to_the_images(save, tmp_path):
     float32 = save(residual())
-    calibration = Calibration(ImagesInMemory(random_images(8)), np.zeros((7, 5)))
+    calibration = Calibration(ImagesInMemory(random_images(8)), np.zeros((7, 5)), measure_of_classes(5))
     with pytest.raises(ValueError, match="teacher scores"):
         make_variants(float32, ALL, SCHEMES["u8s8"], calibration, INPUT, tmp_path)
 

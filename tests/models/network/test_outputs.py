@@ -5,20 +5,23 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.outputs import (
-    Outputs,
+    activation_of,
     as_it_is,
-    declared_outputs,
-    outputs_of,
+    declared_output,
     own_network,
     read_as_logits,
 )
 from edgerecover.models.network.several_outputs import return_logits
 
 IMAGES_NCHW = example_images(InputSpec((3, 4, 4), (0.5,) * 3, (0.25,) * 3), 4)
+
+
+def of_classes(activation):
+    return OutputSpec(TaskKind.ONE_LABEL, (5,), activation)
 
 
 class Net(nn.Module):
@@ -32,25 +35,25 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("last", "outputs"),
+    ("last", "activation"),
     [
-        (lambda z: z, Outputs.LOGITS),
-        (lambda z: z.log_softmax(1), Outputs.LOGITS),
-        (lambda z: z.relu().clamp(0, 0.9), Outputs.LOGITS),
-        (lambda z: z.softmax(1), Outputs.PROBABILITIES),
-        (torch.sigmoid, Outputs.SIGMOIDS),
-        (lambda z: torch.sigmoid(z)[:, None].squeeze(1)[:, :5], Outputs.SIGMOIDS),
+        (lambda z: z, Activation.NONE),
+        (lambda z: z.log_softmax(1), Activation.NONE),
+        (lambda z: z.relu().clamp(0, 0.9), Activation.NONE),
+        (lambda z: z.softmax(1), Activation.SOFTMAX),
+        (torch.sigmoid, Activation.SIGMOID),
+        (lambda z: torch.sigmoid(z)[:, None].squeeze(1)[:, :5], Activation.SIGMOID),
     ],
 )
-def test_softmax_and_sigmoid_are_undone_and_the_network_itself_is_still_there(last, outputs):
+def test_softmax_and_sigmoid_are_undone_and_the_network_itself_is_still_there(last, activation):
     network = Net(last)
     itself_NK = network(IMAGES_NCHW)
-    assert outputs_of(network, IMAGES_NCHW) is outputs
-    read_as_logits(network, outputs)
+    assert activation_of(network, IMAGES_NCHW) is activation
+    read_as_logits(network, of_classes(activation))
     for read in (network, copy.deepcopy(network)):
-        assert declared_outputs(read) is outputs
+        assert declared_output(read) == (None if activation is Activation.NONE else of_classes(activation))
         found_NK = read(IMAGES_NCHW)
-        if outputs is not Outputs.LOGITS:
+        if activation is not Activation.NONE:
             expected_NK = network.fc(IMAGES_NCHW.flatten(1))
             assert torch.allclose(found_NK.diff(dim=1), expected_NK.diff(dim=1), atol=1e-5)
         assert torch.equal(as_it_is(read)(IMAGES_NCHW), itself_NK)
@@ -58,10 +61,10 @@ def test_softmax_and_sigmoid_are_undone_and_the_network_itself_is_still_there(la
         assert [type(read).__name__, *read.state_dict()] == ["Net", "fc.weight", "fc.bias"]
 
 
-@pytest.mark.parametrize(("last", "outputs"), [(lambda z: z.softmax(1), "PROBABILITIES"), (torch.sigmoid, "SIGMOIDS")])
-def test_outputs_that_are_rounded_to_0_and_1_still_give_finite_logits_and_gradients(last, outputs):
+@pytest.mark.parametrize(("last", "activation"), [(lambda z: z.softmax(1), "SOFTMAX"), (torch.sigmoid, "SIGMOID")])
+def test_outputs_that_are_rounded_to_0_and_1_still_give_finite_logits_and_gradients(last, activation):
     network = Net(lambda z: last(1e4 * z))
-    read_as_logits(network, Outputs[outputs])
+    read_as_logits(network, of_classes(Activation[activation]))
     inputs_NCHW = IMAGES_NCHW.clone().requires_grad_()
     logits_NK = network(inputs_NCHW)
     logits_NK.sum().backward()
@@ -71,14 +74,14 @@ def test_outputs_that_are_rounded_to_0_and_1_still_give_finite_logits_and_gradie
 
 def test_a_network_that_is_copied_in_its_own_way_is_refused_only_where_it_must_be_read_otherwise():
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Softmax(1)))
-    read_as_logits(traced, Outputs.LOGITS)
+    read_as_logits(traced, of_classes(Activation.NONE))
     with pytest.raises(BadInputError, match="outputs probabilities") as caught:
-        read_as_logits(traced, outputs_of(traced, IMAGES_NCHW))
+        read_as_logits(traced, of_classes(activation_of(traced, IMAGES_NCHW)))
     assert "leave out the last softmax or sigmoid" in caught.value.hint
     patched = Net()
     patched.forward = lambda x: patched.fc(x.flatten(1)).softmax(1)
     with pytest.raises(BadInputError, match="outputs probabilities"):
-        read_as_logits(patched, outputs_of(patched, IMAGES_NCHW))
+        read_as_logits(patched, of_classes(activation_of(patched, IMAGES_NCHW)))
 
 
 class Pair(Net):
@@ -93,7 +96,7 @@ def test_a_copy_of_the_makers_class_has_their_outputs():
         network = own(last)
         before = network(IMAGES_NCHW)
         return_logits(network, IMAGES_NCHW)
-        read_as_logits(network, outputs_of(network, IMAGES_NCHW))
+        read_as_logits(network, of_classes(activation_of(network, IMAGES_NCHW)))
         network.requires_grad_(False)
         itself = own_network(network)
         assert type(itself) is own

@@ -93,7 +93,7 @@ def test_zeros_of_layers_that_others_write_are_counted(tmp_path, nodes, stored):
     )
     opsets = [make_opsetid("", 18), make_opsetid("com.microsoft", 1)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
-    assert open_session(tmp_path / "m.onnx", [CPU], num_threads=1, shape_CHW=(4, 1, 1)).num_classes == 2
+    assert open_session(tmp_path / "m.onnx", [CPU], num_threads=1, shape_CHW=(4, 1, 1)).num_values == 2
     file = read_onnx(tmp_path / "m.onnx")
     assert [(layer.name, layer.num_weights, layer.num_zeros) for layer in file.sparsity.layers] == [("w", 8, 3)]
     assert file.is_quantized is ("w_mask" not in stored)

@@ -47,7 +47,7 @@ def pruned_path(dense_path, network):
 
 def test_pruned_student_and_dense_teacher(pruned_path, dense_path):
     found = opened(pruned_path, teacher=dense_path)
-    assert found.num_classes == 3
+    assert found.output.num_classes == 3
     assert found.architecture == "nets.py:tiny"
     assert found.input == INPUT
     assert found.student_facts.sparsity.sparsity == 0.75
@@ -113,7 +113,7 @@ def test_a_factory_with_num_classes_gets_the_checkpoints(dense_path, classes):
     )
     torch.save(network.state_dict(), dense_path)
     dense_path.with_name("model.toml").write_text(classes + TOML)
-    assert opened(dense_path, will_prune=True).num_classes == 5
+    assert opened(dense_path, will_prune=True).output.num_classes == 5
 
 
 def test_torchvision_needs_no_word(tmp_path):
@@ -123,7 +123,7 @@ def test_torchvision_needs_no_word(tmp_path):
     assert found.student_facts.architecture_source == "recognised from keys and shapes"
     assert found.input.shape == (3, 224, 224)
     assert found.student_facts.input_source == "assumed: torchvision's own weights"
-    assert found.num_classes == 1000
+    assert found.output.num_classes == 1000
 
 
 def test_an_input_is_not_assumed_for_other_classes_than_the_librarys(tmp_path):
@@ -145,7 +145,7 @@ def test_auxiliary_heads_of_googlenet_are_left_out(tmp_path):
     network = models.googlenet(init_weights=False, num_classes=4, aux_logits=True)
     torch.save(network.state_dict(), tmp_path / "m.pt")
     found = opened(tmp_path / "m.pt", ModelFlags(input=InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3)), will_prune=True)
-    assert found.num_classes == 4
+    assert found.output.num_classes == 4
 
 
 def test_a_sparse_teacher_is_a_warning(pruned_path):
@@ -204,7 +204,7 @@ def test_the_statistics_that_are_used_are_counted_and_the_others_named(folder, n
 def test_the_demo_opens_without_trust():
     files = demo_files()
     found = opened(files.pruned, NO_FLAGS)
-    assert found.num_classes == 10
+    assert found.output.num_classes == 10
     assert found.teacher_facts.path.endswith("dense.safetensors")
     assert found.classes[3] == "3"
 
@@ -316,7 +316,7 @@ def test_the_hint_fits_why_a_forward_fails(dense_path, returned, advice):
 
 def test_a_network_that_is_no_classifier(dense_path):
     dense_path.with_name("model.toml").write_text(TOML.replace("tiny", "pair"))
-    assert "shape (2, K) were expected for 2 images, found tuple" in refused(dense_path, will_prune=True)
+    assert "found tuple of [2, 1, 6, 6], [2, 1, 6, 6]" in refused(dense_path, will_prune=True)
 
 
 ODD = """
@@ -345,7 +345,7 @@ def odd(dense_path, returned="logits", made="network"):
 @pytest.mark.parametrize(
     ("returned", "advice"),
     [
-        ("logits[:, 0]", "one row of logits per image"),
+        ("logits[0, 0]", "one row of logits per image"),
         ("'cat'", "returns the logits alone"),
     ],
 )

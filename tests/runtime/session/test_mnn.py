@@ -44,8 +44,8 @@ def reference(write_onnx, tmp_path):
 )
 def test_it_answers_as_onnxruntime_does(write_onnx, tmp_path, options):
     path = write_onnx(tmp_path / "net.onnx", **options)
-    reference = open_model(path, "onnxruntime", (CPU,), num_threads=1, shape_CHW=SHAPE, num_classes=5).run(images(9))
-    session = opened(path, strict=True, num_classes=5)
+    reference = open_model(path, "onnxruntime", (CPU,), num_threads=1, shape_CHW=SHAPE, num_values=5).run(images(9))
+    session = opened(path, strict=True, num_values=5)
     scores = session.run(images(9))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=1e-4)

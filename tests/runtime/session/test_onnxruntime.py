@@ -159,7 +159,7 @@ def reference(write_onnx, tmp_path):
 )
 def test_files_of_any_make_answer_alike(write_onnx, tmp_path, reference, options):
     path = write_onnx(tmp_path / "net.onnx", **options)
-    session = open_session(path, [CPU], num_threads=1, strict=True, shape_CHW=SHAPE, num_classes=5)
+    session = open_session(path, [CPU], num_threads=1, strict=True, shape_CHW=SHAPE, num_values=5)
     scores = session.run(images(9, SHAPE))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=2e-2 if options.get("dtype") == "float16" else 1e-4)
@@ -168,10 +168,10 @@ def test_files_of_any_make_answer_alike(write_onnx, tmp_path, reference, options
 
 def test_the_classes_settle_which_output_is_meant(write_onnx, tmp_path):
     path = write_onnx(tmp_path / "net.onnx", extra_outputs=True)
-    assert open_session(path, [CPU], num_threads=1, num_classes=5).run(images(2, SHAPE)).shape == (2, 5)
-    assert open_session(path, [CPU], num_threads=1, num_classes=8).run(images(2, SHAPE)).shape == (2, 8)
+    assert open_session(path, [CPU], num_threads=1, num_values=5).run(images(2, SHAPE)).shape == (2, 5)
+    assert open_session(path, [CPU], num_threads=1, num_values=8).run(images(2, SHAPE)).shape == (2, 8)
     with pytest.raises(BadInputError, match=r"K = 10 was expected, found features float32 \(1, 8\), logits"):
-        open_session(path, [CPU], num_threads=1, num_classes=10).run(images(2, SHAPE))
+        open_session(path, [CPU], num_threads=1, num_values=10).run(images(2, SHAPE))
 
 
 def test_a_batch_that_is_open_in_name_only(write_onnx, tmp_path, reference):

@@ -42,7 +42,7 @@ def reference(write_onnx, tmp_path):
     ids=str,
 )
 def test_it_answers_as_onnxruntime_does(write_onnx, tmp_path, reference, options):
-    session = opened(write_onnx(tmp_path / "net.onnx", **options), strict=True, num_classes=5)
+    session = opened(write_onnx(tmp_path / "net.onnx", **options), strict=True, num_values=5)
     scores = session.run(images(9))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=2e-2 if "dtype" in options else 1e-4)

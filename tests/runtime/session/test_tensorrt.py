@@ -245,7 +245,7 @@ def images(count):
 
 def test_scores_come_back_through_all_copies(gpu, plan):
     session = open_model(plan, TENSORRT, [])
-    assert (session.batch, session.shape_CHW, session.outputs, session.num_classes) == (2, (3, 4, 4), ("logits",), 5)
+    assert (session.batch, session.shape_CHW, session.outputs, session.num_values) == (2, (3, 4, 4), ("logits",), 5)
     assert (session.provider, session.copies, session.cuda_graph) == ("Pretend Orin", True, False)
     assert session.version == "10.3.0"
     np.testing.assert_allclose(session.run(images(5)), scores_of(images(5)), rtol=1e-5)

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from edgerecover.synthesis.deep_inversion import dream, evidence_of
+from edgerecover.synthesis.deep_inversion import Aim, dream, evidence_of
 from edgerecover.synthesis.record.make import Recording
 from edgerecover.synthesis.record.values import KINDS, RecordStatistics
 from edgerecover.synthesis.statistics import Weighted, open_tap
+from tests.pairs import objective_of_classes
 
 CPU = torch.device("cpu")
 TARGETS = torch.arange(64) % 4
@@ -47,7 +48,14 @@ def test_dreams_come_nearer_to_the_record(teacher_without_bn, record, synthesis,
         chosen = settings.model_copy(update={"record_weight": weight})
         with open_tap(teacher_without_bn, evidence_of(teacher_without_bn, chosen, record)) as tap:
             return dream(
-                teacher_without_bn, tap, bounds, (64, 3, 8, 8), TARGETS, chosen, torch.Generator().manual_seed(0), cpu
+                teacher_without_bn,
+                tap,
+                bounds,
+                (64, 3, 8, 8),
+                Aim(objective_of_classes(4), TARGETS),
+                chosen,
+                torch.Generator().manual_seed(0),
+                cpu,
             )
 
     with_record, without = made(10.0), made(0.0)
