@@ -120,6 +120,8 @@ def _value(parameter: Parameter) -> str:
         return " or ".join(f"`{choice.value}`" for choice in kind)
     if typing.get_origin(parameter.kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(parameter.kind))
+    if issubclass(parameter.kind, Enum):
+        return " or ".join(f"`{choice.value}`" for choice in parameter.kind)
     return _PLAIN[parameter.kind]
 
 

@@ -14,6 +14,7 @@ from edgerecover.api.given import (
     Device,
     FilePath,
     Network,
+    Task,
     architecture_of,
     flags_from,
     network_of,
@@ -53,6 +54,7 @@ def dream(
     pixel_range: Sequence[float] | None = None,
     assume: bool = False,
     arch: str | None = None,
+    task: Task | None = None,
     trust_code: bool = False,
     trust_pickle: bool = False,
     seed: int = 0,
@@ -76,6 +78,8 @@ def dream(
         assume: accept the input of a library's own weights though it may be wrong: for another number of classes, or
             where the teacher's batch norm contradicts it.
         arch: architecture of a file, if nothing beside it says.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
+            "segmentation"; None: what a `model.toml` or its outputs tell.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
         seed: of all randomness.
@@ -115,6 +119,7 @@ def dream(
                 trust_code=trust_code,
                 trust_pickle=trust_pickle,
                 assume=assume,
+                task=task,
             ),
             record=path_of(record),
             seed=seed,

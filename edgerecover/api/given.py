@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from edgerecover.artifacts import Precision
+from edgerecover.artifacts import Precision, TaskKind
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ Network: TypeAlias = "nn.Module | str | os.PathLike[str]"
 """A network in memory, or the path of a checkpoint."""
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 DEVICES: tuple[str, ...] = get_args(Device)
+Task: TypeAlias = Literal["one-label", "binary", "multi-label", "embedding", "regression", "segmentation"]
+"""What a network is for: `TaskKind` by name."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +189,17 @@ def flags_from(
     trust_code: bool,
     trust_pickle: bool,
     assume: bool = False,
+    task: Task | None = None,
 ) -> ModelFlags:
     """What a caller says of a model as `flags.flags_of` checks it, from tuples, lists, arrays or tensors of numbers.
 
     Raises:
-        BadInputError: not numbers, or they make no sense.
+        BadInputError: not numbers, they make no sense, or there is no such task.
     """
     from edgerecover.models.name.flags import flags_of
 
+    if task is not None:
+        require_choice("task", task, get_args(Task))
     return flags_of(
         architecture,
         _numbers("input_shape", input_shape, "(3, 224, 224)"),
@@ -204,6 +209,7 @@ def flags_from(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         assume=assume,
+        task=None if task is None else TaskKind(task),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgerecover.api.given import Network, architecture_of, flags_from, network_of, pruning_of
+from edgerecover.api.given import Network, Task, architecture_of, flags_from, network_of, pruning_of
 from edgerecover.api.place import place_of
 from edgerecover.api.reports import as_text
 from edgerecover.api.words import errors_in_python
@@ -73,6 +73,7 @@ def inspect(
     std: Sequence[float] | None = None,
     pixel_range: Sequence[float] | None = None,
     arch: str | None = None,
+    task: Task | None = None,
     trust_code: bool = False,
     trust_pickle: bool = False,
 ) -> Inspection:
@@ -85,6 +86,8 @@ def inspect(
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
         arch: architecture of a file, if nothing beside it says.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
+            "segmentation"; None: what a `model.toml` or its outputs tell.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
 
@@ -98,7 +101,7 @@ def inspect(
         require_file(given.path)
         flags = flags_from(
             architecture_of(given, arch, "arch"), input_shape, mean, std, pixel_range,
-            trust_code=trust_code, trust_pickle=trust_pickle,
+            trust_code=trust_code, trust_pickle=trust_pickle, task=task,
         )  # fmt: skip
         facts = inspect_file(given.path, flags)
         return Inspection(facts if given.live is None else replace(facts, path="in memory"))

@@ -14,6 +14,7 @@ from edgerecover.api.given import (
     FilePath,
     Given,
     Network,
+    Task,
     architecture_of,
     architecture_of_student,
     eval_data_of,
@@ -58,6 +59,7 @@ def recover(
     batch: int = 1,
     precision: Iterable[str] = (),
     arch: str | None = None,
+    task: Task | None = None,
     teacher_arch: str | None = None,
     trust_code: bool = False,
     trust_pickle: bool = False,
@@ -98,6 +100,8 @@ def recover(
         batch: static batch size of the exported file; 0: dynamic.
         precision: precisions allowed besides float32: "fp16", "int8"; empty: the target's.
         arch: architecture of a student's file, if nothing beside it says.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
+            "segmentation"; None: what a `model.toml` or its outputs tell.
         teacher_arch: architecture of a teacher's file, if it is not the student's.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
@@ -144,6 +148,7 @@ def recover(
                 trust_code=trust_code,
                 trust_pickle=trust_pickle,
                 assume=assume,
+                task=task,
             ),
             teacher=taught.path if taught else None,
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
@@ -180,6 +185,7 @@ def validate(
     eval_data: FilePath | tuple[object, object] | None = None,
     record: FilePath | None = None,
     arch: str | None = None,
+    task: Task | None = None,
     teacher_arch: str | None = None,
     trust_code: bool = False,
     trust_pickle: bool = False,
@@ -211,6 +217,8 @@ def validate(
         eval_data: real images to judge on.
         record: activation record of the teacher.
         arch: architecture of the files.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
+            "segmentation"; None: what a `model.toml` or its outputs tell.
         teacher_arch: architecture of the teacher's file, if it is another one.
         trust_code: run the Python code that a `model.toml` names.
         trust_pickle: unpickle a file that is a whole module.
@@ -258,6 +266,7 @@ def validate(
                 trust_code=trust_code,
                 trust_pickle=trust_pickle,
                 assume=assume,
+                task=task,
             ),
             teacher_arch=architecture_of(taught, teacher_arch, "teacher_arch") if taught else teacher_arch,
             eval_data=eval_data_of(eval_data),

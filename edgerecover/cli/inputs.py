@@ -9,6 +9,7 @@ from edgerecover.commands.inputs import require_file
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
+    from edgerecover.artifacts import TaskKind
     from edgerecover.models.name.flags import ModelFlags
     from edgerecover.remote.ssh import Access
 
@@ -71,6 +72,7 @@ def model_flags(
     trust_code: bool,
     trust_pickle: bool = False,
     assume: bool = False,
+    task: TaskKind | None = None,
 ) -> ModelFlags:
     """The flags about how to open a model as one value.
 
@@ -88,6 +90,7 @@ def model_flags(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         assume=assume,
+        task=task,
     )
 
 

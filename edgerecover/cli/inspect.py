@@ -12,6 +12,7 @@ from edgerecover.cli.options import (
     RangeOption,
     ShapeOption,
     StdOption,
+    TaskOption,
     TrustOption,
     TrustPickleOption,
 )
@@ -21,6 +22,7 @@ from edgerecover.commands.inputs import require_file
 def inspect(
     model: ModelArgument,
     arch: ArchOption = None,
+    task: TaskOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -37,7 +39,9 @@ def inspect(
 
     facts = inspect_model(
         model,
-        model_flags(arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle),
+        model_flags(
+            arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, task=task
+        ),
     )
     if as_json:
         print_json(to_json(facts))

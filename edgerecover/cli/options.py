@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from edgerecover.artifacts import TaskKind
+
 MODEL = "Model"
 RECOVERY = "Recovery"
 EXPORT = "Export"
@@ -65,6 +67,16 @@ TrustOption = Annotated[bool, switch("--trust-code", help="Run the Python code t
 TrustPickleOption = Annotated[
     bool,
     switch("--trust-pickle", help="Unpickle a whole saved module, which runs code that the file names.", panel=MODEL),
+]
+TaskOption = Annotated[
+    TaskKind | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="What the network is for: one-label, binary, multi-label, embedding, regression or segmentation, if "
+        "neither model.toml nor its outputs tell.",
+        rich_help_panel=MODEL,
+    ),
 ]
 PruningPattern = Literal["unstructured", "layerwise", "2:4", "channel"]
 """That of `edgerecover.pruning`, which `--help` need not import; mypy compares the two."""

@@ -24,6 +24,7 @@ from edgerecover.cli.options import (
     RangeOption,
     ShapeOption,
     StdOption,
+    TaskOption,
     TrustOption,
     TrustPickleOption,
 )
@@ -61,6 +62,7 @@ def record_command(
         ),
     ] = 0.0,
     arch: ArchOption = None,
+    task: TaskOption = None,
     input_shape: ShapeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -83,7 +85,15 @@ def record_command(
     require_suffix("--out", path, (".safetensors",))
     require_free("--out", path, force=force)
     flags = model_flags(
-        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+        arch,
+        input_shape,
+        mean,
+        std,
+        pixel_range,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
+        task=task,
     )
     with following("record", events=events, quiet=quiet) as progress:
         facts = make_record(model, data, path, Recording(kind, noise), flags, progress)

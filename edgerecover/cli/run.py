@@ -41,6 +41,7 @@ from edgerecover.cli.options import (
     SshConfigOption,
     StdOption,
     TargetOption,
+    TaskOption,
     TeacherArchOption,
     TrustOption,
     TrustPickleOption,
@@ -64,6 +65,7 @@ def run_command(
         Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.", rich_help_panel=MODEL)
     ] = None,
     arch: ArchOption = None,
+    task: TaskOption = None,
     teacher_arch: TeacherArchOption = None,
     profile: Annotated[
         str,
@@ -160,7 +162,15 @@ def run_command(
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     flags = model_flags(
-        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+        arch,
+        input_shape,
+        mean,
+        std,
+        pixel_range,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
+        task=task,
     )
     require_checkpoint(model)
     from edgerecover.pruning import pruning_from_flags

@@ -33,6 +33,7 @@ from edgerecover.cli.options import (
     SeedOption,
     ShapeOption,
     StdOption,
+    TaskOption,
     TeacherArchOption,
     TrustOption,
     TrustPickleOption,
@@ -89,6 +90,7 @@ def sweep_command(
         Path | None, typer.Option("--teacher", help="Checkpoint of the dense network.", rich_help_panel=MODEL)
     ] = None,
     arch: ArchOption = None,
+    task: TaskOption = None,
     teacher_arch: TeacherArchOption = None,
     eval_data: EvalDataOption = None,
     record: RecordOption = None,
@@ -178,7 +180,15 @@ def sweep_command(
     loaded_target = load_target(target)
     profiles = [load_profile(name) for name in _words("--profile", profile)]
     flags = model_flags(
-        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+        arch,
+        input_shape,
+        mean,
+        std,
+        pixel_range,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
+        task=task,
     )
     require_checkpoint(model)
     for path in (teacher, eval_data, record):

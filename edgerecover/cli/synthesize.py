@@ -27,6 +27,7 @@ from edgerecover.cli.options import (
     SeedOption,
     ShapeOption,
     StdOption,
+    TaskOption,
     TrustOption,
     TrustPickleOption,
 )
@@ -55,6 +56,7 @@ def synthesize(
         ),
     ] = None,
     arch: ArchOption = None,
+    task: TaskOption = None,
     profile: Annotated[
         str,
         typer.Option(
@@ -91,7 +93,15 @@ def synthesize(
 
     loaded_profile = load_profile(profile)
     flags = model_flags(
-        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+        arch,
+        input_shape,
+        mean,
+        std,
+        pixel_range,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
+        task=task,
     )
     require_checkpoint(teacher)
     from edgerecover.artifacts import to_json

@@ -33,6 +33,7 @@ from edgerecover.cli.options import (
     SshConfigOption,
     StdOption,
     TargetOption,
+    TaskOption,
     TeacherArchOption,
     TrustOption,
     TrustPickleOption,
@@ -61,6 +62,7 @@ def validate(
         typer.Option("--pruned", help="Checkpoint before recovery; MODEL must not be worse.", rich_help_panel=MODEL),
     ] = None,
     arch: ArchOption = None,
+    task: TaskOption = None,
     teacher_arch: TeacherArchOption = None,
     profile: Annotated[
         str,
@@ -107,7 +109,15 @@ def validate(
 
     loaded_target, loaded_profile = load_target(target), load_profile(profile)
     flags = model_flags(
-        arch, input_shape, mean, std, pixel_range, trust_code=trust_code, trust_pickle=trust_pickle, assume=assume
+        arch,
+        input_shape,
+        mean,
+        std,
+        pixel_range,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        assume=assume,
+        task=task,
     )
     require_file(model)
     access = device_access(on, ssh_config, device_python)

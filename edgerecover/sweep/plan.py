@@ -199,7 +199,13 @@ def _key(request: Request) -> str:
     return _digest(
         __version__,
         {name: _content(path) for name, path in files.items() if path is not None},
-        [said.architecture, request.teacher_arch, to_json(request.flags.input), to_json(request.pruning)],
+        [
+            said.architecture,
+            request.teacher_arch,
+            to_json(request.flags.input),
+            to_json(said.task),
+            to_json(request.pruning),
+        ],
         [request.seed, request.device, request.batch, to_json(request.precisions)],
         request.target.model_dump(mode="json"),
         request.profile.model_dump(mode="json"),

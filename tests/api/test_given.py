@@ -1,4 +1,5 @@
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import edgerecover
-from edgerecover.api.given import architecture_of_student, eval_data_of, network_of
-from edgerecover.artifacts import Pattern, sha256_of
+from edgerecover.api.given import Task, architecture_of_student, eval_data_of, network_of
+from edgerecover.artifacts import Pattern, TaskKind, sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags, input_of
 from edgerecover.models.pair.networks import open_models
@@ -23,6 +24,10 @@ def pair(student, teacher, folder, masks=None):
     one, other = network_of(student, "student", folder, masks), network_of(teacher, "teacher", folder)
     flags = ModelFlags(one.live, input_of(**FLAGS))
     return open_models(one.path, flags, will_prune=False, teacher=other.path, teacher_arch=other.live)
+
+
+def test_every_task_can_be_named():
+    assert get_args(Task) == tuple(task.value for task in TaskKind)
 
 
 def test_zeros_are_masks(dense, pruned, tmp_path):

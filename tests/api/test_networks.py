@@ -24,6 +24,13 @@ def test_the_input_may_be_any_numbers(dense):
     assert (found.facts.input.shape, found.facts.input.mean, found.facts.input.std) == ((1, 8, 8), (0.5,), (0.25,))
 
 
+def test_inspect_takes_a_task(dense):
+    assert edgerecover.inspect(dense, input_shape=(1, 8, 8), task="embedding").facts.output.task == "embedding"
+    with pytest.raises(BadInputError, match="for segmentation") as caught:
+        edgerecover.inspect(dense, input_shape=(1, 8, 8), task="segmentation")
+    assert caught.value.hint.endswith("multi-label, embedding and regression: task=, or task in model.toml")
+
+
 def test_inspect_needs_a_file_that_is_there():
     with pytest.raises(BadInputError, match=r"nothere\.pt does not exist"):
         edgerecover.inspect("nothere.pt")

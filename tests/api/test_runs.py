@@ -114,6 +114,11 @@ WRONG = {
     "std of 0": (INPUT | {"std": (0.0,)}, r"std=0: expected numbers above 0", "std="),
     "two means": (INPUT | {"mean": (0.5, 0.5)}, r"mean=\(0.5, 0.5\): expected one number", "mean="),
     "device": (INPUT | {"device": "tpu"}, "device='tpu': expected one of 'auto', 'cuda', 'cpu'", "device='auto'"),
+    "task": (
+        INPUT | {"task": "detection"},
+        "task='detection': expected one of 'one-label'",
+        "task='one-label'",
+    ),
     "seed": (INPUT | {"seed": -1}, "seed=-1: expected 0 or more", "seed=0"),
     "batch": (INPUT | {"batch": -1}, "batch=-1: expected 0 or more", "batch=0"),
     "precision": (INPUT | {"precision": ("int4",)}, "precision='int4'", "precision='fp32'"),

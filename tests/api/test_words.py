@@ -4,7 +4,7 @@ from edgerecover.api.words import errors_in_python, in_python
 from edgerecover.errors import BadInputError
 
 PARAMETERS = {"input_shape", "mean", "std", "out", "run_folder", "resume", "pattern", "sparsity", "eval_data", "batch"}
-PARAMETERS |= {"teacher", "pixel_range", "precision"}
+PARAMETERS |= {"teacher", "pixel_range", "precision", "task"}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ PARAMETERS |= {"teacher", "pixel_range", "precision"}
         ("--pattern 2:4 --sparsity 0.5", "pattern='2:4' sparsity=0.5"),
         ("--pattern unstructured --sparsity 0.75 prunes it", "pattern='unstructured' sparsity=0.75 prunes it"),
         ("--pattern channel needs --sparsity", "pattern='channel' needs sparsity="),
+        ("--task binary, or --task regression; or task in", "task='binary', or task='regression'; or task in"),
         ("--out /tmp/a b: already exists", "out=/tmp/a b: already exists"),
         ("--out /tmp/a.bundle: already exists", "out='/tmp/a.bundle': already exists"),
         ("name another folder with --work", "name another folder with run_folder="),

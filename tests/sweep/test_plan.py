@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgerecover.artifacts import TaskKind
 from edgerecover.config import load_profile, load_target
 from edgerecover.demo import demo_files
 from edgerecover.errors import BadInputError
@@ -77,6 +78,7 @@ def test_the_key_follows_everything_that_decides(base):
     profile = base.profile.model_copy(update={"recovery": base.profile.recovery.model_copy(update={"lr": 0.123})})
     assert points_of(base, (), [0.5], [profile], base.out)[0].key != first
     assert key(replace(base, seed=1)) != first
+    assert key(replace(base, flags=replace(base.flags, task=TaskKind.EMBEDDING))) != first
     assert key(replace(base, target=load_target("jetson-orin"))) != first
     content = base.model_path.read_bytes()
     base.model_path.write_bytes(content + b"\0")
