@@ -64,7 +64,10 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
             raise ValueError(f"{where}: {data!r} is not one of {', '.join(repr(m.value) for m in kind)}")
         return kind(data)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError as error:
+            raise ValueError(f"{where}: the number is too large") from error
     if isinstance(kind, type) and type(data) is not kind:
         raise ValueError(f"{where}: {kind.__name__} was expected, found {type(data).__name__}")
     return data

@@ -76,7 +76,7 @@ def _check(value: Any, where: str) -> None:
 def _contradiction(value: Any) -> str:
     """What cannot be, in one value; "" where nothing is wrong."""
     if isinstance(value, Proportion):
-        return "" if 0 <= value.hits <= value.total > 0 else f"{value.hits} of {value.total} is no proportion"
+        return "" if 0 <= value.hits <= value.total > 0 else f"{value.hits:g} of {value.total} is no proportion"
     if isinstance(value, Decisions):
         return "" if not set(value.right) - {"0", "1"} else "decisions are a string of 0 and 1"
     if isinstance(value, Latency):

@@ -33,7 +33,7 @@ def test_a_sound_file_passes(write_onnx, tmp_path):
 def test_refusals_come_through_with_their_hints(write_onnx, tmp_path):
     with pytest.raises(BadInputError, match="K = 7") as caught:
         probe(write_onnx(tmp_path / "net.onnx"), SHAPE, 7)
-    assert "export the classifier" in caught.value.hint
+    assert "export the network" in caught.value.hint
     with pytest.raises(BadInputError, match="IR version"):
         probe(write_onnx(tmp_path / "new.onnx", ir_version=99), SHAPE, 5)
 
