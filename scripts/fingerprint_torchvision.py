@@ -1,15 +1,14 @@
 """Write edgerecover/models/name/torchvision_fingerprints.json from the installed torchvision.
 
-Run it when torchvision adds classifiers: `python scripts/fingerprint_torchvision.py`. Takes 10 s, downloads nothing.
+Run it when torchvision adds networks: `python scripts/fingerprint_torchvision.py`. Takes 10 s, downloads nothing.
 """
 
 import json
 from pathlib import Path
 
-from torchvision import models
-
 import edgerecover.models.name
-from edgerecover.models.name.recognise import fingerprint, shapes_of, skeleton
+from edgerecover.models.name.libraries import torchvision_names
+from edgerecover.models.name.recognise import AUXILIARY_PREFIXES, fingerprint, shapes_of, skeleton
 
 TABLE = Path(edgerecover.models.name.__file__).with_name("torchvision_fingerprints.json")
 
@@ -19,7 +18,7 @@ def head_and_fingerprint(name: str) -> tuple[tuple[str, ...], str]:
     shapes = shapes_of(name, num_classes=1000)
     others = shapes_of(name, num_classes=7)
     changed = [key for key in shapes if shapes[key] != others[key]]
-    head = tuple(key for key in changed if not key.startswith(("AuxLogits.", "aux1.", "aux2.")))
+    head = tuple(key for key in changed if not key.startswith(AUXILIARY_PREFIXES))
     return head, fingerprint(shapes, head)
 
 
@@ -42,6 +41,6 @@ def table_of(names: list[str]) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    table = table_of(models.list_models(module=models))
+    table = table_of(torchvision_names())
     TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     print(f"{sum(len(family['architectures']) for family in table)} architectures written")

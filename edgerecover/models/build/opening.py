@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet")
+_WITH_AUXILIARY_HEADS = ("torchvision:inception_v3", "torchvision:googlenet", "torchvision:fcn", "torchvision:deeplab")
+"""How names of networks begin that are trained with further heads."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def fit_keys(checkpoint: Checkpoint, network: nn.Module, spec: ModelSpec) -> Che
         if keys and all(key.startswith(prefix) for key in keys):
             return checkpoint.with_prefix(prefix).as_spelled(keys)
     checkpoint = _under_its_prefix(checkpoint, network).as_spelled(keys)
-    if spec.architecture not in _WITH_AUXILIARY_HEADS:
+    if not (spec.architecture or "").startswith(_WITH_AUXILIARY_HEADS):
         return checkpoint
     return checkpoint.without(checkpoint.tensors.keys() - without_auxiliary_heads(checkpoint.tensors).keys())
 

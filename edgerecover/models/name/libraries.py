@@ -1,4 +1,4 @@
-"""torchvision's and timm's classifiers by name: built with fresh weights, and the input of the library's own weights.
+"""torchvision's and timm's networks by name: built with fresh weights, and the input of the library's own weights.
 
 Nothing is ever downloaded.
 """
@@ -26,6 +26,8 @@ LIBRARIES = ("torchvision", "timm")
 TRANSFORMERS = "transformers"
 _IMAGENET_CLASSES = 1_000
 """Of all of torchvision's classifiers."""
+_VOC_CLASSES = 21
+"""Of all of torchvision's segmentation networks: those of Pascal VOC and the background."""
 
 
 def library_of(architecture: str) -> str | None:
@@ -83,7 +85,7 @@ def default_num_classes(architecture: str) -> int | None:
     """
     library, _, name = architecture.partition(":")
     if library == "torchvision":
-        return _IMAGENET_CLASSES
+        return _VOC_CLASSES if name in _segmentation_names() else _IMAGENET_CLASSES
     if library == "timm" and _timm().is_model(name):
         configured = _timm().get_pretrained_cfg(name)
         return configured.num_classes if configured else None
@@ -120,22 +122,32 @@ def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
     if name not in names:
         near = nearest(name, names)
         raise BadInputError(
-            f"torchvision has no classifier {name!r}" + (f"; did you mean {near!r}?" if near else ""),
-            hint="torchvision.models.list_models(module=torchvision.models) lists all",
+            f"torchvision has no classifier and no segmentation network {name!r}"
+            + (f"; did you mean {near!r}?" if near else ""),
+            hint="torchvision.models.list_models(module=torchvision.models) lists classifiers, "
+            "module=torchvision.models.segmentation the others",
         )
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         # As torchvision sets them for its own weights; inference never uses the auxiliary heads.
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
+    if name in _segmentation_names():
+        options["weights_backbone"] = None  # the default is downloaded
     network: nn.Module = models.get_model(name, weights=None, **options)
     return network
 
 
 def torchvision_names() -> list[str]:
-    """Names of all classifiers of the installed torchvision."""
+    """Names of all classifiers and segmentation networks of the installed torchvision."""
     from torchvision import models
 
-    names: list[str] = models.list_models(module=models)
+    return [*models.list_models(module=models), *_segmentation_names()]
+
+
+def _segmentation_names() -> list[str]:
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models.segmentation)
     return names
 
 
@@ -143,7 +155,8 @@ def _default_input_of_torchvision(name: str) -> InputSpec:
     from torchvision import models
 
     transforms = models.get_model_weights(name).DEFAULT.transforms()
-    side = transforms.crop_size[0]
+    # Segmentation networks see whole images, whose shorter side has this size.
+    side = (transforms.resize_size if name in _segmentation_names() else transforms.crop_size)[0]
     return InputSpec((3, side, side), tuple(transforms.mean), tuple(transforms.std))
 
 

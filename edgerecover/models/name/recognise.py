@@ -1,4 +1,6 @@
-"""Recognising torchvision's classifiers by a checkpoint's keys and shapes, whatever its number of classes.
+"""Recognising torchvision's classifiers and segmentation networks by a checkpoint's keys and shapes.
+
+Their number of classes may be any.
 
 `torchvision_fingerprints.json` holds one digest per architecture; scripts/fingerprint_torchvision.py wrote it.
 """
@@ -13,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-AUXILIARY_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")
-"""Auxiliary classifiers of Inception v3 and GoogLeNet, for training only; checkpoints may or may not hold them."""
+AUXILIARY_PREFIXES = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")
+"""Auxiliary classifiers of Inception v3, GoogLeNet and segmentation networks, for training only; checkpoints may or
+may not hold them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class _Family:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> str | None:
-    """`torchvision:NAME` of the classifier with exactly these keys and shapes; None if there is none."""
+    """`torchvision:NAME` of the network with exactly these keys and shapes; None if there is none."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for family in _families():
         if all(key in shapes for key in family.head):
@@ -43,7 +46,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def recognise_narrower(tensors: Mapping[str, Tensor]) -> str | None:
-    """`torchvision:NAME` of the smallest classifier with these keys whose layers are at least as wide.
+    """`torchvision:NAME` of the smallest network with these keys whose layers are at least as wide.
 
     This recognises channel-pruned checkpoints, however many channels each layer lost.
     """
@@ -72,10 +75,12 @@ def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> i
 
 
 def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a torchvision classifier's state_dict; no memory is taken for its parameters."""
+    """Shapes of a torchvision network's state_dict; no memory is taken for its parameters."""
     from torchvision import models
 
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    if name in models.list_models(module=models.segmentation):
+        options["weights_backbone"] = None  # the default is downloaded
     with _parameters_on_meta():
         network = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
@@ -115,7 +120,7 @@ def num_torchvision_classes_of(shapes: Mapping[str, tuple[int, ...]], name: str)
 
 
 def without_auxiliary_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an Inception v3 or GoogLeNet checkpoint that inference needs."""
+    """The tensors that inference needs, of a checkpoint of a network that is trained with auxiliary classifiers."""
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(AUXILIARY_PREFIXES)}
 
 

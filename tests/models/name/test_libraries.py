@@ -13,7 +13,13 @@ from edgerecover.errors import (
     pip_line,
 )
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
-from edgerecover.models.name.libraries import build_from_library, classifier_key, default_input, library_of
+from edgerecover.models.name.libraries import (
+    build_from_library,
+    classifier_key,
+    default_input,
+    default_num_classes,
+    library_of,
+)
 from edgerecover.models.pair.networks import inspect, open_models
 from edgerecover.pruning import Pruning, prune
 from edgerecover.recovery.blocks import block_names, capture_outputs
@@ -49,8 +55,16 @@ def test_default_input_of_torchvision():
     spec = default_input("torchvision:inception_v3")
     assert spec.shape == (3, 299, 299)
     assert spec.mean == (0.485, 0.456, 0.406)
+    assert default_input("torchvision:lraspp_mobilenet_v3_large").shape == (3, 520, 520)
     assert default_input("torchvision:no_such") is None
     assert default_input("nets.py:tiny") is None
+
+
+def test_segmentation_networks_of_torchvision_are_built_and_have_their_own_number_of_classes():
+    network = built("torchvision:lraspp_mobilenet_v3_large", 5)
+    assert network(torch.zeros(2, 3, 32, 32))["out"].shape == (2, 5, 32, 32)
+    assert default_num_classes("torchvision:fcn_resnet50") == 21
+    assert default_num_classes("torchvision:resnet18") == 1000
 
 
 def test_default_input_of_timm():

@@ -11,7 +11,14 @@ from torchvision import models
 
 from edgerecover.artifacts import InputSpec
 from edgerecover.models.name import recognise as recognise_module
-from edgerecover.models.name.recognise import num_torchvision_classes, recognise, recognise_narrower, shapes_of
+from edgerecover.models.name.libraries import torchvision_names
+from edgerecover.models.name.recognise import (
+    num_torchvision_classes,
+    recognise,
+    recognise_narrower,
+    shapes_of,
+    without_auxiliary_heads,
+)
 from edgerecover.pruning import prune_channels
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fingerprint_torchvision.py"
@@ -41,6 +48,16 @@ def test_googlenet_is_recognised_with_and_without_auxiliary_heads(aux_logits):
     assert num_torchvision_classes(network.state_dict(), "googlenet") == 5
 
 
+@pytest.mark.parametrize("aux_loss", [True, False])
+def test_segmentation_networks_are_recognised_with_and_without_auxiliary_heads(aux_loss):
+    with torch.device("meta"):
+        network = models.segmentation.fcn_resnet50(weights_backbone=None, aux_loss=aux_loss, num_classes=5)
+    assert recognise(network.state_dict()) == "torchvision:fcn_resnet50"
+    assert num_torchvision_classes(network.state_dict(), "fcn_resnet50") == 5
+    kept = without_auxiliary_heads(network.state_dict())
+    assert set(kept) == set(shapes_of("fcn_resnet50", 5))
+
+
 def test_batch_counters_may_be_missing():
     state = {k: v for k, v in models.resnet18().state_dict().items() if "num_batches" not in k}
     assert recognise(state) == "torchvision:resnet18"
@@ -58,7 +75,7 @@ def test_others_are_not_recognised(network):
 def test_the_table_is_what_the_script_makes_of_the_installed_torchvision(script):
     table = json.loads(script.TABLE.read_text(encoding="utf-8"))
     known = [name for family in table for name in family["architectures"]]
-    installed = models.list_models(module=models)
+    installed = torchvision_names()
     assert set(installed) <= set(known)
     assert script.table_of([name for name in known if name in installed]) == table
 
@@ -117,7 +134,7 @@ def test_a_channel_pruned_classifier_is_recognised_and_a_full_one_is_no_narrower
 
 @pytest.mark.slow
 def test_no_classifier_of_full_width_is_read_as_a_narrower_other():
-    for name in models.list_models(module=models):
+    for name in torchvision_names():
         shapes = shapes_of(name, 7)
         assert recognise(state_of(shapes)) == f"torchvision:{name}"
         assert recognise_narrower(state_of(shapes)) == f"torchvision:{name}", name
