@@ -136,7 +136,7 @@ def test_a_teacher_whose_logits_are_not_finite_is_refused(quirky, outcome_of):
 
 def test_one_class_is_refused(quirky, outcome_of):
     quirky[11] = nn.Linear(32, 1)
-    with pytest.raises(BadInputError, match="with one class there is nothing to decide"):
+    with pytest.raises(BadInputError, match="which may be a decision or a measurement"):
         outcome_of(quirky, quirky, TOML.replace('classes = ["cat", "dog", "fox", "owl"]', 'classes = ["cat"]'))
 
 
