@@ -1,10 +1,12 @@
 import pytest
+import torch
 from torch import nn
 
 from edgerecover.artifacts import InputSpec, OutputSpec
 from edgerecover.config import WithoutNorms, load_profile
 from edgerecover.progress import Silent
 from edgerecover.synthesis import settle as module
+from edgerecover.synthesis.procedural import procedural_images
 from edgerecover.synthesis.settle import has_norms, has_pixel_statistics, settle
 from edgerecover.synthesis.source import Source
 
@@ -56,6 +58,23 @@ def test_dreams_that_nothing_guides_start_from_shapes(profile, teacher, teacher_
     assert settled(open_start, teacher_without_bn, input_spec, cpu).profile.synthesis.start == "shapes"
     with_record = settle(open_start, Source(teacher_without_bn, input_spec, OutputSpec.one_label(4), cpu, object()))
     assert with_record.profile.synthesis.start == "fractal"
+
+
+@pytest.mark.parametrize(("pixels", "start"), [("shapes", "shapes"), ("fractal", "fractal")])
+def test_dreams_start_from_shapes_where_batch_norm_has_seen_nothing_like_fractals(pixels, start, profile, cpu):
+    # As of digits: most pixels are black.
+    input = InputSpec((1, 16, 16), (0.13,), (0.31,), (0.0, 1.0))
+    torch.manual_seed(0)
+    teacher = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    images_NCHW = procedural_images(pixels, 64, input.shape, input.bounds(), seed=1)
+    teacher[1].momentum = 1.0
+    teacher.train()(torch.from_numpy(images_NCHW))
+    open_start = profile.model_copy(
+        update={"synthesis": profile.synthesis.model_copy(update={"start": "auto"}), "without_norms": None}
+    )
+    assert settled(open_start, teacher, input, cpu).profile.synthesis.start == start
 
 
 def test_a_record_is_added_to_the_recipe_without_norms(profile, teacher_without_bn, input_spec, cpu):
