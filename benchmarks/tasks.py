@@ -173,7 +173,7 @@ def _opened(path: Path) -> Any:
 def on_real_images(cell: Cell, folder: Path) -> dict[str, Any]:
     """The profile's recovery with as many real training images in the place of dreams."""
     models, compute, profile = _models(cell, folder), choose_compute("cpu"), load_profile(cell.profile)
-    recipe = settle(profile, Source(models.teacher, models.input, models.num_classes, compute)).profile
+    recipe = settle(profile, Source(models.teacher, models.input, models.output, compute)).profile
     real = folder / "real"
     shutil.rmtree(real, ignore_errors=True)
     real.mkdir()
