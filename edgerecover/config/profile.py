@@ -67,7 +67,7 @@ class Synthesis(Settings):
     """Images before the first step. Fractals differ in brightness and contrast as photographs do, and the steps keep
     that difference; from noise, all dreams end up alike in both. Shapes (blobs, lines, fractals) start with the pixels'
     mean and variance, as far as mean and std of the input give them. `auto`: fractals if batch norm or a record holds
-    statistics of real images, shapes otherwise."""
+    statistics of real images, unless shapes are much nearer to those of batch norm; shapes otherwise."""
     clamp: Literal["pixel-range"] | Positive
     """`pixel-range`: stay inside what a real pixel can be; a number c: stay inside [-c, c] after mean and std."""
 

@@ -128,7 +128,7 @@ _NUM_STARTS, _AT_ONCE = 16, 4
 def _distance_of(kind: Literal["fractal", "shapes"], teacher: nn.Module, source: Source) -> float:
     """Distance of a few images, before any step, from the statistics of the teacher's batch norm."""
     made = procedural_images(kind, _NUM_STARTS, source.input.shape, source.input.bounds(), seed=0)
-    pieces = source.compute.images(made).split(_AT_ONCE)
+    pieces = torch.split(source.compute.images(made), _AT_ONCE)
     with open_tap(teacher, (Weighted(1.0, BatchNormStatistics(teacher, "relative")),)) as tap:
         tap.draw([len(piece) for piece in pieces], None, torch.Generator().manual_seed(0))
         distance = 0.0
