@@ -78,8 +78,8 @@ def dream(
         assume: accept the input of a library's own weights though it may be wrong: for another number of classes, or
             where the teacher's batch norm contradicts it.
         arch: architecture of a file, if nothing beside it says.
-        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
-            "segmentation"; None: what a `model.toml` or its outputs tell.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression",
+            "segmentation" or "detection"; None: what a `model.toml` or its outputs tell.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
         seed: of all randomness.

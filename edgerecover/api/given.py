@@ -25,7 +25,7 @@ Network: TypeAlias = "nn.Module | str | os.PathLike[str]"
 """A network in memory, or the path of a checkpoint."""
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 DEVICES: tuple[str, ...] = get_args(Device)
-Task: TypeAlias = Literal["one-label", "binary", "multi-label", "embedding", "regression", "segmentation"]
+Task: TypeAlias = Literal["one-label", "binary", "multi-label", "embedding", "regression", "segmentation", "detection"]
 """What a network is for: `TaskKind` by name."""
 
 

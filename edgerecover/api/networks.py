@@ -86,8 +86,8 @@ def inspect(
         std: one number per channel; None: 1.
         pixel_range: lowest and highest pixel before mean and std; None: 0 and 1.
         arch: architecture of a file, if nothing beside it says.
-        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
-            "segmentation"; None: what a `model.toml` or its outputs tell.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression",
+            "segmentation" or "detection"; None: what a `model.toml` or its outputs tell.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
 

@@ -100,8 +100,8 @@ def recover(
         batch: static batch size of the exported file; 0: dynamic.
         precision: precisions allowed besides float32: "fp16", "int8"; empty: the target's.
         arch: architecture of a student's file, if nothing beside it says.
-        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
-            "segmentation"; None: what a `model.toml` or its outputs tell.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression",
+            "segmentation" or "detection"; None: what a `model.toml` or its outputs tell.
         teacher_arch: architecture of a teacher's file, if it is not the student's.
         trust_code: run the Python code that a `model.toml` names, without a record of trust.
         trust_pickle: unpickle a file that is a whole module, which runs whatever code it names.
@@ -217,8 +217,8 @@ def validate(
         eval_data: real images to judge on.
         record: activation record of the teacher.
         arch: architecture of the files.
-        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression" or
-            "segmentation"; None: what a `model.toml` or its outputs tell.
+        task: what the network is for: "one-label", "binary", "multi-label", "embedding", "regression",
+            "segmentation" or "detection"; None: what a `model.toml` or its outputs tell.
         teacher_arch: architecture of the teacher's file, if it is another one.
         trust_code: run the Python code that a `model.toml` names.
         trust_pickle: unpickle a file that is a whole module.

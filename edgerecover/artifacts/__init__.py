@@ -39,7 +39,7 @@ from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host,
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.origin import Origin, Stated
-from edgerecover.artifacts.outputs import Activation, OutputSpec, TaskKind
+from edgerecover.artifacts.outputs import NUM_BOX_VALUES, Activation, OutputSpec, TaskKind
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -48,6 +48,7 @@ from edgerecover.artifacts.sweep import PointFound, Sweep, SweepPoint
 __all__ = [
     "BASELINE_SCHEMA",
     "ENGINE_RUNTIMES",
+    "NUM_BOX_VALUES",
     "TENSORRT",
     "TENSORRT_RTX",
     "Acceptance",

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
+NUM_BOX_VALUES = 4
+"""Of a candidate, before its scores: centre x and y, width and height."""
+
 
 class TaskKind(str, Enum):
     """What a network is for."""
@@ -22,6 +25,8 @@ class TaskKind(str, Enum):
     """Numbers."""
     SEGMENTATION = "segmentation"
     """One of K classes for every pixel: K maps of scores."""
+    DETECTION = "detection"
+    """Boxes with a class each: candidates before suppression, of which each is a box and K scores."""
 
 
 class Activation(str, Enum):
@@ -40,8 +45,13 @@ class OutputSpec:
 
     task: TaskKind
     shape: tuple[int, ...]
-    """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation."""
+    """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation; for detection (4 + K, A) or
+    (A, 4 + K) of A candidates, which are more than the numbers of each. These are the centre x and y, width and height
+    of a box in pixels of the network's input, and a score for each class that decides for itself."""
     activation: Activation = Activation.NONE
+    """For detection, that of the scores."""
+    input_sides: tuple[int, int] | None = None
+    """H and W of the network's input, where boxes lie; None for other tasks, and where nobody dreams."""
 
     @classmethod
     def one_label(cls, num_classes: int) -> OutputSpec:
@@ -64,12 +74,13 @@ class OutputSpec:
             TaskKind.EMBEDDING: f"image embedding, {_count(size, 'number')}",
             TaskKind.REGRESSION: f"image regression, {_count(size, 'value')}",
             TaskKind.SEGMENTATION: f"semantic segmentation, {_count(max(2, size), 'class', 'es')}",
+            TaskKind.DETECTION: f"object detection, {_count(self.num_classes or 0, 'class', 'es')}",
         }[self.task]
 
     @property
     def has_threshold(self) -> bool:
         """A score decides by itself, above 0 or, after a sigmoid, above 0.5."""
-        return self.task in (TaskKind.BINARY, TaskKind.MULTI_LABEL) or (
+        return self.task in (TaskKind.BINARY, TaskKind.MULTI_LABEL, TaskKind.DETECTION) or (
             self.task is TaskKind.SEGMENTATION and self.shape[0] == 1
         )
 
@@ -83,7 +94,14 @@ class OutputSpec:
         """K; None for tasks without classes. A binary network tells two apart with one score."""
         if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
             return None
+        if self.task is TaskKind.DETECTION:
+            return min(self.shape) - NUM_BOX_VALUES
         return 2 if self.task is TaskKind.BINARY else self.shape[0]
+
+    @property
+    def has_candidates_first(self) -> bool:
+        """Of detection: one image's output is (A, 4 + K), not (4 + K, A)."""
+        return self.shape[0] > self.shape[1]
 
 
 def _count(number: int, noun: str, ending: str = "s") -> str:

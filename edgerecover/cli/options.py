@@ -73,8 +73,8 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="What the network is for: one-label, binary, multi-label, embedding, regression or segmentation, if "
-        "neither model.toml nor its outputs tell.",
+        help="What the network is for: one-label, binary, multi-label, embedding, regression, segmentation or "
+        "detection, if neither model.toml nor its outputs tell.",
         rich_help_panel=MODEL,
     ),
 ]

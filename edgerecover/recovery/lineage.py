@@ -19,13 +19,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Descent, Lineage, OutputSpec
+from edgerecover.artifacts import Descent, Lineage, OutputSpec, TaskKind
 from edgerecover.compute import Compute
 from edgerecover.models.network.norms import batch_norms_of, stored_by
 from edgerecover.models.pair.channels import ChannelMap
 from edgerecover.recovery.logits import numpy_logits
 from edgerecover.recovery.pair import Pair
 from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
+from edgerecover.tasks.objective.boxes import DetectionObjective
 
 _SAME = 1e-5
 """Two float32 numbers whose relative difference is smaller are the same number, computed twice."""
@@ -67,8 +68,11 @@ def is_protected(lineage: Lineage, pair: Pair, sets: SyntheticSets, compute: Com
 
 
 def _mean_scores(network: nn.Module, images: ImageSet, output: OutputSpec, compute: Compute) -> Tensor:
-    """Scores (N, K) of all images: of maps, each one's mean over the pixels."""
+    """Scores (N, K) of all images: of maps, each one's mean over the pixels; of boxes, each class's highest."""
     parts = (torch.from_numpy(outputs_ND) for outputs_ND in numpy_logits(network, images, compute))
+    if output.task is TaskKind.DETECTION:
+        objective = DetectionObjective(output)
+        return torch.cat([objective.candidates(part_ND)[1].amax(1) for part_ND in parts])
     return torch.cat([part_ND.view(len(part_ND), output.shape[0], -1).mean(2) for part_ND in parts])
 
 

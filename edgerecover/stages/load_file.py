@@ -10,6 +10,7 @@ from edgerecover.bundle.manifest import RESERVED_NAMES, check_paths
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
 from edgerecover.errors import BadInputError
+from edgerecover.models.build.boxes import fits_candidates
 from edgerecover.models.name.spec import resolve
 from edgerecover.models.onnx.file import OnnxFile, is_onnx, last_activation, own_operators, read_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
@@ -172,13 +173,14 @@ def _output_of(file: OnnxFile, path: Path, task: TaskKind | None) -> OutputSpec 
         return None
     axes = file.model.graph.output[0].type.tensor_type.shape.dim
     shape = tuple(axis.dim_value for axis in axes)[1:] or (1,)
-    if not all(shape) or (len(shape) == 3) is not (task is TaskKind.SEGMENTATION) or len(shape) not in (1, 3):
+    num_axes = {TaskKind.SEGMENTATION: 3, TaskKind.DETECTION: 2}.get(task, 1)
+    if not all(shape) or len(shape) != num_axes or (num_axes == 2 and not fits_candidates(shape)):
         raise BadInputError(
             f"teacher {path}: its first output has the shape {[axis.dim_value or axis.dim_param for axis in axes]}, "
             f"which does not fit {task.value}",
             hint="correct --task, or export the file with fixed sides: only N may be open",
         )
-    return OutputSpec(task, shape, last_activation(file.model))
+    return OutputSpec(task, shape, last_activation(file.model, of_last_part=task is TaskKind.DETECTION))
 
 
 def _check_activation(file: OnnxFile, session: Session, output: OutputSpec) -> None:
@@ -189,7 +191,9 @@ def _check_activation(file: OnnxFile, session: Session, output: OutputSpec) -> N
     """
     if not output.has_threshold:
         return
-    found = last_activation(file.model, session.outputs[session.output_index])
+    found = last_activation(
+        file.model, session.outputs[session.output_index], of_last_part=output.task is TaskKind.DETECTION
+    )
     if found is not output.activation:
         raise BadInputError(
             f"{file.path}: its last operator is {_LAST[found]}, and the teacher's is {_LAST[output.activation]}: the "

@@ -152,6 +152,8 @@ class _TotalLoss:
             return loss
         with self.compute.autocast():
             rival_ND = self.rival.student(inputs)
+        if is_mirrored:
+            rival_ND = objective.mirrored(rival_ND)
         return loss - self.rival.weight * objective.disagreement(outputs_ND.float(), rival_ND.float())
 
 

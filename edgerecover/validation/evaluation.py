@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.progress import SILENT, Progress
+from edgerecover.validation.box_files import find_boxed
 from edgerecover.validation.folders import find_labelled
 from edgerecover.validation.image_files import check_images, read_pixels
 from edgerecover.validation.masks import find_masked
@@ -123,6 +124,8 @@ def read_eval_data(
     - regression: numbers (N, D); in a folder, a table labels.csv.
     - segmentation: class numbers (N, H, W), 255 and -1 being ignored; in a folder, images/ and masks/ with a .png of
       the same name for each image.
+    - detection: class, left, top, right and bottom of each box, in pixels, (N, M, 5), the class being -1 in rows that
+      are left; in a folder, images/ and labels/ with a .txt of the same name for each image, as YOLO has them.
 
     Arrays in memory, or tensors, are read as those in an .npz are.
 
@@ -271,6 +274,8 @@ def _open_folder(
         )
     if output.task is TaskKind.SEGMENTATION:
         found = find_masked(path, input, output, progress)
+    elif output.task is TaskKind.DETECTION:
+        found = find_boxed(path, input, output, progress)
     else:
         found = find_labelled(path, output, classes)
     notes = check_images(found.files, path.name, channels, height, width, progress)

@@ -37,7 +37,7 @@ class Labelled:
 
 
 def find_labelled(path: Path, output: OutputSpec, classes: Sequence[str] | None) -> Labelled:
-    """Image files and what they come with, for every task but segmentation.
+    """Image files and what they come with, for every task but segmentation and detection.
 
     Args:
         path: of the folder.

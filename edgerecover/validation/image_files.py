@@ -356,12 +356,16 @@ def crop(image: Image, height: int, width: int, resampling: Resampling | None = 
     """The centre of an image that is resized so that `RESIZE_TO_CROP` times the size fits in; bilinear if not said."""
     from PIL.Image import Resampling
 
-    scale = RESIZE_TO_CROP * max(height / image.height, width / image.width)
-    resized_height = max(height, round(image.height * scale))
-    resized_width = max(width, round(image.width * scale))
+    resized_width, resized_height, left, top = crop_of(image.size, height, width)
     resized = image.resize((resized_width, resized_height), Resampling.BILINEAR if resampling is None else resampling)
-    top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
     return resized.crop((left, top, left + width, top + height))
+
+
+def crop_of(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+    """Width and height that an image (width, height) is resized to, and left and top of what `crop` takes of it."""
+    scale = RESIZE_TO_CROP * max(height / size[1], width / size[0])
+    resized_width, resized_height = max(width, round(size[0] * scale)), max(height, round(size[1] * scale))
+    return resized_width, resized_height, round((resized_width - width) / 2), round((resized_height - height) / 2)
 
 
 def _open(file: Path) -> Image:

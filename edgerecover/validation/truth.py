@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.tasks.measure.boxes import NO_BOX
 from edgerecover.tasks.measure.maps import IGNORED
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def example_of(output: OutputSpec) -> str:
             f"a segmentation network reads an .npz with labels (N, {size}) of class numbers, or a folder with "
             "images/a.jpg and masks/a.png, whose pixels are class numbers; 255 is ignored"
         )
+    if task is TaskKind.DETECTION:
+        return (
+            "a detector reads an .npz with labels (N, M, 5) of class, left, top, right and bottom in pixels, the class "
+            "being -1 in rows that are left, or a folder with images/a.jpg and labels/a.txt, whose lines are "
+            "`class x y width height` as fractions of the image"
+        )
     if task is TaskKind.EMBEDDING:
         return (
             "an embedding network reads an .npz with labels (N,), alike for images that belong together, or a folder "
@@ -58,7 +65,8 @@ def truth_of(
 
     Returns:
         Class indices (N,) int64 of one label or a binary network; any numbers (N,) int64 for an embedding; 0 and 1
-        (N, K) uint8 for several labels; values (N, D) float64; class maps (N, H, W), see `class_maps`.
+        (N, K) uint8 for several labels; values (N, D) float64; class maps (N, H, W), see `class_maps`;
+        boxes (N, M, 5), see `boxes`.
 
     Raises:
         BadInputError: it is no truth of this task.
@@ -76,6 +84,7 @@ def truth_of(
         TaskKind.EMBEDDING: identities,
         TaskKind.REGRESSION: values,
         TaskKind.SEGMENTATION: class_maps,
+        TaskKind.DETECTION: boxes,
     }
     return read[output.task](where, labels, output)
 
@@ -166,12 +175,53 @@ def class_maps(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[
     return np.where(maps_NHW == -1, IGNORED, maps_NHW).astype(np.uint8)
 
 
+def boxes(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.float32]:
+    """Boxes (N, M, 5) of class, left, top, right and bottom in pixels; the class is `NO_BOX` in rows that are left.
+
+    Rows whose class is negative or that are NaN are no boxes.
+
+    Raises:
+        BadInputError: another shape, classes that the network does not have, or a box without an area.
+    """
+    import numpy as np
+
+    expected = "labels (N, M, 5) of class, left, top, right and bottom"
+    if labels.ndim != 3 or labels.shape[2] != 5 or not _is_numeric(labels):
+        raise _other(where, expected, labels, output)
+    labels_NM5 = labels.astype(np.float32)
+    is_box_NM = ~np.isnan(labels_NM5).all(axis=2) & ~(labels_NM5[..., 0] < 0)
+    rows_b5 = labels_NM5[is_box_NM]
+    if not np.isfinite(rows_b5).all():
+        raise BadInputError(f"images {where}: numbers of a box are not finite", hint=example_of(output))
+    num_classes, numbers_b = output.num_classes or 0, rows_b5[:, 0]
+    if wrong := sorted(set(numbers_b[(numbers_b >= num_classes) | (numbers_b != np.floor(numbers_b))].tolist())):
+        raise beyond(where, wrong, output)
+    sides_b2 = rows_b5[:, 3:] - rows_b5[:, 1:3]
+    if (sides_b2 <= 0).any():
+        number = int((sides_b2 <= 0).any(axis=1).argmax())
+        row = ", ".join(f"{value:g}" for value in rows_b5[number])
+        raise BadInputError(
+            f"images {where}: a box should end right of and below where it begins, found {row}",
+            hint=f"a centre with a width and a height is another layout: {example_of(output)}",
+        )
+    if len(rows_b5) and rows_b5[:, 1:].max() <= 1:
+        raise BadInputError(
+            f"images {where}: no box reaches beyond the first pixel: they look like fractions of the image",
+            hint=f"multiply by the image's width and height: {example_of(output)}",
+        )
+    return np.where(is_box_NM[..., np.newaxis], labels_NM5, np.float32(NO_BOX))
+
+
 def beyond(where: str, wrong: Sequence[float], output: OutputSpec) -> BadInputError:
     """An error about class numbers that the network does not have."""
     return BadInputError(
-        f"images {where}: class numbers from 0 to {max(2, output.shape[0]) - 1} were expected, found {_few(wrong)} too",
+        f"images {where}: class numbers from 0 to {_num_known(output) - 1} were expected, found {_few(wrong)} too",
         hint=f"number the classes as the network does: {example_of(output)}",
     )
+
+
+def _num_known(output: OutputSpec) -> int:
+    return output.num_classes or 1 if output.task is TaskKind.DETECTION else max(2, output.shape[0])
 
 
 def notes_of(name: str, truth: Truth, output: OutputSpec) -> tuple[str, ...]:

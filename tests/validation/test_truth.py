@@ -208,3 +208,34 @@ def test_a_sample_keeps_images_and_truth_together(tmp_path, key):
     chosen = read_eval_data(tmp_path / "d.npz", RGB, VALUES).sample(3)
     ((images_NCHW, values_ND),) = chosen.batches(8)
     np.testing.assert_allclose(images_NCHW[:, 0, 0, 0] * 255, values_ND[:, 0], atol=1e-4)
+
+
+# --- boxes
+
+
+BOXES = OutputSpec(TaskKind.DETECTION, (7, 50))
+A_BOX, NOTHING = [2, 0, 1, 3, 4], [-1] * 5
+
+
+def test_boxes_are_rows_and_rows_that_are_left_are_none():
+    read_labels = read([[A_BOX, NOTHING], [[np.nan] * 5, [-1, 3, 3, 0, 0]]], BOXES).labels
+    assert read_labels.tolist() == [[A_BOX, NOTHING], [NOTHING, NOTHING]]
+    assert read(np.zeros((2, 0, 5)), BOXES).labels.shape == (2, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ([[1, 2], [3, 4]], r"labels (N, M, 5) of class, left, top, right and bottom were expected, found int64 (2, 2)"),
+        ([[[1, 2, 3, 4]]], "were expected, found int64 (1, 1, 4) from 1 to 4"),
+        ([[[3, 0, 1, 3, 4]]], "class numbers from 0 to 2 were expected, found 3 too"),
+        ([[[0.5, 0, 1, 3, 4]]], "found 0.5 too"),
+        ([[A_BOX, [1, 3, 3, 1, 2]]], "a box should end right of and below where it begins, found 1, 3, 3, 1, 2"),
+        ([[[1, 0.1, 0.1, 0.6, 0.9]]], "they look like fractions of the image"),
+        ([[[1, np.nan, 0.1, 3, 4]]], "numbers of a box are not finite"),
+    ],
+)
+def test_what_is_no_boxes_is_named_with_an_example(labels, found):
+    message, hint = refused(labels, BOXES)
+    assert found in message
+    assert "an .npz with labels (N, M, 5) of class, left, top, right and bottom in pixels" in hint

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.models.build.boxes import (
+    CANDIDATES,
+    activation_of_scores,
+    check_candidates,
+    fits_candidates,
+    mistake_of,
+)
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.examples import example_images
 
@@ -31,6 +39,7 @@ _EXPECTED: Mapping[TaskKind, str] = MappingProxyType(
         TaskKind.EMBEDDING: "(N, D) vectors",
         TaskKind.REGRESSION: "(N, D) values, or (N,) for one",
         TaskKind.SEGMENTATION: "(N, K, H, W) scores of each class for each pixel",
+        TaskKind.DETECTION: CANDIDATES,
     }
 )
 
@@ -52,12 +61,33 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
             hint=f"such outputs fit {_named(_fitting(shape))}: --task, or task in model.toml",
         )
     output = OutputSpec(task, shape, _activation(network, input, task))
+    if task is TaskKind.DETECTION:
+        output = replace(output, input_sides=input.shape[1:])
+        check_candidates(_candidates(network, input), input, what)
     if spec.classes and output.num_classes not in (None, len(spec.classes)):
         raise BadInputError(
             f"{what}: it gives {output.num_classes} classes, but {spec.classes_source} names {len(spec.classes)}",
-            hint="correct the names in `classes` of model.toml beside it, which wins",
+            hint=_hint_of_names(output, len(spec.classes)),
         )
     return output
+
+
+def _candidates(network: nn.Module, input: InputSpec) -> Tensor:
+    """Outputs of a few images, (N, A, 4 + K)."""
+    import torch
+
+    with torch.no_grad():
+        outputs: Tensor = network(example_images(input, _NUM_IMAGES))
+    return outputs if outputs.shape[1] > outputs.shape[2] else outputs.transpose(1, 2)
+
+
+def _hint_of_names(output: OutputSpec, num_names: int) -> str:
+    if output.task is TaskKind.DETECTION and output.num_classes == num_names + 1:
+        return (
+            "if the first score says whether there is an object at all, let the network return the others times it: "
+            "torch.cat([boxes, objectness * scores], 2)"
+        )
+    return "correct the names in `classes` of model.toml beside it, which wins"
 
 
 def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:
@@ -98,6 +128,8 @@ def _fitting(shape: tuple[int, ...]) -> tuple[TaskKind, ...]:
     """The tasks whose outputs for one image can have this shape."""
     if len(shape) == 3 and shape[1] * shape[2] > 1:
         return (TaskKind.SEGMENTATION,)
+    if fits_candidates(shape):
+        return (TaskKind.DETECTION,)
     if len(shape) != 1:
         return ()
     if shape[0] == 1:
@@ -116,6 +148,14 @@ def _only_task(network: nn.Module, input: InputSpec, shape: tuple[int, ...], wha
             f"{what}: it gives one number for each image, which may be a decision or a measurement",
             hint="--task binary, or --task regression; or task in model.toml",
         )
+    if len(shape) == 2:
+        mistake = mistake_of(_candidates(network, input), input)
+        if mistake is not None:
+            raise BadInputError(
+                f"{what}: it gives {list(shape)} for each image, which are no candidates of boxes: {mistake[0]}",
+                hint=f"for a detector, {mistake[1]}; any other network returns one row of logits for each image",
+            )
+        return TaskKind.DETECTION
     if len(shape) == 3 and (shape[0] == 1 or shape == input.shape):
         raise BadInputError(
             f"{what}: it gives {list(shape)} for each image: one mask, or another image",
@@ -131,6 +171,8 @@ def _activation(network: nn.Module, input: InputSpec, task: TaskKind) -> Activat
 
     if task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
         return Activation.NONE
+    if task is TaskKind.DETECTION:
+        return activation_of_scores(_candidates(network, input))
     return activation_of(network, example_images(input, _NUM_IMAGES))
 
 
@@ -145,6 +187,11 @@ def _named(tasks: tuple[TaskKind, ...]) -> str:
 def _hint_of_output(output: object) -> str:
     import torch
 
+    if _holds_boxes(output):
+        return (
+            "the network suppresses boxes itself; name a factory whose network returns its candidates before that, one "
+            f"tensor {CANDIDATES}"
+        )
     if isinstance(output, torch.Tensor):
         return "a classifier gives one row of logits per image: name a factory whose network does so in eval mode"
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
@@ -156,6 +203,12 @@ def _hint_of_output(output: object) -> str:
         f"name a factory whose network returns the logits alone in eval mode: a module that wraps yours and returns "
         f"output[{key}], which has the shape of logits"
     )
+
+
+def _holds_boxes(output: object) -> bool:
+    """Whether a network returned detections, image by image, as torchvision's detectors do."""
+    first = output[0] if isinstance(output, list | tuple) and output else output
+    return isinstance(first, dict) and "boxes" in first
 
 
 def _hint_of_failure(error: Exception) -> str:

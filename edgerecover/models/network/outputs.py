@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerecover.artifacts import Activation, OutputSpec
+from edgerecover.artifacts import NUM_BOX_VALUES, Activation, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 
 _TOLERANCE = 1e-3
@@ -72,7 +72,7 @@ def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
         reads_logits = True
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            outputs = _TO_LOGITS[output.activation](super().forward(*args, **kwargs))
+            outputs = _as_logits(super().forward(*args, **kwargs), output)
             return outputs.reshape(len(outputs), -1)
 
     Logits.__name__, Logits.__qualname__, Logits.__module__ = own.__name__, own.__qualname__, own.__module__
@@ -100,6 +100,17 @@ def declared_output(network: nn.Module) -> OutputSpec | None:
     """The network's own output, where `read_as_logits` had to read it otherwise; else None."""
     output: OutputSpec | None = vars(type(network)).get("of_output")
     return output
+
+
+def _as_logits(outputs: Tensor, output: OutputSpec) -> Tensor:
+    """Outputs as the network gives them, with scores before the last softmax or sigmoid."""
+    to_logits = _TO_LOGITS[output.activation]
+    if output.task is not TaskKind.DETECTION:
+        return to_logits(outputs)
+    axis = 2 if output.has_candidates_first else 1
+    boxes = outputs.narrow(axis, 0, NUM_BOX_VALUES)
+    scores = outputs.narrow(axis, NUM_BOX_VALUES, outputs.shape[axis] - NUM_BOX_VALUES)
+    return torch.cat([boxes, to_logits(scores)], axis)
 
 
 def _log(probabilities: Tensor) -> Tensor:

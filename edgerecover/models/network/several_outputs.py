@@ -25,9 +25,10 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
 
     It is clear if there is one (N, K) tensor, an entry or field called `logits`, or two tensors of which one is the
     softmax of the other (as ultralytics' classifiers return). Where none is (N, K), it is clear if there is one tensor
-    (N, K, H, W), or an entry `logits` or `out` of that shape, as torchvision's segmentation networks return. A single
-    tensor (N, K, 1, 1), as fully convolutional networks return, loses its last axes. Names of parameters and layers
-    stay. In training mode such networks may return something else; an (N, K) tensor is left as it is.
+    (N, K, H, W), or an entry `logits` or `out` of that shape, as torchvision's segmentation networks return. Where
+    neither is, one tensor (N, V, A) of candidates is clear, as ultralytics' detectors return beside their maps. A
+    single tensor (N, K, 1, 1), as fully convolutional networks return, loses its last axes. Names of parameters and
+    layers stay. In training mode such networks may return something else; an (N, K) tensor is left as it is.
     """
     try:
         returned = network(images_NCHW.clone())
@@ -59,14 +60,14 @@ def _key_of_logits(returned: Any, num_images: int) -> Any:
     batches = {
         key: value
         for key, value in _entries_of(returned).items()
-        if isinstance(value, Tensor) and value.dim() in (2, 4) and len(value) == num_images
+        if isinstance(value, Tensor) and value.dim() in (2, 3, 4) and len(value) == num_images
         if value.is_floating_point()
     }
     scores = {key: value for key, value in batches.items() if value.dim() == 2}
     maps = {key: value for key, value in batches.items() if value.dim() == 4}
     if not scores and len(maps) > 1:
         return next((name for name in _NAMES_OF_MAPS if name in maps), None)
-    scores = scores or maps
+    scores = scores or maps or {key: value for key, value in batches.items() if value.dim() == 3}
     if "logits" in scores:
         return "logits"
     if len(scores) == 2:

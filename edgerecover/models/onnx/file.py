@@ -130,17 +130,18 @@ def own_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(sorted(foreign))
 
 
-def last_activation(model: onnx.ModelProto, output: str | None = None) -> Activation:
+def last_activation(model: onnx.ModelProto, output: str | None = None, *, of_last_part: bool = False) -> Activation:
     """What an output's numbers went through last, apart from operators that only move or store them.
 
     Args:
         model: of a file.
         output: name of it; None for the first.
+        of_last_part: where several parts are put together, as boxes and scores are, ask about the last.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output or model.graph.output[0].name)
-    while node is not None and node.op_type in _ONLY_MOVE:
-        node = makers.get(node.input[0])
+    while node is not None and (node.op_type in _ONLY_MOVE or (of_last_part and node.op_type == "Concat")):
+        node = makers.get(node.input[-1] if node.op_type == "Concat" else node.input[0])
     return _ACTIVATIONS.get(node.op_type, Activation.NONE) if node is not None else Activation.NONE
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.tasks.measure.base import Measure
+from edgerecover.tasks.measure.boxes import Detection
 from edgerecover.tasks.measure.classes import Binary, OneLabel
 from edgerecover.tasks.measure.labels import MultiLabel
 from edgerecover.tasks.measure.maps import Segmentation
@@ -21,6 +22,7 @@ _MEASURES: Mapping[TaskKind, type[Measure]] = MappingProxyType(
         TaskKind.EMBEDDING: Embedding,
         TaskKind.REGRESSION: Regression,
         TaskKind.SEGMENTATION: Segmentation,
+        TaskKind.DETECTION: Detection,
     }
 )
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.tasks.objective.base import Objective
+from edgerecover.tasks.objective.boxes import DetectionObjective
 from edgerecover.tasks.objective.classes import BinaryObjective, OneLabelObjective
 from edgerecover.tasks.objective.labels import MultiLabelObjective
 from edgerecover.tasks.objective.maps import SegmentationObjective
@@ -18,6 +19,7 @@ _OBJECTIVES: Mapping[TaskKind, type[Objective]] = MappingProxyType(
         TaskKind.EMBEDDING: EmbeddingObjective,
         TaskKind.REGRESSION: RegressionObjective,
         TaskKind.SEGMENTATION: SegmentationObjective,
+        TaskKind.DETECTION: DetectionObjective,
     }
 )
 

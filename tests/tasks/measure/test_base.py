@@ -9,7 +9,8 @@ from edgerecover.tasks.measure import measure_of
 
 @pytest.mark.parametrize("task", TaskKind)
 def test_every_task_has_a_measure_and_words_for_it(task):
-    measure = measure_of(OutputSpec(task, (1, 1, 1) if task is TaskKind.SEGMENTATION else (1,)))
+    shape = {TaskKind.SEGMENTATION: (1, 1, 1), TaskKind.DETECTION: (5, 6)}.get(task, (1,))
+    measure = measure_of(OutputSpec(task, shape))
     assert all(vars(measure.words).values())
     assert measure.words.rule.endswith(".")
     assert 0 < measure.least_same <= 1

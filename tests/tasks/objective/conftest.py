@@ -12,6 +12,8 @@ OUTPUTS = (
     OutputSpec(TaskKind.REGRESSION, (3,)),
     OutputSpec(TaskKind.SEGMENTATION, (3, 4, 5)),
     OutputSpec(TaskKind.SEGMENTATION, (1, 4, 5)),
+    OutputSpec(TaskKind.DETECTION, (7, 16), input_sides=(32, 32)),
+    OutputSpec(TaskKind.DETECTION, (16, 6), input_sides=(32, 32)),
 )
 
 

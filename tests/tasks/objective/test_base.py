@@ -9,7 +9,7 @@ from edgerecover.tasks.objective import objective_of
 
 @pytest.mark.parametrize("task", TaskKind)
 def test_every_task_has_an_objective(task):
-    output = OutputSpec(task, (1, 2, 2) if task is TaskKind.SEGMENTATION else (2,))
+    output = OutputSpec(task, {TaskKind.SEGMENTATION: (1, 2, 2), TaskKind.DETECTION: (5, 6)}.get(task, (2,)))
     assert objective_of(output).output is output
 
 
@@ -87,4 +87,4 @@ def test_margins_of_alike_networks_correlate_and_of_others_do_not(objective):
 def test_mirroring_twice_changes_nothing(objective, outputs):
     once = objective.mirrored(outputs[0])
     torch.testing.assert_close(objective.mirrored(once), outputs[0])
-    assert torch.equal(once, outputs[0]) == (objective.output.task is not TaskKind.SEGMENTATION)
+    assert torch.equal(once, outputs[0]) == (not objective.is_positional)
