@@ -140,7 +140,10 @@ def last_activation(model: onnx.ModelProto, output: str | None = None, *, of_las
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output or model.graph.output[0].name)
-    while node is not None and (node.op_type in _ONLY_MOVE or (of_last_part and node.op_type == "Concat")):
+    passed = _ONLY_MOVE | {"Concat"} if of_last_part else _ONLY_MOVE
+    for _ in model.graph.node:  # a hostile graph may go round
+        if node is None or node.op_type not in passed or not node.input:
+            break
         node = makers.get(node.input[-1] if node.op_type == "Concat" else node.input[0])
     return _ACTIVATIONS.get(node.op_type, Activation.NONE) if node is not None else Activation.NONE
 

@@ -14,7 +14,7 @@ from onnx.helper import make_function, make_node, make_opsetid
 
 from edgerecover.artifacts import Pattern
 from edgerecover.errors import BadInputError
-from edgerecover.models.onnx.file import own_operators, read_onnx
+from edgerecover.models.onnx.file import last_activation, own_operators, read_onnx
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 
 SHAPE = (3, 8, 8)
@@ -317,6 +317,24 @@ def test_damaged_bytes_are_refused_or_harmless(write_onnx, sound, edits):
             content[at : at + len(piece)] = piece if kind == "set" else b""
     sound.write_bytes(content)
     assert outcome(sound) in ("ran", "refused")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "of_scores", "of_all"),
+    [
+        ([("Sigmoid", ["s"], "p"), ("Concat", ["b", "p"], "y")], "sigmoid", "none"),
+        ([("Concat", ["b", "s"], "y")], "none", "none"),
+        ([("Concat", ["b", "s"], "both"), ("Sigmoid", ["both"], "z"), ("Transpose", ["z"], "y")], "sigmoid", "sigmoid"),
+        ([("Identity", ["y"], "y")], "none", "none"),
+        ([("Concat", [], "y")], "none", "none"),
+    ],
+)
+def test_scores_are_the_last_part_of_candidates(nodes, of_scores, of_all):
+    graph = onnx.GraphProto(node=[make_node(kind, given, [made]) for kind, given, made in nodes])
+    graph.output.add().name = "y"
+    model = onnx.ModelProto(graph=graph)
+    assert last_activation(model, of_last_part=True).value == of_scores
+    assert last_activation(model).value == of_all
 
 
 @given(data=st.data())
