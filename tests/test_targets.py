@@ -31,6 +31,7 @@ else:
     import tomli as tomllib
 
 TARGETS = [
+    "android-cpu",
     "android-qnn",
     "apple-coreml",
     "intel-igpu",
@@ -88,7 +89,7 @@ MACHINES = {
     "Pi 4": (arm_board("Raspberry Pi 4 Model B Rev 1.5"), {"raspberry-pi-4"}),
     "Pi 500": (arm_board("Raspberry Pi 500 Rev 1.0", isa=PI_5_ISA), set()),
     "Mac": (Host("arm64", "Apple M2", 8, "Darwin 24.1", isa=PI_5_ISA), {"apple-coreml"}),
-    "phone": (Host("aarch64", "", 8, "Android 6.1", isa=PI_5_ISA), {"android-qnn"}),
+    "phone": (Host("aarch64", "", 8, "Android 6.1", isa=PI_5_ISA), {"android-cpu", "android-qnn"}),
     "old PC": (pc(), {"x86-cpu"}),
     "PC with AVX2": (pc("avx2", "fma", "f16c"), {"x86-cpu", "x86-avx2"}),
     "PC with AVX-512 but no VNNI": (pc("avx2", "fma", "avx512f"), {"x86-cpu", "x86-avx2"}),
@@ -245,6 +246,12 @@ def test_int8_without_a_scheme_is_refused(tmp_path):
     text = 'extends = "onnx-generic"\nname = "own"\ndescription = "ours"\n'
     with pytest.raises(BadInputError, match="int8_scheme must say how"):
         load_target(own(tmp_path, f'{text}[precisions]\nvalue = ["fp32", "int8"]\nsource = "a document"\n'))
+
+
+def test_mnn_is_given_float32_alone(tmp_path):
+    text = 'extends = "raspberry-pi-5"\nname = "own"\ndescription = "ours"\n'
+    with pytest.raises(BadInputError, match="fp32 alone where runtime is mnn"):
+        load_target(own(tmp_path, f'{text}[runtime]\nvalue = "mnn"\nsource = "a document"\n'))
 
 
 def test_a_board_tells_its_gpu():

@@ -75,7 +75,7 @@ class Target(Settings):
     """Text that the name of the GPU contains."""
 
     # What runs there.
-    runtime: Fact[Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]]
+    runtime: Fact[Literal["onnxruntime", "openvino", "mnn", "tensorrt", "tensorrt-rtx"]]
     also_runtimes: Fact[tuple[Literal["onnxruntime", "openvino", "mnn"], ...]] | None = None
     """Further runtimes, raced against `runtime` where they are installed."""
     providers: Fact[Annotated[tuple[str, ...], Field(min_length=1)]]
@@ -131,6 +131,12 @@ class Target(Settings):
     def _check_int8_scheme(self) -> Target:
         if Precision.INT8 in self.precisions.value and self.int8_scheme is None:
             raise ValueError("precisions names int8, so int8_scheme must say how: u8s8, u8s7, s8s8, tensorrt or qnn")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mnn(self) -> Target:
+        if self.runtime.value == "mnn" and tuple(self.precisions.value) != (Precision.FP32,):
+            raise ValueError("precisions must be fp32 alone where runtime is mnn: MNN is given float32 files")
         return self
 
     @property

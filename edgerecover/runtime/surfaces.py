@@ -14,6 +14,7 @@ from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.exported import Int8Sums
 from edgerecover.artifacts.machine import Deployment
 from edgerecover.runtime.machine.host import is_this_machine
+from edgerecover.runtime.machine.mnn_module import MNN
 from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.session.opening import open_model
 from edgerecover.runtime.session.providers import CPU
@@ -77,10 +78,13 @@ def surface_on(runtime: str, deployment: Deployment | None = None) -> Surface:
 def surfaces_of(deployment: Deployment) -> tuple[Surface, ...]:
     """Where the desk holds a race: on the first surface of ONNX files, and on the CPU in the target's other runtimes.
 
-    What needs an engine is raced on the device by the bundle's runner.
+    What needs an engine is raced on the device by the bundle's runner. MNN runs a file that was converted from the ONNX
+    file, and is judged by what onnxruntime makes of that: it is never the first.
     """
-    first = file_surface_of(deployment)
-    others = (runtime for runtime in deployment.also_runtimes if runtime != first.runtime)
+    own = file_surface_of(deployment)
+    first = Surface("onnxruntime", int8_sums=own.int8_sums) if own.runtime == MNN else own
+    named = (*([MNN] if deployment.runtime == MNN else []), *deployment.also_runtimes)
+    others = (runtime for runtime in dict.fromkeys(named) if runtime != first.runtime)
     return (first, *(Surface(runtime, int8_sums=first.int8_sums) for runtime in others))
 
 

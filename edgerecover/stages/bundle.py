@@ -96,7 +96,7 @@ def pack_run(
     model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.output.num_values, sums)
     weights = weights_of(recovered.student)
     content: dict[str, Path | bytes | str] = {
-        **model_files(made.variants.made, made.race, made.engines),
+        **model_files(made.variants.made, made.race, made.engines, request.target.runtime.value),
         **made.npu.files,
         "recovered.safetensors": weights,
         **golden_files(model.run, teacher.score, images.golden_NCHW()),
@@ -246,21 +246,25 @@ def device_task(profile: Profile, target: Target, precision: Precision, output: 
     )
 
 
-def model_files(variants: Sequence[Variant], race: Race, engines: Engines) -> dict[str, Path | bytes | str]:
+def model_files(
+    variants: Sequence[Variant], race: Race, engines: Engines, runtime: str
+) -> dict[str, Path | bytes | str]:
     """The shipped file; beside it those that pass too, where the race is still to be held on the device.
 
-    A network that MNN runs is there as the ONNX file that it was made of, too.
+    A network that MNN runs is there as the ONNX file that it was made of, too. MNN's own file is always there if MNN is
+    the target's `runtime` and it passes.
     """
     passing = {runner.precision for runner in race.runners if runner.passes}
     wanted = {race.shipped.precision} if race.on_target else passing
     recipe = engines.recipes.get(race.shipped.precision)
     float32 = next(Path(v.file.path) for v in variants if v.precision is Precision.FP32)
-    is_in = race.shipped.runtime == MNN if race.on_target else any(r.runtime == MNN and r.passes for r in race.runners)
+    is_decided = race.on_target and runtime != MNN
+    may_win = {race.shipped.runtime} if is_decided else {runner.runtime for runner in race.runners if runner.passes}
     return {
         **{race.path_in_bundle(v.precision): Path(v.file.path) for v in variants if v.precision in wanted},
         **{path: file for path, file in engines.files.items() if Precision(file.name.partition(".")[0]) in wanted},
         **({"recipe.json": _json(to_json(recipe))} if recipe else {}),
-        **({MNN_FILE: file_for(MNN, float32)} if is_in else {}),
+        **({MNN_FILE: file_for(MNN, float32)} if MNN in may_win else {}),
     }
 
 

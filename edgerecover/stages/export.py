@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +17,21 @@ from torch import nn
 
 from edgerecover.artifacts import Exported, InputSpec, OutputSpec, Pattern
 from edgerecover.errors import BadInputError, MissingError, StageError
+from edgerecover.export.mnn import file_for
 from edgerecover.export.onnx import export
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.macs import count_macs
 from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
+from edgerecover.runtime.machine.mnn_module import MNN, import_mnn
 from edgerecover.tasks.measure import Measure, measure_of
 from edgerecover.validation.parity import compare
 from edgerecover.validation.scores import on_scale, scale_of
 from edgerecover.validation.scoring import Scores, open_on_cpu, scorer_of
 
 if TYPE_CHECKING:
+    from edgerecover.config import Target
     from edgerecover.recovery.ladder import Recovered
     from edgerecover.stages.load import Loaded
     from edgerecover.stages.request import Request
@@ -49,6 +53,27 @@ class TwinFile:
     macs_kept: float
     exported: Exported
     """With its path in full."""
+
+
+def require_converter(target: Target) -> None:
+    """Find out before hours of work whether the file of the target's own runtime can be made in the end.
+
+    Raises:
+        MissingError: the target runs MNN, which is not installed.
+    """
+    if target.runtime.value == MNN:
+        import_mnn()
+
+
+def convert_on_trial(target: Target, onnx: Path) -> None:
+    """For a target that runs MNN: a file that its converter does not take is found before anything is made of it.
+
+    Raises:
+        BadInputError: it does not.
+    """
+    if target.runtime.value == MNN:
+        with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
+            file_for(MNN, onnx, Path(folder))
 
 
 def export_dense(network: nn.Module, input: InputSpec, folder: Path, write: Write) -> TwinFile:

@@ -18,7 +18,15 @@ from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import Pruning
 from edgerecover.report.words import input_words
 from edgerecover.stages.engine import builder_notes, require_builder
-from edgerecover.stages.export import TwinFile, Write, check_trial, export_dense, exporter_for
+from edgerecover.stages.export import (
+    TwinFile,
+    Write,
+    check_trial,
+    convert_on_trial,
+    export_dense,
+    exporter_for,
+    require_converter,
+)
 from edgerecover.stages.npu import require_npu
 from edgerecover.stages.precision import precisions_of
 from edgerecover.stages.probe import STUDENT, TEACHER, Probed, check_connected, probe_networks
@@ -73,11 +81,12 @@ def check_request(request: Request) -> None:
 
     Raises:
         BadInputError: the bundle cannot be written, or the target takes no such batch or precision.
-        MissingError: the engine of the target could not be built, or its NPU compiled for, in the end.
+        MissingError: the engine of the target could not be built, or its NPU compiled for, or MNN, which it runs.
     """
     check_writable(request.out)
     require_builder(request.target)
     require_npu(request.target)
+    require_converter(request.target)
     precisions_of(request.target, request.precisions)
     static = request.target.static_batch
     if request.batch is None and static is not None and static.value:
@@ -113,6 +122,7 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
     for warning in probed.warnings:
         progress.note(warning)
     dense = _export_on_trial(models, folder, exporter_for(request))
+    convert_on_trial(request.target, Path(dense.exported.path))
     check_trial(dense.exported, models.teacher, models.input, models.output, one_by_one=bool(probed.by_batch))
     return Loaded(models, probed, record, eval_set, dense)
 

@@ -17,6 +17,7 @@ from edgerecover.models.pair.networks import Classifier, open_classifier
 from edgerecover.progress import SILENT, Progress
 from edgerecover.runtime.session.onnxruntime import Session
 from edgerecover.runtime.session.probe import probe
+from edgerecover.stages.export import convert_on_trial, require_converter
 from edgerecover.stages.npu import require_npu
 from edgerecover.stages.probe import TEACHER, Probed, probe_networks
 from edgerecover.stages.request import FileRequest
@@ -79,7 +80,9 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
         EdgeRecoverError: something cannot be used for what was asked, and why.
     """
     require_npu(request.target)
+    require_converter(request.target)
     file = read_onnx(request.model_path)
+    convert_on_trial(request.target, file.path)
     if request.out is not None:
         _check_names(file)
     teacher = _open_teacher(request, choose_compute(request.device), progress)

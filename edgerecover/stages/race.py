@@ -35,6 +35,7 @@ from edgerecover.files import npy_bytes
 from edgerecover.progress import SILENT, Progress, Task
 from edgerecover.runner.answers import TOLERANCE
 from edgerecover.runtime.machine.host import is_this_machine
+from edgerecover.runtime.machine.mnn_module import MNN
 from edgerecover.runtime.measure.race import Entrant, race
 from edgerecover.runtime.measure.timing import Timing
 from edgerecover.runtime.session.opened import Opened
@@ -91,7 +92,7 @@ def hold_race(
         progress: where to report.
 
     Raises:
-        EdgeRecoverError: not even float32 runs.
+        EdgeRecoverError: not even float32 runs, or MNN does not run it and is the target's runtime.
     """
     surfaces = surfaces_of(target.deployment)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
@@ -104,6 +105,7 @@ def hold_race(
     if not any(raced[candidate.name].latency for candidate in candidates if candidate.problem is None):
         next(iter(raced.values())).latency_or_error()
     runners = [_runner(candidate, raced.get(candidate.name)) for candidate in candidates]
+    _require_own(runners, target)
     runners += [_not_made(refused, surfaces[0]) for refused in variants.refused]
     race_held = Race(
         on_target=is_this_machine(target.needs),
@@ -214,6 +216,20 @@ def _runner(candidate: _Candidate, raced: Raced | None) -> Runner:
         agreement=candidate.agreement,
         loss=candidate.loss,
     )
+
+
+def _require_own(runners: Sequence[Runner], target: Target) -> None:
+    """Where the target runs MNN, a bundle that MNN does not run would be worth nothing there.
+
+    Raises:
+        BadInputError: MNN runs no variant here.
+    """
+    own = [runner for runner in runners if runner.runtime == MNN == target.runtime.value]
+    if own and not any(runner.latency for runner in own):
+        raise BadInputError(
+            f"target {target.name} runs MNN, which does not run this network here: {own[0].note}",
+            hint="choose a target with another runtime",
+        )
 
 
 def _not_made(refused: RefusedVariant, first: Surface) -> Runner:

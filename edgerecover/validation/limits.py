@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import ENGINE_RUNTIMES
+from edgerecover.runtime.machine.mnn_module import MNN
 
 if TYPE_CHECKING:
     from edgerecover.config import Profile, Target
@@ -68,4 +69,6 @@ def limits_of(profile: Profile, target: Target) -> Limits:
 
 def _settling(target: Target) -> tuple[str, ...]:
     also = tuple(target.also_runtimes.value) if target.also_runtimes else ()
+    if target.runtime.value == MNN:  # the file that MNN's was made of is raced beside it
+        return (MNN, "onnxruntime", *also)
     return (target.runtime.value, *also) if target.runtime.value in ENGINE_RUNTIMES else also

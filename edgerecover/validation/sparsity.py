@@ -65,6 +65,8 @@ def _on_the_target(pattern: Pattern, sparsity: float, sparse: str, runtimes: Seq
             f"{zeros} fit the target's sparse tensor cores: TensorRT can use them when the engine is built with "
             "sparse weights, layer by layer where that is faster."
         )
+    if runtime == MNN:
+        return f"{zeros}: MNN leaves them out of layers that are mostly zeros."
     said = f"{zeros}: {runtime} multiplies by them."
     if sparse == "2:4":
         return f"{said} Its sparse tensor cores need the 2:4 pattern."

@@ -50,7 +50,7 @@ MISTAKES = {
     "run -t": ("requires an argument",),
     "run -t jetson-orinn model.pt": ("did you mean 'jetson-orin'?", "targets list"),
     "run -t jetson model.pt": ("unknown target 'jetson'", "one of jetson-nano, jetson-orin,"),
-    "run -t zzz model.pt": ("one of android-qnn,",),
+    "run -t zzz model.pt": ("one of android-cpu,",),
     "run -t x86-cpu -p quick model.pt": ("unknown profile 'quick' next:", "one of balanced, demo, fast,"),
     "run -t x86-cpu -p balancd model.pt": ("did you mean 'balanced'?",),
     "run -t x86-cpu -p nothere.toml model.pt": ("nothere.toml does not exist",),

@@ -66,6 +66,14 @@ def asked(surface):
     return surface.runtime, surface.providers
 
 
+def test_what_mnn_runs_is_judged_by_what_onnxruntime_makes_of_the_file():
+    elsewhere = load_target("android-cpu").deployment
+    here = dataclasses.replace(elsewhere, machine=ANY_MACHINE, also_runtimes=("mnn",))
+    for deployment in (elsewhere, here):
+        assert [asked(one) for one in surfaces_of(deployment)] == [("onnxruntime", (CPU,)), ("mnn", (CPU,))]
+    assert asked(surface_of(here)) == asked(device_surfaces_of(here)[0]) == ("mnn", ("CPU",))
+
+
 def test_on_the_target_a_model_runs_in_its_own_runtime():
     assert asked(surface_of(GPU)) == asked(file_surface_of(GPU)) == ("openvino", ("GPU", "CPU"))
     assert asked(surface_of(ENGINE)) == ("tensorrt", ("TensorrtExecutionProvider",))

@@ -1,14 +1,26 @@
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
 
 from edgerecover.artifacts import InputSpec, OutputSpec, Pattern
-from edgerecover.errors import BadInputError
+from edgerecover.config import load_target
+from edgerecover.errors import BadInputError, MissingError
 from edgerecover.export.onnx import export
 from edgerecover.progress import SILENT, Silent
-from edgerecover.stages.export import ALTERNATIVE, DENSE, check_trial, export_dense, export_twins
+from edgerecover.runtime.machine import mnn_module
+from edgerecover.stages.export import (
+    ALTERNATIVE,
+    DENSE,
+    check_trial,
+    convert_on_trial,
+    export_dense,
+    export_twins,
+    require_converter,
+)
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -55,6 +67,25 @@ def test_a_network_that_cannot_be_narrowed_has_no_alternative(tmp_path):
     notes = Notes()
     assert [twin.name for twin in twins(network, Pattern.UNSTRUCTURED, tmp_path, notes)] == [DENSE]
     assert "no network with fewer channels" in notes.notes[0]
+
+
+def test_a_target_that_runs_mnn_needs_it_and_a_file_that_it_takes(tmp_path, teacher):
+    require_converter(load_target("x86-cpu"))
+    convert_on_trial(load_target("x86-cpu"), tmp_path / "nothere.onnx")
+    target = load_target("android-cpu")
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(mnn_module, "PathFinder", SimpleNamespace(find_spec=lambda name, folders: None))
+        with pytest.raises(MissingError, match="MNN is not installed") as caught:
+            require_converter(target)
+    assert "install 'MNN>=3.6.1,<4'" in caught.value.hint
+    pytest.importorskip("_mnncengine", reason="MNN is an extra")
+    require_converter(target)
+    dense = export_dense(teacher, INPUT, tmp_path, write)
+    convert_on_trial(target, Path(dense.exported.path))
+    assert [path.name for path in tmp_path.iterdir()] == ["dense.onnx"], "it was a trial"
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(BadInputError):
+        convert_on_trial(target, tmp_path / "broken.onnx")
 
 
 OUTPUT = OutputSpec.one_label(4)

@@ -7,6 +7,7 @@ import pytest
 
 from edgerecover.artifacts import Exported, Host, Latency, Outcome, Precision, PrecisionLoss, Race, Runner, Variant
 from edgerecover.config import Fact, load_profile, load_target
+from edgerecover.errors import BadInputError
 from edgerecover.runtime.session.onnxruntime import open_session
 from edgerecover.runtime.surfaces import Surface
 from edgerecover.stages import race as module
@@ -145,9 +146,9 @@ def held(write_onnx, tmp_path, monkeypatch):
     dense = write_onnx(tmp_path / "dense.onnx")
     variant = Variant(FP32, exported(write_onnx(tmp_path / "fp32.onnx", zeros=range(190))), "as exported", (), "")
     teacher = Reference(open_session(dense, ["CPUExecutionProvider"]).run, measure_of_classes(5))
-    return lambda: hold_race(
+    return lambda target=TARGET: hold_race(
         Variants((variant,), ()), [TwinFile("dense", 1.0, exported(dense))], teacher, Images(), Images.array,
-        TARGET, PROFILE.model_copy(update={"latency": quick}), {},
+        target, PROFILE.model_copy(update={"latency": quick}), {},
     ), variant  # fmt: skip
 
 
@@ -176,19 +177,31 @@ def test_a_file_that_a_runtime_reads_differently_is_named_and_not_shipped(held, 
     assert found.shipped.runtime == "onnxruntime"
 
 
+def test_a_target_that_runs_mnn_gets_no_bundle_that_mnn_does_not_run(held, monkeypatch, write_onnx):
+    hold, variant = held
+    other = write_onnx(module.Path(variant.file.path).with_name("other.onnx"))
+    monkeypatch.setattr(module, "file_for", lambda runtime, path: path if runtime == "onnxruntime" else other)
+    with pytest.raises(BadInputError, match="android-cpu runs MNN, which does not run this network here: it reads"):
+        hold(load_target("android-cpu"))
+
+
 @pytest.mark.parametrize(
-    ("on_target", "mnn_ms", "is_in"),
+    ("runtime", "on_target", "mnn_ms", "is_in"),
     [
-        (True, 1.0, True),
-        (True, 3.0, False),
-        (False, 3.0, True),
-        (False, None, False),
+        ("onnxruntime", True, 1.0, True),
+        ("onnxruntime", True, 3.0, False),
+        ("onnxruntime", False, 3.0, True),
+        ("onnxruntime", False, None, False),
+        ("mnn", True, 3.0, True),
+        ("mnn", False, 3.0, True),
     ],
 )
-def test_mnns_file_is_packed_where_it_won_or_is_still_to_race(held, on_target, mnn_ms, is_in):
+def test_mnns_file_is_packed_where_it_won_or_is_still_to_race_or_is_the_targets(
+    held, runtime, on_target, mnn_ms, is_in
+):
     _, variant = held
     ran = tuple(placed([runner(FP32, 2.0), runner(FP32, mnn_ms, "mnn")], PROFILE, TARGET, {}))
-    packed = model_files([variant], Race(on_target, ran, ()), Engines())
+    packed = model_files([variant], Race(on_target, ran, ()), Engines(), runtime)
     assert packed["model.onnx"] == module.Path(variant.file.path)
     assert ("mnn/fp32.mnn" in packed) is is_in
     if is_in:

@@ -70,11 +70,11 @@ def convert(onnx: Path, out: Path, *, block_O: int = 1, timeout_s: float = TIMEO
     if child.returncode < 0:
         raise BadInputError(
             f"{onnx}: MNN's converter crashes on it (signal {-child.returncode})",
-            hint="give it an intact float32 file, or leave MNN out of the target's also_runtimes",
+            hint="give it an intact float32 file, or choose a target that does not name MNN",
         )
     raise BadInputError(
         f"{onnx}: MNN's converter does not take it: {_reason(child.stdout + child.stderr)}",
-        hint="export it with standard ONNX operators, or leave MNN out of the target's also_runtimes",
+        hint="export it with standard ONNX operators, or choose a target that does not name MNN",
     )
 
 
