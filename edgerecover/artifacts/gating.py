@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgerecover.artifacts.judged import Accuracy, Decisions, Gate, GateStatus, Proportion, verdict_of
 from edgerecover.artifacts.latency import Latency, Ratio
+from edgerecover.artifacts.outputs import TaskKind
 
 BASELINE_SCHEMA = 1
 
@@ -33,6 +34,8 @@ class Release:
     accuracy: Accuracy | None
     """On real images."""
     size_bytes: int
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What the network is for."""
 
     def image_differences(self, earlier: Release) -> tuple[str, ...]:
         """For people, why the two were not judged on images of one kind beside one teacher; empty where they were."""

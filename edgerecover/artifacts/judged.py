@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from edgerecover.artifacts.outputs import TaskKind
+
 
 @dataclass(frozen=True)
 class Proportion:
@@ -284,7 +286,7 @@ class GoldenCheck:
 
     num_images: int
     same_decisions: int
-    """Images whose class is the golden one."""
+    """Images whose answer is the golden one."""
     too_close: int
     """Of the others, those whose two best golden scores lie nearer than half the tolerance."""
     largest_difference: float
@@ -295,6 +297,8 @@ class GoldenCheck:
     """The file has the precision of the bundle's model. Scores of another are meant to differ: only decisions count."""
     teacher: Proportion | None = None
     """How often the file decides as the teacher; None where the bundle does not hold the teacher's scores."""
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What the network is for."""
 
     @property
     def passed(self) -> bool:

@@ -13,7 +13,8 @@ class SyntheticFacts:
     num_calibration: int
     num_held_back: int
     teacher_agrees_with_target: float | None
-    """Fraction of train images that the teacher reads as the class they were made for; None without class targets."""
+    """Fraction of train images that the teacher reads as the class, or labels, they were made for; None where there are
+    no such targets."""
     images_per_s: float
     reused: bool
     source: str = "dreams"

@@ -10,6 +10,7 @@ from edgerecover.artifacts.judged import Accuracy, Fidelity, Gate, GateStatus, P
 from edgerecover.artifacts.latency import Latency
 from edgerecover.artifacts.models import Lineage, ModelFacts, Sparsity
 from edgerecover.artifacts.npu import NpuFile
+from edgerecover.artifacts.outputs import TaskKind
 from edgerecover.artifacts.race import Race
 from edgerecover.artifacts.recovery import RecordFacts, Rung, Sheet, SyntheticFacts
 
@@ -77,6 +78,11 @@ class Report:
     """Names by class index; empty where they are not known."""
     sheet: Sheet | None = None
     """Of the images in the bundle's contact sheet; None where there is none."""
+
+    @property
+    def task(self) -> TaskKind:
+        """What the network is for; reports from before there were tasks are of one-label networks."""
+        return self.teacher.output.task if self.teacher.output else TaskKind.ONE_LABEL
 
     @property
     def variant(self) -> Variant | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgerecover.artifacts.exported import Precision
 from edgerecover.artifacts.judged import GateStatus, Proportion
 from edgerecover.artifacts.latency import Latency
+from edgerecover.artifacts.outputs import TaskKind
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,14 @@ class Sweep:
     target: str
     measure: str
     """What `quality` is: "accuracy" on the real images of --eval-data, else "agreement" with the teacher on held-out
-    synthetic ones."""
+    synthetic ones; for other tasks, what theirs is called."""
     measured_on: str
     """For people: "256 held-out dreams"."""
     synthetic: str
     """Digest of the configuration of the images that all learnt from."""
     found: tuple[PointFound, ...]
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What the network is for."""
 
     @property
     def failures(self) -> tuple[PointFound, ...]:

@@ -108,6 +108,7 @@ def synthesize(
     from edgerecover.commands.synthesize import synthesize_images
     from edgerecover.stages.request import DreamRequest
     from edgerecover.synthesis.sets import SPLITS
+    from edgerecover.tasks.measure import words_of
 
     require_outside("--out", out)
     asked = [name.value.replace("-", "_") for name in sets or ()]
@@ -129,5 +130,9 @@ def synthesize(
         return
     for name in done.files:
         typer.echo(f"{out / name}")
-    if done.facts.teacher_agrees_with_target is not None:
-        typer.echo(f"the teacher assigns {done.facts.teacher_agrees_with_target:.1%} of them to their target class")
+    if (share := done.facts.teacher_agrees_with_target) is None:
+        return
+    if words_of(done.task).is_graded:
+        typer.echo(f"the teacher gives {share:.1%} of them the labels that they were made for")
+    else:
+        typer.echo(f"the teacher assigns {share:.1%} of them to their target class")

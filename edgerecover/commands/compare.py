@@ -26,6 +26,7 @@ from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import milliseconds, ratio_words
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, Fact, GatePair, Measure, SideBySide
 from edgerecover.report.words import percent, proportion, size
+from edgerecover.tasks.measure import words_of
 from edgerecover.validation.regressions import MEMORY_NOISE_BYTES
 
 _SHORT = 12
@@ -54,6 +55,7 @@ def side_by_side(a: Opened, b: Opened, a_name: str, b_name: str) -> SideBySide:
         measures=tuple(_measures(a, b)),
         gates=tuple(_gates(a.report.gates, b.report.gates)),
         layers=tuple(_layers(a.report, b.report)),
+        task=b.report.task,
     )
     return make_plain(both)
 
@@ -109,7 +111,7 @@ def _measures(a: Opened, b: Opened) -> Iterator[Measure]:
 
 def _agreement(a: Release, b: Release) -> Measure:
     why_not = "; ".join(b.image_differences(a))
-    return _of_decisions("agreement", a.agreement, b.agreement, a.decisions, b.decisions, why_not)
+    return _of_decisions(words_of(b.task).name, a.agreement, b.agreement, a.decisions, b.decisions, why_not)
 
 
 def _accuracy(a: Release, b: Release) -> Measure:
@@ -118,11 +120,11 @@ def _accuracy(a: Release, b: Release) -> Measure:
         numbers = [value.value if value else None for value in values]
         words = [proportion(value) if value else "not measured" for value in values]
         why_not = "only one was judged on real images"
-        return Measure("accuracy", "fraction", numbers[0], numbers[1], words[0], words[1], UNCLEAR, why_not)
+        return Measure(words_of(b.task).truth, "fraction", numbers[0], numbers[1], words[0], words[1], UNCLEAR, why_not)
     differs = a.accuracy.source != b.accuracy.source or a.accuracy.num_images != b.accuracy.num_images
     why_not = f"images: {b.accuracy.source}, was {a.accuracy.source}" if differs else ""
     sides = (a.accuracy.exported, b.accuracy.exported)
-    return _of_decisions("accuracy", *sides, a.accuracy.decisions, b.accuracy.decisions, why_not)
+    return _of_decisions(words_of(b.task).truth, *sides, a.accuracy.decisions, b.accuracy.decisions, why_not)
 
 
 def _of_decisions(

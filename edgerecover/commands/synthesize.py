@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerecover import __version__
-from edgerecover.artifacts import SyntheticFacts, sha256_of, to_json
+from edgerecover.artifacts import SyntheticFacts, TaskKind, sha256_of, to_json
 from edgerecover.compute import choose_compute
 from edgerecover.errors import BadInputError
 from edgerecover.files import building_beside, move_into_place
@@ -41,6 +41,8 @@ class ImageFiles:
 
     files: tuple[str, ...]
     facts: SyntheticFacts
+    task: TaskKind
+    """What the teacher is for."""
 
 
 def synthesize_images(request: DreamRequest, progress: Progress = SILENT) -> ImageFiles:
@@ -81,7 +83,7 @@ def _synthesize_images(request: DreamRequest, progress: Progress) -> ImageFiles:
         raise BadInputError(
             f"--out {request.out}: {error.strerror or error}", hint="free space there, or name another folder"
         ) from error
-    return ImageFiles(files, images.facts)
+    return ImageFiles(files, images.facts, teacher.output.task)
 
 
 def _require_free(out: Path) -> None:

@@ -71,6 +71,7 @@ def release_of(report: Report, bundle: str, manifest_sha256: str) -> Release:
         decisions=report.fidelity.decisions,
         accuracy=report.accuracy,
         size_bytes=report.exported.size_bytes,
+        task=report.task,
     )
 
 

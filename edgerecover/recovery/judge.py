@@ -109,7 +109,7 @@ class CalibrationJudge:
         distance = float(distance_N.mean())
         self._rungs.append(Rung(name, agreement, min(distance, _LARGEST_DISTANCE), seconds, curve=curve))
         self._progress.note(
-            f"{name}: {100 * agreement:.1f} % agreement on {len(shares_N)} calibration images",
+            f"{name}: {100 * agreement:.1f} % {self._measure.words.name} on {len(shares_N)} calibration images",
             agreement=agreement,
         )
         if len(self._rungs) == 1:

@@ -17,8 +17,10 @@ WORDS = {
     "images choose its best step, and held-out images judge the exported file. Nothing is learnt from or chosen by "
     "held-out images.",
     "agreement": "The share of images on which a network or file decides for the same class as the teacher. Not "
-    "accuracy: nobody knows the true class of a dream.",
-    "accuracy": "The share of real labelled images that are classified correctly. Only with `--eval-data`.",
+    "accuracy: nobody knows the true class of a dream. Other tasks have a measure of their own, such as mean IoU; the "
+    "report says how much an image counts.",
+    "accuracy": "The share of real labelled images that are classified correctly. Only with `--eval-data`. Other tasks "
+    "have a measure of their own.",
     "rung": "A step of the recovery: statistics repair, layer-wise least squares, block-wise reconstruction, "
     "distillation. Each builds on one before, like the rungs of a ladder; all are judged, and the best is kept.",
     "statistics repair": "Re-estimates the mean and variance that batch norm has stored. Pruning makes the old ones "

@@ -11,6 +11,7 @@ from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES
 from edgerecover.report.words import (
+    capital,
     duration,
     gate_name,
     input_words,
@@ -22,11 +23,13 @@ from edgerecover.report.words import (
     record,
     size,
 )
+from edgerecover.tasks.measure import words_of
 
 
 def markdown(report: Report) -> str:
     """The whole report, in the order of the terminal's; its texts may be hostile."""
     report = make_plain(report)
+    words = words_of(report.task)
     return "\n".join(
         [
             f"# {report.verdict.word}: {_escape(report.student.path)} for {_escape(report.target)}",
@@ -39,6 +42,7 @@ def markdown(report: Report) -> str:
             *_table("Model", ("", ""), _model(report)),
             *_table("Stages", ("stage", "time"), _stages(report)),
             *_ladder(report),
+            *_rule(report),
             *_accuracy(report),
             *_table("Exported file", ("", ""), _exported_file(report)),
             *_race(report),
@@ -46,7 +50,9 @@ def markdown(report: Report) -> str:
             *_npu(report),
             *_table("Latency", ("", ""), _latency(report)),
             *_table(
-                "Gates", ("gate", "status", ""), ((gate_name(g.name), g.status.word, g.message) for g in report.gates)
+                "Gates",
+                ("gate", "status", ""),
+                ((gate_name(g.name, words), g.status.word, g.message) for g in report.gates),
             ),
             *(f"> {_escape(warning)}\n" for warning in report.warnings),
         ]
@@ -104,7 +110,14 @@ def _stages(report: Report) -> list[tuple[str, str]]:
 def _ladder(report: Report) -> list[str]:
     if not report.rungs:
         return []
-    return _table("Recovery ladder", ("rung", "agreement with the teacher (calibration dreams)", ""), _rungs(report))
+    return _table(
+        "Recovery ladder", ("rung", f"{words_of(report.task).agreement} (calibration dreams)", ""), _rungs(report)
+    )
+
+
+def _rule(report: Report) -> list[str]:
+    words = words_of(report.task)
+    return [f"{capital(words.agreement)}: {_escape(words.rule)}", ""] if words.is_graded else []
 
 
 def _rungs(report: Report) -> list[tuple[str, str, str]]:
@@ -117,21 +130,22 @@ def _accuracy(report: Report) -> list[str]:
     words = {"pruned": report.before}
     named = ((name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported"))
     rows = ((words.get(name, name), proportion(value)) for name, value in named if value)
-    title = f"Accuracy on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
-    return _table(title, ("model", "top-1 (95 % interval)"), rows)
+    task_words = words_of(report.task)
+    title = f"{capital(task_words.truth)} on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
+    return _table(title, ("model", "95 % interval" if task_words.is_graded else "top-1 (95 % interval)"), rows)
 
 
 def _exported_file(report: Report) -> list[tuple[str, str]]:
-    e, p, predicted = report.exported, report.parity, report.fidelity.predicted
+    e, p, predicted, words = report.exported, report.parity, report.fidelity.predicted, words_of(report.task)
     return [
         ("file", f"{e.path}, {size(e.size_bytes)}, opset {e.opset}, {e.exporter}"),
         ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero"),
-        ("agreement with the teacher", f"{proportion(report.fidelity.exported)} of {report.fidelity.exported.total} "
-         f"held-out {report.synthetic.source}"),
-        *([("agreement before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
+        (words.agreement, f"{proportion(report.fidelity.exported)} {'on' if words.is_graded else 'of'} "
+         f"{report.fidelity.exported.total} held-out {report.synthetic.source}"),
+        *([(f"{words.name} before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
-        *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, same decision {percent(p.top1_agreement)}")]
-          if p else []),
+        *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, "
+            f"{words.name if words.is_graded else 'same decision'} {percent(p.top1_agreement)}")] if p else []),
         *precision(report).items(),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip
@@ -142,13 +156,17 @@ def _race(report: Report) -> list[str]:
         return []
     rows = ((r.name, r.median, r.speedup, r.agreement, r.outcome) for r in race.rows(report.race))
     notes = [f"- {name}: {note}" for name, note in race.notes(report.race)]
-    return [*_table(race.title(report.race), race.HEADER, rows), *notes, *([""] if notes else [])]
+    return [
+        *_table(race.title(report.race), race.header(words_of(report.task).name), rows),
+        *notes,
+        *([""] if notes else []),
+    ]
 
 
 def _npu(report: Report) -> list[str]:
     if not report.npu:
         return []
-    rows = ((f"v{made.generation}", "; ".join(npu_lines(made))) for made in report.npu)
+    rows = ((f"v{made.generation}", "; ".join(npu_lines(made, words_of(report.task)))) for made in report.npu)
     return _table(NPU_TITLE, ("generation", ""), rows)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from edgerecover.artifacts.npu import NpuFile
+from edgerecover.tasks.measure import Words
 
 NPU_TITLE = "NPU, compiled and emulated here; its latency needs the phone"
 
 
-def npu_lines(made: NpuFile) -> list[str]:
+def npu_lines(made: NpuFile, words: Words) -> list[str]:
     """What was compiled for one generation and how it ran, line by line."""
     lines = []
     if made.compiler:
@@ -17,18 +18,20 @@ def npu_lines(made: NpuFile) -> list[str]:
         )
     if made.agreement and made.cpu_agreement and made.parity:
         lines.append(
-            f"agreement with the teacher on {made.agreement.total} images: {100 * made.agreement.value:.1f} % in the "
+            f"{words.agreement} on {made.agreement.total} images: {100 * made.agreement.value:.1f} % in the "
             f"emulation, {100 * made.cpu_agreement.value:.1f} % on the CPU"
         )
+        share = f"{100 * made.parity.top1_agreement:.1f} %"
+        same = f"{words.name} {share}" if words.is_graded else f"{share} decided alike"
         lines.append(
-            f"against the CPU: {100 * made.parity.top1_agreement:.1f} % decided alike, scores off by "
+            f"against the CPU: {same}, scores off by "
             f"{_share(made.parity.mean_abs, made.parity.logit_scale)} on average and "
             f"{_share(made.parity.max_abs, made.parity.logit_scale)} at most, of their standard deviation"
         )
     if made.golden:
         lines.append(
             f"golden check {'passed' if made.golden.passed else 'failed'}: {made.golden.same_decisions} of "
-            f"{made.golden.num_images} images decided alike"
+            f"{made.golden.num_images} images {words.alike}"
         )
     if made.on_cpu:
         lines.append(f"left to the CPU: {', '.join(made.on_cpu)}")

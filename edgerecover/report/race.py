@@ -21,7 +21,9 @@ class Row:
     is_shipped: bool = False
 
 
-HEADER = ("variant, runtime", "median", "× dense", "agreement", "")
+def header(agreement: str) -> tuple[str, ...]:
+    """Titles of the columns of `rows`; `agreement` is the name of what the task measures."""
+    return "variant, runtime", "median", "× dense", agreement, ""
 
 
 def title(race: Race) -> str:

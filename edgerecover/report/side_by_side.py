@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgerecover.artifacts import TaskKind
+
 BETTER, WORSE, SAME, UNCERTAIN, UNCLEAR = "better", "worse", "same", "not certain", "not compared"
 
 
@@ -66,3 +68,5 @@ class SideBySide:
     gates: tuple[GatePair, ...]
     layers: tuple[Fact, ...]
     """Sparsity of the layers in which the two differ."""
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What B is for."""

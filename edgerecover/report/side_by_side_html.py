@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgerecover.report.html.blocks import Block, Cell, Chip, Page, Section, Table, Text
 from edgerecover.report.html.draw import MAX_BYTES, draw
 from edgerecover.report.side_by_side import BETTER, SAME, UNCERTAIN, UNCLEAR, WORSE, SideBySide
-from edgerecover.report.words import count, gate_name
+from edgerecover.report.words import capital, count, gate_name
+from edgerecover.tasks.measure import words_of
 
 _TONES = {BETTER: "pass", WORSE: "fail", SAME: "plain", UNCERTAIN: "inconclusive", UNCLEAR: "inconclusive"}
 _MOST_ROWS = 400
@@ -26,7 +27,7 @@ def side_by_side_html(both: SideBySide) -> str:
 
 def side_by_side_page(both: SideBySide) -> Page:
     """What the page shows, in the order of the terminal's."""
-    c = both
+    c, words = both, words_of(both.task)
     differing = tuple((fact.name, fact.a, fact.b) for fact in c.facts if fact.differs)
     same = tuple((fact.name, fact.a) for fact in c.facts if not fact.differs)
     measures: tuple[tuple[Cell, ...], ...] = tuple(
@@ -35,7 +36,8 @@ def side_by_side_page(both: SideBySide) -> Page:
     )
     header = ("", "A", "B", "", "B against A")
     gates = tuple(
-        (gate_name(pair.name), pair.a or "–", pair.b or "–", "differs" if pair.differs else "") for pair in c.gates
+        (gate_name(pair.name, words), pair.a or "–", pair.b or "–", "differs" if pair.differs else "")
+        for pair in c.gates
     )
     sections = [
         Section("measured", "Measured: B against A", (
@@ -56,12 +58,14 @@ def side_by_side_page(both: SideBySide) -> Page:
     told = ", ".join(
         f"{verdicts.count(word)} {word}" for word in (BETTER, WORSE, SAME, UNCERTAIN, UNCLEAR) if word in verdicts
     )
+    what = "Agreement is how often two networks make the same decision on synthetic images; it is not accuracy."
+    if words.is_graded:
+        what = f"{capital(words.agreement)} compares two networks on synthetic images. {words.rule}"
     return Page(
         title="Two bundles side by side",
         badge=None,
         lead=f"Of {count(len(c.measures), 'measurement')} of B against A: {told}.",
         lines=(f"A: {c.a}", f"B: {c.b}"),
         sections=tuple(sections),
-        footer="Agreement is how often two networks make the same decision on synthetic images; it is not accuracy. "
-        "Latencies compare only where machine, software and query are the same.",
+        footer=f"{what} Latencies compare only where machine, software and query are the same.",
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgerecover.artifacts import PointFound, Sweep
 from edgerecover.report.words import proportion, size
+from edgerecover.tasks.measure import words_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ def _outcome(found: PointFound, numbers: dict[str, str]) -> str:
 def notes(sweep: Sweep) -> Iterator[tuple[str, str]]:
     """What the columns of the table mean, by name, and why a point failed."""
     what = "correct decisions" if sweep.measure == "accuracy" else "same decision as the teacher"
-    yield sweep.measure, f"{what} on {sweep.measured_on} (95 % interval)"
+    words = words_of(sweep.task)
+    if words.is_graded:
+        yield sweep.measure, f"on {sweep.measured_on} (95 % interval). {words.rule}"
+    else:
+        yield sweep.measure, f"{what} on {sweep.measured_on} (95 % interval)"
     timed = next((found.latency for found in sweep.found if found.latency), None)
     if timed is not None:
         where = "the target" if timed.host_is_target else "this host, which is not the target"

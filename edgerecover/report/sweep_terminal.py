@@ -10,7 +10,7 @@ from rich.text import Text
 from edgerecover.artifacts import Sweep
 from edgerecover.report.layout import grid, section, show
 from edgerecover.report.sweep import header, notes, rows
-from edgerecover.report.words import count
+from edgerecover.report.words import capital, count
 
 
 def print_sweep(console: Console, sweep: Sweep, folder: str) -> None:
@@ -19,7 +19,7 @@ def print_sweep(console: Console, sweep: Sweep, folder: str) -> None:
         ("edgerecover ", "bold"), sweep.edgerecover_version, ": ", (sweep.model, "bold"), " for ",
         (sweep.target, "bold"), f", {count(len(sweep.found), 'point')}",
     )  # fmt: skip
-    parts: list[RenderableType] = [title, section(f"{sweep.measure.capitalize()}, latency and size"), _points(sweep)]
+    parts: list[RenderableType] = [title, section(f"{capital(sweep.measure)}, latency and size"), _points(sweep)]
     parts += [section("How to read it"), grid((Text(name, "dim"), said) for name, said in notes(sweep))]
     parts += [
         section("Written"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity
+from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity, TaskKind
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
@@ -18,9 +18,11 @@ from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.plain import make_plain
 from edgerecover.report.samples import PERCENTILES, conditions_words, energy_words, histogram, milliseconds
 from edgerecover.report.words import (
+    capital,
     count,
     duration,
     input_words,
+    intended,
     mirroring,
     parity,
     percent,
@@ -32,6 +34,7 @@ from edgerecover.report.words import (
     size,
 )
 from edgerecover.runtime.measure.doubts import doubts
+from edgerecover.tasks.measure import words_of
 
 
 def print_report(console: Console, report: Report, bundle: str | None) -> None:
@@ -42,9 +45,12 @@ def print_report(console: Console, report: Report, bundle: str | None) -> None:
         section("Stages"),
         _stages(report),
     ]
-    parts += [section("From dense to deployed: agreement with the teacher"), _ladder(report)]
+    words = words_of(report.task)
+    parts += [section(f"From dense to deployed: {words.agreement}"), _ladder(report)]
+    if words.is_graded:
+        parts.append(grid([(Text(words.rule, "dim"),)]))
     if report.accuracy:
-        title = f"Accuracy on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
+        title = f"{capital(words.truth)} on {report.accuracy.num_images:,} real images: {report.accuracy.source}"
         parts += [section(title), _accuracy(report)]
     parts += [
         section(f"Exported file: {report.exported.path}"),
@@ -75,8 +81,10 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "architecture": f"{facts.architecture or 'not recognised: use --arch or model.toml'}{source}",
         "parameters": f"{facts.num_parameters:,}; {facts.num_batch_norms} batch norm layers",
     }
-    if facts.num_classes is not None:
-        named_by = f" (names from {facts.classes_source})" if facts.classes_source else ""
+    named_by = f" (names from {facts.classes_source})" if facts.classes_source else ""
+    if facts.output is not None and facts.output.task is not TaskKind.ONE_LABEL:
+        pairs["task"] = f"{facts.output.description}{named_by}"
+    elif facts.num_classes is not None:
         pairs["classes"] = f"{facts.num_classes}{named_by}"
     if facts.input:
         low, high = facts.input.range
@@ -159,7 +167,7 @@ def _dreams(report: Report) -> str:
     if s.images_per_s:
         made += f", {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is not None:
-        made += f", {percent(s.teacher_agrees_with_target)} classified as intended"
+        made += f", {intended(s.teacher_agrees_with_target, words_of(report.task))}"
     return made if s.mirror_correlation is None else f"{made}\nmirrored: {mirroring(s)}"
 
 
@@ -203,15 +211,16 @@ def _accuracy(report: Report) -> RenderableType:
 
 
 def _exported_file(report: Report) -> RenderableType:
-    e, p, f = report.exported, report.parity, report.fidelity
+    e, p, f, words = report.exported, report.parity, report.fidelity, words_of(report.task)
     kept = e.num_nonzero / e.num_weights if e.num_weights else 0.0
+    with_teacher = words.agreement.removeprefix("agreement ")
     return facts_grid({
         "file": f"{size(e.size_bytes)}, opset {e.opset}, {f'batch {e.batch}' if e.batch else 'dynamic batch'}",
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero ({percent(kept)})",
-        "agreement": f"{proportion(f.exported)} with the teacher on {f.exported.total:,} held-out "
+        "agreement": f"{proportion(f.exported)} {with_teacher} on {f.exported.total:,} held-out "
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
-        **({"parity": parity(p)} if p else {}),
+        **({"parity": parity(p, words)} if p else {}),
         **precision(report),
         "sparsity": report.sparsity_verdict,
     })  # fmt: skip
@@ -230,7 +239,7 @@ def _race(report: Report) -> list[RenderableType]:
         )
         for row in race.rows(report.race)
     ]
-    header = tuple(Text(title, "dim") for title in race.HEADER)
+    header = tuple(Text(title, "dim") for title in race.header(words_of(report.task).name))
     notes = list(race.notes(report.race))
     return [
         section(race.title(report.race)),
@@ -249,7 +258,9 @@ def _engines(report: Report) -> list[RenderableType]:
 def _npu(report: Report) -> list[RenderableType]:
     if not report.npu:
         return []
-    rows = ((Text(f"v{made.generation}", "dim"), "\n".join(npu_lines(made))) for made in report.npu)
+    rows = (
+        (Text(f"v{made.generation}", "dim"), "\n".join(npu_lines(made, words_of(report.task)))) for made in report.npu
+    )
     return [section(NPU_TITLE), grid(rows)]
 
 
@@ -317,9 +328,11 @@ def _verdict(report: Report, bundle: str | None) -> RenderableType:
 def _summary(report: Report) -> str:
     """Agreement or accuracy, size and latency in one line."""
     latency = report.latency
-    pruned, exported, measure = report.fidelity.pruned, report.fidelity.exported, "agreement"
+    words = words_of(report.task)
+    pruned, exported = report.fidelity.pruned, report.fidelity.exported
+    measure = words.agreement if words.is_graded else words.name
     if report.accuracy:
-        pruned, exported, measure = report.accuracy.pruned, report.accuracy.exported, "accuracy"
+        pruned, exported, measure = report.accuracy.pruned, report.accuracy.exported, words.truth
     where = "" if latency.host_is_target else "host "
     before = f"{100 * pruned.value:.1f} → " if pruned else ""
     return (

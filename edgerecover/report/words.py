@@ -17,7 +17,9 @@ from edgerecover.artifacts import (
     RecordFacts,
     Report,
     SyntheticFacts,
+    TaskKind,
 )
+from edgerecover.tasks.measure import Words, words_of
 
 _TONES = {
     GateStatus.PASS: "pass",
@@ -30,8 +32,6 @@ _GATE_NAMES = {
     "not_worse_than_input": "not worse than the input",
     "not_worse_on_real": "not worse on real images",
     "mask_kept": "pruned weights stay zero",
-    "parity_top1": "same decisions as PyTorch",
-    "parity_logits": "same logits as PyTorch",
     "precision_loss": "loss by lower precision",
     "latency_p99": "latency, p99",
     "golden": "golden outputs",
@@ -91,12 +91,12 @@ def mirroring(facts: SyntheticFacts) -> str:
     return f"{answer}: the teacher's margins on mirrored dreams correlate at {facts.mirror_correlation:.2f}"
 
 
-def parity(value: Parity) -> str:
+def parity(value: Parity, words: Words) -> str:
     """How near a file is to its PyTorch network."""
-    return (
-        f"same decision as PyTorch on {percent(value.top1_agreement)} of the images\n"
-        f"logits differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
-    )
+    same = f"same decision as PyTorch on {percent(value.top1_agreement)} of the images"
+    if words.is_graded:
+        same = f"{words.with_pytorch} {percent(value.top1_agreement)}"
+    return f"{same}\n{words.score}s differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
 
 
 def size(num_bytes: int) -> str:
@@ -118,6 +118,8 @@ def shape(sides: tuple[int, ...]) -> str:
 def input_words(facts: ModelFacts) -> str:
     """What a network takes and tells apart, and who says so: "1×8×8, 10 classes, pixels 0 to 1, … (model.toml)"."""
     classes = count(facts.num_classes, "class", "classes") if facts.num_classes else "unknown classes"
+    if facts.output is not None and facts.output.task is not TaskKind.ONE_LABEL:
+        classes = facts.output.description
     if facts.input is None:
         return f"unknown; {classes}"
     low, high = facts.input.range
@@ -136,9 +138,31 @@ def status_tone(status: GateStatus) -> str:
     return _TONES.get(status, "plain")
 
 
-def gate_name(name: str) -> str:
+def gate_name(name: str, words: Words) -> str:
     """A gate's name for people: "not_worse_than_input" → "not worse than the input"."""
-    return _GATE_NAMES.get(name, name.replace("_", " "))
+    named = {
+        **_GATE_NAMES,
+        "parity_top1": f"same {'answers' if words.is_graded else 'decisions'} as PyTorch",
+        "parity_logits": f"same {words.score}s as PyTorch",
+    }
+    if words.is_graded:
+        named |= {
+            "agreement": words.agreement,
+            "agreement_kept": f"{words.agreement}, kept",
+            "accuracy_drop": f"{words.truth}, drop",
+            "accuracy_kept": f"{words.truth}, kept",
+        }
+    return named.get(name, name.replace("_", " "))
+
+
+def capital(text: str) -> str:
+    """With a capital letter first: "mean IoU" → "Mean IoU"."""
+    return text[:1].upper() + text[1:]
+
+
+def intended(share: float, words: Words) -> str:
+    """In how many dreams the teacher sees what they were made for: "83.1 % classified as intended"."""
+    return f"{percent(share)} {'labelled' if words.is_graded else 'classified'} as intended"
 
 
 def gate_counts(gates: Sequence[Gate]) -> str:
@@ -166,6 +190,13 @@ def before_words(report: Report) -> str:
 
 def is_not_accuracy(report: Report) -> str:
     """What the numbers on synthetic images are, and are not."""
+    words = words_of(report.task)
+    if words.is_graded:
+        told = "is reported separately" if report.accuracy else "was not measured: no real images with it were given"
+        return (
+            f"{capital(words.agreement)} compares two networks on {report.synthetic.source}. {words.rule} "
+            f"How right a network is on real images {told}."
+        )
     said = (
         f"Agreement is how often two networks make the same decision on {report.synthetic.source}. It is not accuracy, "
         "which is how often a network is right on real labelled images"
@@ -218,12 +249,13 @@ def record(facts: RecordFacts) -> str:
 def precision(report: Report) -> dict[str, str]:
     """The shipped file's precision, what it costs, and how int8 was computed; empty if there is only float32."""
     variant, loss, sums = report.variant, report.precision_loss, report.int8_sums
+    words = words_of(report.task)
     lines = [variant.scheme] if variant else ["lower than float32"] if loss or sums else []
     if loss is not None:
         low, high = loss.interval_points()
         lines.append(
-            f"{loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement lost to it, "
-            f"{loss.changed} of {loss.num_images} decisions changed"
+            f"{loss.points:.1f} points ({low:.1f}–{high:.1f}) of {words.name} lost to it, "
+            f"{words.changed(loss.changed, loss.num_images)}"
         )
     if sums is not None:
         lines.append(INT8_SUMS[sums])

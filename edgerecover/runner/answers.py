@@ -124,6 +124,7 @@ def check(
         tolerance=tolerance,
         is_same_precision=precision is golden_precision,
         teacher=None if teacher_ND is None else agreement(answers_ND, teacher_ND, measure),
+        task=measure.output.task,
     )
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from edgerecover.artifacts import DeviceResult, Gate, GateStatus, Tried
+from edgerecover.tasks.measure import words_of
 
 COLUMNS = 80
 
@@ -51,8 +52,11 @@ def _describe_file(one: Tried, *, wins: bool) -> Iterator[str]:
         yield from _row("engine", text + (f"; layers: {types}" if types else ""), indent=4)
     if one.golden is not None:
         golden, word = one.golden, "golden" if one.golden.passed else "WRONG"
-        text = f"{golden.same_decisions} of {golden.num_images} decisions as the bundle says"
-        if golden.teacher is not None:
+        words = words_of(golden.task)
+        text = f"{golden.same_decisions} of {golden.num_images} {words.answers} as the bundle says"
+        if golden.teacher is not None and words.is_graded:
+            text += f", {words.agreement} {100 * golden.teacher.value:.1f} %"
+        elif golden.teacher is not None:
             text += f", {golden.teacher.hits:g} of {golden.teacher.total} as the teacher"
         yield from _row(word, f"{text}; scores within {golden.largest_difference:.2g} standard deviations", indent=4)
     if one.latency is not None:

@@ -210,6 +210,7 @@ def _file_for(generation: str, onnx: Path, folder: Path, judge: _Judge) -> NpuFi
 def _judged(made: NpuFile, scores_ND: Scores, judge: _Judge) -> NpuFile:
     held_ND, golden_ND = scores_ND[: len(judge.images)], scores_ND[len(judge.images) :]
     score, measure = judge.teacher.score, judge.teacher.measure
+    words = measure.words
     teacher_ND = score(judge.images)
     golden = check(golden_ND, judge.cpu_golden_scores, score(judge.golden), measure, Precision.INT8, Precision.INT8)
     loss = precision_loss(teacher_ND, judge.cpu_scores, held_ND, measure)
@@ -218,12 +219,12 @@ def _judged(made: NpuFile, scores_ND: Scores, judge: _Judge) -> NpuFile:
     if not golden.passed:
         problem = (
             f"the NPU reads the file otherwise than the CPU: {golden.same_decisions} of {golden.num_images} golden "
-            f"images are decided alike, and scores differ by up to {golden.largest_difference:.2g} standard deviations"
+            f"images are {words.alike}, and scores differ by up to {golden.largest_difference:.2g} standard deviations"
         )
     elif precision_status(loss, limit) is GateStatus.FAIL:
         problem = (
-            f"on the NPU it loses {loss.points:.1f} points of agreement against the CPU on {loss.num_images} images; "
-            f"{limit:g} are allowed"
+            f"on the NPU it loses {loss.points:.1f} points of {words.name} against the CPU on {loss.num_images} "
+            f"images; {limit:g} are allowed"
         )
     return replace(
         made,

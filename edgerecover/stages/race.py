@@ -96,7 +96,7 @@ def hold_race(
     """
     surfaces = surfaces_of(target.deployment)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
-    with progress.task("agreement", total, "decisions") as task:
+    with progress.task("agreement", total, teacher.measure.words.answers) as task:
         teacher_ND = scores_of(teacher.score, held_back, task)
         candidates = list(_decided(variants.made, surfaces, teacher_ND, teacher.measure, held_back, task))
     if all(candidate.problem for candidate in candidates):

@@ -25,6 +25,7 @@ from edgerecover.artifacts import (
     Sparsity,
     StageTime,
     SyntheticFacts,
+    TaskKind,
 )
 from edgerecover.export.onnx import frozen_values
 from edgerecover.models.network.sparsity import measure
@@ -213,6 +214,7 @@ def _report(request: Request | FileRequest, found: _Findings, times: list[StageT
         is_from_elsewhere=found.is_from_elsewhere,
         same_architecture=found.same_architecture,
         precision_loss=judged.precision_loss,
+        task=found.teacher.output.task if found.teacher.output else TaskKind.ONE_LABEL,
     )
     return Report(
         edgerecover_version=__version__,

@@ -229,7 +229,7 @@ def judge_file(
     measure = beside.teacher.measure
     scorers = (beside.teacher.score, session.run, beside.pruned, beside.recovered, beside.float32)
     total = len(held_back) * sum(scorer is not None for scorer in scorers)
-    with progress.task("judge", total, "decisions") as task:
+    with progress.task("judge", total, measure.words.answers) as task:
         teacher = scores_of(beside.teacher.score, held_back, task)
         exported = scores_of(session.run, held_back, task)
         pruned, recovered, float32 = (

@@ -25,6 +25,7 @@ from edgerecover.stages.race import timing_of
 from edgerecover.sweep.front import with_front
 from edgerecover.sweep.make import Outcome, finished, read_outcome
 from edgerecover.sweep.plan import read_plan
+from edgerecover.tasks.measure import words_of
 
 RESULT = "sweep.json"
 
@@ -53,15 +54,17 @@ def collect(folder: Path, progress: Progress = SILENT) -> Sweep:
     by_accuracy = all(report.accuracy for report in reports.values())
     found = [_with_report(one, reports[one.point.name], by_accuracy) if one.bundle else one for one in found]
     report = next(iter(reports.values()))
+    words = words_of(report.task)
     sweep = Sweep(
         edgerecover_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         model=plan.model,
         target=plan.target,
-        measure="accuracy" if by_accuracy else "agreement",
+        measure=words.truth if by_accuracy else words.name,
         measured_on=_measured_on(report, by_accuracy),
         synthetic=plan.synthetic,
         found=with_front(_race(folder, found, reports, plan.seed, progress)),
+        task=report.task,
     )
     _write(folder, sweep)
     return sweep

@@ -31,6 +31,7 @@ from edgerecover.synthesis.statistics import open_tap
 
 if TYPE_CHECKING:
     from edgerecover.config import Synthesis
+    from edgerecover.tasks.objective import Objective
 
 SPLITS = ("train", "calibration", "held_back")
 _PROCEDURAL_BATCH = 64
@@ -108,7 +109,7 @@ def synthesize(
         *(ImageSet(folder, scale, tuple(s for s in made if s.name.startswith(f"{split}-"))) for split in SPLITS)
     )
     require_disjoint(sets)
-    return sets, _facts(sets, made, settings, reused=not missing)
+    return sets, _facts(sets, made, settings, source.objective, reused=not missing)
 
 
 def _report_reuse(
@@ -143,10 +144,13 @@ def _make_all(
     return made
 
 
-def _facts(sets: SyntheticSets, made: list[Shard], settings: Synthesis, *, reused: bool) -> SyntheticFacts:
+def _facts(
+    sets: SyntheticSets, made: list[Shard], settings: Synthesis, objective: Objective, *, reused: bool
+) -> SyntheticFacts:
     # Of the train images, or of the first set that was asked for.
     some = next(images for images in (sets.train, sets.held_back, sets.calibration) if len(images))
-    on_target = sum(shard.num_on_target for shard in some.shards) / len(some) if some.targets() else None
+    is_known = some.targets() and objective.can_read_targets
+    on_target = sum(shard.num_on_target for shard in some.shards) / len(some) if is_known else None
     seconds = sum(shard.seconds for shard in made)
     return SyntheticFacts(
         num_train=len(sets.train),

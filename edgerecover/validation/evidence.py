@@ -92,14 +92,14 @@ def decisions_over(
         highest_D = np.maximum(highest_D, outputs_nD.max(axis=0))
     if num_broken:
         raise BadInputError(
-            f"the teacher's logits are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
+            f"the teacher's {measure.words.score}s are NaN or infinite on {num_broken:,} of {num_images:,} {images}",
             hint="try the teacher on a few real images: its weights, or mean and std of its input, may be damaged",
         )
     largest = max(np.abs(lowest_D).max(), np.abs(highest_D).max())
     if num_images > 1 and (highest_D - lowest_D).max() <= _CONSTANT * largest:
         raise BadInputError(
-            f"the teacher's logits are the same on all {num_images:,} {images}: it tells no images apart, "
-            "and there is nothing to recover from it",
+            f"the teacher's {measure.words.score}s are the same on all {num_images:,} {images}: it tells no images "
+            "apart, and there is nothing to recover from it",
             hint="try the teacher on a few real images: it may be untrained, or a layer of it all zeros",
         )
     return Decisions(tuple(int(count) for count in counts)) if measure.has_classes else None

@@ -21,10 +21,12 @@ from edgerecover.artifacts import (
     PrecisionLoss,
     Proportion,
     Report,
+    TaskKind,
     TwoFour,
     paired_interval,
 )
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
+from edgerecover.tasks.measure import Words, words_of
 from edgerecover.validation.limit import AT_LEAST, Limit, advice
 from edgerecover.validation.limits import Limits
 
@@ -53,25 +55,27 @@ class Measured:
     Logits of such a file are meant to differ from PyTorch's; `parity` is of the float32 file, where there is one."""
     same_architecture: bool = True
     """The student is its teacher with zeros or fewer channels."""
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What the network is for."""
 
 
 def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     """Judge everything that has a limit, in the order a report shows it."""
     came = "pruned input" if measured.same_architecture else "student as it came"
-    stronger = _stronger(limits.profile, measured)
+    stronger, words = _stronger(limits.profile, measured), words_of(measured.task)
     gates = [
-        _agreement(limits, measured.fidelity.exported, stronger),
-        *_not_worse_than_input(measured.fidelity, measured.is_from_elsewhere, came),
+        _agreement(limits, measured.fidelity.exported, words, stronger),
+        *_not_worse_than_input(measured.fidelity, words, measured.is_from_elsewhere, came),
     ]
     if measured.zeros is not None:
         gates.append(_mask_kept(measured.zeros, measured.two_four, measured.is_from_elsewhere))
     if measured.parity is not None:
-        gates.append(_parity_top1(limits, measured.parity, _what_changed(measured)))
-        gates.append(_parity_logits(limits, measured.parity, _what_changed(measured)))
+        gates.append(_parity_top1(limits, measured.parity, words, _what_changed(measured)))
+        gates.append(_parity_logits(limits, measured.parity, words, _what_changed(measured)))
     if measured.precision_loss is not None:
-        gates.append(_precision_loss(limits, measured.precision_loss))
+        gates.append(_precision_loss(limits, measured.precision_loss, words))
     if measured.accuracy is not None:
-        gates += _on_real_images(limits, measured.accuracy, came, stronger)
+        gates += _on_real_images(limits, measured.accuracy, words, came, stronger)
     gates += _of_the_device(limits, measured.latency)
     if limits.max_file_mb is not None:
         gates.append(_file_size(limits, limits.max_file_mb, measured.exported))
@@ -97,6 +101,7 @@ def _measured_of(report: Report) -> Measured:
         is_from_elsewhere=not report.rungs,
         precision_loss=report.precision_loss,
         same_architecture=report.same_architecture,
+        task=report.task,
     )
 
 
@@ -115,7 +120,8 @@ def settle(gates: Sequence[Gate], limits: Limits, latency: Latency, golden: Gold
 
 
 def golden_gate(golden: GoldenCheck) -> Gate:
-    """A file must decide on the golden images as the bundle says; a decision nearer than the tolerance may differ."""
+    """A file must answer on the golden images as the bundle says; what is nearer than the tolerance may differ."""
+    does = "answers" if words_of(golden.task).is_graded else "decides"
     same = f"{golden.same_decisions} of {golden.num_images} golden images"
     close = f", {golden.too_close} too close to call" if golden.too_close else ""
     differ = f"scores differ by {golden.largest_difference:.2g} standard deviations at most"
@@ -124,7 +130,7 @@ def golden_gate(golden: GoldenCheck) -> Gate:
     return Limit("golden", 100.0, "%", direction=AT_LEAST).gate(
         GateStatus.PASS if golden.passed else GateStatus.FAIL,
         100 * golden.same_decisions / golden.num_images,
-        f"decides as the bundle says on {same}{close}; {differ}{allowed}{wrong}",
+        f"{does} as the bundle says on {same}{close}; {differ}{allowed}{wrong}",
     )
 
 
@@ -136,38 +142,42 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion, stronger: str) -> Gate:
+def _agreement(limits: Limits, exported: Proportion, words: Words, stronger: str) -> Gate:
     limit = Limit("agreement", 100 * limits.min_agreement, "%", limits.source_of("min_agreement"), AT_LEAST)
     low, high = (100 * edge for edge in exported.interval())
     return limit.judge(
         limit.status(low, high),
         100 * exported.value,
-        f"agreement with the teacher {100 * exported.value:.1f} % ({low:.1f}–{high:.1f})",
+        f"{words.agreement} {100 * exported.value:.1f} % ({low:.1f}–{high:.1f})",
         fail=stronger,
         inconclusive=f"a profile with more than {exported.total} held-out images can tell",
     )
 
 
-def _not_worse_than_input(fidelity: Fidelity, is_from_elsewhere: bool, came: str) -> list[Gate]:
+def _not_worse_than_input(fidelity: Fidelity, words: Words, is_from_elsewhere: bool, came: str) -> list[Gate]:
     """Of the recovered network; from elsewhere, of the file."""
     after = fidelity.exported if is_from_elsewhere else fidelity.recovered
     if fidelity.pruned is None or after is None:
         return []
-    does = f"{'the file' if is_from_elsewhere else 'recovered'} agrees with the teacher on"
-    return [_not_worse("not_worse_than_input", fidelity.pruned, after, does, "held-out images", came)]
+    who, found = "the file" if is_from_elsewhere else "recovered", f"{100 * after.value:.1f} %"
+    told = f"{who} agrees with the teacher on {found} of held-out images"
+    if words.is_graded:
+        told = f"{who}: {words.agreement} {found} on held-out images"
+    return [_not_worse("not_worse_than_input", fidelity.pruned, after, told, came)]
 
 
-def _on_real_images(limits: Limits, accuracy: Accuracy, came: str, stronger: str) -> list[Gate]:
+def _on_real_images(limits: Limits, accuracy: Accuracy, words: Words, came: str, stronger: str) -> list[Gate]:
     gates = []
     if accuracy.pruned is not None:
-        real = f"real images ({accuracy.source})"
-        gates.append(
-            _not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, "exported is right on", real, came)
-        )
-    return [*gates, _accuracy_drop(limits, accuracy, stronger)]
+        real, found = f"real images ({accuracy.source})", f"{100 * accuracy.exported.value:.1f} %"
+        told = f"exported is right on {found} of {real}"
+        if words.is_graded:
+            told = f"exported: {words.truth} {found} on {real}"
+        gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, told, came))
+    return [*gates, _accuracy_drop(limits, accuracy, words, stronger)]
 
 
-def _not_worse(name: str, before: Proportion, after: Proportion, does: str, images: str, came: str) -> Gate:
+def _not_worse(name: str, before: Proportion, after: Proportion, told: str, came: str) -> Gate:
     """Fails when the intervals are disjoint; a smaller loss than that may be chance."""
     status = GateStatus.PASS
     if after.value < before.value:
@@ -182,8 +192,7 @@ def _not_worse(name: str, before: Proportion, after: Proportion, does: str, imag
     return Limit(name, 100 * before.value, "%", direction=AT_LEAST).gate(
         status,
         100 * after.value,
-        f"{does} {100 * after.value:.1f} % of {images}, {relation} the {100 * before.value:.1f} % of the {came}"
-        f"{next_step}",
+        f"{told}, {relation} the {100 * before.value:.1f} % of the {came}{next_step}",
     )
 
 
@@ -232,30 +241,31 @@ def _what_changed(measured: Measured) -> str:
     return "the export changed the network: try another opset"
 
 
-def _parity_top1(limits: Limits, parity: Parity, what_changed: str) -> Gate:
+def _parity_top1(limits: Limits, parity: Parity, words: Words, what_changed: str) -> Gate:
     """Without an interval: both sides saw the very same images, and the limit is on these."""
     limit = Limit("parity_top1", 100 * limits.min_parity_top1, "%", limits.source_of("min_parity_top1"), AT_LEAST)
     measured = 100 * parity.top1_agreement
     found = f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images,"
+    if words.is_graded:
+        found = f"the exported file: {words.with_pytorch} {measured:.2f} % on {parity.num_images} images,"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 
-def _parity_logits(limits: Limits, parity: Parity, what_changed: str) -> Gate:
+def _parity_logits(limits: Limits, parity: Parity, words: Words, what_changed: str) -> Gate:
     limit = Limit("parity_logits", limits.max_parity_relative, source=limits.source_of("max_parity_relative"))
     measured = min(parity.relative, _LARGEST)
-    found = f"largest logit difference to PyTorch {measured:.2g} standard deviations,"
+    found = f"largest {words.score} difference to PyTorch {measured:.2g} standard deviations,"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 
-def _precision_loss(limits: Limits, loss: PrecisionLoss) -> Gate:
+def _precision_loss(limits: Limits, loss: PrecisionLoss, words: Words) -> Gate:
     points, source = limits.max_precision_loss_points, limits.source_of("max_precision_loss_points")
     low, high = loss.interval_points()
     return Limit("precision_loss", points, "points", source).judge(
         precision_status(loss, points),
         loss.points,
-        f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement with the teacher "
-        "against float32,",
-        more=f"; {loss.changed} of {loss.num_images} decisions changed",
+        f"lower precision costs {loss.points:.1f} points ({low:.1f}–{high:.1f}) of {words.agreement} against float32,",
+        more=f"; {words.changed(loss.changed, loss.num_images)}",
         fail="calibrate it on more images, or leave sensitive layers in a higher precision",
         inconclusive=f"on {loss.num_images} images that may be chance, more of them can tell (synthesis.num_held_back)",
     )
@@ -273,7 +283,7 @@ def precision_status(loss: PrecisionLoss, limit_points: float) -> GateStatus:
     return GateStatus.FAIL if low > limit_points else GateStatus.INCONCLUSIVE
 
 
-def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
+def _accuracy_drop(limits: Limits, accuracy: Accuracy, words: Words, stronger: str) -> Gate:
     points, source = limits.max_accuracy_drop_points, limits.source_of("max_accuracy_drop_points")
     limit = Limit("accuracy_drop", points, "points", source)
     low, high = (
@@ -283,7 +293,7 @@ def _accuracy_drop(limits: Limits, accuracy: Accuracy, stronger: str) -> Gate:
     return limit.judge(
         limit.status(low, high),
         drop,
-        f"accuracy on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
+        f"{words.truth} on {accuracy.source} {100 * accuracy.exported.value:.1f} %, {drop:.1f} points "
         f"({low:.1f}–{high:.1f}) below the teacher,",
         fail=stronger,
         inconclusive=f"more than {accuracy.num_images} images can tell",

@@ -15,9 +15,11 @@ from edgerecover.artifacts import (
     GateStatus,
     Proportion,
     Release,
+    TaskKind,
     difference_interval,
     paired_interval,
 )
+from edgerecover.tasks.measure import words_of
 from edgerecover.validation.limit import Limit
 from edgerecover.validation.limits import Limits
 
@@ -31,8 +33,6 @@ _LIMITS = {
     MEMORY: ("max_memory_regression", "%"),
 }
 _NAMES = {
-    AGREEMENT: "agreement with the teacher",
-    ACCURACY: "accuracy on real images",
     LATENCY: "latency",
     SIZE: "file size",
     MEMORY: "peak memory",
@@ -55,7 +55,7 @@ def quality_gates(limits: Limits, now: Release, before: Release | None) -> tuple
     """
     if before is None:
         names = [AGREEMENT, *([ACCURACY] if now.accuracy is not None else []), SIZE]
-        return tuple(skipped(limits, name, FIRST) for name in names)
+        return tuple(skipped(limits, name, FIRST, now.task) for name in names)
     gates = [_agreement(limits, now, before)]
     if now.accuracy is not None or before.accuracy is not None:
         gates.append(_accuracy(limits, now, before))
@@ -65,11 +65,16 @@ def quality_gates(limits: Limits, now: Release, before: Release | None) -> tuple
 FIRST = "there is no baseline yet to compare with"
 
 
-def skipped(limits: Limits, name: str, reason: str) -> Gate:
+def skipped(limits: Limits, name: str, reason: str, task: TaskKind = TaskKind.ONE_LABEL) -> Gate:
     """A gate that has nothing to compare with, and why."""
     limit = _limit(limits, name)
     allowed = f"{limit.value:g} {limit.unit} of {limit.source}"
-    return limit.gate(GateStatus.SKIP, None, f"{_NAMES[name]} is not compared ({allowed} may be lost): {reason}")
+    named = {
+        **_NAMES,
+        AGREEMENT: words_of(task).agreement,
+        ACCURACY: f"{words_of(task).truth} on real images",
+    }
+    return limit.gate(GateStatus.SKIP, None, f"{named[name]} is not compared ({allowed} may be lost): {reason}")
 
 
 def latency_gate(limits: Limits, comparison: Comparison) -> Gate:
@@ -147,22 +152,25 @@ def _of_bytes(
 def _agreement(limits: Limits, now: Release, before: Release) -> Gate:
     """In pairs where both decided the very same images; else only where the images are of one kind."""
     if differences := now.image_differences(before):
-        return skipped(limits, AGREEMENT, f"it was judged otherwise ({'; '.join(differences)})")
-    return _loss(limits, AGREEMENT, _NAMES[AGREEMENT], now.agreement, before.agreement, now.decisions, before.decisions)
+        return skipped(limits, AGREEMENT, f"it was judged otherwise ({'; '.join(differences)})", now.task)
+    what = words_of(now.task).agreement
+    return _loss(limits, AGREEMENT, what, now.agreement, before.agreement, now.decisions, before.decisions)
 
 
 def _accuracy(limits: Limits, now: Release, before: Release) -> Gate:
     ours, theirs = now.accuracy, before.accuracy
     if ours is None or theirs is None:
         which = "this bundle" if ours is None else "the baseline"
-        return skipped(limits, ACCURACY, f"{which} was not judged on real images (edgerecover run --eval-data)")
+        return skipped(
+            limits, ACCURACY, f"{which} was not judged on real images (edgerecover run --eval-data)", now.task
+        )
     known = ours.decisions is not None and theirs.decisions is not None
     same = _pairs(ours.decisions, theirs.decisions) is not None
     if (known and not same) or (ours.source, ours.num_images) != (theirs.source, theirs.num_images):
         described = [f"{side.num_images:,} of {side.source}" for side in (ours, theirs)]
         others = f"{described[0]}, was {described[1]}" if described[0] != described[1] else "their content differs"
-        return skipped(limits, ACCURACY, f"it was judged on other images ({others})")
-    name = f"accuracy on {ours.source}"
+        return skipped(limits, ACCURACY, f"it was judged on other images ({others})", now.task)
+    name = f"{words_of(now.task).truth} on {ours.source}"
     return _loss(limits, ACCURACY, name, ours.exported, theirs.exported, ours.decisions, theirs.decisions)
 
 

@@ -19,6 +19,7 @@ from edgerecover.artifacts import (
     LayerSparsity,
     ModelFacts,
     Outcome,
+    OutputSpec,
     Parity,
     Pattern,
     Precision,
@@ -33,6 +34,7 @@ from edgerecover.artifacts import (
     Sparsity,
     StageTime,
     SyntheticFacts,
+    TaskKind,
     Twin,
     Variant,
 )
@@ -153,6 +155,22 @@ def report_with_accuracy(report):
     """The same run with --eval-data."""
     hits = (Proportion(455, 500), Proportion(303, 500), Proportion(449, 500), Proportion(449, 500))
     return dataclasses.replace(report, data_used="eval-only", accuracy=Accuracy("cifar10_dev", 500, *hits, 13, 7))
+
+
+@pytest.fixture
+def report_of_task(report_with_accuracy):
+    """The same run of a network for another task."""
+
+    def report_of_task(task):
+        shape = {TaskKind.SEGMENTATION: (4, 32, 32), TaskKind.BINARY: (1,)}.get(task, (10,))
+        teacher = dataclasses.replace(report_with_accuracy.teacher, output=OutputSpec(task, shape))
+        synthetic = dataclasses.replace(report_with_accuracy.synthetic, teacher_agrees_with_target=None)
+        fidelity = dataclasses.replace(report_with_accuracy.fidelity, predicted=None)
+        return dataclasses.replace(
+            report_with_accuracy, teacher=teacher, synthetic=synthetic, fidelity=fidelity, gates=()
+        )
+
+    return report_of_task
 
 
 @pytest.fixture

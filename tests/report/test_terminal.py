@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity
+from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity, TaskKind
 from edgerecover.cli.console import write_nearest
 from edgerecover.report.html.report import html
 from edgerecover.report.layout import Name, grid, show
@@ -28,6 +28,51 @@ def on_target(report):
         report.latency, host_is_target=True, host=Host("aarch64", "Cortex-A78AE", 6, "Linux 5.15", "Jetson Orin Nano")
     )
     return dataclasses.replace(report, latency=latency)
+
+
+@pytest.mark.parametrize(
+    ("task", "agreement", "truth"),
+    [
+        (TaskKind.MULTI_LABEL, "Jaccard index with the teacher", "Jaccard index"),
+        (TaskKind.EMBEDDING, "cosine with the teacher", "nearest-neighbour accuracy"),
+        (TaskKind.REGRESSION, "closeness to the teacher", "closeness to the truth"),
+        (TaskKind.SEGMENTATION, "mean IoU with the teacher", "mean IoU"),
+    ],
+)
+def test_other_tasks_have_words_of_their_own(report_of_task, task, agreement, truth):
+    report = report_of_task(task)
+    texts = [shown(print_report, report, BUNDLE), markdown(report)]
+    for text in texts:
+        said = " ".join(text.split())
+        for fact in (agreement, f"{truth[0].upper()}{truth[1:]} on 500 real images", report.teacher.output.description):
+            assert fact in said, fact
+        assert said.count("An image counts") == 1, "the rule is told once"
+        assert not re.search(r"accuracy|decision|decide|top-1|agreement with", said.replace("-neighbour accuracy", ""))
+    page = html(report).partition('id="words"')[0]
+    for fact in (agreement[0].upper() + agreement[1:], f"{truth} (95 %)", "An image counts"):
+        assert fact in html(report), fact
+    assert "Agreement with the teacher" not in page
+    assert "top-1" not in page
+
+
+def test_a_binary_network_is_told_as_a_classifier(report_of_task):
+    text = " ".join(shown(print_report, report_of_task(TaskKind.BINARY), BUNDLE).split())
+    for fact in (
+        "binary image classification, pixels",
+        "agreement with the teacher",
+        "Accuracy on 500",
+        "same decision",
+    ):
+        assert fact in text, fact
+    assert "An image counts" not in text
+
+
+@pytest.mark.parametrize("task", [TaskKind.EMBEDDING, TaskKind.SEGMENTATION])
+def test_facts_name_the_task(report_of_task, task):
+    teacher = report_of_task(task).teacher
+    text = shown(print_facts, dataclasses.replace(teacher, num_classes=teacher.output.num_classes))
+    assert f"task          {teacher.output.description}" in text
+    assert "classes       " not in text
 
 
 def test_the_facts_of_a_run_are_there(report):

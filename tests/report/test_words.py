@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from edgerecover.artifacts import Predicted, Proportion, SyntheticFacts
-from edgerecover.report.words import duration, mirroring, percent, prediction, proportion, size
+from edgerecover.report.words import duration, gate_name, mirroring, percent, prediction, proportion, size
+from edgerecover.tasks.measure import words_of
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,18 @@ from edgerecover.report.words import duration, mirroring, percent, prediction, p
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_gates_are_named_in_the_words_of_the_task():
+    maps, values, classes = (words_of(task) for task in ("segmentation", "regression", "one-label"))
+    assert (
+        gate_name("parity_top1", classes) == gate_name("parity_top1", words_of("binary")) == "same decisions as PyTorch"
+    )
+    assert gate_name("parity_top1", maps) == "same answers as PyTorch"
+    assert gate_name("parity_logits", maps) == "same logits as PyTorch"
+    assert gate_name("parity_logits", values) == "same values as PyTorch"
+    assert gate_name("accuracy_drop", maps) == "mean IoU, drop"
+    assert gate_name("accuracy_drop", classes) == "accuracy drop"
 
 
 @pytest.mark.parametrize(

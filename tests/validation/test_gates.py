@@ -10,17 +10,19 @@ from edgerecover.artifacts import (
     Exported,
     Fidelity,
     GateStatus,
+    GoldenCheck,
     Host,
     KeptZeros,
     Latency,
     Parity,
     PrecisionLoss,
     Proportion,
+    TaskKind,
     TwoFour,
     to_json,
 )
 from edgerecover.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from edgerecover.validation.gates import Measured, exit_code, judge
+from edgerecover.validation.gates import Measured, exit_code, golden_gate, judge
 from edgerecover.validation.limits import Limits
 
 CPU = "CPUExecutionProvider"
@@ -53,6 +55,35 @@ MEASURED = Measured(
 
 def gates(limits=LIMITS, **changes):
     return {gate.name: gate for gate in judge(limits, dataclasses.replace(MEASURED, **changes))}
+
+
+def test_every_gate_of_another_task_speaks_of_what_it_measures():
+    found = gates(
+        task=TaskKind.SEGMENTATION,
+        accuracy=accuracy(900, 890, 15.5, 5.5),
+        precision_loss=PrecisionLoss(1000, 3.0, 1.5, 12.0),
+    )
+    assert (
+        "recovered: mean IoU with the teacher 95.0 % on held-out images, at least"
+        in found["not_worse_than_input"].message
+    )
+    assert "mean IoU with PyTorch 100.00 % on 1000 images" in found["parity_top1"].message
+    assert "exported: mean IoU 89.0 % on real images (digits.npz)" in found["not_worse_on_real"].message
+    assert found["accuracy_drop"].message.startswith("mean IoU on digits.npz 89.0 %")
+    assert "of mean IoU with the teacher against float32" in found["precision_loss"].message
+    assert "answers differ by 1.2 %" in found["precision_loss"].message
+    said = " ".join(gate.message for gate in found.values())
+    assert not any(word in said for word in ("accuracy", "decides", "decisions", "agreement", "agrees", "is right"))
+
+
+def test_values_are_not_called_logits():
+    assert gates(task=TaskKind.REGRESSION)["parity_logits"].message.startswith("largest value difference to PyTorch")
+
+
+def test_golden_answers_of_another_task():
+    golden = GoldenCheck(8, 8, 0, 1e-6, 1e-3, True, task=TaskKind.EMBEDDING)
+    assert golden_gate(golden).message.startswith("answers as the bundle says on 8 of 8")
+    assert golden_gate(dataclasses.replace(golden, task=TaskKind.BINARY)).message.startswith("decides as")
 
 
 def accuracy(teacher, exported, teacher_only, exported_only, total=1000):

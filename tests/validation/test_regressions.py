@@ -14,6 +14,7 @@ from edgerecover.artifacts import (
     Proportion,
     Ratio,
     Release,
+    TaskKind,
     difference_interval,
 )
 from edgerecover.validation.limits import Limits
@@ -127,6 +128,16 @@ def test_accuracy_of_one_side_alone_is_not_compared():
 @pytest.mark.parametrize(("size", "status"), [(1_050_000, GateStatus.PASS), (1_050_001, GateStatus.FAIL)])
 def test_size_is_compared_to_the_byte(size, status):
     assert gates(release(size_bytes=size))["size_regression"].status is status
+
+
+def test_another_tasks_numbers_have_its_words():
+    now = release(task=TaskKind.SEGMENTATION, accuracy=accuracy(900))
+    said = " ".join(gate.message for gate in quality_gates(LIMITS, now, None))
+    assert "mean IoU with the teacher is not compared" in said
+    assert "mean IoU on real images is not compared" in said
+    said = " ".join(gate.message for gate in quality_gates(LIMITS, now, now))
+    assert "mean IoU with the teacher" in said
+    assert "mean IoU on digits.npz 90.0 %" in said
 
 
 def test_without_a_baseline_everything_is_skipped():

@@ -26,6 +26,7 @@ from edgerecover.report.html.blocks import (
 from edgerecover.report.html.closing import words
 from edgerecover.report.picture import strips
 from edgerecover.report.words import count, percent, proportion
+from edgerecover.tasks.measure import words_of
 
 _MOST_IN_MATRIX = 20
 """Classes; with more of them, a table of the most frequent confusions is shown instead."""
@@ -38,9 +39,10 @@ def pictures_of(report: Report, sheet_png: bytes | None, max_bytes: int) -> Pict
     """The contact sheet cut into one picture for each class, in at most so many bytes; None without a sheet."""
     if report.sheet is None or sheet_png is None or not max_bytes:
         return None
-    made = []
+    made, is_graded = [], words_of(report.task).is_graded
     for strip in strips(sheet_png, report.sheet, max_bytes):
-        name = "" if strip.class_number is None else report.class_name(strip.class_number)
+        # Of other tasks the number is a target's: of a pair of labels, of a map of shapes.
+        name = "" if strip.class_number is None or is_graded else report.class_name(strip.class_number)
         says = f"{count(strip.num_images, 'synthetic image')}{f' made for {name}' if name else ''}"
         source = DataUri.of(strip.media_type, strip.content)
         made.append(Picture(source, says, name, strip.width_px, strip.height_px))
@@ -51,7 +53,7 @@ def images_section(report: Report, pictures: Pictures | None) -> Section | None:
     """The synthetic images, and what they were made from; None without pictures."""
     if pictures is None or not pictures.pictures:
         return None
-    num_classes = report.teacher.num_classes or len(report.classes)
+    num_classes = 0 if words_of(report.task).is_graded else report.teacher.num_classes or len(report.classes)
     shown = len(pictures.pictures)
     which = f" {shown} of {num_classes:,} classes are shown." if 0 < shown < num_classes and shown > 1 else ""
     return Section(

@@ -33,6 +33,7 @@ from edgerecover.report.npu import NPU_TITLE, npu_lines
 from edgerecover.report.samples import PERCENTILES, conditions_words, histogram, milliseconds, round_medians
 from edgerecover.report.words import count, precision, size, where_measured
 from edgerecover.runtime.measure.doubts import doubts
+from edgerecover.tasks.measure import words_of
 
 _FURTHEST_RATIO = 1000.0
 _TIMES, _MOST_STEPS = (1.25, 2, 4, 10, 100), 2
@@ -56,7 +57,7 @@ def race_section(report: Report) -> Section | None:
             whisker = Whisker(value, low, high, reference=0.5, rules=tuple(tick.at for tick in scale.ticks))
         rows.append((row.name, row.median, row.speedup, whisker, row.agreement, row.outcome))
     rows.append(("", "", "", scale, "", ""))
-    header = ("variant, runtime", "median", "× dense (95 %)", "", "agreement", "")
+    header = ("variant, runtime", "median", "× dense (95 %)", "", words_of(report.task).name, "")
     notes = [Text(f"{name}: {note}") for name, note in race_words.notes(race)]
     intro = Text(
         "Every file ran in the same interleaved rounds as the dense network, float32. × dense: speed-up, "
@@ -116,7 +117,7 @@ def npu_section(report: Report) -> Section | None:
     """What was compiled for the target's NPU and run in its emulation; None without any."""
     if not report.npu:
         return None
-    rows = tuple((f"v{made.generation}", "\n".join(npu_lines(made))) for made in report.npu)
+    rows = tuple((f"v{made.generation}", "\n".join(npu_lines(made, words_of(report.task)))) for made in report.npu)
     return Section("npu", "NPU", (Table(NPU_TITLE, (), rows),))
 
 

@@ -23,7 +23,8 @@ from edgerecover.report.html.blocks import (
     facts_table,
 )
 from edgerecover.report.html.closing import words
-from edgerecover.report.words import duration, mirroring, parity, percent, prediction, proportion, record
+from edgerecover.report.words import capital, duration, mirroring, parity, percent, prediction, proportion, record
+from edgerecover.tasks.measure import words_of
 
 
 def stages_section(report: Report) -> Section:
@@ -43,7 +44,8 @@ def stages_section(report: Report) -> Section:
     images = f"{s.num_train:,} for training, {s.num_calibration:,} for calibration, {s.num_held_back:,} held out"
     facts = {"synthetic images": f"{s.source}: {images}", "mirrored": mirroring(s)}
     if s.teacher_agrees_with_target is not None:
-        facts["classified as intended"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
+        seen = "labelled" if words_of(report.task).is_graded else "classified"
+        facts[f"{seen} as intended"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
     if report.record:
         facts["activation record"] = record(report.record)
     return Section(
@@ -70,11 +72,11 @@ def ladder_section(report: Report) -> Section:
         bar = bar_of(value, "after" if rung.chosen else "before")
         rows.append((rung.name, f"{num:,} calibration", proportion(value), bar, "kept" if rung.chosen else ""))
     rows += _held_back_rows(report)
-    source = report.synthetic.source
+    source, names = report.synthetic.source, words_of(report.task)
     blocks: list[Block] = [
         Table(
-            f"Agreement with the teacher, on {source}; from recovery to the file",
-            ("", "images", "agreement (95 %)", "", ""),
+            f"{capital(names.agreement)}, on {source}; from recovery to the file",
+            ("", "images", f"{names.name} (95 %)", "", ""),
             tuple(rows),
             (2,),
             stacks=True,
@@ -86,7 +88,7 @@ def ladder_section(report: Report) -> Section:
     blocks += [Row(charts) for rung in report.rungs if (charts := tuple(_curves(rung, report)))]
     facts = {}
     if report.parity:
-        facts["parity"] = parity(report.parity)
+        facts["parity"] = parity(report.parity, names)
     if report.fidelity.predicted:
         facts["expected"] = prediction(report.fidelity.predicted)
     if facts:
@@ -135,8 +137,11 @@ def _accuracy(report: Report) -> Table:
         for name, value in named
         if value
     )
-    caption = f"Accuracy on {report.accuracy.num_images:,} real labelled images: {report.accuracy.source}"
-    return Table(caption, ("", "top-1 (95 %)", ""), rows, (1,), stacks=True)
+    names = words_of(report.task)
+    real = "real images" if names.is_graded else "real labelled images"
+    caption = f"{capital(names.truth)} on {report.accuracy.num_images:,} {real}: {report.accuracy.source}"
+    title = f"{names.truth} (95 %)" if names.is_graded else "top-1 (95 %)"
+    return Table(caption, ("", title, ""), rows, (1,), stacks=True)
 
 
 def _curves(rung: Rung, report: Report) -> Iterator[Chart]:
@@ -151,7 +156,7 @@ def _curves(rung: Rung, report: Report) -> Iterator[Chart]:
         looked = [(0, before), *looked]
         y = y_axis(0, 100)
         yield Chart(
-            f"{rung.name}: agreement with the teacher on calibration {report.synthetic.source}",
+            f"{rung.name}: {words_of(report.task).agreement} on calibration {report.synthetic.source}",
             f"From {percent(before)} before it to {percent(looked[-1][1])} after {last:,} steps.",
             "step",
             ticks(x),

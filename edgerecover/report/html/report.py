@@ -18,6 +18,7 @@ from edgerecover.report.html.sparsity import sparsity_section
 from edgerecover.report.html.summary import summary_section
 from edgerecover.report.plain import make_plain
 from edgerecover.report.words import gate_counts, gate_name, is_not_accuracy
+from edgerecover.tasks.measure import words_of
 
 _PICTURE_BYTES = (1_500_000, 400_000, 0)
 _TEXT_LENGTHS = (2_000, 400, 80)
@@ -92,7 +93,8 @@ def _warnings(report: Report) -> Section | None:
 
 def _gates(report: Report) -> Section:
     rows = tuple(
-        (gate_name(gate.name), chip_of(gate.status), *_numbers_of(gate), gate.message) for gate in report.gates
+        (gate_name(gate.name, words_of(report.task)), chip_of(gate.status), *_numbers_of(gate), gate.message)
+        for gate in report.gates
     )
     header = ("gate", "", "measured", "limit", "in words")
     table = Table("Every gate, what was measured and the limit", header, rows, (2, 3), stacks=True)

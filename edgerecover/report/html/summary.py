@@ -17,21 +17,23 @@ from edgerecover.report.html.blocks import (
 )
 from edgerecover.report.html.closing import words
 from edgerecover.report.samples import milliseconds
-from edgerecover.report.words import before_words, bounds, grounds, percent, size, where_measured
+from edgerecover.report.words import before_words, bounds, capital, grounds, percent, size, where_measured
+from edgerecover.tasks.measure import words_of
 
 
 def summary_section(report: Report) -> Section:
     """Agreement, accuracy, latency, file and zeros, as tiles."""
     agreement, exported, student = report.fidelity.exported, report.exported, report.student
     low, high = agreement.interval()
+    names = words_of(report.task)
     before = f"; {percent(report.fidelity.pruned.value)} {before_words(report)}" if report.fidelity.pruned else ""
     precision_named = report.variant.precision.value if report.variant else "one file"
     tiles = Tiles((
         Tile(
-            "Agreement with the teacher",
+            capital(names.agreement),
             percent(agreement.value),
             f"{100 * low:.1f}–{100 * high:.1f} %{before}. On {agreement.total:,} held-out {report.synthetic.source}; "
-            "not accuracy.",
+            + ("not the truth." if names.is_graded else "not accuracy."),
             _before_and_after(report.fidelity.pruned, agreement),
         ),
         _accuracy_tile(report),
@@ -64,14 +66,16 @@ def _before_and_after(before: Proportion | None, after: Proportion) -> tuple[Bar
 
 
 def _accuracy_tile(report: Report) -> Tile:
+    names = words_of(report.task)
     if report.accuracy is not None:
         a = report.accuracy
         known = [("teacher", a.teacher), (report.before, a.pruned)]
         told = ", ".join(f"{name} {percent(value.value)}" for name, value in known if value)
+        real = "real images" if names.is_graded else "real labelled images"
         return Tile(
-            "Accuracy",
+            capital(names.truth),
             percent(a.exported.value),
-            f"{told}. On {a.num_images:,} real labelled images: {a.source}.",
+            f"{told}. On {a.num_images:,} {real}: {a.source}.",
             _before_and_after(a.pruned, a.exported),
         )
     predicted = report.fidelity.predicted
@@ -83,7 +87,8 @@ def _accuracy_tile(report: Report) -> Tile:
             f"{100 * predicted.kept:.0f} %",
             f"{bounds(predicted)} of the teacher's accuracy kept. Estimated from dreams, not measured.",
         )
-    return Tile("Accuracy", "not measured", "No real labelled images were given (--eval-data).")
+    given = "No real images with truth" if names.is_graded else "No real labelled images"
+    return Tile(capital(names.truth), "not measured", f"{given} were given (--eval-data).")
 
 
 def _batch(exported: Exported) -> str:

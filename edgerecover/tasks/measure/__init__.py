@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
-from edgerecover.tasks.measure.base import Measure
+from edgerecover.tasks.measure.base import Measure, Words
 from edgerecover.tasks.measure.boxes import Detection
 from edgerecover.tasks.measure.classes import Binary, OneLabel
 from edgerecover.tasks.measure.labels import MultiLabel
@@ -32,7 +32,12 @@ def measure_of(output: OutputSpec) -> Measure:
     return _MEASURES[output.task](output)
 
 
+def words_of(task: TaskKind) -> Words:
+    """What a task's numbers are called, in reports."""
+    return _MEASURES[task].words
+
+
 Answers = Any
 """Of a network, one for each image along the first axis: a numpy array of what its measure reads."""
 
-__all__ = ["Answers", "Measure", "measure_of"]
+__all__ = ["Answers", "Measure", "Words", "measure_of", "words_of"]

@@ -35,14 +35,36 @@ _ROUNDING = 2.0**-24
 class Words:
     """What a task's numbers are called, in reports."""
 
+    name: str
+    """Of what is measured, with the teacher or with the truth: "agreement" of one-label networks, "mean IoU"."""
     agreement: str
     """"agreement with the teacher" of one-label networks; "mean IoU with the teacher"."""
     truth: str
     """Of a network on real images with truth: "accuracy", "mean IoU"."""
-    answer: str
-    """Of a network for one image: "decision", "label set"."""
+    answers: str
+    """Of a network: "decisions", "label sets"."""
     rule: str
-    """How much one image counts, a sentence for reports."""
+    """How much one image counts, in sentences for reports."""
+    score: str = "logit"
+    """What an output is made of: "logit", "value"."""
+    is_graded: bool = True
+    """An image may count less than 1 and more than 0, so that a mean is no share of the images."""
+
+    @property
+    def with_pytorch(self) -> str:
+        """As `agreement`, with the file's PyTorch network: "mean IoU with PyTorch"."""
+        return self.agreement.replace("the teacher", "PyTorch")
+
+    @property
+    def alike(self) -> str:
+        """Of images to which two give the same answer: "decided alike"."""
+        return "answered alike" if self.is_graded else "decided alike"
+
+    def changed(self, amount: float, num_images: int) -> str:
+        """How many answers differ, or how far: "3 of 256 decisions changed", "answers differ by 1.2 %"."""
+        if self.is_graded:
+            return f"answers differ by {100 * amount / num_images:.1f} %"
+        return f"{amount} of {num_images} {self.answers} changed"
 
 
 class Measure(abc.ABC):

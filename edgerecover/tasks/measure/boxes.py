@@ -36,9 +36,10 @@ class Detection(Measure):
     """
 
     words: ClassVar[Words] = Words(
+        "box F1",
         "box F1 with the teacher",
         "box F1",
-        "set of boxes",
+        "boxes",
         f"An image counts the F1 of its boxes with a score from {LEAST_SCORE}: twice the boxes in both sets over the "
         f"boxes of either, where two of a class are the same from an IoU of {OVERLAP}; 1 if both sets are empty.",
     )

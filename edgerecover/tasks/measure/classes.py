@@ -21,7 +21,12 @@ class OneLabel(Measure):
     """The class with the highest score."""
 
     words: ClassVar[Words] = Words(
-        "agreement with the teacher", "accuracy", "decision", "An image counts 1 where the class is the same, else 0."
+        "agreement",
+        "agreement with the teacher",
+        "accuracy",
+        "decisions",
+        "An image counts 1 where the class is the same, else 0.",
+        is_graded=False,
     )
     has_classes: ClassVar[bool] = True
 

@@ -23,9 +23,10 @@ class MultiLabel(Measure):
     """
 
     words: ClassVar[Words] = Words(
-        "label overlap with the teacher",
-        "label overlap",
-        "label set",
+        "Jaccard index",
+        "Jaccard index with the teacher",
+        "Jaccard index",
+        "label sets",
         "An image counts the Jaccard index of the two label sets: labels in both over labels in either, 1 if both are "
         "empty.",
     )

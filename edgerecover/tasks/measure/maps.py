@@ -28,9 +28,10 @@ class Segmentation(Measure):
     """
 
     words: ClassVar[Words] = Words(
+        "mean IoU",
         "mean IoU with the teacher",
         "mean IoU",
-        "class map",
+        "class maps",
         "An image counts the IoU (intersection over union) of the two class maps, a mean over the classes in the "
         "teacher's map, or in the true one.",
     )

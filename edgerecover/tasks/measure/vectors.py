@@ -31,11 +31,13 @@ class Embedding(Measure):
     """
 
     words: ClassVar[Words] = Words(
+        "cosine",
         "cosine with the teacher",
-        "neighbours of the same label",
-        "embedding",
+        "nearest-neighbour accuracy",
+        "embeddings",
         "An image counts the cosine of the two embeddings, and 0 where the teacher's embedding of a clearly different "
-        "image is nearer.",
+        "image is nearer. A real image counts 1 where the nearest of the others has the same label, else 0.",
+        score="value",
     )
     least_same: ClassVar[float] = 0.98
 
@@ -95,11 +97,13 @@ class Regression(Measure):
     """Numbers, whose error is told in standard deviations: how much the reference varies from image to image."""
 
     words: ClassVar[Words] = Words(
+        "closeness",
         "closeness to the teacher",
         "closeness to the truth",
-        "set of values",
+        "values",
         "An image counts 1 less the mean error of its values, each in standard deviations of that value over the "
         "images, and 0 where the error is larger than one.",
+        score="value",
     )
     least_same: ClassVar[float] = 0.95
 

@@ -22,6 +22,8 @@ class Objective(abc.ABC):
 
     is_positional: ClassVar[bool] = False
     """A target says what is to be where: what a dream shows may not be shifted."""
+    can_read_targets: ClassVar[bool] = True
+    """`targets_of` tells which target outputs are of."""
 
     def __init__(self, output: OutputSpec) -> None:
         self.output = output

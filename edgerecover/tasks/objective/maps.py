@@ -27,6 +27,7 @@ class SegmentationObjective(Objective):
     """One of K classes for every pixel. Targets are maps of shapes: of one map of scores, for yes or no."""
 
     is_positional: ClassVar[bool] = True
+    can_read_targets: ClassVar[bool] = False
 
     @property
     def num_targets(self) -> int:

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from edgerecover.artifacts import OutputSpec, TaskKind
-from edgerecover.tasks.measure import measure_of
+from edgerecover.tasks.measure import measure_of, words_of
 
 
 @pytest.mark.parametrize("task", TaskKind)
 def test_every_task_has_a_measure_and_words_for_it(task):
     shape = {TaskKind.SEGMENTATION: (1, 1, 1), TaskKind.DETECTION: (5, 6)}.get(task, (1,))
     measure = measure_of(OutputSpec(task, shape))
-    assert all(vars(measure.words).values())
+    words = measure.words
+    assert all((words.name, words.agreement, words.truth, words.answers, words.score))
+    assert words.is_graded is not measure.has_classes
+    assert words == words_of(task)
+    assert words.with_pytorch.endswith("PyTorch")
     assert measure.words.rule.endswith(".")
     assert 0 < measure.least_same <= 1
 
