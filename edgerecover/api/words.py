@@ -13,7 +13,7 @@ from edgerecover.errors import EdgeRecoverError
 _RENAMED = {"work": "run_folder", "fresh": "resume", "for": "for_runtime"}
 """Parameters that are called otherwise than the flag."""
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
-_NAME = r"mnn\b|unstructured\b|layerwise\b|2:4|channel\b|binary\b|regression\b|segmentation\b"
+_NAME = r"mnn\b|unstructured\b|layerwise\b|2:4|channel\b|binary\b|regression\b|segmentation\b|detection\b"
 _VALUE = rf" (?P<value>{_NUMBER}(?:,{_NUMBER})*(?![\w.:])|{_NAME})"
 _FLAG = re.compile(rf"--(?P<flag>[a-z][a-z0-9-]*)(?:{_VALUE})?")
 _FIRST_VALUE = re.compile(r"^--(?P<flag>[a-z][a-z0-9-]*) (?P<value>[^:\s]+)(?=: )")

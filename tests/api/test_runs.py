@@ -115,8 +115,8 @@ WRONG = {
     "two means": (INPUT | {"mean": (0.5, 0.5)}, r"mean=\(0.5, 0.5\): expected one number", "mean="),
     "device": (INPUT | {"device": "tpu"}, "device='tpu': expected one of 'auto', 'cuda', 'cpu'", "device='auto'"),
     "task": (
-        INPUT | {"task": "detection"},
-        "task='detection': expected one of 'one-label'",
+        INPUT | {"task": "tracking"},
+        "task='tracking': expected one of 'one-label'",
         "task='one-label'",
     ),
     "seed": (INPUT | {"seed": -1}, "seed=-1: expected 0 or more", "seed=0"),

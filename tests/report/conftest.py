@@ -162,7 +162,9 @@ def report_of_task(report_with_accuracy):
     """The same run of a network for another task."""
 
     def report_of_task(task):
-        shape = {TaskKind.SEGMENTATION: (4, 32, 32), TaskKind.BINARY: (1,)}.get(task, (10,))
+        shape = {TaskKind.SEGMENTATION: (4, 32, 32), TaskKind.BINARY: (1,), TaskKind.DETECTION: (50, 8)}.get(
+            task, (10,)
+        )
         teacher = dataclasses.replace(report_with_accuracy.teacher, output=OutputSpec(task, shape))
         synthetic = dataclasses.replace(report_with_accuracy.synthetic, teacher_agrees_with_target=None)
         fidelity = dataclasses.replace(report_with_accuracy.fidelity, predicted=None)

@@ -37,6 +37,7 @@ def on_target(report):
         (TaskKind.EMBEDDING, "cosine with the teacher", "nearest-neighbour accuracy"),
         (TaskKind.REGRESSION, "closeness to the teacher", "closeness to the truth"),
         (TaskKind.SEGMENTATION, "mean IoU with the teacher", "mean IoU"),
+        (TaskKind.DETECTION, "box F1 with the teacher", "box F1"),
     ],
 )
 def test_other_tasks_have_words_of_their_own(report_of_task, task, agreement, truth):

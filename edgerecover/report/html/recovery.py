@@ -68,7 +68,7 @@ def ladder_section(report: Report) -> Section:
     rows: list[tuple[Cell, ...]] = [("dense teacher", "reference", "", "", "")]
     num = report.synthetic.num_calibration
     for rung in report.rungs:
-        value = _of_rung(rung, num)
+        value = _of_rung(rung, num, is_graded=words_of(report.task).is_graded)
         bar = bar_of(value, "after" if rung.chosen else "before")
         rows.append((rung.name, f"{num:,} calibration", proportion(value), bar, "kept" if rung.chosen else ""))
     rows += _held_back_rows(report)
@@ -107,8 +107,10 @@ def _legend(report: Report) -> Legend:
     ))  # fmt: skip
 
 
-def _of_rung(rung: Rung, num_images: int) -> Proportion:
-    return Proportion(round(rung.agreement * num_images), num_images)
+def _of_rung(rung: Rung, num_images: int, *, is_graded: bool) -> Proportion:
+    """Whole where every image counts 0 or 1."""
+    hits = rung.agreement * num_images
+    return Proportion(hits if is_graded else round(hits), num_images)
 
 
 def _held_back_rows(report: Report) -> Iterator[tuple[Cell, ...]]:

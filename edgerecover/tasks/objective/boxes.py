@@ -43,6 +43,7 @@ class DetectionObjective(Objective):
     """
 
     is_positional: ClassVar[bool] = True
+    can_read_targets: ClassVar[bool] = False
 
     @property
     def num_targets(self) -> int:
