@@ -171,6 +171,8 @@ class Fidelity:
     decisions: Decisions | None = None
     """Of the exported file: right is what the teacher decides. None for tasks without classes, and in reports that were
     written before they were kept."""
+    chance: float | None = None
+    """What a file would have that always gives the same answer, 0 to 1; None where classes are counted, which tell."""
 
 
 @dataclass(frozen=True)

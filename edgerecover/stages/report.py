@@ -145,7 +145,7 @@ def _warnings(
         *made.engines.notes,
         *made.npu.notes,
         *doubts(
-            Claims(decisions, images.facts, judged.fidelity, judged.accuracy, models.classes),
+            Claims(decisions, images.facts, judged.fidelity, judged.accuracy, models.classes, models.output.task),
             models.student_facts,
             models.teacher_facts,
             recovered.rungs,
@@ -193,7 +193,11 @@ def report_of_file(
             *_remarks(loaded, evidence, judged),
             *judged.notes,
             *npu.notes,
-            *doubts_of_file(Claims(decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes)),
+            *doubts_of_file(
+                Claims(
+                    decisions, evidence.facts, judged.fidelity, judged.accuracy, teacher.classes, teacher.output.task
+                )
+            ),
         ),
         int8_sums=int8_sums_for(request.target) if file.is_quantized else None,
         is_from_elsewhere=True,

@@ -273,6 +273,7 @@ def _fidelity(found: Mapping[str, Scores], teacher_ND: Scores, measure: Measure,
             measure.read(teacher_ND), {name: measure.read(scores_ND) for name, scores_ND in found.items()}, measure
         ),
         decisions=decisions(agreeing["exported"], images) if measure.has_classes else None,
+        chance=None if measure.has_classes else measure.chance(measure.read(teacher_ND)),
     )
 
 

@@ -23,15 +23,18 @@ from edgerecover.artifacts import (
     Proportion,
     Rung,
     SyntheticFacts,
+    TaskKind,
 )
 from edgerecover.errors import BadInputError
-from edgerecover.tasks.measure import Measure
+from edgerecover.tasks.measure import Measure, words_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CONSTANT = 1e-5
 """Logits that move by less than this fraction of their size from image to image differ by rounding alone."""
+_HIGH_CHANCE = 0.9
+"""Agreement with a teacher of one and the same answer, from which the images tell little."""
 _NAMED_AT_MOST = 8
 
 
@@ -120,6 +123,8 @@ class Claims:
     """On real images; None where there were none."""
     classes: Sequence[str] | None
     """Names by class index; None where they are unknown."""
+    task: TaskKind = TaskKind.ONE_LABEL
+    """What the network is for."""
 
 
 def doubts(
@@ -151,7 +156,7 @@ def doubts(
         *(_about_classes(claims, decisions) if decisions else ()),
         *_about_lineage(lineage, rungs),
         *_about_rungs(rungs),
-        *(_about_recovery(claims, decisions, same_architecture) if decisions else ()),
+        *(_about_recovery(claims, decisions, same_architecture) if decisions else _about_same_answers(claims)),
     )
 
 
@@ -159,7 +164,7 @@ def doubts_of_file(claims: Claims) -> tuple[str, ...]:
     """What the reader of a report on a file that was recovered elsewhere must know before trusting its numbers."""
     decisions = claims.decisions
     if decisions is None:
-        return ()
+        return tuple(_about_same_answers(claims))
     return (
         *_about_teacher(claims, decisions),
         *_about_classes_judged(claims, decisions),
@@ -309,6 +314,30 @@ def _about_recovery(claims: Claims, decisions: Decisions, same_architecture: boo
         yield (
             f"{came} decided by chance ({fidelity.pruned.value:.1%} agreement), so the recovered one knows only what "
             "dreams taught it; judge it with --eval-data if you can"
+        )
+
+
+def _about_same_answers(claims: Claims) -> Iterator[str]:
+    """Of tasks without classes, by the numbers alone: intervals of proportions are wide for them (docs/adr/0052)."""
+    fidelity, images = claims.fidelity, f"held-out {claims.synthetic.source}"
+    agreement, chance = words_of(claims.task).agreement, fidelity.chance
+    if chance is None:
+        return
+    same = f"always giving the same answer would have {chance:.1%}"
+    if chance >= _HIGH_CHANCE:
+        yield (
+            f"the teacher answers nearly alike on all {images}: the file has {agreement} {fidelity.exported.value:.1%} "
+            f"on them, and {same}, so that agreement proves little"
+        )
+    elif fidelity.exported.value <= chance:
+        yield (
+            f"the file is at chance level: {agreement} {fidelity.exported.value:.1%} on {images}, and {same}; do "
+            "not deploy it"
+        )
+    elif claims.accuracy is None and fidelity.pruned is not None and fidelity.pruned.value <= chance:
+        yield (
+            f"before recovery the student was at chance level: {agreement} {fidelity.pruned.value:.1%} on {images}, "
+            f"and {same}; the recovered one knows only what dreams taught it, so judge it with --eval-data if you can"
         )
 
 

@@ -17,9 +17,10 @@ from edgerecover.artifacts import (
     Rung,
     Sparsity,
     SyntheticFacts,
+    TaskKind,
 )
 from edgerecover.errors import BadInputError
-from edgerecover.validation.evidence import Claims, Decisions, decisions_of, doubts
+from edgerecover.validation.evidence import Claims, Decisions, decisions_of, doubts, doubts_of_file
 from tests.pairs import measure_of_classes
 
 CLASSES = ("cat", "dog", "fox", "owl")
@@ -43,6 +44,28 @@ N = 100
 def agreeing(pruned, recovered):
     values = [Proportion(hits, N) for hits in (pruned, recovered, recovered)]
     return Fidelity(*values)
+
+
+@pytest.mark.parametrize(
+    ("chance", "pruned", "exported", "said"),
+    [
+        (0.3, 60, 90, None),
+        (0.95, 60, 96, "answers nearly alike on all held-out dreams"),
+        (0.5, 30, 50, "the file is at chance level: mean IoU with the teacher 50.0%"),
+        (0.5, 45, 90, "before recovery the student was at chance level"),
+        (None, 0, 0, None),
+    ],
+)
+def test_a_task_without_classes_is_compared_with_always_answering_the_same(chance, pruned, exported, said):
+    synthetic = SyntheticFacts(N, N, N, None, 1.0, reused=False)
+    claims = Claims(
+        None, synthetic, dataclasses.replace(agreeing(pruned, exported), chance=chance), None, None,
+        TaskKind.SEGMENTATION,
+    )  # fmt: skip
+    teacher = dataclasses.replace(STUDENT, sparsity=DENSE)
+    for raised in (doubts(claims, STUDENT, teacher, RUNGS, None), doubts_of_file(claims)):
+        assert len(raised) == (said is not None)
+        assert said is None or said in raised[0]
 
 
 def doubts_about(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgerecover.artifacts import Activation, OutputSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy
     from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _SMALLEST = 1e-38
 """Stands for a probability that float32 rounds to 0; its logarithm is finite."""
+_MOST_FOR_CHANCE = 256
+"""Images: maps and embeddings are large, and a level needs no decimal."""
 _ROUNDING = 2.0**-24
 """Half of what float32 can tell from 1."""
 
@@ -111,6 +115,22 @@ class Measure(abc.ABC):
         import numpy as np
 
         return np.zeros(len(reference_ND), np.bool_)
+
+    def chance(self, reference: Answers) -> float:
+        """Mean share of one and the same answer to every image, 0 to 1: the best of a few, on the first images.
+
+        Agreement proves nothing that is no higher: a network that never looks at the image reaches it too.
+        """
+        import numpy as np
+
+        some = reference[:_MOST_FOR_CHANCE]
+        return max(
+            float(self.share(np.broadcast_to(constant, some.shape), some).mean()) for constant in self._constants(some)
+        )
+
+    @abc.abstractmethod
+    def _constants(self, reference: Answers) -> Iterable[Any]:
+        """Answers to one image that would be near to many of the reference's."""
 
     def as_logits(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
         """Outputs as `distance` takes them: what comes before the network's last softmax or sigmoid."""

@@ -105,6 +105,10 @@ class Detection(Measure):
         )
         return near_N
 
+    def _constants(self, reference: Answers) -> tuple[Any, ...]:
+        """No box."""
+        return (NO_BOX,)
+
     def as_logits(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
         """Outputs whose scores are logits; boxes stay as they are."""
         import numpy as np

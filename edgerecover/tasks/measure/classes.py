@@ -8,6 +8,8 @@ from edgerecover.artifacts import Activation
 from edgerecover.tasks.measure.base import Measure, Words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy
     from numpy.typing import NDArray
 
@@ -62,6 +64,10 @@ class OneLabel(Measure):
         best_two_N2 = np.sort(self._scores(reference_ND), axis=1)[:, -2:]
         near_N: NDArray[numpy.bool_] = best_two_N2[:, 1] - best_two_N2[:, 0] <= distance / 2
         return near_N
+
+    def _constants(self, reference: Answers) -> Iterable[Any]:
+        """Every class."""
+        return range(self.output.num_classes or 0)
 
     def _scores(self, outputs_ND: NDArray[Any]) -> NDArray[Any]:
         """One score for each class, of which the highest decides."""

@@ -9,10 +9,15 @@ from edgerecover.tasks.measure.base import Measure, Words
 from edgerecover.tasks.measure.classes import UNDECIDED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy
     from numpy.typing import NDArray
 
     from edgerecover.tasks.measure.base import Answers, Shares_N
+
+_MOST_LABELS = 8
+"""Of a set that is the same for all images."""
 
 
 class MultiLabel(Measure):
@@ -71,6 +76,16 @@ class MultiLabel(Measure):
 
         near_N: NDArray[numpy.bool_] = np.abs(reference_ND - threshold_of(self.output)).min(axis=1) <= distance / 2
         return near_N
+
+    def _constants(self, reference: Answers) -> Iterator[Any]:
+        """No label, the most frequent one, the two most frequent ones, …"""
+        import numpy as np
+
+        order_K = np.argsort(-(reference == 1).sum(axis=0))
+        for size in range(min(len(order_K), _MOST_LABELS) + 1):
+            labels_K = np.zeros(len(order_K), np.int8)
+            labels_K[order_K[:size]] = 1
+            yield labels_K
 
 
 def threshold_of(output: OutputSpec) -> float:

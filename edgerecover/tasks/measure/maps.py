@@ -10,6 +10,8 @@ from edgerecover.tasks.measure.classes import UNDECIDED, log_softmax
 from edgerecover.tasks.measure.labels import threshold_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy
     from numpy.typing import NDArray
 
@@ -98,6 +100,18 @@ class Segmentation(Measure):
                 near_P = best_two_2P[1] - best_two_2P[0] <= distance / 2
             near_N[i] = self._least_iou(answer_P, near_P) < self.least_same
         return near_N
+
+    def _constants(self, reference: Answers) -> Iterator[Any]:
+        """The most frequent class of each pixel, and every class alone."""
+        import numpy as np
+
+        classes = np.unique(reference[reference >= 0])
+        if not len(classes):
+            yield UNDECIDED
+            return
+        counts_KP = np.array([(reference == number).sum(axis=0) for number in classes])
+        yield classes[counts_KP.argmax(axis=0)]
+        yield from classes
 
     def _iou(self, answer_P: NDArray[Any], reference_P: NDArray[Any]) -> float:
         has_K, should_K = self._count(answer_P), self._count(reference_P)

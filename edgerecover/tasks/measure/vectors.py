@@ -92,6 +92,13 @@ class Embedding(Measure):
         cosine_N = (self.read(reference_ND) * self.read(outputs_ND)).sum(axis=1)
         return np.where(np.isnan(cosine_N), np.inf, np.maximum(1 - cosine_N, 0))
 
+    def _constants(self, reference: Answers) -> Iterator[Any]:
+        """The mean direction."""
+        import numpy as np
+
+        mean_D = np.nanmean(reference, axis=0) if np.isfinite(reference).any() else reference[0]
+        yield mean_D / max(float(np.linalg.norm(mean_D)), _ROUNDING)
+
 
 class Regression(Measure):
     """Numbers, whose error is told in standard deviations: how much the reference varies from image to image."""
@@ -138,6 +145,12 @@ class Regression(Measure):
         with np.errstate(invalid="ignore"):
             distance_N = (((outputs_ND - reference_ND) / _spread_D(reference_ND)) ** 2).mean(axis=1)
         return np.where(np.isnan(distance_N), np.inf, distance_N)
+
+    def _constants(self, reference: Answers) -> Iterator[Any]:
+        """The median of each value."""
+        import numpy as np
+
+        yield np.median(reference, axis=0)
 
 
 def _cosines(answers: Answers, others: Answers) -> Iterator[tuple[slice, NDArray[Any]]]:

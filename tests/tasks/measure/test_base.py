@@ -27,6 +27,48 @@ def test_identical_outputs_share_everything(measure, logits):
     np.testing.assert_allclose(measure.distance(logits[0], logits[0]), 0, atol=1e-12)
 
 
+CHANCES = {
+    TaskKind.MULTI_LABEL: ((3,), [[1, 1, -1]] * 3 + [[-1, -1, 1]], 0.75),
+    TaskKind.REGRESSION: ((1,), [[0], [0], [0], [4]], 0.75),
+    TaskKind.SEGMENTATION: ((1, 1, 2), [[-1, -1]] * 3 + [[1, 1]], 0.75),
+}
+
+
+@pytest.mark.parametrize("task", CHANCES)
+def test_chance_is_that_of_the_best_answer_for_all(task):
+    shape, outputs, chance = CHANCES[task]
+    measure = measure_of(OutputSpec(task, shape))
+    assert measure.chance(measure.read(np.array(outputs, np.float32))) == pytest.approx(chance)
+
+
+def test_chance_of_classes_is_the_most_frequent_one():
+    measure = measure_of(OutputSpec.one_label(3))
+    assert measure.chance(np.array([0, 1, 1, 2])) == 0.5
+
+
+def test_two_directions_are_not_told_by_their_mean():
+    measure = measure_of(OutputSpec(TaskKind.EMBEDDING, (2,)))
+    assert measure.chance(measure.read(np.eye(2))) < 1
+
+
+def test_chance_of_detection_is_the_share_of_images_without_a_box():
+    measure = measure_of(OutputSpec(TaskKind.DETECTION, (16, 6)))
+    outputs_NAV = np.full((4, 16, 6), -9, np.float32)
+    outputs_NAV[..., :4] = 8, 8, 4, 4
+    outputs_NAV[3, 0, 4] = 9
+    assert measure.chance(measure.read(outputs_NAV.reshape(4, -1))) == 0.75
+
+
+def test_a_teacher_that_answers_alike_has_a_chance_of_1(measure, logits):
+    if measure.output.task is TaskKind.DETECTION:
+        pytest.skip("boxes that are the same everywhere are not tried: no box is")
+    assert measure.chance(measure.read(np.repeat(logits[0][:1], 5, axis=0))) == pytest.approx(1)
+
+
+def test_chance_of_outputs_that_are_no_numbers_is_0(measure, logits):
+    assert measure.chance(measure.read(np.full_like(logits[0], np.nan))) == 0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_share_is_from_0_to_1_and_a_distance_is_not_negative(measure, seed):
     rng = np.random.default_rng(seed)
