@@ -38,6 +38,7 @@ NOT_RUN = {
     "docs/explanation/benchmarks.md": [
         *["it takes hours, and files that you have to bring"] * 5,
         "minutes, and packages that you have to bring",
+        "it takes QEMU, and packages for another processor",
         "it takes half an hour, and runtimes that are installed apart",
         "it takes hours, packages and images that you have to bring",
         "minutes, and files that you have to bring",
