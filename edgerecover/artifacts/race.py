@@ -102,6 +102,8 @@ class Race:
     runners: tuple[Runner, ...]
     """Fastest first; those that did not run last."""
     twins: tuple[Twin, ...]
+    has_runner: bool = True
+    """The bundle's runner can run on the target, and repeats the race there."""
 
     @property
     def shipped(self) -> Runner:

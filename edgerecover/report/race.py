@@ -52,7 +52,7 @@ def rows(race: Race) -> Iterator[Row]:
 def notes(race: Race) -> Iterator[tuple[str, str]]:
     """Notes about the runners, by name."""
     yield from ((runner.name, runner.note) for runner in race.runners if runner.note)
-    if not race.on_target:
+    if not race.on_target and race.has_runner:
         yield "on the device", "the bundle's runner repeats the race there, among the variants that pass"
 
 

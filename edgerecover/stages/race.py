@@ -111,6 +111,7 @@ def hold_race(
         on_target=is_this_machine(target.needs),
         runners=tuple(runners),
         twins=tuple(_twins(twins, surfaces, raced)),
+        has_runner=target.runner is None or target.runner.value,
     )
     return replace(race_held, runners=tuple(placed(runners, profile, target, unfit)))
 

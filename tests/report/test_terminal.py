@@ -177,6 +177,12 @@ def test_another_machine_gives_host_latency_and_the_target_target_latency(report
     assert not re.search(r"host p99", there)
 
 
+def test_a_race_is_not_repeated_where_the_runner_cannot_run(report):
+    without = dataclasses.replace(report, race=dataclasses.replace(report.race, has_runner=False))
+    says = ["repeats the race" in shown(print_report, one, BUNDLE) for one in (report, without)]
+    assert says == [True, False]
+
+
 def test_a_student_of_another_architecture_is_not_called_pruned(report_with_accuracy):
     teacher = dataclasses.replace(report_with_accuracy.teacher, architecture="models.py:resnet56")
     other = dataclasses.replace(report_with_accuracy, teacher=teacher, same_architecture=False)
