@@ -9,6 +9,7 @@ Shapes: N images, D numbers for each.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -34,19 +35,26 @@ def activation_of(network: nn.Module, images_NCHW: Tensor) -> Activation:
     has_classes = scores.dim() > 1 and scores.shape[1] > 1
     if has_classes and bool(((scores.sum(1) - 1).abs() < _TOLERANCE).all()):
         return Activation.SOFTMAX
+    return Activation.SIGMOID if last_step(network, images_NCHW) == "Sigmoid" else Activation.NONE
+
+
+def last_step(network: nn.Module, images_NCHW: Tensor) -> str:
+    """What autograd calls the last operation, apart from those that only move values (views, slices, casts, resizing).
+
+    "Sigmoid", "Relu", "Addmm"; empty where nothing differentiable leads to the outputs.
+    """
     with torch.enable_grad():
-        last = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
-    return Activation.SIGMOID if _ends_in_sigmoid(last) else Activation.NONE
-
-
-def _ends_in_sigmoid(node: Any) -> bool:
-    """Whether a sigmoid comes last, apart from operations that only move values (views, slices, casts)."""
+        node = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
     while node is not None and node.name().startswith(_ONLY_MOVE):
         node = next((before for before, _ in node.next_functions if before is not None), None)
-    return node is not None and node.name().startswith("Sigmoid")
+    return "" if node is None else re.sub(r"Backward\d*$", "", node.name())
 
 
-_ONLY_MOVE = ("View", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose")
+_ONLY_MOVE = (
+    "View", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose",
+    "Upsample",
+)  # fmt: skip
+"""Of a map of probabilities, interpolation makes one of probabilities."""
 
 
 def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
