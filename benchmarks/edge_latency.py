@@ -60,8 +60,8 @@ from edgerecover.synthesis.procedural import procedural_images
 from edgerecover.synthesis.settle import settle
 from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.evaluation import read_eval_data
-from edgerecover.validation.fidelity import agreement, shares_of_truth
-from edgerecover.validation.scoring import scorer_of, scores_of
+from edgerecover.validation.fidelity import proportion, shares_of_truth
+from edgerecover.validation.scoring import outputs_of, scorer_of
 
 CIFAR = InputSpec((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -243,8 +243,8 @@ def _files(network: nn.Module, pair: Pair, teacher: Any, folder: Path, scheme: s
         for refused in made.refused:
             print(f"refused: {folder.name} {refused.precision.value}: {refused.reason}", file=sys.stderr)
         return {variant.precision.value: variant for variant in made.made}
-    scores_NK = scores_of(teacher, pair.calibration)
-    calibration = Calibration(pair.calibration, scores_NK, measure_of(OutputSpec.one_label(scores_NK.shape[1])))
+    measure = measure_of(OutputSpec.one_label(10))
+    calibration = Calibration(pair.calibration, outputs_of(teacher, pair.calibration, measure).answers, measure)
     answers = make_variants(
         exported, list(Precision), scheme_named(scheme), calibration, pair.input, folder, max_points_lost=100.0
     )
@@ -257,17 +257,18 @@ def _decisions(
     """Agreement with the dense network on held-out dreams, and accuracy on real images, in each runtime."""
     real = read_eval_data(options.data / "cifar10_png_test_dev500.npz", pair.input, OutputSpec.one_label(10))
     held_back = trained.images.sets.held_back
-    teacher_NK, measure = scores_of(teacher, held_back), measure_of(OutputSpec.one_label(10))
+    measure = measure_of(OutputSpec.one_label(10))
+    teacher_N = outputs_of(teacher, held_back, measure).answers
     found = {}
     for kind, variant in files.items():
         for runtime in RUNTIMES:
             session = open_model(Path(variant.file.path), runtime, (CPU,), num_threads=1, shape_CHW=pair.input.shape)
-            scores_NK = scores_of(session.run, held_back)
+            answers_N = outputs_of(session.run, held_back, measure).answers
             hits = sum(
                 int(shares_of_truth(session.run(images), labels, measure).sum()) for images, labels in real.batches(100)
             )
             found[f"{kind} {runtime}"] = {
-                "agreement": to_json(agreement(scores_NK, teacher_NK, measure)),
+                "agreement": to_json(proportion(measure.share(answers_N, teacher_N))),
                 "real_hits": hits,
                 "real_images": len(real),
             }

@@ -123,11 +123,9 @@ def _of_student(
     reference_NK = _scores(Path(float32.path), real)
     yield {"precision": "fp32", "seed": 0, "lost": 0.0, **_on_real_images(reference_NK, reference_NK, real)}
     for seed, of_seed in sets.items():
-        calibration = Calibration(
-            of_seed.calibration,
-            logits_on(models.teacher, of_seed.calibration, choose_compute("cpu")).numpy(),
-            measure_of(models.output),
-        )
+        measure, images = measure_of(models.output), of_seed.calibration
+        logits_NK = logits_on(models.teacher, images, choose_compute("cpu")).numpy()
+        calibration = Calibration(images, measure.read(logits_NK), measure)
         for number, scheme in enumerate(schemes):
             wanted = [Precision.FP16, Precision.INT8] if not number else [Precision.INT8]
             started = time.perf_counter()

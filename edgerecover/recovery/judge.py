@@ -17,10 +17,11 @@ from edgerecover.artifacts import CurvePoint, Rung
 from edgerecover.compute import judged_at_once
 from edgerecover.recovery.curve import Curve
 from edgerecover.recovery.execution import Execution
-from edgerecover.recovery.logits import logits_on
+from edgerecover.recovery.logits import numpy_logits
 from edgerecover.recovery.pair import Pair
 from edgerecover.synthesis.image_set import ImageSet
 from edgerecover.synthesis.procedural import procedural_images
+from edgerecover.tasks.measure import Outputs, collect
 
 Watch = Callable[[str, nn.Module], None]
 """Called with each rung's name and its student."""
@@ -73,8 +74,7 @@ class CalibrationJudge:
         teacher, self._measure = pair.teacher, pair.measure
         self._images, self._watch = images, watch
         self._compute, self._progress = execution.compute, execution.progress
-        self._teacher_ND = logits_on(teacher, images, self._compute).numpy()
-        self._teacher_answers = self._measure.read(self._teacher_ND)
+        self._teacher = self._outputs(teacher)
         # Dreams that no statistics guide can be memorised; images that nothing is learnt from reveal it.
         self._formulas_NCHW = torch.zeros(0) if is_guided else _formula_images(images)
         self._teacher_on_formulas = self._answers_on_formulas(teacher)
@@ -93,19 +93,23 @@ class CalibrationJudge:
 
     def agreement(self, candidate: nn.Module) -> float:
         """With the teacher, 0 to 1."""
-        return float(self._shares(logits_on(candidate, self._images, self._compute)).mean())
+        return float(self._shares(self._outputs(candidate)).mean())
 
-    def _shares(self, outputs_ND: Tensor) -> Tensor:
+    def _outputs(self, network: nn.Module) -> Outputs:
+        batches = numpy_logits(network, self._images, self._compute)
+        return collect(batches, len(self._images), self._measure)
+
+    def _shares(self, found: Outputs) -> Tensor:
         """How far each image's answer is the teacher's, 0 to 1; one that is infinite somewhere shares nothing."""
-        answers = self._measure.read(outputs_ND.numpy())
-        return torch.from_numpy(self._measure.share(answers, self._teacher_answers)) * outputs_ND.isfinite().all(1)
+        shares_N = self._measure.share(found.answers, self._teacher.answers)
+        return torch.from_numpy(shares_N) * torch.from_numpy(found.is_finite)
 
     def consider(self, name: str, candidate: nn.Module, seconds: float, curve: tuple[CurvePoint, ...] = ()) -> None:
         """Judge the student that a rung ended with; it becomes the best if it is significantly better."""
-        outputs_ND = logits_on(candidate, self._images, self._compute)
-        shares_N = self._shares(outputs_ND)
+        found = self._outputs(candidate)
+        shares_N = self._shares(found)
         agreement = float(shares_N.mean())
-        distance_N = torch.from_numpy(self._measure.distance(self._teacher_ND, outputs_ND.numpy()))
+        distance_N = torch.from_numpy(self._measure.distance(self._teacher.scores, found.scores))
         distance = float(distance_N.mean())
         self._rungs.append(Rung(name, agreement, min(distance, _LARGEST_DISTANCE), seconds, curve=curve))
         self._progress.note(
@@ -150,8 +154,8 @@ class CalibrationJudge:
         if not len(self._formulas_NCHW):
             return None
         batches = torch.split(self._formulas_NCHW, judged_at_once(self._formulas_NCHW.shape[1:]))
-        outputs_ND = torch.cat([network(self._compute.images(batch)).float().cpu() for batch in batches])
-        return self._measure.read(outputs_ND.numpy())
+        outputs = (network(self._compute.images(batch)).float().cpu().numpy() for batch in batches)
+        return collect(outputs, len(self._formulas_NCHW), self._measure).answers
 
     def rungs(self) -> tuple[Rung, ...]:
         """In the order considered; exactly one is `chosen`."""

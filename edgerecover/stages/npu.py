@@ -213,7 +213,8 @@ def _judged(made: NpuFile, scores_ND: Scores, judge: _Judge) -> NpuFile:
     words = measure.words
     teacher_ND = score(judge.images)
     golden = check(golden_ND, judge.cpu_golden_scores, score(judge.golden), measure, Precision.INT8, Precision.INT8)
-    loss = precision_loss(teacher_ND, judge.cpu_scores, held_ND, measure)
+    taught, on_cpu, on_npu = map(measure.read, (teacher_ND, judge.cpu_scores, held_ND))
+    loss = precision_loss(taught, on_cpu, on_npu, measure)
     limit = judge.profile.gates.max_precision_loss_points
     problem = ""
     if not golden.passed:

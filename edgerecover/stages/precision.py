@@ -27,7 +27,7 @@ from edgerecover.recovery.ladder import Recovered
 from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.quantized import DistilledForInt8, distil_for_int8
 from edgerecover.synthesis.image_set import ImageSet, SyntheticSets
-from edgerecover.validation.scoring import int8_sums_for, scores_of
+from edgerecover.validation.scoring import int8_sums_for, outputs_of
 
 if TYPE_CHECKING:
     from edgerecover.stages.load import Loaded
@@ -95,7 +95,9 @@ def make_variants_of(
     scheme = scheme_named(target.int8_scheme.value if target.int8_scheme else _DEFAULT_SCHEME)
     chosen_on = _chosen_on(images.sets)
     reference = loaded.reference
-    calibration = Calibration(chosen_on, scores_of(reference.score, chosen_on), reference.measure)
+    calibration = Calibration(
+        chosen_on, outputs_of(reference.score, chosen_on, reference.measure).answers, reference.measure
+    )
     answers = make_variants(
         exported, wanted, scheme, calibration, models.input, folder,
         max_points_lost=request.profile.gates.max_precision_loss_points, sums=int8_sums_for(target), progress=progress,

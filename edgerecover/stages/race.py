@@ -42,12 +42,12 @@ from edgerecover.runtime.session.opened import Opened
 from edgerecover.runtime.surfaces import Surface, file_surface_of, surfaces_of
 from edgerecover.stages.export import TwinFile
 from edgerecover.stages.precision import Variants
-from edgerecover.tasks.measure import Measure
+from edgerecover.tasks.measure import Answers, Measure, Outputs
 from edgerecover.validation.fastest import fastest
-from edgerecover.validation.fidelity import agreement
+from edgerecover.validation.fidelity import proportion
 from edgerecover.validation.gates import precision_status
 from edgerecover.validation.parity import compare, precision_loss
-from edgerecover.validation.scoring import Images, Reference, Scores, scores_of
+from edgerecover.validation.scoring import Images, Reference, Scores, outputs_of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def hold_race(
     surfaces = surfaces_of(target.deployment)
     total = len(held_back) * (1 + len(surfaces) * len(variants.made))
     with progress.task("agreement", total, teacher.measure.words.answers) as task:
-        teacher_ND = scores_of(teacher.score, held_back, task)
-        candidates = list(_decided(variants.made, surfaces, teacher_ND, teacher.measure, held_back, task))
+        answers = outputs_of(teacher.score, held_back, teacher.measure, task).answers
+        candidates = list(_decided(variants.made, surfaces, answers, teacher.measure, held_back, task))
     if all(candidate.problem for candidate in candidates):
         raise next(candidate.problem for candidate in candidates if candidate.problem)
     raced = _timed(candidates, twins, surfaces, golden_NCHW, target, profile, progress)
@@ -131,30 +131,32 @@ def open_runner(
 def _decided(
     variants: Sequence[Variant],
     surfaces: Sequence[Surface],
-    teacher_ND: Scores,
+    teacher: Answers,
     measure: Measure,
     held_back: Images,
     task: Task,
 ) -> Iterator[_Candidate]:
-    first: dict[Precision, Scores] = {}
+    first: dict[Precision, Outputs] = {}
     num_values = measure.output.num_values
     for surface in surfaces:
-        float32_ND: Scores | None = None
+        float32: Outputs | None = None
         for variant in variants:
             candidate = _Candidate(variant, surface, Path(variant.file.path))
             try:
                 candidate = replace(candidate, file=file_for(surface.runtime, candidate.file))
-                scores_ND = scores_of(surface.open(candidate.file, num_values=num_values).run, held_back, task)
-                _require_alike(first.setdefault(variant.precision, scores_ND), scores_ND, measure, variant, surfaces[0])
+                session = surface.open(candidate.file, num_values=num_values)
+                found = outputs_of(session.run, held_back, measure, task)
+                first_ND = first.setdefault(variant.precision, found).scores
+                _require_alike(first_ND, found.scores, measure, variant, surfaces[0])
             except EdgeRecoverError as error:
                 yield replace(candidate, problem=error)
                 continue
             if variant.precision is Precision.FP32:
-                float32_ND = scores_ND
+                float32 = found
             lost = None
-            if variant.precision is not Precision.FP32 and float32_ND is not None:
-                lost = precision_loss(teacher_ND, float32_ND, scores_ND, measure)
-            agreeing = agreement(scores_ND, teacher_ND, measure)
+            if variant.precision is not Precision.FP32 and float32 is not None:
+                lost = precision_loss(teacher, float32.answers, found.answers, measure)
+            agreeing = proportion(measure.share(found.answers, teacher))
             task.advance(0, agreement=agreeing.value)
             yield replace(candidate, agreement=agreeing, loss=lost)
 

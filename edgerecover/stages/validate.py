@@ -44,14 +44,14 @@ from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import latency_of, open_runner
 from edgerecover.stages.request import FileRequest, Request
 from edgerecover.stages.synthesize import Evidence, Images
-from edgerecover.tasks.measure import Answers, Measure
+from edgerecover.tasks.measure import Answers, Measure, at_once
 from edgerecover.validation.by_class import by_class
 from edgerecover.validation.evaluation import EvalSet
-from edgerecover.validation.fidelity import only_first, proportion, shares
+from edgerecover.validation.fidelity import only_first, proportion
 from edgerecover.validation.parity import compare, precision_loss
 from edgerecover.validation.prediction import predict
 from edgerecover.validation.scores import Scale, as_logits, on_scale, scale_of
-from edgerecover.validation.scoring import BATCH, Reference, Scorer, Scores, open_on_cpu, scorer_of, scores_of
+from edgerecover.validation.scoring import BATCH, Reference, Scorer, Scores, open_on_cpu, outputs_of, scorer_of
 from edgerecover.validation.scoring import Images as ScoredImages
 from edgerecover.validation.zeros import kept_zeros
 
@@ -102,7 +102,7 @@ class Judged:
     scale: Scale
     """Of the file's scores."""
     teacher_scores: Scores
-    """On the held-out images, (N, D)."""
+    """On the held-out images, (N, D); of maps, on the first of them."""
     notes: tuple[str, ...] = ()
     """What was left out of the real images, or converted."""
     zeros: KeptZeros | None = None
@@ -230,48 +230,46 @@ def judge_file(
     scorers = (beside.teacher.score, session.run, beside.pruned, beside.recovered, beside.float32)
     total = len(held_back) * sum(scorer is not None for scorer in scorers)
     with progress.task("judge", total, measure.words.answers) as task:
-        teacher = scores_of(beside.teacher.score, held_back, task)
-        exported = scores_of(session.run, held_back, task)
+        teacher = outputs_of(beside.teacher.score, held_back, measure, task)
+        exported = outputs_of(session.run, held_back, measure, task)
         pruned, recovered, float32 = (
-            scores_of(scorer, held_back, task) if scorer else None
+            outputs_of(scorer, held_back, measure, task) if scorer else None
             for scorer in (beside.pruned, beside.recovered, beside.float32)
         )
     if is_float32:
         float32 = exported
-    scale = scale_of(exported) if measure.output.task is TaskKind.ONE_LABEL else Scale.LOGITS
+    scale = scale_of(exported.scores) if measure.output.task is TaskKind.ONE_LABEL else Scale.LOGITS
     reference = recovered if float32 is None else float32
-    found = {"exported": exported, "pruned": pruned, "recovered": recovered}
-    known = {name: scores_ND for name, scores_ND in found.items() if scores_ND is not None}
-    fidelity = _fidelity(known, teacher, measure, held_back.batches(BATCH))
+    found = (("exported", exported), ("pruned", pruned), ("recovered", recovered))
+    known = {name: outputs.answers for name, outputs in found if outputs is not None}
+    fidelity = _fidelity(known, teacher.answers, measure, held_back.batches(BATCH))
     if is_predictable:
-        fidelity = replace(fidelity, predicted=predict(as_logits(exported), as_logits(teacher)))
+        fidelity = replace(fidelity, predicted=predict(as_logits(exported.scores), as_logits(teacher.scores)))
     lost = None
     if not is_float32 and reference is not None:
-        lost = precision_loss(teacher, reference, exported, measure)
+        lost = precision_loss(teacher.answers, reference.answers, exported.answers, measure)
     return Judged(
         fidelity=fidelity,
-        parity=None if recovered is None or float32 is None else compare(on_scale(recovered, scale), float32, measure),
+        parity=compare(on_scale(recovered.scores, scale), float32.scores, measure) if recovered and float32 else None,
         precision_loss=lost,
         accuracy=_on_real_images(session, beside, eval_set, progress),
         latency=latency,
         two_four=check_two_four(two_four) if two_four else None,
         scale=scale,
-        teacher_scores=teacher,
+        teacher_scores=teacher.scores,
         notes=eval_set.notes if eval_set is not None else (),
     )
 
 
-def _fidelity(found: Mapping[str, Scores], teacher_ND: Scores, measure: Measure, images: Iterable[Any]) -> Fidelity:
+def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure, images: Iterable[Any]) -> Fidelity:
     """Agreement of each, "exported", "pruned" and "recovered" as far as they are known, with the teacher."""
-    agreeing = {name: shares(scores_ND, teacher_ND, measure) for name, scores_ND in found.items()}
+    agreeing = {name: measure.share(answers, teacher) for name, answers in found.items()}
     proportions = {name: proportion(shares_N) for name, shares_N in agreeing.items()}
     return Fidelity(
         pruned=proportions.get("pruned"),
         recovered=proportions.get("recovered"),
         exported=proportions["exported"],
-        by_class=_by_class(
-            measure.read(teacher_ND), {name: measure.read(scores_ND) for name, scores_ND in found.items()}, measure
-        ),
+        by_class=_by_class(teacher, found, measure),
         decisions=decisions(agreeing["exported"], images) if measure.has_classes else None,
         chance=None if measure.has_classes else measure.chance(measure.read(teacher_ND)),
     )
@@ -298,7 +296,7 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
     truths: list[Any] = []
     digest = hashlib.sha256()
     with progress.task("real images", len(eval_set), "images") as task:
-        for images_NCHW, truth_n in eval_set.batches(BATCH):
+        for images_NCHW, truth_n in eval_set.batches(at_once(measure.output, BATCH)):
             digest.update(np.ascontiguousarray(images_NCHW).tobytes())
             truths.append(truth_n)
             for name, scorer in scorers.items():

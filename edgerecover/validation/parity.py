@@ -9,8 +9,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Parity, PrecisionLoss
-from edgerecover.tasks.measure import Measure
-from edgerecover.validation.fidelity import agreement, amount, only_first, require_same_shape, shares
+from edgerecover.tasks.measure import Answers, Measure
+from edgerecover.validation.fidelity import agreement, amount, only_first, require_same_shape
 from edgerecover.validation.scores import in_blocks
 
 if TYPE_CHECKING:
@@ -53,20 +53,18 @@ def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> 
     )
 
 
-def precision_loss(
-    teacher_ND: NDArray[Any], float32_ND: NDArray[Any], variant_ND: NDArray[Any], measure: Measure
-) -> PrecisionLoss:
+def precision_loss(teacher: Answers, float32: Answers, variant: Answers, measure: Measure) -> PrecisionLoss:
     """What a variant of lower precision answers differently from the float32 file, judged by the teacher.
 
     Raises:
-        ValueError: the shapes differ, are not (N, D), or N is 0.
+        ValueError: there are no images.
     """
-    if not len(teacher_ND):
+    if not len(teacher):
         raise ValueError("the loss of precision needs at least one image")
-    float32_N, variant_N = (shares(outputs_ND, teacher_ND, measure) for outputs_ND in (float32_ND, variant_ND))
+    float32_N, variant_N = (measure.share(answers, teacher) for answers in (float32, variant))
     return PrecisionLoss(
-        num_images=len(teacher_ND),
+        num_images=len(teacher),
         float32_only=only_first(float32_N, variant_N),
         variant_only=only_first(variant_N, float32_N),
-        changed=amount((1 - shares(variant_ND, float32_ND, measure)).sum()),
+        changed=amount((1 - measure.share(variant, float32)).sum()),
     )

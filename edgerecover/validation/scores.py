@@ -18,6 +18,8 @@ _SMALLEST = 1e-38
 """Stands for a probability that float32 rounds to 0; its logarithm is finite."""
 _BLOCK_ROWS = 2048
 """Images taken at a time where scores are widened to float64: a copy of those of 50,000 images is 400 MB."""
+_BLOCK_VALUES = 1 << 23
+"""Of maps, which are large, fewer images are taken."""
 
 
 class Scale(str, Enum):
@@ -32,8 +34,9 @@ def in_blocks(*scores_NK: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
     """The same images' scores (n, K) of several models, some images at a time, as float64."""
     import numpy as np
 
-    for start in range(0, len(scores_NK[0]), _BLOCK_ROWS):
-        yield tuple(scores[start : start + _BLOCK_ROWS].astype(np.float64) for scores in scores_NK)
+    num_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, scores_NK[0].shape[1])))
+    for start in range(0, len(scores_NK[0]), num_rows):
+        yield tuple(scores[start : start + num_rows].astype(np.float64) for scores in scores_NK)
 
 
 def scale_of(scores_NK: NDArray[Any]) -> Scale:

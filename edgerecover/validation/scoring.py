@@ -21,9 +21,11 @@ from edgerecover.models.network.outputs import as_it_is
 from edgerecover.progress import Task
 from edgerecover.runtime.session.onnxruntime import CPU, Session, open_session
 from edgerecover.runtime.surfaces import int8_sums_of
-from edgerecover.tasks.measure import Measure
+from edgerecover.tasks.measure import Measure, Outputs, at_once, collect
 
 BATCH = 128
+
+"""Images at once, where their outputs are small."""
 
 Scores = np.ndarray[Any, Any]
 Scorer = Callable[[Any], Scores]
@@ -90,18 +92,13 @@ def open_on_cpu(
     )
 
 
-def scores_of(scorer: Scorer, images: Images, task: Task | None = None) -> Scores:
-    """Scores (N, D) of all images, each counted in `task`."""
-    scores_ND: Scores | None = None
-    start = 0
-    for batch_NCHW in images.batches(BATCH):
-        scores_nD = scorer(batch_NCHW)
-        if scores_ND is None:  # not collected and joined: that takes twice the memory
-            scores_ND = np.empty((len(images), scores_nD.shape[1]), scores_nD.dtype)
-        scores_ND[start : start + len(scores_nD)] = scores_nD
-        start += len(scores_nD)
-        if task is not None:
-            task.advance(len(batch_NCHW))
-    if scores_ND is None or start != len(images):
-        raise ValueError(f"scores of {len(images)} images were expected, found {start}")
-    return scores_ND
+def outputs_of(scorer: Scorer, images: Images, measure: Measure, task: Task | None = None) -> Outputs:
+    """Answers to all images, each counted in `task`, and scores as far as they fit in memory."""
+
+    def outputs() -> Iterator[Scores]:
+        for batch_NCHW in images.batches(at_once(measure.output, BATCH)):
+            yield scorer(batch_NCHW)
+            if task is not None:
+                task.advance(len(batch_NCHW))
+
+    return collect(outputs(), len(images), measure)

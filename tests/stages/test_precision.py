@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Descent, Lineage, Pattern, Precision, RefusedVariant, Rung, Variant
+from edgerecover.artifacts import Descent, Lineage, OutputSpec, Pattern, Precision, RefusedVariant, Rung, Variant
 from edgerecover.config import load_profile, load_target
 from edgerecover.errors import BadInputError
 from edgerecover.export.onnx import export
@@ -55,7 +55,17 @@ def make(teacher, sets, recovery, cpu, tmp_path):
         recovered = recovered or Recovered(teacher, ())
         facts = SimpleNamespace(sparsity=SimpleNamespace(pattern=Pattern.DENSE))
         models = Models(
-            recovered.student, teacher, {}, INPUT, NUM_CLASSES, None, "toy", facts, facts, (), SAME_CHANNELS
+            recovered.student,
+            teacher,
+            {},
+            INPUT,
+            OutputSpec.one_label(NUM_CLASSES),
+            None,
+            "toy",
+            facts,
+            facts,
+            (),
+            SAME_CHANNELS,
         )
         profile = load_profile("smoke")
         gates = profile.gates.model_copy(update={"max_precision_loss_points": points})
@@ -121,12 +131,14 @@ def exported(student, tmp_path):
     return export(student, INPUT, tmp_path / "float32.onnx", opset=18, batch=None)
 
 
+def answers_of(network, images, compute):
+    return measure_of_classes(4).read(logits_on(network, images, compute).numpy())
+
+
 def test_distillation_reaches_what_quantisation_alone_does_not(teacher, sets, recovery, cpu, tmp_path):
     student = with_outlying_channels(teacher, 250.0)
     float32 = exported(student, tmp_path)
-    calibration = Calibration(
-        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
-    )
+    calibration = Calibration(sets.calibration, answers_of(teacher, sets.calibration, cpu), measure_of_classes(4))
     scheme = SCHEMES["u8s8"]
     (alone,) = make_variants(float32, [Precision.INT8], scheme, calibration, INPUT, tmp_path)
     # A layer in float32 may save it; what all layers in int8 lose is asked here.
@@ -148,9 +160,7 @@ def test_zeros_under_the_mask_are_zeros_in_the_int8_file(teacher, sets, recovery
     masks = global_magnitude_masks(student, 0.93)
     apply_masks(student, masks)
     float32 = exported(student, tmp_path)
-    calibration = Calibration(
-        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
-    )
+    calibration = Calibration(sets.calibration, answers_of(teacher, sets.calibration, cpu), measure_of_classes(4))
     scheme = SCHEMES["tensorrt"]
     learner = distil_for_int8(pair_of(student, teacher, masks), sets.train, recovery, scheme, Execution(cpu), seed=0)
     made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=100.0)
@@ -163,9 +173,7 @@ def test_zeros_under_the_mask_are_zeros_in_the_int8_file(teacher, sets, recovery
 
 def test_what_even_distillation_does_not_reach_is_refused_with_all_tries(teacher, sets, recovery, cpu, tmp_path):
     float32 = exported(teacher, tmp_path)
-    calibration = Calibration(
-        sets.calibration, logits_on(teacher, sets.calibration, cpu).numpy(), measure_of_classes(4)
-    )
+    calibration = Calibration(sets.calibration, answers_of(teacher, sets.calibration, cpu), measure_of_classes(4))
     scheme, settings = SCHEMES["u8s8"], recovery.model_copy(update={"num_steps": 1})
     learner = distil_for_int8(pair_of(teacher, teacher), sets.train, settings, scheme, Execution(cpu), seed=0)
     made = make_distilled(learner, float32, scheme, calibration, INPUT, tmp_path, max_points_lost=-100.0)

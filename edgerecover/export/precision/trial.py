@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import Int8Sums
 from edgerecover.export.precision.ranges import Images
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
-from edgerecover.tasks.measure import Measure
+from edgerecover.tasks.measure import Answers, Measure, Outputs, at_once, collect
 
 if TYPE_CHECKING:
     import onnx
@@ -24,11 +25,11 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Calibration:
-    """Synthetic images from which ranges are measured and variants chosen, and the teacher's scores on them."""
+    """Synthetic images from which ranges are measured and variants chosen, and the teacher's answers to them."""
 
     images: Images
-    teacher_scores: NDArray[Any]
-    """Of the teacher, (N, D), as files give them, on all images."""
+    teacher_answers: Answers
+    """Of the teacher, on all images."""
     measure: Measure
     """What agreement with the teacher means."""
 
@@ -40,20 +41,23 @@ class Cost:
     points_lost: float
     """How far agreement with the teacher is below the float32 file's, in percentage points."""
     distance: float
-    """Mean distance of its scores from the float32 file's: of classes, KL(float32 || variant) in nats."""
+    """Mean distance of its scores from the float32 file's: of classes, KL(float32 || variant) in nats.
+
+    Of maps, on the images whose scores are kept.
+    """
 
 
 class Trial:
-    """The float32 file's scores on all calibration images, and the teacher's answers."""
+    """What the float32 file gives for all calibration images, and the teacher's answers."""
 
     def __init__(self, float32: Path, calibration: Calibration, shape: tuple[int, int, int], sums: Int8Sums) -> None:
-        images, teacher_ND = calibration.images, calibration.teacher_scores
-        if teacher_ND.ndim != 2 or len(teacher_ND) != len(images):
-            raise ValueError(f"teacher scores (N, D) for {len(images)} images were expected, found {teacher_ND.shape}")
+        images, answers = calibration.images, calibration.teacher_answers
+        if len(answers) != len(images):
+            raise ValueError(f"the teacher's answers to {len(images)} images were expected, found {len(answers)}")
         self.images = images
         self._shape, self._sums, self._measure = shape, sums, calibration.measure
-        self._teacher_answers = calibration.measure.read(teacher_ND)
-        self._float32_ND = self._scores(float32, len(images))
+        self._teacher_answers = answers
+        self._float32 = self._outputs(float32, len(images))
 
     def cost_of(self, model: onnx.ModelProto, *, num_images: int | None = None) -> Cost:
         """Run the variant on the CPU, on the first `num_images` or all.
@@ -64,29 +68,34 @@ class Trial:
         with tempfile.TemporaryDirectory(prefix="edgerecover-") as folder:
             path = Path(folder) / "variant.onnx"
             path.write_bytes(model.SerializeToString())
-            scores_ND = self._scores(path, min(num_images or len(self.images), len(self.images)))
-        return self._compare(scores_ND)
+            found = self._outputs(path, min(num_images or len(self.images), len(self.images)))
+        return self._compare(found)
 
-    def _compare(self, scores_ND: NDArray[Any]) -> Cost:
-        import numpy as np
-
-        n, measure = len(scores_ND), self._measure
-        reference_ND = self._float32_ND[:n]
+    def _compare(self, found: Outputs) -> Cost:
+        n, measure = len(found), self._measure
         agreed, agreed_before = (
-            float((measure.share(measure.read(scores), self._teacher_answers[:n]) * np.isfinite(scores).all(1)).sum())
-            for scores in (scores_ND, reference_ND)
+            float((measure.share(outputs.answers[:n], self._teacher_answers[:n]) * outputs.is_finite[:n]).sum())
+            for outputs in (found, self._float32)
         )
-        distance_N = measure.distance(measure.as_logits(reference_ND), measure.as_logits(scores_ND))
+        reference_mD = self._float32.scores[: len(found.scores)]
+        distance_N = measure.distance(measure.as_logits(reference_mD), measure.as_logits(found.scores))
         return Cost(100.0 * (agreed_before - agreed) / n, min(float(distance_N.mean()), _LARGEST_DISTANCE))
 
-    def _scores(self, path: Path, num_images: int) -> NDArray[Any]:
+    def _outputs(self, path: Path, num_images: int) -> Outputs:
         import numpy as np
 
         is_exact = self._sums is Int8Sums.EXACT
-        num_values = self._measure.output.num_values
-        session = open_session(path, [CPU], shape_CHW=self._shape, num_values=num_values, exact_int8=is_exact)
-        batches = islice(self.images.batches(_BATCH), -(-num_images // _BATCH))
-        return np.concatenate([session.run(np.asarray(batch_NCHW, np.float32)) for batch_NCHW in batches])[:num_images]
+        output = self._measure.output
+        session = open_session(path, [CPU], shape_CHW=self._shape, num_values=output.num_values, exact_int8=is_exact)
+        size = at_once(output, _BATCH)
+
+        def outputs() -> Iterator[NDArray[Any]]:
+            missing = num_images
+            for batch_NCHW in islice(self.images.batches(size), -(-num_images // size)):
+                yield session.run(np.asarray(batch_NCHW, np.float32))[:missing]
+                missing -= len(batch_NCHW)
+
+        return collect(outputs(), num_images, self._measure)
 
 
 _LARGEST_DISTANCE = 1e9

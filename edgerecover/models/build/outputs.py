@@ -162,7 +162,7 @@ def _only_task(network: nn.Module, input: InputSpec, shape: tuple[int, ...], wha
             f"{what}: it gives one number for each image, which may be a decision or a measurement",
             hint="--task binary, or --task regression; or task in model.toml",
         )
-    if fits_candidates(shape):
+    if fits_candidates(shape) and shape[0] * input.shape[2] != shape[1] * input.shape[1]:
         mistake = mistake_of(_candidates(network, input), input)
         if mistake is not None:
             raise BadInputError(

@@ -12,6 +12,7 @@ from edgerecover.tasks.measure.boxes import Detection
 from edgerecover.tasks.measure.classes import Binary, OneLabel
 from edgerecover.tasks.measure.labels import MultiLabel
 from edgerecover.tasks.measure.maps import Segmentation
+from edgerecover.tasks.measure.outputs import Outputs, at_once, collect
 from edgerecover.tasks.measure.vectors import Embedding, Regression
 
 _MEASURES: Mapping[TaskKind, type[Measure]] = MappingProxyType(
@@ -40,4 +41,4 @@ def words_of(task: TaskKind) -> Words:
 Answers = Any
 """Of a network, one for each image along the first axis: a numpy array of what its measure reads."""
 
-__all__ = ["Answers", "Measure", "Words", "measure_of", "words_of"]
+__all__ = ["Answers", "Measure", "Outputs", "Words", "at_once", "collect", "measure_of", "words_of"]

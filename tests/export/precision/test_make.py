@@ -25,7 +25,8 @@ ALL = (Precision.FP32, Precision.FP16, Precision.INT8)
 
 
 def calibrated(float32, images):
-    return Calibration(ImagesInMemory(images), run(Path(float32.path), images), measure_of_classes(5))
+    measure = measure_of_classes(5)
+    return Calibration(ImagesInMemory(images), measure.read(run(Path(float32.path), images)), measure)
 
 
 def made(float32, tmp_path, wanted=ALL, scheme="u8s8", images=None, **options):
@@ -172,15 +173,15 @@ def test_loss_is_counted_from_another_file_where_one_is_given(save, tmp_path):
         ].tries[0]
         for from_ in (None, first)
     )
-    agreement = float((run(Path(moved.path), images).argmax(1) == calibration.teacher_scores.argmax(1)).mean())
+    agreement = float((run(Path(moved.path), images).argmax(1) == calibration.teacher_answers).mean())
     assert own.points_lost == pytest.approx(0.0, abs=2.0)
     assert counted.points_lost == pytest.approx(100 * (1 - agreement), abs=2.0)
 
 
-def test_scores_must_belong_to_the_images(save, tmp_path):
+def test_answers_must_belong_to_the_images(save, tmp_path):
     float32 = save(residual())
-    calibration = Calibration(ImagesInMemory(random_images(8)), np.zeros((7, 5)), measure_of_classes(5))
-    with pytest.raises(ValueError, match="teacher scores"):
+    calibration = Calibration(ImagesInMemory(random_images(8)), np.zeros(7), measure_of_classes(5))
+    with pytest.raises(ValueError, match="teacher's answers to 8 images"):
         make_variants(float32, ALL, SCHEMES["u8s8"], calibration, INPUT, tmp_path)
 
 

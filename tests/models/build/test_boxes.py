@@ -98,7 +98,7 @@ def test_tokens_are_no_boxes():
 def test_as_many_candidates_as_numbers_of_each_cannot_be_told_apart():
     assert not fits_candidates((7, 7))
     message, _ = refused(Grid(lambda values: values[..., :7]))
-    assert "found [2, 7, 7]" in message
+    assert "it gives [7, 7] for each image" in message
 
 
 def test_suppressed_boxes_are_refused_with_what_to_return():
