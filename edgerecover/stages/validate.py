@@ -271,7 +271,7 @@ def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure, 
         exported=proportions["exported"],
         by_class=_by_class(teacher, found, measure),
         decisions=decisions(agreeing["exported"], images) if measure.has_classes else None,
-        chance=None if measure.has_classes else measure.chance(measure.read(teacher_ND)),
+        chance=None if measure.has_classes else measure.chance(teacher),
     )
 
 
