@@ -1,12 +1,25 @@
 import dataclasses
 import io
+import json
 import re
 from html import unescape
 
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Gate, GateStatus, Host, Int8Sums, Pattern, Proportion, Sparsity, TaskKind
+from edgerecover.artifacts import (
+    Gate,
+    GateStatus,
+    Host,
+    Int8Sums,
+    Pattern,
+    Proportion,
+    Report,
+    Sparsity,
+    TaskKind,
+    from_json,
+    to_json,
+)
 from edgerecover.cli.console import write_nearest
 from edgerecover.report.html.report import html
 from edgerecover.report.layout import Name, grid, show
@@ -372,3 +385,9 @@ def test_text_in_a_file_has_no_trailing_blanks(report):
     lines = file.getvalue().splitlines()
     assert len(lines) > 40
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_report_that_is_read_again_is_shown_alike(full_report):
+    """Counts come back from JSON as floats, and are still counts."""
+    again = from_json(Report, json.loads(json.dumps(to_json(full_report))))
+    assert shown(print_report, again, BUNDLE) == shown(print_report, full_report, BUNDLE)

@@ -68,7 +68,7 @@ class Words:
         """How many answers differ, or how far: "3 of 256 decisions changed", "answers differ by 1.2 %"."""
         if self.is_graded:
             return f"answers differ by {100 * amount / num_images:.1f} %"
-        return f"{amount} of {num_images} {self.answers} changed"
+        return f"{amount:.0f} of {num_images} {self.answers} changed"
 
 
 class Measure(abc.ABC):
