@@ -50,18 +50,21 @@ def scratched_surfaces(num: int, split: Split, size: int = 32) -> Examples:
     return Examples(_grey_bytes(surfaces + is_scratched[:, None, None] * scratch), is_scratched)
 
 
-def measured_discs(num: int, split: Split, size: int = 32) -> Examples:
-    """A disc on a grey surface. Truth: x and y of its centre, -1 to 1, and its radius, 0 to 1 (N, 3)."""
+def measured_bars(num: int, split: Split, size: int = 32) -> Examples:
+    """A bar somewhere on a grey surface. Truth: length and width, of the image's side, and tilt, of 45° (N, 3)."""
     random = np.random.default_rng((1, _SEEDS[split]))
     surfaces = _surfaces(random, num, size)
-    radius = random.uniform(0.1, 0.3, num)
-    centre = random.uniform(0.3, 0.7, (2, num))
+    length, width, tilt = random.uniform(0.4, 0.75, num), random.uniform(0.1, 0.3, num), random.uniform(-0.9, 0.9, num)
+    middle = random.uniform(0.4, 0.6, (2, num, 1, 1)) * size
     x, y = _grid(size)
-    distance = np.hypot(x - centre[0, :, None, None] * size, y - centre[1, :, None, None] * size)
-    covered = np.clip(radius[:, None, None] * size - distance + 0.5, 0, 1)
+    along, across = _turned(x - middle[0], y - middle[1], tilt * np.pi / 4)
+    inside = [
+        np.clip(side[:, None, None] * size / 2 - np.abs(place) + 0.5, 0, 1)
+        for side, place in ((length, along), (width, across))
+    ]
     contrast = random.choice([-1.0, 1.0], num) * random.uniform(0.2, 0.45, num)
-    truth_N3 = np.stack([2 * centre[0] - 1, 2 * centre[1] - 1, radius], axis=1).astype(np.float32)
-    return Examples(_grey_bytes(surfaces + contrast[:, None, None] * covered), truth_N3)
+    shades = surfaces + contrast[:, None, None] * inside[0] * inside[1]
+    return Examples(_grey_bytes(shades), np.stack([length, width, tilt], axis=1).astype(np.float32))
 
 
 def segmented_shapes(num: int, split: Split, size: int = 48) -> Examples:
@@ -176,7 +179,7 @@ EXAMPLES: Mapping[str, Callable[[Path, int, Split], Examples]] = {
     "binary": _of_no_data(scratched_surfaces),
     "multi-label": several_digits,
     "embedding": clothes,
-    "regression": _of_no_data(measured_discs),
+    "regression": _of_no_data(measured_bars),
     "segmentation": _of_no_data(segmented_shapes),
 }
 """By task: DATA, number of images and split to examples."""

@@ -46,20 +46,6 @@ class Pooled(nn.Module):
         return outputs_ND
 
 
-class Located(nn.Module):
-    """A small ResNet that keeps apart where it saw what. Input (N, 1, 32, 32); output (N, D)."""
-
-    def __init__(self, num_outputs: int) -> None:
-        super().__init__()
-        self.stem = _stem(1, 16)
-        self.blocks = nn.Sequential(Block(16, 24, 2), Block(24, 32, 2), Block(32, 48, 2))
-        self.head = nn.Linear(48 * 4 * 4, num_outputs)
-
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        outputs_ND: Tensor = self.head(self.blocks(self.stem(images_NCHW)).flatten(1))
-        return outputs_ND
-
-
 class Decoded(nn.Module):
     """Down to an eighth of the size and back up. Input (N, 3, H, W), multiples of 8; output (N, K, H, W)."""
 
@@ -99,8 +85,8 @@ def embedding() -> Pooled:
     return Pooled(32)
 
 
-def regression() -> Located:
-    return Located(3)
+def regression() -> Pooled:
+    return Pooled(3)
 
 
 def segmentation() -> Decoded:

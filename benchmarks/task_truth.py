@@ -75,7 +75,8 @@ def spread_explained(outputs_ND: np.ndarray, truth_ND: np.ndarray) -> float:
 
 
 def mean_intersection_over_union(logits_NKHW: np.ndarray, truth_NHW: np.ndarray) -> float:
-    """Over all pixels of all images, for each class; mean over classes, ground included."""
+    """Over all pixels of all images, for each class; mean over classes, ground included. Maps may come in one row."""
+    logits_NKHW = logits_NKHW.reshape(len(truth_NHW), -1, *truth_NHW.shape[1:])
     num_classes = logits_NKHW.shape[1]
     pairs = num_classes * truth_NHW.ravel() + logits_NKHW.argmax(1).ravel()
     counts_KK = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

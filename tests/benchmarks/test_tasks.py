@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import task_networks
 import torch
-from task_data import EXAMPLES, UNSEEN_CLASSES, clothes, measured_discs, scratched_surfaces, segmented_shapes
+from task_data import EXAMPLES, UNSEEN_CLASSES, clothes, measured_bars, scratched_surfaces, segmented_shapes
 from task_training import TASKS, factory, judge, prepare, run_module
 from task_truth import (
     mean_average_precision,
@@ -59,14 +59,18 @@ def test_every_second_surface_has_a_scratch_that_the_same_surface_without_it_has
     assert high[1::2].mean() > 1.2 * high[::2].mean()
 
 
-def test_a_disc_lies_where_its_truth_says():
-    examples = measured_discs(20, "test")
-    middles = np.arange(32) + 0.5
-    for image_HW, (x, y, radius) in zip(examples.images[..., 0].astype(float), examples.truth, strict=True):
-        left, top = 16 * (x + 1), 16 * (y + 1)
-        distance = np.hypot(middles[None, :] - left, middles[:, None] - top)
-        inside, around = distance < 32 * radius - 1, (distance > 32 * radius + 1) & (distance < 32 * radius + 5)
-        assert abs(image_HW[inside].mean() - image_HW[around].mean()) > 20
+def test_a_bar_is_as_long_and_as_tilted_as_its_truth_says():
+    examples = measured_bars(100, "test")
+    y, x = np.mgrid[:32, :32] + 0.5
+    measured = []
+    for image_HW in examples.images[..., 0].astype(float):
+        contrast_HW = np.abs(image_HW - np.median(image_HW))
+        weight_HW = (contrast_HW > 0.6 * np.percentile(contrast_HW, 95)).astype(float)
+        spread = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weight_HW.ravel())
+        variances, axes = np.linalg.eigh(spread)
+        measured.append((np.sqrt(12 * variances[1]) / 32, np.arctan(axes[1, 1] / axes[0, 1]) / (np.pi / 4)))
+    for found_N, true_N in zip(np.array(measured).T, examples.truth[:, [0, 2]].T, strict=True):
+        assert np.median(np.abs(found_N - true_N)) < 0.1
 
 
 def test_masks_are_of_the_shapes_that_are_seen():
@@ -153,6 +157,7 @@ def test_iou_is_counted_over_all_images_and_averaged_over_classes():
     says_NHW = np.array([[[0, 0], [1, 1]], [[0, 0], [1, 0]]])
     logits_NKHW = np.eye(2)[says_NHW].transpose(0, 3, 1, 2)
     assert mean_intersection_over_union(logits_NKHW, truth_NHW) == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert mean_intersection_over_union(logits_NKHW.reshape(2, -1), truth_NHW) == pytest.approx((4 / 6 + 2 / 4) / 2)
 
 
 def test_what_is_won_back_is_a_share_of_what_was_lost():
