@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from edgerecover.demo import demo_files
+from tests import task_pages
 from tests.documentation import FROM_NOTHING, PAGES, REFERENCE, ROOT, shows, steps_in
 
 WITH_COMMANDS = sorted({*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"})
@@ -333,6 +334,13 @@ def half():
 """
 
 
+_TASK_NETWORKS = """\
+from tests.task_pages import Defects as defects, DigitsNet as faces, Gauge as gauge, Parts as parts
+from tests.task_pages import Street as street, Tags as tags
+"""
+_DIGITS_INPUT = "[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n"
+
+
 def files_in(page):
     """What the page tells its reader to save, by name, and what else it takes for granted; None is not there."""
     text = page.read_text(encoding="utf-8")
@@ -348,6 +356,9 @@ def files_in(page):
         example = (REFERENCE / "targets.md").read_text(encoding="utf-8")
         (own,) = re.findall(r"Save this as `door-camera.toml`.*?```toml\n(.*?)^```$", example, re.MULTILINE | re.DOTALL)
         return {"my-device.toml": own}
+    if page.name in task_pages.PAGES:
+        model_toml = re.sub(r"\[input\].*", _DIGITS_INPUT, dict(saved)["model.toml"], flags=re.DOTALL)
+        return {"nets.py": _TASK_NETWORKS, "model.toml": model_toml, "dense.toml": None}
     return dict(saved)
 
 
@@ -357,6 +368,8 @@ def python_in(page):
         # Recognised like any other, and recovered in a tenth of the time.
         made = "torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), 'resnet18.pth')"
         return [f"import torch, torchvision\ntorch.manual_seed(0)\n{made}\n"]
+    if page.name in task_pages.PAGES:
+        return [f"from tests.task_pages import write_real_images\nwrite_real_images({page.name!r})\n"]
     if page.name != "distil-into-a-smaller-network.md":
         return []
     text = page.read_text(encoding="utf-8")
