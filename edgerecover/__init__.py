@@ -1,4 +1,4 @@
-"""Recover a pruned image classifier without data, validate the exported file and bundle it for the device.
+"""Recover a pruned network for images without data, validate the exported file and bundle it for the device.
 
 From Python: `recover`, `prune`, `dream`, `inspect`, `validate` and `open_bundle`; see docs/reference/api.md.
 Importing this package loads nothing heavy: torch, onnx and onnxruntime come in where they are used.

@@ -47,7 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Recover a pruned image classifier without data, validate the exported file and bundle it for the device.",
+    help="Recover a pruned network for images without data, validate the exported file and bundle it for the device.",
 )
 app.command("run")(run.run_command)
 app.command("sweep")(sweep.sweep_command)
