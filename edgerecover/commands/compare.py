@@ -111,7 +111,10 @@ def _measures(a: Opened, b: Opened) -> Iterator[Measure]:
 
 def _agreement(a: Release, b: Release) -> Measure:
     why_not = "; ".join(b.image_differences(a))
-    return _of_decisions(words_of(b.task).name, a.agreement, b.agreement, a.decisions, b.decisions, why_not)
+    words = words_of(b.task)
+    # Beside the truth of the same name, this is the one with the teacher.
+    name = words.agreement if words.name == words.truth else words.name
+    return _of_decisions(name, a.agreement, b.agreement, a.decisions, b.decisions, why_not)
 
 
 def _accuracy(a: Release, b: Release) -> Measure:

@@ -8,7 +8,18 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from edgerecover.artifacts import Accuracy, Decisions, Fingerprint, Pattern, Proportion, RecordFacts, Sparsity, to_json
+from edgerecover.artifacts import (
+    Accuracy,
+    Decisions,
+    Fingerprint,
+    OutputSpec,
+    Pattern,
+    Proportion,
+    RecordFacts,
+    Sparsity,
+    TaskKind,
+    to_json,
+)
 from edgerecover.commands.compare import side_by_side
 from edgerecover.report.side_by_side_html import side_by_side_html
 from edgerecover.report.side_by_side_terminal import print_side_by_side
@@ -176,3 +187,10 @@ def test_it_is_json_for_machines(changed):
     assert {one["verdict"] for one in data["measures"]} <= {"better", "worse", "same", "not certain", "not compared"}
     assert data["measures"][0]["name"] == "agreement"
     assert 0 <= data["measures"][0]["a"] <= 1
+
+
+def test_the_same_measure_with_the_teacher_and_with_the_truth_has_two_names(both, full_report):
+    output = OutputSpec(TaskKind.SEGMENTATION, (4, 8, 8))
+    facts = {name: dataclasses.replace(getattr(full_report, name), output=output) for name in ("student", "teacher")}
+    report = dataclasses.replace(full_report, **facts)
+    assert {"mean IoU with the teacher", "mean IoU"} <= {one.name for one in both(report, report).measures}

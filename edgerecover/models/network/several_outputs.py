@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 _NAMES_OF_MAPS = ("logits", "out")
+_FOR_TRAINING = ("aux", "aux_logits", "loss")
 _LAST_AXES = object()
 """In place of a key: the output is a single tensor of logits with trailing axes of size 1."""
 
@@ -41,6 +42,7 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
 
     class LogitsAlone(own):  # type: ignore[valid-type, misc]
         reads_logits = True  # `outputs.own_network` takes it off
+        left_out = _others_than(key, returned)
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             outputs = super().forward(*args, **kwargs)
@@ -51,6 +53,31 @@ def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
         own.__name__, own.__qualname__, own.__module__
     )  # fmt: skip
     network.__class__ = LogitsAlone
+
+
+def warning_of(network: nn.Module) -> str | None:
+    """What is lost of a network that `return_logits` has changed; None where nothing is."""
+    left_out: tuple[str, ...] = getattr(type(network), "left_out", ())
+    if not left_out:
+        return None
+    return (
+        f"the network has several outputs, of which one is recovered and exported; left out: {', '.join(left_out)}. "
+        "A factory whose network returns another one alone chooses that"
+    )
+
+
+def _others_than(key: Any, returned: Any) -> tuple[str, ...]:
+    """Names of outputs beside the logits that hold something else: no softmax of them, and not for training alone."""
+    if key is _LAST_AXES:
+        return ()
+    entries = _entries_of(returned)
+    logits = entries[key]
+    return tuple(
+        f"{name} {list(value.shape)}"
+        for name, value in entries.items()
+        if isinstance(value, Tensor) and name not in (key, *_FOR_TRAINING)
+        if value.shape != logits.shape or not torch.allclose(value, logits.softmax(1), atol=1e-5)
+    )
 
 
 def _key_of_logits(returned: Any, num_images: int) -> Any:

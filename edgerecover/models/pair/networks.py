@@ -147,6 +147,7 @@ def _pair(
 ) -> Models:
     """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
     from edgerecover.models.network.outputs import read_as_logits
+    from edgerecover.models.network.several_outputs import warning_of as left_out_of
 
     channels = _match_channels(student, teacher, input)
     if channels.related and not teacher.same_architecture:
@@ -173,6 +174,7 @@ def _pair(
             *_warnings(facts, teacher_facts, same_architecture=channels.related),
             *_warn_of_statistics(teacher.opened.network),
             *([unused_zeros] if unused_zeros else []),
+            *([left_out] if (left_out := left_out_of(student.network)) else []),
         ),
         channels=channels,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.models.network.several_outputs import return_logits
+from edgerecover.models.network.several_outputs import return_logits, warning_of
 
 IMAGES_NCHW = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -74,3 +74,19 @@ def test_what_is_not_clear_stays(pack):
     network = Returning(pack).eval()
     return_logits(network, IMAGES_NCHW)
     assert not isinstance(network(IMAGES_NCHW), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("pack", "left_out"),
+    [
+        (lambda logits, images: {"mask": images, "digit": logits}, "mask [2, 3, 4, 4]"),
+        (lambda logits, images: Outputs(logits + 1, logits), None),
+        (lambda logits, images: (logits.softmax(1), logits), None),
+        (lambda logits, images: logits[:, :, None, None], None),
+    ],
+)
+def test_outputs_that_are_left_out_are_named(pack, left_out):
+    network = Returning(pack).eval()
+    return_logits(network, IMAGES_NCHW)
+    warning = warning_of(network)
+    assert (f"left out: {left_out}." in warning) if left_out else warning is None
