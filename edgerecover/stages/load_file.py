@@ -149,7 +149,8 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
             f"teacher {path}: its output has {output.num_classes} classes, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
-    return FileTeacher(session.run, None, input, output, classes, file.facts, Probed(compute))
+    facts = replace(file.facts, output=output)
+    return FileTeacher(session.run, None, input, output, classes, facts, Probed(compute))
 
 
 def _open_file(file: OnnxFile, input: InputSpec, num_values: int | None, target: Target) -> Session:
@@ -167,15 +168,22 @@ def _open_file(file: OnnxFile, input: InputSpec, num_values: int | None, target:
 
 
 def _output_of(file: OnnxFile, path: Path, task: TaskKind | None) -> OutputSpec | None:
-    """What an ONNX teacher gives, where its task is named; None leaves it to a first run, for a classifier.
+    """What an ONNX teacher gives, where its task is named or it gives maps; None leaves it to a first run.
+
+    That finds the scores of a classifier.
 
     Raises:
         BadInputError: the file does not state a shape that fits the task.
     """
+    outputs = file.model.graph.output
+    axes = outputs[0].type.tensor_type.shape.dim
+    shape = tuple(axis.dim_value for axis in axes)[1:] or (1,)
+    if task is None and len(outputs) == 1 and len(shape) == 3 and min(shape) > 1:
+        task = TaskKind.SEGMENTATION  # as of a network
     if task in (None, TaskKind.ONE_LABEL):
         return None
-    axes = file.model.graph.output[0].type.tensor_type.shape.dim
-    shape = tuple(axis.dim_value for axis in axes)[1:] or (1,)
+    if task is TaskKind.SEGMENTATION and len(shape) == 2:
+        shape = (1, *shape)  # (N, H, W): one mask
     num_axes = {TaskKind.SEGMENTATION: 3, TaskKind.DETECTION: 2}.get(task, 1)
     if not all(shape) or len(shape) != num_axes or (num_axes == 2 and not fits_candidates(shape)):
         raise BadInputError(
