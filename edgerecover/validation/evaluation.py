@@ -103,7 +103,7 @@ class EvalSet:
 def read_eval_data(
     data: Path | LabelledArrays,
     input: InputSpec,
-    output: OutputSpec,
+    output: OutputSpec | int,
     classes: Sequence[str] | None = None,
     progress: Progress = SILENT,
 ) -> EvalSet:
@@ -115,7 +115,7 @@ def read_eval_data(
     A folder's images are resized (shorter side, bilinear) and cropped at the centre where their size differs. All are
     decoded once here.
 
-    Labels are, by the task of `output`:
+    Labels are, by the task of `output`, where a number stands for one label of so many classes:
 
     - one label and binary: class numbers (N,), one-hot rows, or names where `classes` are given; in a folder, one
       subfolder per class, in sorted order or, when `classes` are given, by name.
@@ -135,6 +135,7 @@ def read_eval_data(
         BadInputError: not such data, a file cannot be decoded, or it does not fit the network: another shape, label
             outside 0 … K-1. It says what is read for this task, with an example.
     """
+    output = OutputSpec.one_label(output) if isinstance(output, int) else output
     if isinstance(data, LabelledArrays):
         images = _open_arrays(data, *_as_arrays(data), input, output, classes)
     elif data.is_dir():

@@ -321,3 +321,8 @@ def test_four_channels_do_not_come_from_image_files(tmp_path):
     spec = InputSpec((4, 8, 8), (0.0,) * 4, (1.0,) * 4)
     with pytest.raises(BadInputError, match="1 or 3 channels"):
         read_eval_data(write_folder(tmp_path / "real", ["a"]), spec, of(1))
+
+
+def test_a_number_stands_for_so_many_classes(tmp_path):
+    folder = write_folder(tmp_path / "real", ["dog", "cat"])
+    assert read_eval_data(folder, RGB, 2).labels.tolist() == read_eval_data(folder, RGB, of(2)).labels.tolist()
