@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import Activation, InputSpec, Origin, OutputSpec, Stated
+from edgerecover.artifacts import Activation, InputSpec, Origin, OutputSpec, Stated, TaskKind
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -23,7 +23,8 @@ _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/")
 """Of serial numbers that are made from the content."""
 
 
-_OUTPUTS = {Activation.NONE: "logits", Activation.SOFTMAX: "probabilities", Activation.SIGMOID: "probabilities"}
+_SCORES = {Activation.NONE: "logits", Activation.SOFTMAX: "probabilities", Activation.SIGMOID: "probabilities"}
+_VALUES = {TaskKind.EMBEDDING: "embedding", TaskKind.REGRESSION: "values"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Subject:
     data_used: str
     edgerecover_version: str
     tool_versions: Mapping[str, str]
+
+
+def _words_of(output: OutputSpec) -> str:
+    return _VALUES.get(output.task, _SCORES[output.activation])
 
 
 def bill_of_materials(subject: Subject, lineage: Mapping[str, Origin], stated: Stated) -> bytes:
@@ -119,7 +124,7 @@ def _card(subject: Subject, lineage: Mapping[str, Origin], stated: Stated) -> di
             "modelArchitecture": subject.architecture,
             "datasets": [{"ref": name} for name in lineage if name.startswith(("dreams/", "record"))],
             "inputs": [{"format": f"float32 (N, {channels}, {height}, {width})"}],
-            "outputs": [{"format": f"float32 {_OUTPUTS[subject.output.activation]} (N, {sides})"}],
+            "outputs": [{"format": f"float32 {_words_of(subject.output)} (N, {sides})"}],
         },
         "considerations": {name: said for name, said in considerations.items() if said},
         "properties": [{"name": name, "value": value} for name, value in properties.items()],

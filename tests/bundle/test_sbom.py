@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from edgerecover.artifacts import InputSpec, Origin, OutputSpec, Stated
+from edgerecover.artifacts import InputSpec, Origin, OutputSpec, Stated, TaskKind
 from edgerecover.bundle.sbom import Subject, bill_of_materials
 
 SUBJECT = Subject(
@@ -29,7 +30,7 @@ STATED = Stated("Apache-2.0", "sorter", "2.1", "Sorts digits.", ("A. Author",), 
 
 
 def bill(**changes):
-    return json.loads(bill_of_materials(SUBJECT, LINEAGE, changes.get("stated", STATED)))
+    return json.loads(bill_of_materials(changes.get("subject", SUBJECT), LINEAGE, changes.get("stated", STATED)))
 
 
 def test_the_bill_names_the_model_and_all_it_was_made_from():
@@ -50,6 +51,17 @@ def test_the_bill_names_the_model_and_all_it_was_made_from():
     card = model["modelCard"]
     assert card["considerations"] == {"useCases": ["Sorting."], "technicalLimitations": ["Never on letters."]}
     assert {one["ref"] for one in card["modelParameters"]["datasets"]} == {"record", "dreams/train"}
+
+
+def test_outputs_are_called_what_they_are():
+    def output(task):
+        subject = replace(SUBJECT, output=OutputSpec(task, (10,)))
+        card = bill(subject=subject)["metadata"]["component"]["modelCard"]
+        return card["modelParameters"]["outputs"][0]["format"]
+
+    assert output(TaskKind.ONE_LABEL) == "float32 logits (N, 10)"
+    assert output(TaskKind.EMBEDDING) == "float32 embedding (N, 10)"
+    assert output(TaskKind.REGRESSION) == "float32 values (N, 10)"
 
 
 def test_it_is_valid_cyclonedx():

@@ -23,7 +23,8 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 MAX_CARD_BYTES = 16 << 20
 """A card of 21,000 classes takes two megabytes."""
 
-_CLASSIFIER_ENDS = ("ForImageClassification", "ForImageClassificationWithTeacher")
+_CLASSIFIER_ENDS = ("ForImageClassification", "ForImageClassificationWithTeacher", "ForSemanticSegmentation")
+"""Of names of classes whose output has one score for each class, of the image or of every pixel."""
 _NOT_OPTIONS = frozenset(
     ("num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 )
@@ -171,7 +172,7 @@ def require_classifier(folder: Path, config: Mapping[str, Any]) -> str:
     if not name.endswith(_CLASSIFIER_ENDS) or not name.isidentifier():
         raise BadInputError(
             f"{folder / CARD_FILE}: describes transformers' {printable(name) or 'no class'}, not an image classifier",
-            hint="give the folder of a fine-tuned ...ForImageClassification",
+            hint="give the folder of a fine-tuned ...ForImageClassification or ...ForSemanticSegmentation",
         )
     return name
 

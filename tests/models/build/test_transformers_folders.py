@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgerecover.artifacts import InputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import (
     BadInputError,
     MissingError,
@@ -148,3 +148,13 @@ def test_without_transformers_the_message_says_what_to_install(tmp_path, monkeyp
     with pytest.raises(MissingError) as caught:
         build_from_folder(tmp_path)
     assert caught.value.hint == pip_line("install 'edgerecover[transformers]'")
+
+
+def test_a_segmentation_network_gives_maps_of_scores(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra edgerecover[transformers] is not installed")
+    sizes = {"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [8, 16]}
+    sizes |= {"num_attention_heads": [1, 2], "patch_sizes": [3, 3], "strides": [2, 2], "mlp_ratios": [2, 2]}
+    config = transformers.SegformerConfig(**sizes, decoder_hidden_size=16, num_labels=5)
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    facts = inspect(tmp_path, ModelFlags(input=InputSpec((3, 32, 32), (0.5,) * 3, (0.25,) * 3)))
+    assert facts.output == OutputSpec(TaskKind.SEGMENTATION, (5, 16, 16))
