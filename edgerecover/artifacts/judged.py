@@ -143,12 +143,31 @@ class Decisions:
     images_sha256: str
     """Of all images in order, and of their labels where they have any."""
     right: str
-    """A "1" for each image that is, a "0" for each that is not."""
+    """A "1" for each image that is, a "0" for each that is not; empty where images count from 0 to 1."""
+    shares: tuple[float, ...] = ()
+    """How much each image counts, where that is from 0 to 1."""
 
-    def pairs(self, other: Decisions) -> tuple[int, int] | None:
-        """How many images only this one has right, and how many only the other; None: they saw different ones."""
-        if self.images_sha256 != other.images_sha256 or len(self.right) != len(other.right):
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return len(self.right) or len(self.shares)
+
+    @property
+    def hits(self) -> float:
+        """Images that are right, or the sum of what they count."""
+        return self.right.count("1") if self.right else sum(self.shares)
+
+    def pairs(self, other: Decisions) -> tuple[float, float] | None:
+        """How many images only this one has right, and how many only the other; None: they saw different ones.
+
+        Where images count from 0 to 1: how much more each of the two has right, over the images on which it does.
+        """
+        is_graded, other_is = bool(self.shares), bool(other.shares)
+        if self.images_sha256 != other.images_sha256 or (self.total, is_graded) != (other.total, other_is):
             return None
+        if is_graded:
+            differences = [ours - theirs for ours, theirs in zip(self.shares, other.shares, strict=True)]
+            return sum(d for d in differences if d > 0), -sum(d for d in differences if d < 0)
         both = list(zip(self.right, other.right, strict=True))
         return both.count(("1", "0")), both.count(("0", "1"))
 
@@ -169,8 +188,8 @@ class Fidelity:
     """Class by class, by the teacher's decisions; None for tasks without classes, and in reports from before it was
     measured."""
     decisions: Decisions | None = None
-    """Of the exported file: right is what the teacher decides. None for tasks without classes, and in reports that were
-    written before they were kept."""
+    """Of the exported file: right is what the teacher decides. None in reports that were written before they were
+    kept."""
     chance: float | None = None
     """What a file would have that always gives the same answer, 0 to 1; None where classes are counted, which tell."""
 
@@ -237,7 +256,7 @@ class Accuracy:
     by_class: ByClass | None = None
     """Class by class, by label; None for tasks without classes, and in reports from before it was measured."""
     decisions: Decisions | None = None
-    """Decisions of the exported file; None for tasks without classes, and in reports from before they were kept."""
+    """Decisions of the exported file; None in reports from before they were kept."""
 
 
 class GateStatus(str, Enum):

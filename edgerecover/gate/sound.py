@@ -12,6 +12,8 @@ from edgerecover.errors import BadInputError
 
 T = TypeVar("T")
 _MAX_INT = 1 << 62
+_ROUNDING = 1e-5
+"""Of what one image counts."""
 
 
 def read_sound(kind: type[T], path: Path, what: str) -> T:
@@ -78,7 +80,9 @@ def _contradiction(value: Any) -> str:
     if isinstance(value, Proportion):
         return "" if 0 <= value.hits <= value.total > 0 else f"{value.hits:g} of {value.total} is no proportion"
     if isinstance(value, Decisions):
-        return "" if not set(value.right) - {"0", "1"} else "decisions are a string of 0 and 1"
+        are_shares = all(0 <= share <= 1 for share in value.shares) and not (value.right and value.shares)
+        are_digits = not set(value.right) - {"0", "1"}
+        return "" if are_digits and are_shares else "decisions are a string of 0 and 1, or numbers from 0 to 1"
     if isinstance(value, Latency):
         return _of_latency(value)
     if isinstance(value, PrecisionLoss):
@@ -114,4 +118,4 @@ def _of_accuracy(accuracy: Accuracy) -> str:
 def _fits(decisions: Decisions | None, counted: Proportion) -> bool:
     if decisions is None:
         return True
-    return (len(decisions.right), decisions.right.count("1")) == (counted.total, counted.hits)
+    return decisions.total == counted.total and abs(decisions.hits - counted.hits) <= _ROUNDING * counted.total

@@ -270,7 +270,7 @@ def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure, 
         recovered=proportions.get("recovered"),
         exported=proportions["exported"],
         by_class=_by_class(teacher, found, measure),
-        decisions=decisions(agreeing["exported"], images) if measure.has_classes else None,
+        decisions=decisions(agreeing["exported"], images, measure),
         chance=None if measure.has_classes else measure.chance(teacher),
     )
 
@@ -317,9 +317,7 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
         teacher_only=only_first(right["teacher"], right["exported"]),
         exported_only=only_first(right["exported"], right["teacher"]),
         by_class=_by_class(truth, answers, measure),
-        decisions=Decisions(_joint(digest.digest(), of_truth), _as_digits(right["exported"]))
-        if measure.has_classes
-        else None,
+        decisions=_decisions(_joint(digest.digest(), of_truth), right["exported"], measure),
     )
 
 
@@ -327,13 +325,15 @@ def _joint(*digests: bytes) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def decisions(right_N: Any, batches_NCHW: Iterable[Any]) -> Decisions:
-    """Which images a model has right, and which images they are."""
+def decisions(right_N: Any, batches_NCHW: Iterable[Any], measure: Measure) -> Decisions:
+    """Which images a model has right, or how much each counts, and which images they are."""
     digest = hashlib.sha256()
     for batch_NCHW in batches_NCHW:
         digest.update(np.ascontiguousarray(batch_NCHW).tobytes())
-    return Decisions(digest.hexdigest(), _as_digits(right_N))
+    return _decisions(digest.hexdigest(), right_N, measure)
 
 
-def _as_digits(right_N: Any) -> str:
-    return "".join("1" if right else "0" for right in right_N)
+def _decisions(images_sha256: str, right_N: Any, measure: Measure) -> Decisions:
+    if measure.words.is_graded:
+        return Decisions(images_sha256, "", tuple(round(float(share), 6) for share in right_N))
+    return Decisions(images_sha256, "".join("1" if right else "0" for right in right_N))

@@ -202,7 +202,7 @@ def _loss(
     )
 
 
-def _pairs(first: Decisions | None, second: Decisions | None) -> tuple[int, int] | None:
+def _pairs(first: Decisions | None, second: Decisions | None) -> tuple[float, float] | None:
     return first.pairs(second) if first is not None and second is not None else None
 
 

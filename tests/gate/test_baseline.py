@@ -71,6 +71,7 @@ def changed(data, path, value):
         (["release", "agreement"], {"hits": 0, "total": 0}, "0 of 0 is no proportion"),
         (["release", "agreement"], {"hits": 10**400, "total": 10**400}, "too large"),
         (["release", "decisions", "right"], "01x", "0 and 1"),
+        (["release", "decisions", "shares"], [0.5, 1.5], "numbers from 0 to 1"),
         (["release", "decisions", "right"], "01", "its decisions or its size contradict the rest"),
         (["release", "size_bytes"], 0, "contradict"),
         (["release", "target"], 5, "str was expected, found int"),

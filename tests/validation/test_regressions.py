@@ -72,6 +72,14 @@ def test_agreement_on_the_same_images_is_compared_in_pairs(hits, status):
     assert "the same 1,000 images" in gate.message
 
 
+def test_images_that_count_in_part_are_compared_in_pairs_too():
+    """The same network twice: without pairs, the interval would be that of two sets of images."""
+    graded = release(agreement=Proportion(900, 1000), decisions=Decisions("4" * 64, "", (0.9,) * 1000))
+    gate = gates(graded, before=graded)["agreement_kept"]
+    assert gate.status is GateStatus.PASS
+    assert "0.0 points (-0.3 to 0.3)" in gate.message
+
+
 def test_a_gain_is_told_as_one():
     gate = gates(agreeing(930))["agreement_kept"]
     assert gate.status is GateStatus.PASS
