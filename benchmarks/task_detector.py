@@ -26,6 +26,8 @@ _CELLS = SIDE // STRIDE
 _MEAN, _STD = 0.5, 0.2
 _USUAL_BOX = 24.0
 """In pixels: what a side is where the network says nothing."""
+_BOX_SCALE = 0.125
+"""So that weights of boxes are as large as others: pruning compares them all, and else would leave none of a width's."""
 _SEEDS = {"train": 0, "test": 1}
 _NUM_STEPS, _BATCH, _LR = 2500, 32, 6e-3
 _BOX_WEIGHT = 2.0
@@ -70,7 +72,7 @@ class Detector(nn.Module):
     def raw(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4, A) in pixels and logits (N, K, A)."""
         maps = self.neck(self.blocks(self.stem(images_NCHW)))
-        values_N4A = self.boxes(maps).flatten(2)
+        values_N4A = _BOX_SCALE * self.boxes(maps).flatten(2)
         centre_N2A = (self.corner_12A + 2 * values_N4A[:, :2].sigmoid() - 0.5) * STRIDE
         sides_N2A = _USUAL_BOX * (2 * values_N4A[:, 2:].sigmoid()) ** 2
         return torch.cat([centre_N2A, sides_N2A], 1), self.classes(maps).flatten(2)
