@@ -27,7 +27,7 @@ _MEAN, _STD = 0.5, 0.2
 _USUAL_BOX = 24.0
 """In pixels: what a side is where the network says nothing."""
 _BOX_SCALE = 0.125
-"""So that weights of boxes are as large as others: pruning compares them all, and else would leave none of a width's."""
+"""So that weights of boxes are as large as others: pruning compares them all, and else leaves widths none."""
 _SEEDS = {"train": 0, "test": 1}
 _NUM_STEPS, _BATCH, _LR = 2500, 32, 6e-3
 _BOX_WEIGHT = 2.0
