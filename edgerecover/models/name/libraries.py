@@ -132,7 +132,7 @@ def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
         # As torchvision sets them for its own weights; inference never uses the auxiliary heads.
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
     if name in _segmentation_names():
-        options["weights_backbone"] = None  # the default is downloaded
+        options["weights_backbone"] = None  # by default it is downloaded in spite of weights=None (torchvision 0.29.1)
     network: nn.Module = models.get_model(name, weights=None, **options)
     return network
 
