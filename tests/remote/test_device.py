@@ -274,12 +274,14 @@ def test_ctrl_c_ends_what_runs_there_and_leaves_nothing(device, make_bundle, at)
 def test_ctrl_c_while_waiting_for_the_device(device, make_bundle):
     """A real signal, while the main thread waits for an event."""
     bundle = make_bundle(task={"min_queries": 10_000, "min_duration_s": 30.0})
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    # Long before the end: 10,000 queries, the most there are, take a tenth of a second, and to begin takes longer.
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             run_on(bundle, device.access(), (), Heard("latency", timer.start))
     finally:
+        timer.cancel()
         signal.signal(signal.SIGINT, before)
     assert not left_behind(device)
 
