@@ -101,7 +101,8 @@ if stage == "recover":
     apply_masks(student, masks)
 
     def recover_in_batches_of(batch_size, name):
-        models = SimpleNamespace(student=copy.deepcopy(student), teacher=teacher, masks=masks, channels=SAME_CHANNELS)
+        models = SimpleNamespace(student=copy.deepcopy(student), teacher=teacher, masks=masks, channels=SAME_CHANNELS,
+                                 output=OutputSpec.one_label(4))
         request = Request(folder / "model.pt", load_target("onnx-generic"), profile, folder / "out", folder / name)
         asked = profile.model_copy(update={"recovery": in_batches_of(recovery, batch_size)})
         return recover_student(request, Loaded(models, Probed(compute)), Images(sets, None, asked, "key"), ALONE)
