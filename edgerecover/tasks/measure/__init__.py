@@ -1,13 +1,10 @@
 """What agreement means, task by task."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
-from edgerecover.tasks.measure.base import Measure, Words
+from edgerecover.tasks.measure.base import Answers, Measure, Words
 from edgerecover.tasks.measure.boxes import Detection
 from edgerecover.tasks.measure.classes import Binary, OneLabel
 from edgerecover.tasks.measure.labels import MultiLabel
@@ -37,8 +34,5 @@ def words_of(task: TaskKind) -> Words:
     """What a task's numbers are called, in reports."""
     return _MEASURES[task].words
 
-
-Answers = Any
-"""Of a network, one for each image along the first axis: a numpy array of what its measure reads."""
 
 __all__ = ["Answers", "Measure", "Outputs", "Words", "at_once", "collect", "measure_of", "words_of"]

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    Answers = NDArray[Any]
-    """One for each image, along the first axis."""
     Shares_N = NDArray[numpy.float64]
     """For each image a number from 0 to 1."""
 
 
+Answers = Any
+"""Of a network, one for each image along the first axis: a numpy array of what its measure reads."""
 _SMALLEST = 1e-38
 """Stands for a probability that float32 rounds to 0; its logarithm is finite."""
 _MOST_FOR_CHANCE = 256

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgerecover.artifacts import NUM_BOX_VALUES, Activation, OutputSpec
 from edgerecover.tasks.measure.base import Measure, Words
+from edgerecover.tasks.measure.labels import divergence
 
 if TYPE_CHECKING:
     import numpy
@@ -87,7 +88,9 @@ class Detection(Measure):
                 (box_A4, p_AK), (other_A4, q_AK) = (_split(value_AV.astype(np.float64)) for value_AV in values)
                 own_A, found_A = (_sigmoid(logits_AK.max(axis=1)) for logits_AK in (p_AK, q_AK))
                 error_A = _huber((other_A4 - box_A4) / _sides(box_A4)).sum(axis=1)
-                distance_N[i] = _mean(_kl(p_AK, q_AK).sum(axis=1), np.maximum(own_A, found_A)) + _mean(error_A, own_A)
+                distance_N[i] = _mean(divergence(p_AK, q_AK).sum(axis=1), np.maximum(own_A, found_A)) + _mean(
+                    error_A, own_A
+                )
         return np.where(np.isnan(distance_N), np.inf, distance_N)
 
     def is_near(self, reference_ND: NDArray[Any], distance: float) -> NDArray[numpy.bool_]:
@@ -189,16 +192,6 @@ def _sides(boxes_A4: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     return np.tile(np.maximum(boxes_A4[:, 2:], _LEAST_SIDE), 2)
-
-
-def _kl(p: NDArray[Any], q: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
-
-    kl = np.zeros(p.shape)
-    for sign in (1, -1):
-        log_p, log_q = (-np.logaddexp(0, -sign * logits) for logits in (p, q))
-        kl += np.exp(log_p) * (log_p - log_q)
-    return kl
 
 
 def _mean(values_A: NDArray[Any], weights_A: NDArray[Any]) -> float:

@@ -62,12 +62,8 @@ class MultiLabel(Measure):
         """KL(reference ‖ outputs) of every label's yes or no from logits, in nats, summed over labels."""
         import numpy as np
 
-        p, q = (values.astype(np.float64) for values in (reference_ND, outputs_ND))
-        kl_N = np.zeros(len(p))
         with np.errstate(invalid="ignore"):
-            for sign in (1, -1):
-                log_p, log_q = (-np.logaddexp(0, -sign * logits_NK) for logits_NK in (p, q))
-                kl_N += (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+            kl_N = divergence(reference_ND, outputs_ND).sum(axis=1)
         return np.where(np.isnan(kl_N), np.inf, kl_N)
 
     def is_near(self, reference_ND: NDArray[Any], distance: float) -> NDArray[numpy.bool_]:
@@ -86,6 +82,18 @@ class MultiLabel(Measure):
             labels_K = np.zeros(len(order_K), np.int8)
             labels_K[order_K[:size]] = 1
             yield labels_K
+
+
+def divergence(reference: NDArray[Any], found: NDArray[Any]) -> NDArray[numpy.float64]:
+    """KL(reference ‖ found) of the yes or no that each logit stands for, in nats, in the shape of both."""
+    import numpy as np
+
+    p, q = (logits.astype(np.float64) for logits in (reference, found))
+    kl = np.zeros(p.shape)
+    for sign in (1, -1):
+        log_p, log_q = (-np.logaddexp(0, -sign * logits) for logits in (p, q))
+        kl += np.exp(log_p) * (log_p - log_q)
+    return kl
 
 
 def threshold_of(output: OutputSpec) -> float:

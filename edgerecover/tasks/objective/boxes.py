@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edgerecover.artifacts import NUM_BOX_VALUES
 from edgerecover.tasks.objective.base import Objective
+from edgerecover.tasks.objective.labels import divergence
 
 _NUM_TARGETS = 4096
 _SEED = 21
@@ -99,9 +100,7 @@ class DetectionObjective(Objective):
         Errors of boxes are in sizes of the teacher's, and divided by T², as the KL nearly is.
         """
         (found_NA4, q_NAK), (boxes_NA4, p_NAK) = self.candidates(student_ND), self.candidates(teacher_ND)
-        # Two classes for each class, whose logits are 0 and its own.
-        log_q, log_p = (F.logsigmoid(torch.stack([-x, x]) / temperature) for x in (q_NAK, p_NAK))
-        kl_NA = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum((0, 3))
+        kl_NA = divergence(q_NAK, p_NAK, temperature).sum(2)
         own_NA = _sureness(p_NAK)
         classes_N = _mean(kl_NA, torch.maximum(own_NA, _sureness(q_NAK)))
         return classes_N + _mean(_errors(found_NA4, boxes_NA4), own_NA) / temperature**2

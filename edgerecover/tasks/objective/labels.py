@@ -57,10 +57,15 @@ class MultiLabelObjective(Objective):
 
     def costs(self, student_ND: Tensor, teacher_ND: Tensor, temperature: float) -> Tensor:
         """KL(teacher ‖ student) of each label's softened yes or no, in nats, summed over labels."""
-        # Two classes for each label, whose logits are 0 and its own.
-        log_q, log_p = (F.logsigmoid(torch.stack([-x, x]) / temperature) for x in (student_ND, teacher_ND))
-        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum((0, 2))
+        return divergence(student_ND, teacher_ND, temperature).sum(1)
 
     def margins(self, outputs_ND: Tensor, reference_ND: Tensor) -> Tensor:
         """How much surer of each label than the reference is on average: most labels are off in most images."""
         return outputs_ND - reference_ND.mean(0)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher ‖ student) of the softened yes or no that each logit stands for, in nats, in the shape of both."""
+    # Two classes for each logit, whose logits are 0 and its own.
+    log_q, log_p = (F.logsigmoid(torch.stack([-x, x]) / temperature) for x in (student, teacher))
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(0)
