@@ -67,8 +67,9 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
     task = spec.task or _only_task(network, input, shape, what)
     if task not in _fitting(shape):
         raise BadInputError(
-            f"{what}: for {task.value}, {_EXPECTED[task]} are expected, found {['N', *outputs.shape[1:]]}",
-            hint=f"such outputs fit {_named(_fitting(shape))}: --task, or task in model.toml",
+            f"{what}: it gives ({', '.join(map(str, ('N', *outputs.shape[1:])))}), which does not fit {task.value}; "
+            f"expected: {_EXPECTED[task]}",
+            hint=f"such outputs fit {_named(_fitting(shape))}: name it with --task, or as task in model.toml",
         )
     if len(shape) == 2 and task is TaskKind.SEGMENTATION:
         shape = (1, *shape)  # (N, H, W): one mask
