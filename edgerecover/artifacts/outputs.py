@@ -22,7 +22,7 @@ class TaskKind(str, Enum):
     EMBEDDING = "embedding"
     """A vector whose direction says how alike two images are."""
     REGRESSION = "regression"
-    """Numbers."""
+    """Numbers: a few, or maps of them."""
     SEGMENTATION = "segmentation"
     """One of K classes for every pixel: K maps of scores."""
     DETECTION = "detection"
@@ -45,7 +45,8 @@ class OutputSpec:
 
     task: TaskKind
     shape: tuple[int, ...]
-    """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation; for detection (4 + K, A) or
+    """Of one image's output: (K,) scores or (D,) values; (K, H, W) for segmentation; for regression anything, of which
+    three axes are maps (C, H, W); for detection (4 + K, A) or
     (A, 4 + K) of A candidates, which are more than the numbers of each. These are the centre x and y, width and height
     of a box in pixels of the network's input, and a score for each class that decides for itself."""
     activation: Activation = Activation.NONE
@@ -72,7 +73,7 @@ class OutputSpec:
             TaskKind.BINARY: "binary image classification",
             TaskKind.MULTI_LABEL: f"multi-label image classification, {_count(size, 'label')}",
             TaskKind.EMBEDDING: f"image embedding, {_count(size, 'number')}",
-            TaskKind.REGRESSION: f"image regression, {_count(size, 'value')}",
+            TaskKind.REGRESSION: f"image regression, {self._num_values_in_words}",
             TaskKind.SEGMENTATION: f"semantic segmentation, {_count(max(2, size), 'class', 'es')}",
             TaskKind.DETECTION: f"object detection, {_count(self.num_classes or 0, 'class', 'es')}",
         }[self.task]
@@ -90,6 +91,11 @@ class OutputSpec:
         return math.prod(self.shape)
 
     @property
+    def pixels(self) -> int:
+        """P: values of a map, next to each other; 1 where there are no maps."""
+        return math.prod(self.shape[1:]) if len(self.shape) == 3 else 1
+
+    @property
     def num_classes(self) -> int | None:
         """K; None for tasks without classes. A binary network tells two apart with one score."""
         if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
@@ -97,6 +103,10 @@ class OutputSpec:
         if self.task is TaskKind.DETECTION:
             return min(self.shape) - NUM_BOX_VALUES
         return 2 if self.task is TaskKind.BINARY else self.shape[0]
+
+    @property
+    def _num_values_in_words(self) -> str:
+        return _count(self.shape[0], "value") if len(self.shape) == 1 else f"{' × '.join(map(str, self.shape))} values"
 
     @property
     def has_candidates_first(self) -> bool:

@@ -131,12 +131,14 @@ def _first(classes: Sequence[str]) -> str:
 
 def _find_in_table(path: Path, output: OutputSpec, classes: Sequence[str] | None) -> Labelled:
     table = path / TABLE
+    if len(output.shape) == 3:
+        raise wrong_layout(path, "an .npz was expected", output)
     if not table.is_file():
         raise wrong_layout(path, f"a file {TABLE} was expected", output)
     names, files, numbers_NK = _read_table(table, output)
-    if len(names) != output.shape[0]:
+    if len(names) != output.num_values:
         raise BadInputError(
-            f"images {table}: {len(names)} columns beside the file's name, but the network has {output.shape[0]} "
+            f"images {table}: {len(names)} columns beside the file's name, but the network has {output.num_values} "
             f"{'labels' if output.task is TaskKind.MULTI_LABEL else 'values'}",
             hint=example_of(output),
         )

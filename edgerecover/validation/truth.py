@@ -26,13 +26,16 @@ def example_of(output: OutputSpec) -> str:
             f"a network of several labels reads an .npz with labels (N, {num_values}) of 0 and 1, or a folder of "
             "images with labels.csv: `file,cat,dog`, then `a.png,0,1`"
         )
+    if task is TaskKind.REGRESSION and len(output.shape) == 3:
+        return f"a network of maps of values reads an .npz with labels (N, {_sides(output.shape)}) of numbers"
     if task is TaskKind.REGRESSION:
+        num_values = output.num_values
         return (
             f"a network of values reads an .npz with labels (N, {num_values}) of numbers, or a folder of images with "
             "labels.csv: `file,width`, then `a.png,0.25`"
         )
     if task is TaskKind.SEGMENTATION:
-        size = ", ".join(map(str, output.shape[1:]))
+        size = _sides(output.shape[1:])
         return (
             f"a segmentation network reads an .npz with labels (N, {size}) of class numbers, or a folder with "
             "images/a.jpg and masks/a.png, whose pixels are class numbers; 255 is ignored"
@@ -65,7 +68,7 @@ def truth_of(
 
     Returns:
         Class indices (N,) int64 of one label or a binary network; any numbers (N,) int64 for an embedding; 0 and 1
-        (N, K) uint8 for several labels; values (N, D) float64; class maps (N, H, W), see `class_maps`;
+        (N, K) uint8 for several labels; values (N, D); class maps (N, H, W), see `class_maps`;
         boxes (N, M, 5), see `boxes`.
 
     Raises:
@@ -103,18 +106,19 @@ def label_sets(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[
     return labels_NK.astype(np.uint8)
 
 
-def values(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.float64]:
-    """True values (N, D); a column (N,) is that of the only value.
+def values(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.floating[Any]]:
+    """True values (N, D); a column (N,) is that of the only value, and (N, H, W) those of the only map.
 
     Raises:
         BadInputError: another shape, or no finite numbers.
     """
     import numpy as np
 
-    labels_ND = labels[:, np.newaxis] if labels.ndim == 1 and output.shape == (1,) else labels
-    if labels_ND.shape[1:] != output.shape or not (_is_numeric(labels_ND) and np.isfinite(labels_ND).all()):
-        raise _other(where, f"labels (N, {output.shape[0]}) of finite numbers", labels, output)
-    return labels_ND.astype(np.float64)
+    of_one = output.shape[1:] if output.shape[0] == 1 else output.shape
+    fits = labels.shape[1:] in (output.shape, of_one, (output.num_values,))
+    if not (fits and _is_numeric(labels) and np.isfinite(labels).all()):
+        raise _other(where, f"labels (N, {_sides(output.shape)}) of finite numbers", labels, output)
+    return labels.reshape(len(labels), -1).astype(np.float64 if len(output.shape) == 1 else np.float32)
 
 
 def identities(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy.int64]:
@@ -152,7 +156,7 @@ def class_maps(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[
 
     channels = [axis for axis in (1, 3) if labels.ndim == 4 and labels.shape[axis] == 1]
     maps_NHW = labels.squeeze(channels[0]) if channels else labels
-    size = ", ".join(map(str, output.shape[1:]))
+    size = _sides(output.shape[1:])
     if maps_NHW.shape[1:] != output.shape[1:] or not _is_numeric(maps_NHW):
         raise _other(where, f"labels (N, {size}) of class numbers", labels, output)
     num_classes = max(2, output.shape[0])
@@ -210,6 +214,10 @@ def boxes(where: str, labels: NDArray[Any], output: OutputSpec) -> NDArray[numpy
             hint=f"multiply by the image's width and height: {example_of(output)}",
         )
     return np.where(is_box_NM[..., np.newaxis], labels_NM5, np.float32(NO_BOX))
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))
 
 
 def beyond(where: str, wrong: Sequence[float], output: OutputSpec) -> BadInputError:

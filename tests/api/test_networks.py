@@ -28,7 +28,9 @@ def test_inspect_takes_a_task(dense):
     assert edgerecover.inspect(dense, input_shape=(1, 8, 8), task="embedding").facts.output.task == "embedding"
     with pytest.raises(BadInputError, match="does not fit segmentation") as caught:
         edgerecover.inspect(dense, input_shape=(1, 8, 8), task="segmentation")
-    assert caught.value.hint.endswith("multi-label, embedding and regression: name it with task=, or as task in model.toml")
+    assert caught.value.hint.endswith(
+        "multi-label, embedding and regression: name it with task=, or as task in model.toml"
+    )
 
 
 def test_inspect_needs_a_file_that_is_there():

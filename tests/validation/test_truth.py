@@ -12,6 +12,7 @@ BINARY = OutputSpec(TaskKind.BINARY, (1,))
 LABELS = OutputSpec(TaskKind.MULTI_LABEL, (3,))
 EMBEDDING = OutputSpec(TaskKind.EMBEDDING, (16,))
 VALUES = OutputSpec(TaskKind.REGRESSION, (2,))
+DEPTH = OutputSpec(TaskKind.REGRESSION, (1, 4, 5))
 MAPS = OutputSpec(TaskKind.SEGMENTATION, (3, 4, 5))
 MASKS = OutputSpec(TaskKind.SEGMENTATION, (1, 4, 5))
 
@@ -116,6 +117,21 @@ def test_values_are_rows_of_numbers(kind):
 
 def test_one_value_may_be_in_a_column():
     assert read([0.5, 2], OutputSpec(TaskKind.REGRESSION, (1,))).labels.tolist() == [[0.5], [2]]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 1, 4, 5), (2, 20)])
+def test_a_map_of_values_may_lack_its_axis(shape):
+    data = read(np.arange(40.0).reshape(shape), DEPTH)
+    assert data.labels.shape == (2, 20)
+    assert data.labels[1, 0] == 20
+
+
+def test_maps_of_values_come_in_arrays(tmp_path):
+    message, hint = refused(np.zeros((2, 5, 4)), DEPTH)
+    assert message.startswith("images in memory: labels (N, 1, 4, 5) of finite numbers were expected")
+    assert hint == "a network of maps of values reads an .npz with labels (N, 1, 4, 5) of numbers"
+    with pytest.raises(BadInputError, match=r"an \.npz was expected, found nothing"):
+        read_eval_data(tmp_path, RGB, DEPTH, None)
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,29 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import NUM_BOX_VALUES, Activation, InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.network.examples import example_images
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 CANDIDATES = (
     "(N, 4 + K, A) or (N, A, 4 + K) of A > 4 + K candidates: centre x, y, width and height in pixels of the input, "
     "then a score for each class"
 )
+_NUM_IMAGES = 4
 _FAR = 2.0
 """Centres are not in pixels where none is this many pixels from the corner."""
 _LEAST_INSIDE = 0.5
 """Share of the candidates whose centres are inside the image."""
+
+
+def candidates_of(network: nn.Module, input: InputSpec) -> Tensor:
+    """Outputs of a few images, (N, A, 4 + K)."""
+    import torch
+
+    with torch.no_grad():
+        outputs: Tensor = network(example_images(input, _NUM_IMAGES))
+    return outputs if outputs.shape[1] > outputs.shape[2] else outputs.transpose(1, 2)
 
 
 def fits_candidates(shape: tuple[int, ...]) -> bool:

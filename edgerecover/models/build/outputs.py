@@ -16,10 +16,10 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.build.boxes import (
     CANDIDATES,
     activation_of_scores,
+    candidates_of,
     check_candidates,
-    fits_candidates,
-    mistake_of,
 )
+from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, NUM_IMAGES, fitting_tasks, only_task
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.examples import example_images
 
@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 4
 _MOST_CHANNELS = 8
 """Of images: the first of three numbers that is larger may be a height."""
-_NUM_IMAGES = 4
-_ROUNDING_OF_LENGTH = 1e-4
 _ENOUGH_SCORES = 32
 """So many logits are not between 0 and 1 by chance."""
-_NEVER_POSITIVE = ("LogSigmoid", "LogSoftmax")
-_NEVER_NEGATIVE = ("Relu", "Softplus", "Hardsigmoid", "Softmax", "Exp", "Abs")
 
 _EXPECTED: Mapping[TaskKind, str] = MappingProxyType(
     {
@@ -42,7 +38,7 @@ _EXPECTED: Mapping[TaskKind, str] = MappingProxyType(
         TaskKind.BINARY: "one score for each image, (N, 1) or (N,)",
         TaskKind.MULTI_LABEL: "(N, K) scores, one for each label",
         TaskKind.EMBEDDING: "(N, D) vectors",
-        TaskKind.REGRESSION: "(N, D) values, or (N,) for one",
+        TaskKind.REGRESSION: "(N, D) values, (N,) for one, (N, M, D) for points, or maps (N, C, H, W)",
         TaskKind.SEGMENTATION: "(N, K, H, W) scores of each class for each pixel",
         TaskKind.DETECTION: CANDIDATES,
     }
@@ -64,19 +60,21 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
             f"{what}: it gives {list(shape)} for each image, height and width before the scores of the classes",
             hint="return maps of scores, (N, K, H, W): outputs.permute(0, 3, 1, 2)",
         )
-    task = spec.task or _only_task(network, input, shape, what)
-    if task not in _fitting(shape):
+    task = spec.task or only_task(network, input, shape, what, has_classes=_has_classes(spec, shape))
+    if task not in fitting_tasks(shape):
         raise BadInputError(
             f"{what}: it gives ({', '.join(map(str, ('N', *outputs.shape[1:])))}), which does not fit {task.value}; "
             f"expected: {_EXPECTED[task]}",
-            hint=f"such outputs fit {_named(_fitting(shape))}: name it with --task, or as task in model.toml",
+            hint=f"such outputs fit {_named(fitting_tasks(shape))}: name it with --task, or as task in model.toml",
         )
-    if len(shape) == 2 and task is TaskKind.SEGMENTATION:
-        shape = (1, *shape)  # (N, H, W): one mask
+    _, height, width = input.shape
+    is_one_map = task is TaskKind.REGRESSION and len(shape) == 2 and shape[0] * width == shape[1] * height
+    if is_one_map or (task is TaskKind.SEGMENTATION and len(shape) == 2):
+        shape = (1, *shape)  # (N, H, W)
     output = OutputSpec(task, shape, _activation(network, input, task))
     if task is TaskKind.DETECTION:
         output = replace(output, input_sides=input.shape[1:])
-        check_candidates(_candidates(network, input), input, what)
+        check_candidates(candidates_of(network, input), input, what)
     elif output.has_threshold:
         _check_threshold(network, input, output, what)
     if spec.classes and output.num_classes not in (None, len(spec.classes)):
@@ -87,13 +85,9 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
     return output
 
 
-def _candidates(network: nn.Module, input: InputSpec) -> Tensor:
-    """Outputs of a few images, (N, A, 4 + K)."""
-    import torch
-
-    with torch.no_grad():
-        outputs: Tensor = network(example_images(input, _NUM_IMAGES))
-    return outputs if outputs.shape[1] > outputs.shape[2] else outputs.transpose(1, 2)
+def _has_classes(spec: ModelSpec, shape: tuple[int, ...]) -> bool:
+    """Whether outputs are scores of classes: as many are named, or the library has no other networks."""
+    return len(spec.classes or ()) == shape[0] or (spec.architecture or "").startswith("torchvision:")
 
 
 def _hint_of_names(output: OutputSpec, num_names: int) -> str:
@@ -124,7 +118,7 @@ def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:
             hint=_hint_of_order(input.shape) or _hint_of_failure(error),
         ) from error
     is_tensor = isinstance(outputs, torch.Tensor) and outputs.is_floating_point()
-    if not is_tensor or not outputs.dim() or len(outputs) != 2 or not _fitting(_shape_of(outputs)):
+    if not is_tensor or not outputs.dim() or len(outputs) != 2 or not fitting_tasks(_shape_of(outputs)):
         raise BadInputError(
             f"{what}: logits of shape (2, K) were expected for 2 images, or another task's outputs, "
             f"found {_kinds(outputs)}",
@@ -137,61 +131,6 @@ def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:
         )
     finite: Tensor = outputs
     return finite
-
-
-def _fitting(shape: tuple[int, ...]) -> tuple[TaskKind, ...]:
-    """The tasks whose outputs for one image can have this shape."""
-    if len(shape) == 3 and shape[1] * shape[2] > 1:
-        return (TaskKind.SEGMENTATION,)
-    if len(shape) == 2 and min(shape) > 1:
-        return (TaskKind.DETECTION, TaskKind.SEGMENTATION) if fits_candidates(shape) else (TaskKind.SEGMENTATION,)
-    if len(shape) != 1:
-        return ()
-    if shape[0] == 1:
-        return (TaskKind.BINARY, TaskKind.MULTI_LABEL, TaskKind.REGRESSION)
-    return (TaskKind.ONE_LABEL, TaskKind.MULTI_LABEL, TaskKind.EMBEDDING, TaskKind.REGRESSION)
-
-
-def _only_task(network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str) -> TaskKind:
-    """The task of outputs of this shape where nobody names one: several scores are classes, as is most usual."""
-    from edgerecover.models.network.outputs import activation_of
-
-    if shape == (1,):
-        if activation_of(network, example_images(input, _NUM_IMAGES)) is Activation.SIGMOID:
-            return TaskKind.BINARY
-        raise BadInputError(
-            f"{what}: it gives one number for each image, which may be a decision or a measurement",
-            hint="--task binary, or --task regression; or task in model.toml",
-        )
-    if fits_candidates(shape) and shape[0] * input.shape[2] != shape[1] * input.shape[1]:
-        mistake = mistake_of(_candidates(network, input), input)
-        if mistake is not None:
-            raise BadInputError(
-                f"{what}: it gives {list(shape)} for each image, which are no candidates of boxes: {mistake[0]}",
-                hint=f"for a detector, {mistake[1]}; for one mask, --task segmentation; any other network returns one "
-                "row of logits for each image",
-            )
-        return TaskKind.DETECTION
-    if len(shape) == 2 or (len(shape) == 3 and (shape[0] == 1 or shape == input.shape)):
-        other = "a sequence of vectors" if len(shape) == 2 else "another image"
-        raise BadInputError(
-            f"{what}: it gives {list(shape)} for each image: one mask, or {other}",
-            hint="--task segmentation, or task in model.toml, if it gives scores of classes for each pixel; networks "
-            "from images to images, or to sequences, are not supported",
-        )
-    if len(shape) == 3:
-        return TaskKind.SEGMENTATION
-    return TaskKind.EMBEDDING if _are_unit_vectors(network, input) else TaskKind.ONE_LABEL
-
-
-def _are_unit_vectors(network: nn.Module, input: InputSpec) -> bool:
-    """Whether all outputs have a length of 1 and no output is a distribution: F.normalize comes last."""
-    import torch
-
-    with torch.no_grad():
-        vectors_ND = network(example_images(input, _NUM_IMAGES)).double()
-    lengths_N = vectors_ND.norm(dim=1)
-    return bool((vectors_ND < 0).any()) and bool(((lengths_N - 1).abs() < _ROUNDING_OF_LENGTH).all())
 
 
 def _shape_of(outputs: Tensor) -> tuple[int, ...]:
@@ -214,8 +153,8 @@ def _activation(network: nn.Module, input: InputSpec, task: TaskKind) -> Activat
     if task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
         return Activation.NONE
     if task is TaskKind.DETECTION:
-        return activation_of_scores(_candidates(network, input))
-    return activation_of(network, example_images(input, _NUM_IMAGES))
+        return activation_of_scores(candidates_of(network, input))
+    return activation_of(network, example_images(input, NUM_IMAGES))
 
 
 def _check_threshold(network: nn.Module, input: InputSpec, output: OutputSpec, what: str) -> None:
@@ -230,10 +169,10 @@ def _check_threshold(network: nn.Module, input: InputSpec, output: OutputSpec, w
 
     if output.activation is Activation.SIGMOID:
         return
-    images_NCHW = example_images(input, _NUM_IMAGES)
+    images_NCHW = example_images(input, NUM_IMAGES)
     step = last_step(network, images_NCHW)
-    if step in _NEVER_POSITIVE or step in _NEVER_NEGATIVE:
-        side, answer = ("above", "no") if step in _NEVER_POSITIVE else ("below", "yes")
+    if step in NEVER_POSITIVE or step in NEVER_NEGATIVE:
+        side, answer = ("above", "no") if step in NEVER_POSITIVE else ("below", "yes")
         raise BadInputError(
             f"{what}: for {output.task.value}, a score above 0 means yes; {step} comes last, after which no score is "
             f"{side} 0, so that every answer would be {answer}",

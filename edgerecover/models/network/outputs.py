@@ -38,14 +38,16 @@ def activation_of(network: nn.Module, images_NCHW: Tensor) -> Activation:
     return Activation.SIGMOID if last_step(network, images_NCHW) == "Sigmoid" else Activation.NONE
 
 
-def last_step(network: nn.Module, images_NCHW: Tensor) -> str:
+def last_step(network: nn.Module, images_NCHW: Tensor, through: tuple[str, ...] = ()) -> str:
     """What autograd calls the last operation, apart from those that only move values (views, slices, casts, resizing).
+
+    Those whose name begins as one in `through` does are passed over too.
 
     "Sigmoid", "Relu", "Addmm"; empty where nothing differentiable leads to the outputs.
     """
     with torch.enable_grad():
         node = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
-    while node is not None and node.name().startswith(_ONLY_MOVE):
+    while node is not None and node.name().startswith((*_ONLY_MOVE, *through)):
         node = next((before for before, _ in node.next_functions if before is not None), None)
     return "" if node is None else re.sub(r"Backward\d*$", "", node.name())
 

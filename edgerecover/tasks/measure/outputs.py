@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import OutputSpec, TaskKind
+from edgerecover.artifacts import OutputSpec
 
 if TYPE_CHECKING:
     import numpy
@@ -65,7 +65,7 @@ def collect(batches: Iterable[NDArray[Any]], num_images: int, measure: Measure) 
 
 def num_kept(num_images: int, output: OutputSpec) -> int:
     """Images whose scores are kept: all, but of maps and candidates of boxes what `MAX_MAP_BYTES` hold, at least 8."""
-    if output.task not in (TaskKind.SEGMENTATION, TaskKind.DETECTION):
+    if len(output.shape) == 1:
         return num_images
     return min(num_images, max(_FEWEST_MAPS, MAX_MAP_BYTES // (4 * output.num_values)))
 

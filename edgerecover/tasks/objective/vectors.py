@@ -50,21 +50,29 @@ class EmbeddingObjective(_WithoutTargets):
 
 
 class RegressionObjective(_WithoutTargets):
-    """Numbers."""
+    """Numbers. Of maps, P pixels of a map are told in one deviation; P is 1 where there are none."""
 
     def costs(self, student_ND: Tensor, teacher_ND: Tensor, temperature: float) -> Tensor:
         """Mean of the squared errors, in variances of the teacher's values over the batch.
 
         A value that the teacher gives alike for the whole batch is compared with its own size.
         """
-        return ((student_ND - teacher_ND) / _spread_D(teacher_ND)).square().mean(1)
+        return ((student_ND - teacher_ND) / self._spread_D(teacher_ND)).square().mean(1)
 
     def margins(self, outputs_ND: Tensor, reference_ND: Tensor) -> Tensor:
         """Differences from the reference's mean values, in its standard deviations."""
-        return (outputs_ND - reference_ND.mean(0)) / _spread_D(reference_ND)
+        return (outputs_ND - reference_ND.mean(0)) / self._spread_D(reference_ND)
 
+    def mirrored(self, outputs_ND: Tensor) -> Tensor:
+        """Maps are mirrored left to right; values stay."""
+        if len(self.output.shape) != 3:
+            return outputs_ND
+        return outputs_ND.reshape(-1, *self.output.shape).flip(3).flatten(1)
 
-def _spread_D(reference_ND: Tensor) -> Tensor:
-    """Standard deviation of each value; of one that does not vary its size, and 1 if that is 0."""
-    std_D, size_D = reference_ND.std(0, correction=0), reference_ND.square().mean(0).sqrt()
-    return torch.where(std_D > _CONSTANT * size_D, std_D, torch.where(size_D > 0, size_D, torch.ones_like(size_D)))
+    def _spread_D(self, reference_ND: Tensor) -> Tensor:
+        """Standard deviation of each value, or of its map; of one that does not vary its size, and 1 if that is 0."""
+        reference_NCP = reference_ND.reshape(len(reference_ND), -1, self.output.pixels)
+        std_C = reference_NCP.std((0, 2), correction=0)
+        size_C = reference_NCP.square().mean((0, 2)).sqrt()
+        spread_C = torch.where(std_C > _CONSTANT * size_C, std_C, torch.where(size_C > 0, size_C, 1.0))
+        return spread_C.repeat_interleave(self.output.pixels)

@@ -48,7 +48,7 @@ def test_one_mask_may_lack_the_axis_of_its_classes():
     squeezed = Ending(lambda maps_N1HW: maps_N1HW.squeeze(1).sigmoid(), 1, pooled=False)
     expected = OutputSpec(TaskKind.SEGMENTATION, (1, 8, 16), Activation.SIGMOID)
     assert found(squeezed, TaskKind.SEGMENTATION) == expected
-    with pytest.raises(BadInputError, match="one mask, or a sequence of vectors"):
+    with pytest.raises(BadInputError, match="one mask, points, or a sequence of vectors"):
         found(squeezed)
 
 

@@ -121,3 +121,50 @@ def test_one_value_may_be_a_column_or_a_row():
 def test_a_reference_without_numbers_shares_nothing():
     assert NUMBERS.share(np.zeros((2, 2)), np.full((2, 2), np.nan)).tolist() == [0, 0]
     assert NUMBERS.share(np.full((2, 2), np.inf), np.array([[0.0, 0], [1, 1]])).tolist() == [0, 0]
+
+
+# --- maps of values
+
+MAPS = measure_of(OutputSpec(TaskKind.REGRESSION, (2, 60, 80)))
+
+
+def maps_of(seed, num_images=6):
+    """Of a map around 0 and one around 100, which varies ten times as much."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(num_images, 2, 4800)) * [[1], [10]] + [[0], [100]]).reshape(num_images, -1)
+
+
+def test_an_error_of_a_map_is_told_in_the_deviations_of_its_pixels():
+    reference = maps_of(0)
+    errors = np.repeat([0.2, 2.0], 4800)  # a fifth of each map's
+    assert share(reference + errors, reference, MAPS) == pytest.approx([0.8] * 6, abs=0.01)
+    assert MAPS.distance(reference, reference + errors) == pytest.approx([0.04] * 6, rel=0.05)
+
+
+def test_a_pixel_that_is_alike_in_all_images_is_compared_with_its_map():
+    reference = maps_of(0)
+    reference[:, :100] = 3.0
+    assert share(reference + 0.1, reference, MAPS) == pytest.approx([1 - 0.055] * 6, abs=0.005)
+
+
+def test_of_large_maps_some_pixels_are_kept_which_stand_for_all():
+    reference = maps_of(0)
+    assert MAPS.read(reference).shape == (6, vectors.MOST_VALUES)
+    rng = np.random.default_rng(1)
+    answers = reference + rng.normal(size=reference.shape) * np.repeat([0.5, 5.0], 4800) * rng.random(9600)
+    of_all = 1 - (np.abs(answers - reference) / np.repeat([1.0, 10.0], 4800)).mean(1)
+    assert share(answers, reference, MAPS) == pytest.approx(of_all, abs=0.01)
+
+
+def test_a_number_that_is_not_finite_shares_nothing_wherever_it_is():
+    reference = maps_of(0)
+    for place in (0, 1, 5000, 9599):
+        answers = reference.copy()
+        answers[2, place] = np.nan
+        assert share(answers, reference, MAPS).tolist() == [1, 1, 0, 1, 1, 1]
+
+
+def test_true_maps_are_read_as_outputs():
+    reference = maps_of(0)
+    truth = reference.reshape(6, 2, 60, 80).astype(np.float32)
+    assert MAPS.share_of_truth(MAPS.read(reference), truth) == pytest.approx([1] * 6)

@@ -1,0 +1,167 @@
+"""Which task a network's outputs are of, where nobody names one: the one that they can only be, or a question.
+
+Shapes: N images, C channels, H×W pixels, K scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgerecover.artifacts import Activation, InputSpec, TaskKind
+from edgerecover.errors import BadInputError
+from edgerecover.models.build.boxes import candidates_of, fits_candidates, mistake_of
+from edgerecover.models.network.examples import example_images
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NUM_IMAGES = 4
+NEVER_POSITIVE = ("LogSigmoid", "LogSoftmax")
+NEVER_NEGATIVE = ("Relu", "Softplus", "Hardsigmoid", "Softmax", "Exp", "Abs")
+_MAKE_FEATURES = (
+    "NativeBatchNorm", "NativeLayerNorm", "NativeGroupNorm", "Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu",
+    "Hardswish", "Hardtanh",
+)  # fmt: skip
+"""Steps that come before a classifier's last layer, and hardly ever after it."""
+_POOL = ("Mean", "AdaptiveAvgPool", "AvgPool")
+_FEWEST_FEATURES = 32
+"""Fewer numbers than that are classes, whatever comes last."""
+_FEWEST_IN_ORDER = 5
+"""So many scores are not in ascending or descending order for every image by chance."""
+_ROUNDING_OF_LENGTH = 1e-4
+
+
+def fitting_tasks(shape: tuple[int, ...]) -> tuple[TaskKind, ...]:
+    """The tasks whose outputs for one image can have this shape."""
+    if len(shape) == 3 and shape[1] * shape[2] > 1:
+        return (TaskKind.SEGMENTATION, TaskKind.REGRESSION)
+    if len(shape) == 2 and min(shape) > 1:
+        maps_or_values = (TaskKind.SEGMENTATION, TaskKind.REGRESSION)
+        return (TaskKind.DETECTION, *maps_or_values) if fits_candidates(shape) else maps_or_values
+    if len(shape) != 1:
+        return ()
+    if shape[0] == 1:
+        return (TaskKind.BINARY, TaskKind.MULTI_LABEL, TaskKind.REGRESSION)
+    return (TaskKind.ONE_LABEL, TaskKind.MULTI_LABEL, TaskKind.EMBEDDING, TaskKind.REGRESSION)
+
+
+def only_task(
+    network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str, *, has_classes: bool
+) -> TaskKind:
+    """The task of outputs of this shape where nobody names one: several scores are classes, as is most usual.
+
+    Args:
+        network: in eval mode.
+        input: of the network.
+        shape: of one image's output.
+        what: the network, for messages.
+        has_classes: as many classes are named as it gives scores, or its library gives classifiers alone.
+
+    Raises:
+        BadInputError: they may be of several tasks, or of none.
+    """
+    if shape == (1,):
+        return _task_of_a_number(network, input, what)
+    if fits_candidates(shape) and shape[0] * input.shape[2] != shape[1] * input.shape[1]:
+        mistake = mistake_of(candidates_of(network, input), input)
+        if mistake is not None:
+            raise BadInputError(
+                f"{what}: it gives {list(shape)} for each image, which are no candidates of boxes: {mistake[0]}",
+                hint=f"for a detector, {mistake[1]}; for one mask, --task segmentation; for values, --task regression; "
+                "any other network returns one row of logits for each image",
+            )
+        return TaskKind.DETECTION
+    if len(shape) == 2:
+        raise BadInputError(
+            f"{what}: it gives {list(shape)} for each image: one mask, points, or a sequence of vectors",
+            hint="--task segmentation if it gives a score for each pixel, --task regression for values such as the "
+            "coordinates of points; or task in model.toml",
+        )
+    if len(shape) == 1 and _are_unit_vectors(network, input):
+        return TaskKind.EMBEDDING
+    if not has_classes:
+        (_ask_of_maps if len(shape) == 3 else _ask_of_rows)(network, input, shape, what)
+    return TaskKind.SEGMENTATION if len(shape) == 3 else TaskKind.ONE_LABEL
+
+
+def is_another_image(shape: tuple[int, ...], input_CHW: tuple[int, int, int]) -> bool:
+    """Whether maps may be an image: they are one map, have its channels and at least its size, or are larger."""
+    (num_maps, height, width), (channels, input_height, input_width) = shape, input_CHW
+    is_as_large = height >= input_height and width >= input_width
+    is_larger = height > input_height and width > input_width
+    return num_maps == 1 or (num_maps == channels and is_as_large) or is_larger
+
+
+def _task_of_a_number(network: nn.Module, input: InputSpec, what: str) -> TaskKind:
+    from edgerecover.models.network.outputs import activation_of
+
+    if activation_of(network, example_images(input, NUM_IMAGES)) is Activation.SIGMOID:
+        return TaskKind.BINARY
+    raise BadInputError(
+        f"{what}: it gives one number for each image, which may be a decision or a measurement",
+        hint="--task binary, or --task regression; or task in model.toml",
+    )
+
+
+def _ask_of_maps(network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str) -> None:
+    """Raise where maps may hold something else than scores of classes."""
+    from edgerecover.models.network.outputs import activation_of, last_step
+
+    given = f"{what}: it gives {list(shape)} for each image"
+    images_NCHW = example_images(input, NUM_IMAGES)
+    if is_another_image(shape, input.shape):
+        doubt = "one mask, or another image"
+    else:
+        step = last_step(network, images_NCHW)
+        if step not in ("Cat", "Tanh", "Sigmoid", *NEVER_NEGATIVE):
+            return
+        if activation_of(network, images_NCHW) is Activation.SOFTMAX:
+            return
+        doubt = _WORDS_OF_STEPS.get(step, f"{step} comes last, as for heat maps or distances")
+    raise BadInputError(
+        f"{given}: {doubt}",
+        hint="--task segmentation if the highest score decides each pixel, or one score does; --task regression for "
+        "values: depth, heat maps, images; or task in model.toml",
+    )
+
+
+def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str) -> None:
+    """Raise where a row of numbers hardly holds scores of classes."""
+    import torch
+
+    from edgerecover.models.network.outputs import last_step
+
+    images_NCHW = example_images(input, NUM_IMAGES)
+    step, before_pooling = last_step(network, images_NCHW), last_step(network, images_NCHW, through=_POOL)
+    with torch.no_grad():
+        steps_NK = network(images_NCHW).diff(dim=1)
+    if step in ("Cat", "Tanh"):
+        doubt = _WORDS_OF_STEPS[step]
+    elif before_pooling in _MAKE_FEATURES and shape[0] >= _FEWEST_FEATURES:
+        doubt = f"no layer of scores comes last, but {before_pooling}, as in networks that give features"
+    elif shape[0] >= _FEWEST_IN_ORDER and bool((steps_NK > 0).all() or (steps_NK < 0).all()):
+        doubt = "they are in order for every image, so that the same would always be the highest, as with quantiles"
+    else:
+        return
+    raise BadInputError(
+        f"{what}: it gives {shape[0]:,} numbers for each image: {doubt}",
+        hint="--task embedding if their direction says how alike two images are, --task regression for values, "
+        "--task multi-label if each decides for itself, --task one-label if the highest decides; or task in model.toml",
+    )
+
+
+_WORDS_OF_STEPS = {
+    "Cat": "several parts are put together last",
+    "Tanh": "a tanh comes last, which scores of classes do not have",
+    "Sigmoid": "a sigmoid comes last, as for heat maps, or masks that overlap",
+}
+
+
+def _are_unit_vectors(network: nn.Module, input: InputSpec) -> bool:
+    """Whether all outputs have a length of 1 and no output is a distribution: F.normalize comes last."""
+    import torch
+
+    with torch.no_grad():
+        vectors_ND = network(example_images(input, NUM_IMAGES)).double()
+    lengths_N = vectors_ND.norm(dim=1)
+    return bool((vectors_ND < 0).any()) and bool(((lengths_N - 1).abs() < _ROUNDING_OF_LENGTH).all())
