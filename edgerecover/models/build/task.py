@@ -138,7 +138,8 @@ def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
     if step in ("Cat", "Tanh"):
         doubt = _WORDS_OF_STEPS[step]
     elif before_pooling in _MAKE_FEATURES and shape[0] >= _FEWEST_FEATURES:
-        doubt = f"no layer of scores comes last, but {before_pooling}, as in networks that give features"
+        step = before_pooling.removeprefix("Native")
+        doubt = f"no layer of scores comes last, but {step}, as in networks that give features"
     elif shape[0] >= _FEWEST_IN_ORDER and bool((steps_NK > 0).all() or (steps_NK < 0).all()):
         doubt = "they are in order for every image, so that the same would always be the highest, as with quantiles"
     else:

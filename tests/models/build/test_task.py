@@ -45,7 +45,7 @@ def features(network):
     [
         (torch.tanh, 48, "a tanh comes last"),
         (torch.tanh, 8, "a tanh comes last"),
-        (lambda x_ND: F.layer_norm(x_ND, (40,)), 40, "but NativeLayerNorm"),
+        (lambda x_ND: F.layer_norm(x_ND, (40,)), 40, "but LayerNorm"),
         (F.hardswish, 64, "no layer of scores comes last, but Hardswish"),
         (lambda x_ND: torch.cat([x_ND[:, :6], x_ND[:, 6:]], 1), 10, "several parts are put together last"),
         (lambda x_ND: F.softplus(x_ND).cumsum(1), 5, "in order for every image"),
