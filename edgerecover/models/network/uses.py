@@ -21,13 +21,15 @@ _MULTIPLY = frozenset(
      "matmul", "linear", "addmv", "mv", "_scaled_mm", "lstm", "gru")
 )  # fmt: skip
 
+_NOTHING: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class Use:
     """How a forward pass uses one parameter."""
 
     is_used: bool
-    """Whether any operator takes it."""
+    """Whether the outputs depend on it; a head whose output is left out is not used."""
     num_lost: int
     """Number of its pruned entries that are not zero in the tensor that the network multiplies by."""
 
@@ -47,12 +49,13 @@ def uses_of(network: nn.Module, masks: Mapping[str, Tensor], shape_CHW: tuple[in
 
     watch = _watch(network)
     with torch.no_grad(), watch:
-        network(watch.mark(torch.zeros(1, *shape_CHW)))
+        outputs = network(watch.mark(torch.zeros(1, *shape_CHW)))
+    used = watch.parameters_of(outputs)
     parameters = dict(network.named_parameters())
     found = {}
     for name, mask in masks.items():
         own = parameters[name].untyped_storage().data_ptr()
-        found[name] = Use(own in watch.taken, 0 if own in watch.multiplied or mask.dim() < 2 else watch.num_lost(mask))
+        found[name] = Use(own in used, 0 if own in watch.multiplied or mask.dim() < 2 else watch.num_lost(mask))
     return found
 
 
@@ -67,10 +70,10 @@ def _watch(network: nn.Module) -> Any:
 
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
-            self.taken: set[int] = set()
-            """Storages that any operator took;"""
             self.multiplied: set[int] = set()
-            """and those that were multiplied by as they are."""
+            """Storages that were multiplied by as they are."""
+            self._behind: dict[int, frozenset[int]] = {storage: frozenset((storage,)) for storage in stored}
+            """By storage of a tensor, those of the parameters that it depends on."""
             self._computed: dict[tuple[int, ...], list[Any]] = {}
             """Where something that was computed from parameters is zero, as it was multiplied by, by its shape."""
             self._from_input: Any = WeakIdKeyDictionary()
@@ -78,6 +81,10 @@ def _watch(network: nn.Module) -> Any:
         def mark(self, tensor: Tensor) -> Tensor:
             self._from_input[tensor] = True
             return tensor
+
+        def parameters_of(self, value: Any) -> frozenset[int]:
+            behind = (self._behind.get(tensor.untyped_storage().data_ptr(), _NOTHING) for tensor in _tensors(value))
+            return _NOTHING.union(*behind)
 
         def num_lost(self, mask: Tensor) -> int:
             gone = ~mask.cpu().numpy()
@@ -91,13 +98,15 @@ def _watch(network: nn.Module) -> Any:
             multiplies = operator.overloadpacket.__name__ in _MULTIPLY
             for tensor in given:
                 storage = tensor.untyped_storage().data_ptr()
-                self.taken.add(storage)
                 if not multiplies or tensor in self._from_input:
                     continue
                 if storage in stored:
                     self.multiplied.add(storage)
                 elif tensor.dim() >= 2:
                     self._computed.setdefault(tuple(tensor.shape), []).append((tensor == 0).cpu().numpy())
+            behind = self.parameters_of(given)  # of views and what is changed in place: those before, too
+            for tensor in _tensors(result):
+                self._behind[tensor.untyped_storage().data_ptr()] = behind
             if any(tensor in self._from_input for tensor in given):
                 for tensor in _tensors(result):
                     self._from_input[tensor] = True

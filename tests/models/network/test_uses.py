@@ -77,3 +77,26 @@ def test_attentions_projections_arrive():
     with torch.no_grad():
         network.attention.in_proj_weight[::2] = 0
     assert uses_of(network, masks_of(network, {}), (4, 3, 3)) == {"attention.in_proj_weight": KEPT}
+
+
+class TwoHeads(nn.Module):
+    """Two convolutions, of which one is written into a part of the output; what the second head gives is left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.scores, self.aux = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        maps = self.body(x).relu_()
+        both = torch.zeros(len(x), 3, *x.shape[2:])
+        both[:, 1:] = self.scores(maps)
+        return {"out": both.flatten(2), "aux": self.aux(maps)}["out"]
+
+
+def test_a_head_whose_output_is_left_out_is_not_used():
+    network = TwoHeads().eval()
+    with torch.no_grad():
+        for layer in (network.body, network.scores, network.aux):
+            layer.weight[:, 0] = 0
+    found = uses_of(network, masks_of(network, {}), (3, 5, 5))
+    assert found == {"body.weight": KEPT, "scores.weight": KEPT, "aux.weight": Use(is_used=False, num_lost=0)}
