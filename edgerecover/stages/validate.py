@@ -46,6 +46,7 @@ from edgerecover.stages.request import FileRequest, Request
 from edgerecover.stages.synthesize import Evidence, Images
 from edgerecover.tasks.measure import Answers, Measure, at_once
 from edgerecover.validation.by_class import by_class
+from edgerecover.validation.constants import notes_of_constants
 from edgerecover.validation.evaluation import EvalSet
 from edgerecover.validation.fidelity import only_first, proportion
 from edgerecover.validation.parity import compare, precision_loss
@@ -245,6 +246,7 @@ def judge_file(
     fidelity = _fidelity(known, teacher.answers, measure, held_back.batches(BATCH))
     if is_predictable:
         fidelity = replace(fidelity, predicted=predict(as_logits(exported.scores), as_logits(teacher.scores)))
+    stuck = notes_of_constants(teacher.scores, recovered.scores, measure.output) if recovered else ()
     lost = None
     if not is_float32 and reference is not None:
         lost = precision_loss(teacher.answers, reference.answers, exported.answers, measure)
@@ -257,7 +259,7 @@ def judge_file(
         two_four=check_two_four(two_four) if two_four else None,
         scale=scale,
         teacher_scores=teacher.scores,
-        notes=eval_set.notes if eval_set is not None else (),
+        notes=(*(eval_set.notes if eval_set is not None else ()), *stuck),
     )
 
 

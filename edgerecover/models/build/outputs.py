@@ -20,6 +20,7 @@ from edgerecover.models.build.boxes import (
     check_candidates,
 )
 from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, NUM_IMAGES, fitting_tasks, only_task
+from edgerecover.models.name.libraries import library_of
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.examples import example_images
 
@@ -87,7 +88,7 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
 
 def _has_classes(spec: ModelSpec, shape: tuple[int, ...]) -> bool:
     """Whether outputs are scores of classes: as many are named, or the library has no other networks."""
-    return len(spec.classes or ()) == shape[0] or (spec.architecture or "").startswith("torchvision:")
+    return len(spec.classes or ()) == shape[0] or library_of(spec.architecture or "") == "torchvision"
 
 
 def _hint_of_names(output: OutputSpec, num_names: int) -> str:

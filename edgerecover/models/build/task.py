@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgerecover.artifacts import Activation, InputSpec, TaskKind
+from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.boxes import candidates_of, fits_candidates, mistake_of
 from edgerecover.models.network.examples import example_images
@@ -90,6 +90,22 @@ def is_another_image(shape: tuple[int, ...], input_CHW: tuple[int, int, int]) ->
     is_as_large = height >= input_height and width >= input_width
     is_larger = height > input_height and width > input_width
     return num_maps == 1 or (num_maps == channels and is_as_large) or is_larger
+
+
+def doubt_of_objectness(output: OutputSpec, *, has_classes: bool) -> str | None:
+    """What to know of candidates (A, 4 + K), as YOLOv3 to v7 and YOLOX give them, where no classes are named.
+
+    Those put before the classes a score that says whether there is an object at all. It looks like a class.
+    """
+    is_like_them = output.task is TaskKind.DETECTION and output.has_candidates_first
+    num_classes = output.num_classes or 0
+    if has_classes or not is_like_them or num_classes < 2:
+        return None
+    return (
+        f"the first of the {num_classes:,} scores of a candidate is taken for a class. If it says whether there is an "
+        "object at all, as in YOLOv5 and YOLOX, let the network return the others times it: "
+        "torch.cat([boxes, objectness * scores], 2). Naming `classes` in model.toml settles it"
+    )
 
 
 def _task_of_a_number(network: nn.Module, input: InputSpec, what: str) -> TaskKind:

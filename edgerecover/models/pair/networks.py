@@ -11,7 +11,9 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import complete
 from edgerecover.models.build.opening import OpenCheckpoint, open_checkpoint, require_architecture
 from edgerecover.models.build.outputs import find_output
+from edgerecover.models.build.task import doubt_of_objectness
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
+from edgerecover.models.name.libraries import library_of
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
@@ -154,6 +156,8 @@ def _pair(
         facts = as_narrower(facts, student.network, teacher.opened.network)
     masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
     unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
+    is_known = bool(spec.classes) or library_of(spec.architecture or "") == "torchvision"
+    objectness = doubt_of_objectness(output, has_classes=is_known)
     teacher_facts = facts_of(
         teacher.opened.checkpoint, teacher.spec, teacher.opened.network, output=teacher.output or output
     )
@@ -174,6 +178,7 @@ def _pair(
             *_warnings(facts, teacher_facts, same_architecture=channels.related),
             *_warn_of_statistics(teacher.opened.network),
             *([unused_zeros] if unused_zeros else []),
+            *([objectness] if objectness else []),
             *([left_out] if (left_out := left_out_of(student.network)) else []),
         ),
         channels=channels,

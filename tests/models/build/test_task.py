@@ -10,7 +10,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.outputs import find_output
-from edgerecover.models.build.task import is_another_image
+from edgerecover.models.build.task import doubt_of_objectness, is_another_image
 from tests.models.build.test_boxes import SAID_NOTHING
 
 INPUT = InputSpec((3, 8, 16), (0.5,) * 3, (0.25,) * 3)
@@ -123,3 +123,14 @@ def test_values_have_any_shape():
 )
 def test_maps_as_large_as_the_image_may_be_one(shape, expected):
     assert is_another_image(shape, INPUT.shape) is expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "has_classes", "says"),
+    [((90, 6), False, True), ((90, 6), True, False), ((90, 5), False, False), ((6, 90), False, False)],
+)
+def test_a_first_score_that_may_say_whether_there_is_an_object_is_doubted(shape, has_classes, says):
+    doubt = doubt_of_objectness(OutputSpec(TaskKind.DETECTION, shape), has_classes=has_classes)
+    assert bool(doubt) is says
+    if doubt:
+        assert doubt.startswith("the first of the 2 scores of a candidate is taken for a class")
