@@ -137,9 +137,12 @@ def _foreign(network: nn.Module) -> str | None:
 
 def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tuple[Group, ...]:
     """Groups that can all lose half of their channels; if that works, other fractions do too."""
+    from edgerecover.models.network.detectors import last_layers
+
     refused = BadInputError("no layer of this network can lose channels without breaking it", hint=_HINT)
     try:
-        groups = find_groups(network, images_NCHW, {_layers(network)[-1]})
+        ends = last_layers(network, images_NCHW)
+        groups = find_groups(network, images_NCHW, {_layers(network)[-1], *ends}, ends)
     except CannotFollowError as error:
         raise BadInputError(f"the channels of this network cannot be followed: {error}", hint=_HINT) from error
     except MissingError:

@@ -80,13 +80,16 @@ class Cut:
     """Remaining output channels of the layers that lost some, by name."""
 
 
-def find_groups(network: nn.Module, images_NCHW: Tensor, fixed: Collection[str]) -> tuple[Group, ...]:
+def find_groups(
+    network: nn.Module, images_NCHW: Tensor, fixed: Collection[str], ends: Collection[str] = ()
+) -> tuple[Group, ...]:
     """The groups that contain no outputs of the `fixed` layers or of the network.
 
     Args:
         network: on the CPU, in eval mode; not changed.
         images_NCHW: images to trace it with.
         fixed: names of layers that keep their outputs.
+        ends: names of layers whose outputs are the network's as far as channels are followed; empty: its own.
 
     Raises:
         CannotFollowError: a channel leads to more places than a layer has, or the walk takes more than MAX_VISITS.
@@ -96,7 +99,9 @@ def find_groups(network: nn.Module, images_NCHW: Tensor, fixed: Collection[str])
     traced = copy.deepcopy(network).requires_grad_(True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(traced, example_inputs=images_NCHW)
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            traced, example_inputs=images_NCHW, forward_fn=_run_up_to(ends) if ends else None
+        )
     return tuple(_Walk(torch_pruning, graph, frozenset(fixed)).groups())
 
 
@@ -114,6 +119,23 @@ def cut(network: nn.Module, groups: Sequence[Group], removed: Sequence[frozenset
         if member.is_output:
             kept[member.layer] = tuple(place for place in range(member.num_channels) if place not in gone)
     return Cut(narrower, kept)
+
+
+def _run_up_to(ends: Collection[str]) -> Callable[[nn.Module, Tensor], tuple[Tensor, ...]]:
+    def run(network: nn.Module, images_NCHW: Tensor) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        handles = [
+            network.get_submodule(name).register_forward_hook(lambda _layer, _inputs, output: found.append(output))
+            for name in ends
+        ]
+        try:
+            network(images_NCHW)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return tuple(found)
+
+    return run
 
 
 class _Walk:

@@ -12,9 +12,9 @@ from edgerecover.models.build.architectures import build
 from edgerecover.models.build.transformers_folders import with_module_names
 from edgerecover.models.build.whole_modules import WholeModule
 from edgerecover.models.name.flags import ModelFlags
-from edgerecover.models.name.libraries import LIBRARIES, default_input, library_of, transformers_folder
+from edgerecover.models.name.libraries import LIBRARIES, default_input, is_detector, library_of, transformers_folder
 from edgerecover.models.name.recognise import recognise, recognise_narrower
-from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.name.spec import OWN_TRANSFORM, ModelSpec
 from edgerecover.models.read.cards import CARD_FILE, Card
 from edgerecover.models.read.folders import home_of, is_usual_name
 from edgerecover.models.read.load import Checkpoint, read_checkpoint
@@ -56,8 +56,15 @@ def complete(spec: ModelSpec, checkpoint: Checkpoint, flags: ModelFlags) -> Mode
 
 
 def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
-    """Fill in the input from a card, and what the card leaves open from the library's own weights."""
-    if spec.input is not None or spec.architecture is None:
+    """Fill in the input from a card, and what the card leaves open from the library's own weights.
+
+    Of a detector of torchvision, the network's own transform says what inputs are.
+    """
+    if spec.architecture is None:
+        return spec
+    if is_detector(spec.architecture) and (spec.input is None or spec.assumes_scale):
+        return _as_transformed(spec)
+    if spec.input is not None:
         return spec
     library = f"{library_of(spec.architecture)}'s own weights"
     if card is None or card.input is None:
@@ -71,6 +78,17 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
         return spec
     rest = f", and {library}" if usual else ""
     return replace(spec, input=joined, input_source=f"{card.input_source}{rest}")
+
+
+def _as_transformed(spec: ModelSpec) -> ModelSpec:
+    assert spec.architecture is not None
+    own = default_input(spec.architecture)
+    assert own is not None
+    if spec.input is None:
+        return replace(spec, input=own, input_source=OWN_TRANSFORM)
+    source = f"{spec.input_source}; mean and std of {OWN_TRANSFORM}"
+    scaled = replace(own, shape=spec.input.shape)
+    return replace(spec, input=scaled, input_source=source, assumes_scale=False)
 
 
 # --- cards --------------------------------------------------------------------------------------------------

@@ -75,8 +75,10 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     dense = _narrow(network, fitted, spec.input, what) if mismatch(network, fitted.tensors) else None
     load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
     if spec.input is not None:
+        from edgerecover.models.network.detectors import check_detector
         from edgerecover.models.network.several_outputs import return_logits
 
+        check_detector(network.eval(), spec.input, what)
         for one in (network, dense):
             if one is not None:
                 return_logits(one.eval(), example_images(spec.input, 2))
@@ -91,6 +93,9 @@ def _build(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Mo
         if spec.module
         else build(architecture, spec.base_dir, num_classes, spec.input, spec.options)
     )
+    from edgerecover.models.network.detectors import return_candidates
+
+    return_candidates(network, architecture)
     scripted = [name for name, part in network.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
         what = f"its part {scripted[0]!r}" if scripted[0] else "what it makes"

@@ -53,6 +53,8 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
         BadInputError: the forward pass fails or does not give one finite tensor; the task that is named does not fit
             it; no task is named and several fit it; or there are more or fewer classes than names.
     """
+    from edgerecover.models.network.detectors import gives_candidates
+
     what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
     outputs = _run(network, input, what)
     shape = _shape_of(outputs)
@@ -61,12 +63,18 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
             f"{what}: it gives {list(shape)} for each image, height and width before the scores of the classes",
             hint="return maps of scores, (N, K, H, W): outputs.permute(0, 3, 1, 2)",
         )
-    task = spec.task or only_task(network, input, shape, what, has_classes=_has_classes(spec, shape))
-    if task not in fitting_tasks(shape):
+    is_detector = gives_candidates(network)
+    fitting = (TaskKind.DETECTION,) if is_detector else fitting_tasks(shape)
+    task = spec.task or (
+        TaskKind.DETECTION
+        if is_detector
+        else only_task(network, input, shape, what, has_classes=_has_classes(spec, shape))
+    )
+    if task not in fitting:
         raise BadInputError(
             f"{what}: it gives ({', '.join(map(str, ('N', *outputs.shape[1:])))}), which does not fit {task.value}; "
             f"expected: {_EXPECTED[task]}",
-            hint=f"such outputs fit {_named(fitting_tasks(shape))}: name it with --task, or as task in model.toml",
+            hint=f"such outputs fit {_named(fitting)}: name it with --task, or as task in model.toml",
         )
     _, height, width = input.shape
     is_one_map = task is TaskKind.REGRESSION and len(shape) == 2 and shape[0] * width == shape[1] * height
@@ -75,7 +83,8 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
     output = OutputSpec(task, shape, _activation(network, input, task))
     if task is TaskKind.DETECTION:
         output = replace(output, input_sides=input.shape[1:])
-        check_candidates(candidates_of(network, input), input, what)
+        if not is_detector:  # whose boxes are known to be such, however far off a pruned network's are
+            check_candidates(candidates_of(network, input), input, what)
     elif output.has_threshold:
         _check_threshold(network, input, output, what)
     if spec.classes and output.num_classes not in (None, len(spec.classes)):
@@ -97,6 +106,8 @@ def _hint_of_names(output: OutputSpec, num_names: int) -> str:
             "if the first score says whether there is an object at all, let the network return the others times it: "
             "torch.cat([boxes, objectness * scores], 2)"
         )
+    if output.task is TaskKind.DETECTION and output.num_classes == num_names - 1:
+        return "if the first name is that of the background, leave it out of `classes` in model.toml: it has no score"
     return "correct the names in `classes` of model.toml beside it, which wins"
 
 

@@ -6,6 +6,7 @@ Nothing is ever downloaded.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,29 @@ _IMAGENET_CLASSES = 1_000
 """Of all of torchvision's classifiers."""
 _VOC_CLASSES = 21
 """Of all of torchvision's segmentation networks: those of Pascal VOC and the background."""
+_DETECTORS = ("fcos_resnet50_fpn", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "ssd300_vgg16",
+              "ssdlite320_mobilenet_v3_large")  # fmt: skip
+"""torchvision's detectors of one stage."""
+_DOWNLOADING = re.compile(r"torchvision\.models\.(?:detection|segmentation)[.:](\w+)")
+"""Spellings of factories that download a backbone when called without arguments."""
 
 
 def library_of(architecture: str) -> str | None:
     """ "torchvision", "timm" or "transformers" if the architecture is spelled as theirs; else None."""
     library, colon, _ = architecture.partition(":")
     return library if colon and library in (*LIBRARIES, TRANSFORMERS) else None
+
+
+def as_library_name(architecture: str | None) -> str | None:
+    """`torchvision:NAME` for `torchvision.models.detection:NAME`, which builds the same; others as they are."""
+    found = _DOWNLOADING.fullmatch(architecture or "")
+    return f"torchvision:{found[1]}" if found else architecture
+
+
+def is_detector(architecture: str) -> bool:
+    """Whether it is one of torchvision's detectors by name."""
+    library, _, name = architecture.partition(":")
+    return library == "torchvision" and name in _DETECTORS
 
 
 def transformers_folder(architecture: str | None, base_dir: Path) -> Path | None:
@@ -84,6 +102,8 @@ def default_num_classes(architecture: str) -> int | None:
         MissingError: timm is not installed.
     """
     library, _, name = architecture.partition(":")
+    if is_detector(architecture):
+        return None  # their own transform is part of the network, whatever its classes
     if library == "torchvision":
         return _VOC_CLASSES if name in _segmentation_names() else _IMAGENET_CLASSES
     if library == "timm" and _timm().is_model(name):
@@ -119,29 +139,36 @@ def _build_torchvision(name: str, num_classes: int | None) -> nn.Module:
     from torchvision import models
 
     names = torchvision_names()
-    if name not in names:
+    if name not in (*names, *_of_two_stages()):
         near = nearest(name, names)
         raise BadInputError(
-            f"torchvision has no classifier and no segmentation network {name!r}"
+            f"torchvision has no classifier, segmentation network or detector {name!r}"
             + (f"; did you mean {near!r}?" if near else ""),
             hint="torchvision.models.list_models(module=torchvision.models) lists classifiers, "
-            "module=torchvision.models.segmentation the others",
+            "module=torchvision.models.segmentation or torchvision.models.detection the others",
         )
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         # As torchvision sets them for its own weights; inference never uses the auxiliary heads.
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
-    if name in _segmentation_names():
+    if name not in models.list_models(module=models):
         options["weights_backbone"] = None  # by default it is downloaded in spite of weights=None (torchvision 0.29.1)
     network: nn.Module = models.get_model(name, weights=None, **options)
     return network
 
 
 def torchvision_names() -> list[str]:
-    """Names of all classifiers and segmentation networks of the installed torchvision."""
+    """Names of all classifiers, segmentation networks and one-stage detectors of the installed torchvision."""
     from torchvision import models
 
-    return [*models.list_models(module=models), *_segmentation_names()]
+    return [*models.list_models(module=models), *_segmentation_names(), *_DETECTORS]
+
+
+def _of_two_stages() -> list[str]:
+    """Names that are built to be refused by what they are."""
+    from torchvision import models
+
+    return [name for name in models.list_models(module=models.detection) if name not in _DETECTORS]
 
 
 def _segmentation_names() -> list[str]:
@@ -152,6 +179,13 @@ def _segmentation_names() -> list[str]:
 
 
 def _default_input_of_torchvision(name: str) -> InputSpec:
+    if name in _DETECTORS:
+        import torch
+
+        from edgerecover.models.network.detectors import own_input
+
+        with torch.device("meta"):
+            return own_input(_build_torchvision(name, None))
     from torchvision import models
 
     transforms = models.get_model_weights(name).DEFAULT.transforms()

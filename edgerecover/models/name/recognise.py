@@ -1,4 +1,4 @@
-"""Recognising torchvision's classifiers and segmentation networks by a checkpoint's keys and shapes.
+"""Recognising torchvision's classifiers, segmentation networks and detectors by a checkpoint's keys and shapes.
 
 Their number of classes may be any.
 
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.models.name.libraries import is_detector
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,6 +32,8 @@ class _Family:
     """Architectures whose tensors of the same names grow with the number of classes."""
 
     head: tuple[str, ...]
+    rows_per_class: int
+    """Of the first tensor of the head; SSD's background is a class."""
     architecture_by_sha256: dict[str, str]
     skeleton_by_architecture: dict[str, str]
 
@@ -76,12 +80,13 @@ def _num_weights_if_wider(name: str, shapes: Mapping[str, tuple[int, ...]]) -> i
 
 def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a torchvision network's state_dict; no memory is taken for its parameters."""
+    import torch
     from torchvision import models
 
     options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    if name in models.list_models(module=models.segmentation):
+    if name not in models.list_models(module=models):
         options["weights_backbone"] = None  # the default is downloaded
-    with _parameters_on_meta():
+    with torch.device("meta") if is_detector(f"torchvision:{name}") else _parameters_on_meta():
         network = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
@@ -90,7 +95,8 @@ def shapes_of(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
 def _parameters_on_meta() -> Iterator[None]:
     """Build networks inside without storage for their parameters; buffers and plain tensors stay real.
 
-    `torch.device("meta")` would not do: RegNet computes its widths with tensors.
+    `torch.device("meta")` would not do: RegNet computes its widths with tensors. SSDlite runs its backbone, which then
+    needs buffers without storage too.
     """
     from torch import nn
 
@@ -115,7 +121,7 @@ def num_torchvision_classes_of(shapes: Mapping[str, tuple[int, ...]], name: str)
     """Output size of the classifying layer, from shapes; None if the layer is missing."""
     for family in _families():
         if name in family.architecture_by_sha256.values() and family.head[0] in shapes:
-            return shapes[family.head[0]][0]
+            return shapes[family.head[0]][0] // family.rows_per_class
     return None
 
 
@@ -147,6 +153,7 @@ def _families() -> tuple[_Family, ...]:
     return tuple(
         _Family(
             tuple(entry["head"]),
+            entry["rows_per_class"],
             {sha256: name for name, sha256 in entry["architectures"].items()},
             entry["skeletons"],
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec, Stated, TaskKind
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
-from edgerecover.models.name.libraries import library_of, transformers_folder
+from edgerecover.models.name.libraries import as_library_name, library_of, transformers_folder
 from edgerecover.models.name.trust import require_trust
 from edgerecover.models.read.cards import Card, read_card
 from edgerecover.models.read.folders import home_of, weights_in
@@ -27,6 +27,9 @@ LIVE = "in memory"
 
 INPUT_FLAGS = "--input-shape"
 """The `input_source` of an input that comes from flags."""
+
+OWN_TRANSFORM = "the network's own transform"
+"""The `input_source` of a detector of torchvision where nobody says more."""
 
 _OWN_CODE = "edgerecover.demo.network"
 """The demo's network is edgerecover's own code: whoever runs edgerecover trusts it already."""
@@ -89,7 +92,7 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
     given_input = file.input.to_spec() if file.input else None
     given_teacher = teacher or (home / file.teacher if file.teacher else None)
     live = flags.arch if isinstance(flags.arch, LiveNetwork) else None
-    architecture = _named(flags.arch) or file.architecture
+    architecture = as_library_name(_named(flags.arch) or file.architecture)
     base_dir = Path.cwd() if flags.arch else home
     return ModelSpec(
         architecture=architecture,
@@ -148,7 +151,7 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
     else:
         architecture, source, base_dir = None, UNKNOWN, student.base_dir
     return ModelSpec(
-        architecture=architecture,
+        architecture=as_library_name(architecture),
         architecture_source=source,
         base_dir=base_dir,
         teacher_path=student.teacher_path,
@@ -177,7 +180,7 @@ def resolve_neighbour(student: ModelSpec, teacher: ModelSpec, flags: ModelFlags)
     _require_trust(architecture, toml_path, flags)
     return replace(
         teacher,
-        architecture=architecture,
+        architecture=as_library_name(architecture),
         architecture_source=f"{MODEL_FILE} beside it",
         base_dir=toml_path.parent,
         toml_path=toml_path,
@@ -208,6 +211,6 @@ def _read(toml_path: Path | None) -> ModelFile:
 def _require_trust(architecture: str, toml_path: Path, flags: ModelFlags) -> None:
     """Require trust in code that a TOML file names, unless it is a library's or `--trust-code` allows it this once."""
     where = architecture.rpartition(":")[0]
-    if flags.trust_code or not where or library_of(architecture) or where == _OWN_CODE:
+    if flags.trust_code or not where or library_of(as_library_name(architecture) or "") or where == _OWN_CODE:
         return
     require_trust(toml_path.parent, toml_path.parent / where if where.endswith(".py") else toml_path)

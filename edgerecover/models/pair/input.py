@@ -13,7 +13,7 @@ from edgerecover.errors import BadInputError
 from edgerecover.models.build.opening import open_checkpoint, require_architecture
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.libraries import default_input, default_num_classes, library_of
-from edgerecover.models.name.spec import INPUT_FLAGS, ModelSpec
+from edgerecover.models.name.spec import INPUT_FLAGS, OWN_TRANSFORM, ModelSpec
 from edgerecover.models.read.folders import is_usual_name
 from edgerecover.models.read.load import Checkpoint
 
@@ -46,6 +46,8 @@ def share_input(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
 def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -> tuple[ModelSpec, InputSpec]:
     """The student's spec with an input, if need be that of the library's weights for the teacher's architecture.
 
+    A detector of torchvision has its own.
+
     Raises:
         BadInputError: the architecture or the input is not known, or the checkpoint does not fit the architecture.
     """
@@ -54,7 +56,9 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
         source = f"assumed: {library_of(teacher.architecture)}'s own weights for {teacher.architecture}, the teacher"
         spec = replace(spec, input=usual, input_source=source, assumed_of=teacher.architecture)
     if spec.input is None:
-        open_checkpoint(checkpoint, spec)  # a wrong architecture is told first: the input would not help
+        opened = open_checkpoint(checkpoint, spec)  # a wrong architecture is told first: the input would not help
+        spec = _with_own_input(spec, opened.network)
+    if spec.input is None:
         example = checkpoint.example_shape
         shape = f" (its example input has {','.join(map(str, example[1:]))}), --mean and --std" if example else ""
         raise BadInputError(
@@ -62,6 +66,12 @@ def require_input(spec: ModelSpec, teacher: ModelSpec, checkpoint: Checkpoint) -
             hint=f"give --input-shape{shape}, or an [input] table with shape, mean and std in model.toml beside it",
         )
     return spec, spec.input
+
+
+def _with_own_input(spec: ModelSpec, network: nn.Module) -> ModelSpec:
+    from edgerecover.models.network.detectors import gives_candidates, own_input
+
+    return replace(spec, input=own_input(network), input_source=OWN_TRANSFORM) if gives_candidates(network) else spec
 
 
 def check_assumed(spec: ModelSpec, output: OutputSpec, flags: ModelFlags, path: Path) -> None:

@@ -13,7 +13,6 @@ from edgerecover.models.build.opening import OpenCheckpoint, open_checkpoint, re
 from edgerecover.models.build.outputs import find_output
 from edgerecover.models.build.task import doubt_of_objectness
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
-from edgerecover.models.name.libraries import library_of
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.uses import uses_of, warning_of
 from edgerecover.models.onnx.file import is_onnx, read_onnx
@@ -148,6 +147,8 @@ def _pair(
     student: OpenCheckpoint, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, output: OutputSpec
 ) -> Models:
     """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
+    from edgerecover.models.network.detectors import gives_candidates
+    from edgerecover.models.network.detectors import warning_of as surrounded_by
     from edgerecover.models.network.outputs import read_as_logits
     from edgerecover.models.network.several_outputs import warning_of as left_out_of
 
@@ -156,7 +157,7 @@ def _pair(
         facts = as_narrower(facts, student.network, teacher.opened.network)
     masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
     unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
-    is_known = bool(spec.classes) or library_of(spec.architecture or "") == "torchvision"
+    is_known = bool(spec.classes) or gives_candidates(student.network)
     objectness = doubt_of_objectness(output, has_classes=is_known)
     teacher_facts = facts_of(
         teacher.opened.checkpoint, teacher.spec, teacher.opened.network, output=teacher.output or output
@@ -178,8 +179,7 @@ def _pair(
             *_warnings(facts, teacher_facts, same_architecture=channels.related),
             *_warn_of_statistics(teacher.opened.network),
             *([unused_zeros] if unused_zeros else []),
-            *([objectness] if objectness else []),
-            *([left_out] if (left_out := left_out_of(student.network)) else []),
+            *filter(None, (objectness, left_out_of(student.network), surrounded_by(student.network))),
         ),
         channels=channels,
     )

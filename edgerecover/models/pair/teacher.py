@@ -172,7 +172,11 @@ def wider_module(teacher_path: Path, student: nn.Module) -> nn.Module | None:
     teacher = read_checkpoint(teacher_path)
     if not teacher.classes or not is_narrower(student.state_dict(), teacher.tensors):
         return None
-    return load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
+    wider = load_module(WholeModule(teacher.path, teacher.under, teacher.classes[0])).eval()
+    from edgerecover.models.network.detectors import return_candidates
+
+    return_candidates(wider, f"teacher {teacher_path}")
+    return wider
 
 
 def _as_card_says(checkpoint: Checkpoint, said: ModelSpec) -> ModelSpec | None:

@@ -12,15 +12,19 @@ from edgerecover.errors import (
     MissingError,
     pip_line,
 )
+from edgerecover.models.build.completion import complete
 from edgerecover.models.name.flags import NO_FLAGS, ModelFlags
 from edgerecover.models.name.libraries import (
+    as_library_name,
     build_from_library,
     classifier_key,
     default_input,
     default_num_classes,
     library_of,
 )
+from edgerecover.models.name.spec import resolve
 from edgerecover.models.pair.networks import inspect, open_models
+from edgerecover.models.read.load import read_checkpoint
 from edgerecover.pruning import Pruning, prune
 from edgerecover.recovery.blocks import block_names, capture_outputs
 
@@ -65,6 +69,51 @@ def test_segmentation_networks_of_torchvision_are_built_and_have_their_own_numbe
     assert network(torch.zeros(2, 3, 32, 32))["out"].shape == (2, 5, 32, 32)
     assert default_num_classes("torchvision:fcn_resnet50") == 21
     assert default_num_classes("torchvision:resnet18") == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "std"),
+    [("ssdlite320_mobilenet_v3_large", 320, 0.5), ("ssd300_vgg16", 300, 1 / 255), ("fcos_resnet50_fpn", 800, 0.229)],
+)
+def test_a_detector_of_torchvision_has_the_input_of_its_own_transform(name, side, std):
+    own = default_input(f"torchvision:{name}")
+    assert own.shape == (3, side, side)
+    assert own.std[0] == pytest.approx(std)
+    assert default_num_classes(f"torchvision:{name}") is None
+
+
+def test_detectors_are_built_without_a_backbone_from_the_network():
+    network = built("torchvision:ssdlite320_mobilenet_v3_large", 3)
+    assert network.state_dict()["head.classification_head.module_list.0.1.weight"].shape[0] == 6 * 3
+
+
+@pytest.mark.parametrize("spelling", ["torchvision.models.detection:{}", "torchvision.models.detection.{}"])
+def test_factories_that_download_are_read_as_names(spelling):
+    name = "fcos_resnet50_fpn"
+    assert as_library_name(spelling.format(name)) == f"torchvision:{name}"
+    assert as_library_name("torchvision.models.segmentation:lraspp") == "torchvision:lraspp"
+    for other in ("torchvision.models.quantization:resnet18", "nets.py:net", None):
+        assert as_library_name(other) == other
+
+
+def test_a_detector_of_two_stages_is_refused_by_name(tmp_path):
+    torch.save({"weight": torch.zeros(2, 2)}, tmp_path / "m.pt")
+    with pytest.raises(BadInputError, match="maskrcnn_resnet50_fpn: a detector of two stages"):
+        inspect(tmp_path / "m.pt", ModelFlags(arch="torchvision.models.detection:maskrcnn_resnet50_fpn"))
+
+
+def test_a_detector_is_recognised_and_its_scale_is_its_own(tmp_path):
+    torch.save(built("torchvision:ssdlite320_mobilenet_v3_large", 3).state_dict(), tmp_path / "m.pt")
+    given = InputSpec((3, 64, 64), (0.0,) * 3, (1.0,) * 3)
+    facts = inspect(tmp_path / "m.pt", ModelFlags(input=given, assumes_scale=True))
+    assert facts.architecture == "torchvision:ssdlite320_mobilenet_v3_large"
+    assert facts.architecture_source == "recognised from keys and shapes"
+    assert (facts.num_classes, facts.output.shape) == (2, (144, 6))
+    assert facts.input == InputSpec((3, 64, 64), (0.5,) * 3, (0.5,) * 3)
+    assert facts.input_source == "--input-shape; mean and std of the network's own transform"
+    silent = complete(resolve(tmp_path / "m.pt", NO_FLAGS, teacher=None), read_checkpoint(tmp_path / "m.pt"), NO_FLAGS)
+    assert silent.input == InputSpec((3, 320, 320), (0.5,) * 3, (0.5,) * 3)
+    assert silent.input_source == "the network's own transform"
 
 
 def test_default_input_of_timm():

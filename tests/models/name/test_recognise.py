@@ -58,6 +58,16 @@ def test_segmentation_networks_are_recognised_with_and_without_auxiliary_heads(a
     assert set(kept) == set(shapes_of("fcn_resnet50", 5))
 
 
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"])
+def test_detectors_are_recognised_with_any_number_of_classes(name):
+    with torch.device("meta"):
+        state = models.get_model(name, weights_backbone=None, num_classes=5).state_dict()
+    assert recognise(state) == f"torchvision:{name}"
+    assert num_torchvision_classes(state, name) == 5
+    frozen = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    assert recognise(frozen) == f"torchvision:{name}"
+
+
 def test_batch_counters_may_be_missing():
     state = {k: v for k, v in models.resnet18().state_dict().items() if "num_batches" not in k}
     assert recognise(state) == "torchvision:resnet18"
