@@ -26,7 +26,7 @@ from edgerecover.models.network.detectors import (
     warning_of,
 )
 from edgerecover.models.network.outputs import own_network, read_as_logits
-from edgerecover.models.pair.networks import open_models
+from edgerecover.models.pair.networks import open_models, open_network
 from edgerecover.pruning import prune_channels
 from tests.detectors import INPUT, MAKERS, MEAN, SIDES, STD, draw, make_fcos, make_ssd
 
@@ -82,6 +82,17 @@ def test_sides_that_the_network_cannot_divide_are_filled_up_as_torchvision_does(
         expected = network(list(pixels))[0]
         return_candidates(network, "fcos")
         check_same(network(normalised(pixels))[0], expected, (40, 41), first_label=0)
+
+
+def test_weights_of_frozen_batch_norm_open_with_batch_norm_and_load_back(tmp_path):
+    frozen = draw(MAKERS["frozen"]())
+    torch.save(frozen.state_dict(), tmp_path / "model.pt")
+    flags = ModelFlags(arch="tests.detectors:make_retinanet", input=INPUT)
+    opened, _ = open_network(tmp_path / "model.pt", flags)
+    assert isinstance(opened.backbone.near[1], nn.BatchNorm2d)
+    again = MAKERS["frozen"]()
+    again.load_state_dict(own_network(opened).state_dict())
+    assert all(torch.equal(one, again.state_dict()[key]) for key, one in frozen.state_dict().items())
 
 
 def test_scores_of_any_size_have_finite_logits_and_gradients():
