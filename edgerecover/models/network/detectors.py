@@ -201,7 +201,8 @@ def _decode_retinanet(network: Any, found: dict[str, Tensor], anchors_A4: Tensor
 
 def _decode_fcos(network: Any, found: dict[str, Tensor], anchors_A4: Tensor) -> tuple[Tensor, Tensor]:
     """A score is the geometric mean of the class's probability and of being in the middle of the object."""
-    logits_NAK = _logit_of((F.logsigmoid(found["cls_logits"]) + F.logsigmoid(found["bbox_ctrness"])) / 2)
+    # Not logsigmoid: exporters write the logarithm of a sigmoid, which ONNX Runtime rounds to 0 below about -18.
+    logits_NAK = _logit_of((F.softplus(-found["cls_logits"]) + F.softplus(-found["bbox_ctrness"])) / -2)
     centre_A2, sides_A2 = _centres_and_sides(anchors_A4)
     scale_A4 = sides_A2.repeat(1, 2) if network.box_coder.normalize_by_size else torch.ones_like(anchors_A4)
     distances_NA4 = found["bbox_regression"] * scale_A4  # to left, top, right and bottom

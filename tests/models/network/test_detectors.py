@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.export.onnx import export
 from edgerecover.models.build.outputs import find_output
 from edgerecover.models.name.flags import ModelFlags
 from edgerecover.models.name.spec import ModelSpec
@@ -106,6 +108,23 @@ def test_scores_of_any_size_have_finite_logits_and_gradients():
     outputs.sum().backward()
     assert outputs.isfinite().all()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "factor"), [("ssd", 4), ("fcos", 30)])
+def test_the_exported_file_gives_the_same_logits_however_low_they_are(name, factor, tmp_path):
+    network = made(name)
+    return_candidates(network, name)
+    with torch.no_grad():
+        for layer in last_layers(network, images(1)):
+            network.get_submodule(layer).weight.mul_(factor if "classification" in layer else 1)
+        expected = network(normalised(images(1)))
+    assert expected[..., 4:].min() < -30
+    export(network, INPUT, tmp_path / "model.onnx", opset=18)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {"input": normalised(images(1)).numpy()})[0])
+    torch.testing.assert_close(found[..., :4], expected[..., :4], atol=1e-2, rtol=1e-3)
+    # Of what is nearly sure, float32 rounds 1 - p.
+    torch.testing.assert_close(found[..., 4:].clamp(max=8), expected[..., 4:].clamp(max=8), atol=1e-2, rtol=1e-3)
 
 
 def test_names_of_weights_stay_and_the_network_is_its_makers_again():
