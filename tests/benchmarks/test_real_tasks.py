@@ -37,3 +37,11 @@ def test_the_table_has_a_line_for_each_network():
     *_, unet, mask = real_tasks.table(rows).splitlines()
     assert unet == "| unet | segmentation, recognised | 0 | PASS mean IoU 40 % | 99.9 % | 13 MB | 41 s |"
     assert mask == "| mask | segmentation, named | 2 | error: no |  | 0 MB | 3 s |"
+
+
+@pytest.mark.slow
+def test_maps_of_values_go_through_a_whole_run(tmp_path):
+    row = real_tasks.run("depth", tmp_path)
+    assert row.exit_code in (0, 5), row.said  # dreams are few: it may be no better than pruned
+    assert "closeness to the teacher" in row.said
+    assert row.parity > 0.999

@@ -97,7 +97,7 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
 
 def _has_classes(spec: ModelSpec, shape: tuple[int, ...]) -> bool:
     """Whether outputs are scores of classes: as many are named, or the library has no other networks."""
-    return len(spec.classes or ()) == shape[0] or library_of(spec.architecture or "") == "torchvision"
+    return len(spec.classes or ()) == shape[0] or library_of(spec.architecture or "") is not None
 
 
 def _hint_of_names(output: OutputSpec, num_names: int) -> str:

@@ -72,6 +72,7 @@ def test_few_numbers_and_named_ones_are_classes():
     assert found(Ending(F.relu, 10)).task is TaskKind.ONE_LABEL
     named = tuple(f"c{i}" for i in range(40))
     assert found(Ending(F.relu), classes=named).task is TaskKind.ONE_LABEL
+    assert found(Ending(F.relu), architecture="torchvision:squeezenet1_1").task is TaskKind.ONE_LABEL
 
 
 @pytest.mark.parametrize(
