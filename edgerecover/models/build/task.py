@@ -151,7 +151,7 @@ def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
     step, before_pooling = last_step(network, images_NCHW), last_step(network, images_NCHW, through=_POOL)
     with torch.no_grad():
         steps_NK = network(images_NCHW).diff(dim=1)
-    if step in ("Cat", "Tanh"):
+    if step in ("Cat", "Cumsum", "Tanh"):
         doubt = _WORDS_OF_STEPS[step]
     elif before_pooling in _MAKE_FEATURES and shape[0] >= _FEWEST_FEATURES:
         step = before_pooling.removeprefix("Native")
@@ -169,6 +169,7 @@ def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
 
 _WORDS_OF_STEPS = {
     "Cat": "several parts are put together last",
+    "Cumsum": "sums of steps come last, as for quantiles",
     "Tanh": "a tanh comes last, which scores of classes do not have",
     "Sigmoid": "a sigmoid comes last, as for heat maps, or masks that overlap",
 }

@@ -48,7 +48,7 @@ def features(network):
         (lambda x_ND: F.layer_norm(x_ND, (40,)), 40, "but LayerNorm"),
         (F.hardswish, 64, "no layer of scores comes last, but Hardswish"),
         (lambda x_ND: torch.cat([x_ND[:, :6], x_ND[:, 6:]], 1), 10, "several parts are put together last"),
-        (lambda x_ND: F.softplus(x_ND).cumsum(1), 9, "in order for every image"),
+        (lambda x_ND: F.softplus(x_ND).cumsum(1), 3, "sums of steps come last, as for quantiles"),
         (lambda x_N1: x_N1 - torch.linspace(-2, 2, 7), 1, "in order for every image"),
     ],
 )
