@@ -128,6 +128,9 @@ def keys_of(schema: type[Settings], prefix: str = "") -> Iterator[Key]:
     meanings = _docstrings(schema)
     for name, field in schema.model_fields.items():
         key = Key(f"{prefix}{name}", field, meanings.get(name, ""))
+        if get_origin(field.annotation) is dict:
+            yield from keys_of(get_args(field.annotation)[1], f"{prefix}{name}.NAME.")
+            continue
         tables = [kind for kind in _parts(field.annotation) if _is_table(kind)]
         if tables == [WithoutNorms]:
             yield key  # its keys are those of the tables it changes

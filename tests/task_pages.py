@@ -6,6 +6,7 @@ The networks have the weights of the demo's classifier of digits, and are asked 
 from pathlib import Path
 from shutil import copy
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -41,6 +42,18 @@ class Tags(DigitsNet):
 class Gauge(DigitsNet):
     def forward(self, images_NCHW):
         return super().forward(images_NCHW).softmax(1) @ torch.arange(10.0)[:, None]
+
+
+class Card(DigitsNet):
+    def forward(self, images_NCHW):
+        logits_NK = super().forward(images_NCHW)
+        bar = logits_NK.softmax(1) @ torch.arange(10.0)[:, None]
+        return {
+            "digit": logits_NK,
+            "even": log_odds(logits_NK, (0, 2, 4, 6, 8)),
+            "bar": bar,
+            "top": logits_NK.argmax(1),
+        }
 
 
 class Street(Cells):
@@ -87,6 +100,7 @@ def write_boxes(digit, path):
     boxes.write_text(f"{digit} 0.5 0.5 0.8 0.9\n")
 
 
+SEVERAL = "recover-a-network-with-several-outputs.md"
 PAGES = {
     "recover-a-yes-or-no-network.md": (lambda digit: "scratched" if digit > 4 else "intact", None),
     "recover-a-multi-label-network.md": (lambda digit: ".", write_tags),
@@ -94,12 +108,19 @@ PAGES = {
     "recover-a-regression-network.md": (lambda digit: ".", write_value),
     "recover-a-segmentation-network.md": (lambda digit: "images", write_mask),
     "recover-a-detector.md": (lambda digit: "images", write_boxes),
+    SEVERAL: (None, None),
 }
 """The folder of an image in real/, and what writes its truth, by page."""
 
 
 def write_real_images(page):
-    """Make real/ as the page describes it, from photos/ of digits."""
+    """Make real/ or real.npz as the page describes it, from photos/ of digits."""
+    if page == SEVERAL:
+        photos = sorted(Path("photos").glob("*/*.png"))[::8]
+        images = [np.asarray(Image.open(photo).convert("L").resize((8, 8))) for photo in photos]
+        digit = np.array([int(photo.parent.name) for photo in photos])
+        np.savez("real.npz", images=np.stack(images), digit=digit, even=digit % 2 == 0, bar=1.0 * digit)
+        return
     folder_of, write_truth = PAGES[page]
     for photo in sorted(Path("photos").glob("*/*.png"))[::8]:
         digit = int(photo.parent.name)

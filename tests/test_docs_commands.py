@@ -337,7 +337,7 @@ def half():
 
 
 _TASK_NETWORKS = """\
-from tests.task_pages import Defects as defects, DigitsNet as faces, Gauge as gauge, Parts as parts
+from tests.task_pages import Card as card, Defects as defects, DigitsNet as faces, Gauge as gauge, Parts as parts
 from tests.task_pages import Street as street, Tags as tags
 """
 _DIGITS_INPUT = "[input]\nshape = [1, 8, 8]\nmean = [0.3052]\nstd = [0.3757]\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from edgerecover.artifacts import Precision, TaskKind
+from edgerecover.artifacts import Precision, TaskName
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ Network: TypeAlias = "nn.Module | str | os.PathLike[str]"
 """A network in memory, or the path of a checkpoint."""
 Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 DEVICES: tuple[str, ...] = get_args(Device)
-Task: TypeAlias = Literal["one-label", "binary", "multi-label", "embedding", "regression", "segmentation", "detection"]
-"""What a network is for: `TaskKind` by name."""
+Task: TypeAlias = TaskName | Mapping[str, TaskName]
+"""What a network is for: `TaskKind` by name; of several outputs, by the name of each."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ def flags_from(
     """
     from edgerecover.models.name.flags import flags_of
 
-    if task is not None:
-        require_choice("task", task, get_args(Task))
+    for one in [task] if isinstance(task, str) else (task or {}).values():
+        require_choice("task", one, get_args(TaskName))
     return flags_of(
         architecture,
         _numbers("input_shape", input_shape, "(3, 224, 224)"),
@@ -209,7 +209,7 @@ def flags_from(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         assume=assume,
-        task=None if task is None else TaskKind(task),
+        task=task,
     )
 
 

@@ -39,7 +39,15 @@ from edgerecover.artifacts.latency import Conditions, Energy, Fingerprint, Host,
 from edgerecover.artifacts.machine import Gpu, TargetMachine
 from edgerecover.artifacts.models import Descent, InputSpec, LayerSparsity, Lineage, ModelFacts, Pattern, Sparsity
 from edgerecover.artifacts.origin import Origin, Stated
-from edgerecover.artifacts.outputs import NUM_BOX_VALUES, Activation, OutputSpec, TaskKind
+from edgerecover.artifacts.outputs import (
+    NUM_BOX_VALUES,
+    Activation,
+    NumValues,
+    OutputPart,
+    OutputSpec,
+    TaskKind,
+    TaskName,
+)
 from edgerecover.artifacts.race import Outcome, Race, Runner, Twin
 from edgerecover.artifacts.recovery import CurvePoint, RecordFacts, Rung, Sheet, SyntheticFacts
 from edgerecover.artifacts.report import Report, StageTime
@@ -87,8 +95,10 @@ __all__ = [
     "LayerSparsity",
     "Lineage",
     "ModelFacts",
+    "NumValues",
     "Origin",
     "Outcome",
+    "OutputPart",
     "OutputSpec",
     "Parity",
     "Pattern",
@@ -117,6 +127,7 @@ __all__ = [
     "SyntheticFacts",
     "TargetMachine",
     "TaskKind",
+    "TaskName",
     "Tried",
     "Twin",
     "TwoFour",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from edgerecover.artifacts.outputs import TaskKind
@@ -192,6 +192,8 @@ class Fidelity:
     kept."""
     chance: float | None = None
     """What a file would have that always gives the same answer, 0 to 1; None where classes are counted, which tell."""
+    by_output: dict[str, Fidelity] = field(default_factory=dict)
+    """Of several outputs, each; the numbers above are then weighted means."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ class Parity:
     logit_scale: float
     """Standard deviation of the PyTorch logits: what `max_abs` is to be read against."""
     top1_agreement: float
+    by_output: dict[str, Parity] = field(default_factory=dict)
+    """Of several outputs, each; the numbers above are then those of the worst."""
 
     @property
     def relative(self) -> float:
@@ -257,6 +261,8 @@ class Accuracy:
     """Class by class, by label; None for tasks without classes, and in reports from before it was measured."""
     decisions: Decisions | None = None
     """Decisions of the exported file; None in reports from before they were kept."""
+    by_output: dict[str, Accuracy] = field(default_factory=dict)
+    """Of several outputs, each; the numbers above are then weighted means."""
 
 
 class GateStatus(str, Enum):

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
+from typing import Literal, TypeAlias
 
 NUM_BOX_VALUES = 4
 """Of a candidate, before its scores: centre x and y, width and height."""
+
+
+NumValues: TypeAlias = int | dict[str, int]
+"""Numbers for each image of a file's only output, or of several outputs by name, in order."""
 
 
 class TaskKind(str, Enum):
@@ -27,6 +33,14 @@ class TaskKind(str, Enum):
     """One of K classes for every pixel: K maps of scores."""
     DETECTION = "detection"
     """Boxes with a class each: candidates before suppression, of which each is a box and K scores."""
+    SEVERAL = "several"
+    """Several outputs, each with a task of its own."""
+
+
+TaskName: TypeAlias = Literal[
+    "one-label", "binary", "multi-label", "embedding", "regression", "segmentation", "detection"
+]
+"""What an output can be named to be for."""
 
 
 class Activation(str, Enum):
@@ -53,6 +67,10 @@ class OutputSpec:
     """For detection, that of the scores."""
     input_sides: tuple[int, int] | None = None
     """H and W of the network's input, where boxes lie; None for other tasks, and where nobody dreams."""
+    name: str = ""
+    """What the network calls the only output that is recovered; empty where it returns a tensor."""
+    parts: tuple[OutputPart, ...] = ()
+    """Of several outputs, each of them, in order; `shape` is then (D,), the numbers of all in one row."""
 
     @classmethod
     def one_label(cls, num_classes: int) -> OutputSpec:
@@ -62,7 +80,37 @@ class OutputSpec:
     @property
     def as_logits(self) -> OutputSpec:
         """Of the network read as logits: nothing is applied last."""
-        return replace(self, activation=Activation.NONE)
+        parts = tuple(replace(part, output=part.output.as_logits) for part in self.parts)
+        return replace(self, activation=Activation.NONE, parts=parts)
+
+    @classmethod
+    def several(cls, parts: tuple[OutputPart, ...]) -> OutputSpec:
+        """Several outputs as one."""
+        return cls(TaskKind.SEVERAL, (sum(part.output.num_values for part in parts),), parts=parts)
+
+    @property
+    def columns(self) -> tuple[tuple[OutputPart, slice], ...]:
+        """Of several outputs, each with its numbers among the D of a row."""
+        ends = [*accumulate(part.output.num_values for part in self.parts)]
+        starts = [0, *ends[:-1]] if ends else []
+        return tuple(zip(self.parts, map(slice, starts, ends), strict=True))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the outputs of the network's file are called."""
+        if self.parts:
+            return tuple(part.name for part in self.parts)
+        return (self.name or _UNNAMED.get(self.task, "logits"),)
+
+    @property
+    def wanted(self) -> NumValues:
+        """What finds it in a file: numbers for each image; of several outputs, those of each by name."""
+        return {part.name: part.output.num_values for part in self.parts} or self.num_values
+
+    @property
+    def has_maps(self) -> bool:
+        """Outputs are more than rows: maps, candidates of boxes."""
+        return len(self.shape) > 1 or any(part.output.has_maps for part in self.parts)
 
     @property
     def description(self) -> str:
@@ -76,6 +124,7 @@ class OutputSpec:
             TaskKind.REGRESSION: f"image regression, {self._num_values_in_words}",
             TaskKind.SEGMENTATION: f"semantic segmentation, {_count(max(2, size), 'class', 'es')}",
             TaskKind.DETECTION: f"object detection, {_count(self.num_classes or 0, 'class', 'es')}",
+            TaskKind.SEVERAL: "; ".join(part.description for part in self.parts),
         }[self.task]
 
     @property
@@ -98,7 +147,7 @@ class OutputSpec:
     @property
     def num_classes(self) -> int | None:
         """K; None for tasks without classes. A binary network tells two apart with one score."""
-        if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
+        if self.task in (TaskKind.EMBEDDING, TaskKind.REGRESSION, TaskKind.SEVERAL):
             return None
         if self.task is TaskKind.DETECTION:
             return min(self.shape) - NUM_BOX_VALUES
@@ -112,6 +161,27 @@ class OutputSpec:
     def has_candidates_first(self) -> bool:
         """Of detection: one image's output is (A, 4 + K), not (4 + K, A)."""
         return self.shape[0] > self.shape[1]
+
+
+@dataclass(frozen=True)
+class OutputPart:
+    """One of several outputs."""
+
+    name: str
+    """A key, a field, or output_0 by its place."""
+    output: OutputSpec
+    weight: float = 1.0
+    """Above 0; of the sum of all weights."""
+
+    @property
+    def description(self) -> str:
+        """For people: "age: image regression, 1 value"."""
+        weighs = "" if self.weight == 1 else f", weight {self.weight:g}"
+        return f"{self.name}: {self.output.description}{weighs}"
+
+
+_UNNAMED = {TaskKind.EMBEDDING: "embedding", TaskKind.REGRESSION: "values", TaskKind.DETECTION: "candidates"}
+"""Outputs of files that are no logits; whoever reads a file's only output by its place need not know."""
 
 
 def _count(number: int, noun: str, ending: str = "s") -> str:

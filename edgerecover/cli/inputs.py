@@ -9,7 +9,6 @@ from edgerecover.commands.inputs import require_file
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgerecover.artifacts import TaskKind
     from edgerecover.models.name.flags import ModelFlags
     from edgerecover.remote.ssh import Access
 
@@ -72,7 +71,7 @@ def model_flags(
     trust_code: bool,
     trust_pickle: bool = False,
     assume: bool = False,
-    task: TaskKind | None = None,
+    task: str | None = None,
 ) -> ModelFlags:
     """The flags about how to open a model as one value.
 
@@ -90,8 +89,16 @@ def model_flags(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         assume=assume,
-        task=task,
+        task=None if task is None else _tasks(task),
     )
+
+
+def _tasks(text: str) -> str | dict[str, str]:
+    """The value of --task: of the only output, or of several by name."""
+    named = [part.partition("=") for part in text.split(",")]
+    if len(named) == 1 and not named[0][1]:
+        return text
+    return {name.strip(): kind.strip() for name, _, kind in named}
 
 
 def device_access(on: str | None, config: Path | None, python: str) -> Access | None:

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from edgerecover.artifacts import TaskKind
-
 MODEL = "Model"
 RECOVERY = "Recovery"
 EXPORT = "Export"
@@ -69,12 +67,12 @@ TrustPickleOption = Annotated[
     switch("--trust-pickle", help="Unpickle a whole saved module, which runs code that the file names.", panel=MODEL),
 ]
 TaskOption = Annotated[
-    TaskKind | None,
+    str | None,
     typer.Option(
         "--task",
         metavar="NAME",
         help="What the network is for: one-label, binary, multi-label, embedding, regression, segmentation or "
-        "detection, if neither model.toml nor its outputs tell.",
+        "detection, if neither model.toml nor its outputs tell. Of several outputs: age=regression,sick=binary.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from edgerecover.artifacts import InputSpec, Stated, TaskKind
+from edgerecover.artifacts import InputSpec, Stated, TaskName
 from edgerecover.config.schema import Count, Positive, Settings
 
 
@@ -49,6 +49,14 @@ class ModelFileInput(Settings):
         return InputSpec(self.shape, self.mean or (0.0,) * channels, self.std or (1.0,) * channels, self.range)
 
 
+class OutputTable(Settings):
+    """`[outputs.NAME]` of model.toml: one of several outputs."""
+
+    task: TaskName | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Of the sum of all weights; 0 leaves the output out."""
+
+
 Line = Annotated[str, Field(max_length=2000)]
 Lines = Annotated[tuple[Line, ...], Field(max_length=100)]
 
@@ -73,8 +81,10 @@ class ModelFile(Settings):
     """Path of the dense checkpoint, relative to this file."""
     teacher_architecture: str | None = None
     """The teacher's architecture if it is not the student's; same syntax as `architecture`."""
-    task: TaskKind | None = None
+    task: TaskName | None = None
     """What the network is for; its outputs tell where nothing is said."""
+    outputs: dict[str, OutputTable] = Field(default_factory=dict)
+    """Of several outputs, by the name that the network gives each."""
     classes: tuple[str, ...] | None = None
     input: ModelFileInput | None = None
     licence: Line = ""

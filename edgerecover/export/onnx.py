@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**31 - 1
 """Size limit of a protobuf, and so of a single-file ONNX model."""
 INPUT_NAME = "input"
-OUTPUT_NAME = "logits"
 
 
 def export(
@@ -34,8 +33,9 @@ def export(
     opset: int,
     batch: int | None = 1,
     ir_version: int | None = None,
+    outputs: Sequence[str] = ("logits",),
 ) -> Exported:
-    """Write `student` (any device, not changed) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K).
+    """Write `student` (any device, not changed) as float32 ONNX: `input` (N, C, H, W) → `logits` (N, K), or `outputs`.
 
     The dynamo exporter is tried first. If it fails, or cannot reach `opset`, the TorchScript exporter writes the file
     and `Exported.exporter` gives the reason. `batch=None` leaves N open. `ir_version` is the highest that the file may
@@ -43,7 +43,7 @@ def export(
 
     Raises:
         BadInputError: neither exporter can express the network at this opset, it does not turn one image
-            tensor into one logits tensor, or the file would pass 2 GB.
+            tensor into as many tensors as have names, or the file would pass 2 GB.
         StageError: the file cannot be written.
     """
     from edgerecover.models.network.outputs import as_it_is
@@ -52,11 +52,11 @@ def export(
     # Traced with two images when N is open: torch.export would take a 1 for a constant.
     images_NCHW = _zeros(2 if batch is None else batch, input)
     with silence():
-        model, exporter = _convert(network, images_NCHW, opset, dynamic_batch=batch is None)
+        model, exporter = _convert(network, images_NCHW, opset, outputs, dynamic_batch=batch is None)
     if ir_version is not None:
         model = _with_ir_version(model, ir_version)
     _strip(model)
-    _write(_check(model), path)
+    _write(_check(model, outputs), path)
     num_weights, num_nonzero = count_weights(model)
     return Exported(
         path=str(path),
@@ -110,7 +110,7 @@ def _zeros(batch: int, input: InputSpec) -> Tensor:
 
 
 def _convert(
-    network: nn.Module, images_NCHW: Tensor, opset: int, *, dynamic_batch: bool
+    network: nn.Module, images_NCHW: Tensor, opset: int, outputs: Sequence[str], *, dynamic_batch: bool
 ) -> tuple[onnx.ModelProto, str]:
     exporters: tuple[tuple[str, Callable[..., onnx.ModelProto]], ...] = (
         ("dynamo", _by_dynamo),
@@ -119,7 +119,7 @@ def _convert(
     failures: list[str] = []
     for name, convert in exporters:
         try:
-            model = convert(network, images_NCHW, opset, dynamic_batch)
+            model = convert(network, images_NCHW, opset, outputs, dynamic_batch)
         except Exception as error:  # exporters let through whatever their many layers raise
             failures.append(f"{name} failed: {_reason(error)}")
             continue
@@ -179,7 +179,9 @@ def _other_opset(failures: list[str]) -> str:
     return ""
 
 
-def _by_dynamo(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+def _by_dynamo(
+    network: nn.Module, images_NCHW: Tensor, opset: int, outputs: Sequence[str], dynamic_batch: bool
+) -> onnx.ModelProto:
     import torch
 
     program = torch.onnx.export(
@@ -189,14 +191,16 @@ def _by_dynamo(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batc
         verbose=False,
         opset_version=opset,
         input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
+        output_names=[*outputs],
         dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
     )
     assert program is not None, "torch.onnx.export(dynamo=True) always returns a program"
     return program.model_proto
 
 
-def _by_torchscript(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+def _by_torchscript(
+    network: nn.Module, images_NCHW: Tensor, opset: int, outputs: Sequence[str], dynamic_batch: bool
+) -> onnx.ModelProto:
     import onnx
     import torch
 
@@ -209,8 +213,8 @@ def _by_torchscript(network: nn.Module, images_NCHW: Tensor, opset: int, dynamic
         dynamo=False,
         opset_version=opset,
         input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
-        dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}} if dynamic_batch else None,
+        output_names=[*outputs],
+        dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *outputs)} if dynamic_batch else None,
     )
     return onnx.load_model_from_string(buffer.getvalue())
 
@@ -259,12 +263,12 @@ def _strip(model: onnx.ModelProto) -> None:
         part.ClearField("metadata_props")
 
 
-def _check(model: onnx.ModelProto) -> bytes:
+def _check(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
     size_bytes = model.ByteSize()
     if size_bytes > MAX_FILE_BYTES:
         raise _too_large(f"the exported file would take {size_bytes / 1e9:.1f} GB")
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
-    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+    if inputs != [INPUT_NAME] or outputs != [*names]:
         raise BadInputError(
             f"the exported graph takes {len(inputs)} inputs and gives {len(outputs)} outputs",
             hint="a classifier takes one image tensor and returns one tensor of logits in eval mode",

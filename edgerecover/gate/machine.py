@@ -86,7 +86,7 @@ def golden_check(model: Model) -> GoldenCheck:
         contents.folder / GOLDEN_INPUTS,
         model.surface.runtime,
         model.surface.providers,
-        contents.outputs.shape[1],
+        contents.measure.output.wanted,
     )
     precision = contents.task.precision
     return check(answers_ND, contents.outputs, contents.teacher, contents.measure, precision, precision)

@@ -95,8 +95,13 @@ def find_groups(
         CannotFollowError: a channel leads to more places than a layer has, or the walk takes more than MAX_VISITS.
         MissingError: Torch-Pruning is not installed.
     """
+    from edgerecover.models.network.outputs import as_it_is, declared_output
+
     torch_pruning = _torch_pruning()
-    traced = copy.deepcopy(network).requires_grad_(True)
+    output = declared_output(network)
+    # Side by side in one row, several outputs would look like parts that lose their places together.
+    own = as_it_is(network) if output is not None and output.parts else network
+    traced = copy.deepcopy(own).requires_grad_(True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(

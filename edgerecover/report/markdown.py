@@ -16,6 +16,7 @@ from edgerecover.report.words import (
     gate_name,
     input_words,
     mirroring,
+    of_each,
     percent,
     precision,
     prediction,
@@ -129,7 +130,8 @@ def _accuracy(report: Report) -> list[str]:
         return []
     words = {"pruned": report.before}
     named = ((name, getattr(report.accuracy, name)) for name in ("teacher", "pruned", "recovered", "exported"))
-    rows = ((words.get(name, name), proportion(value)) for name, value in named if value)
+    rows = [(words.get(name, name), proportion(value)) for name, value in named if value]
+    rows += [(f"exported, {name}", reached) for name, reached in of_each(report.accuracy.by_output)]
     task_words = words_of(report.task)
     title = f"{capital(task_words.truth)} on {report.accuracy.num_images:,} real images ({report.accuracy.source})"
     return _table(title, ("model", "95 % interval" if task_words.is_graded else "top-1 (95 % interval)"), rows)
@@ -142,6 +144,7 @@ def _exported_file(report: Report) -> list[tuple[str, str]]:
         ("weights", f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero"),
         (words.agreement, f"{proportion(report.fidelity.exported)} {'on' if words.is_graded else 'of'} "
          f"{report.fidelity.exported.total} held-out {report.synthetic.source}"),
+        *((f"of {name}", reached) for name, reached in of_each(report.fidelity.by_output)),
         *([(f"{words.name} before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
         *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, "

@@ -24,6 +24,7 @@ from edgerecover.report.words import (
     input_words,
     intended,
     mirroring,
+    of_each,
     parity,
     percent,
     precision,
@@ -219,6 +220,7 @@ def _exported_file(report: Report) -> RenderableType:
         "weights": f"{e.num_nonzero:,} of {e.num_weights:,} are nonzero ({percent(kept)})",
         "agreement": f"{proportion(f.exported)} {with_teacher} on {f.exported.total:,} held-out "
         f"{report.synthetic.source}" + (f"\n{proportion(f.pruned)} {_as_it_came(report)}" if f.pruned else ""),
+        **{f"of {name}": reached for name, reached in of_each(f.by_output)},
         **({"expected": prediction(f.predicted)} if f.predicted else {}),
         **({"parity": parity(p, words)} if p else {}),
         **precision(report),

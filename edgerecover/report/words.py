@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from edgerecover.artifacts import (
+    Accuracy,
+    Fidelity,
     Gate,
     GateStatus,
     Int8Sums,
@@ -96,7 +98,18 @@ def parity(value: Parity, words: Words) -> str:
     same = f"same decision as PyTorch on {percent(value.top1_agreement)} of the images"
     if words.is_graded:
         same = f"{words.with_pytorch} {percent(value.top1_agreement)}"
+    if value.by_output:
+        return "\n".join(
+            f"{name}: same answer as PyTorch {percent(one.top1_agreement)}; numbers differ by at most "
+            f"{one.max_abs:.1e} (standard deviation {one.logit_scale:.3g})"
+            for name, one in value.by_output.items()
+        )
     return f"{same}\n{words.score}s differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
+
+
+def of_each(by_output: Mapping[str, Fidelity | Accuracy]) -> tuple[tuple[str, str], ...]:
+    """What the exported file reaches, output by output, with names; empty where there is one."""
+    return tuple((name, proportion(one.exported)) for name, one in by_output.items())
 
 
 def size(num_bytes: int) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import GoldenCheck, Precision
+from edgerecover.artifacts import GoldenCheck, NumValues, Precision
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.files import npy_bytes
 from edgerecover.runtime.machine.fresh import run_fresh
@@ -41,7 +41,7 @@ def answers_of(
     golden_inputs: Path,
     runtime: str,
     providers: Sequence[str],
-    num_values: int,
+    num_values: NumValues,
     num_threads: int | None = None,
 ) -> NDArray[numpy.float32]:
     """Scores (N, D) of the golden images, in a fresh process.
@@ -51,7 +51,7 @@ def answers_of(
         golden_inputs: .npy, float32 (N, C, H, W).
         runtime: of `opening.RUNTIMES`.
         providers: of that runtime, best first; the first one must run.
-        num_values: numbers for each image.
+        num_values: numbers for each image, of several outputs by name.
         num_threads: None leaves it to the runtime.
 
     Raises:
@@ -64,7 +64,7 @@ def answers_of(
         out = Path(folder) / "answers.npy"
         arguments = ["--model", str(model.absolute()), "--golden-inputs", str(golden_inputs.absolute())]
         arguments += ["--out", str(out), "--runtime", runtime, "--providers", ",".join(providers)]
-        arguments += ["--num-values", str(num_values)]
+        arguments += ["--num-values", json.dumps(num_values)]
         if num_threads is not None:
             arguments += ["--num-threads", str(num_threads)]
         _raise_for(model, run_fresh("edgerecover.runner.answers", arguments, TIMEOUT_S, what="the golden check"))
@@ -112,15 +112,21 @@ def check(
     import numpy as np
 
     tolerance = max(TOLERANCE[precision], TOLERANCE[golden_precision])
-    parity = compare(golden_ND, answers_ND, measure)
     is_finite_N = np.isfinite(answers_ND).all(axis=1)
-    same_N = (shares(answers_ND, golden_ND, measure) >= measure.least_same) & is_finite_N
-    is_near_N = measure.is_near(golden_ND, tolerance * parity.logit_scale)
+    same_N, is_near_N, differences = is_finite_N, np.ones(len(golden_ND), np.bool_), []
+    for _, columns, part in measure.parts:
+        here_ND, there_ND = answers_ND[:, columns], golden_ND[:, columns]
+        parity = compare(there_ND, here_ND, part)
+        is_same_N = shares(here_ND, there_ND, part) >= part.least_same
+        # Too close to call: in every output that differs.
+        is_near_N = is_near_N & (is_same_N | part.is_near(there_ND, tolerance * parity.logit_scale))
+        same_N = same_N & is_same_N
+        differences.append(parity.relative)
     return GoldenCheck(
         num_images=len(golden_ND),
         same_decisions=int(same_N.sum()),
         too_close=int((~same_N & is_near_N & is_finite_N).sum()),
-        largest_difference=min(parity.relative, _LARGEST),
+        largest_difference=min(max(differences), _LARGEST),
         tolerance=tolerance,
         is_same_precision=precision is golden_precision,
         teacher=None if teacher_ND is None else agreement(answers_ND, teacher_ND, measure),
@@ -158,6 +164,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help=".npy of the scores")
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--providers", required=True, help="comma-separated, best first")
-    parser.add_argument("--num-values", type=int, required=True)
+    parser.add_argument("--num-values", type=json.loads, required=True)
     parser.add_argument("--num-threads", type=int)
     return parser

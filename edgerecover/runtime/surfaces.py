@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgerecover.artifacts import NumValues
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.artifacts.exported import Int8Sums
 from edgerecover.artifacts.machine import Deployment
@@ -32,7 +33,9 @@ class Surface:
     int8_sums: Int8Sums = Int8Sums.EXACT
     """How products of 8-bit numbers are added up where agreement is measured; what is timed runs as it runs."""
 
-    def open(self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_values: int | None = None) -> Opened:
+    def open(
+        self, path: Path, shape_CHW: tuple[int, int, int] | None = None, num_values: NumValues | None = None
+    ) -> Opened:
         """Open a file to measure its agreement.
 
         Raises:

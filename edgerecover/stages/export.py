@@ -21,7 +21,7 @@ from edgerecover.export.mnn import file_for
 from edgerecover.export.onnx import export
 from edgerecover.models.network.examples import example_images
 from edgerecover.models.network.macs import count_macs
-from edgerecover.models.network.outputs import as_it_is
+from edgerecover.models.network.outputs import as_it_is, as_rows
 from edgerecover.progress import SILENT, Progress
 from edgerecover.pruning import WIDTH_MULTIPLE, multiple_for, prune_channels
 from edgerecover.runtime.machine.mnn_module import MNN, import_mnn
@@ -102,7 +102,7 @@ def check_trial(
     """
     images_NCHW = example_images(input, _NUM_TRIALS).numpy()
     measure = measure_of(output)
-    found_ND = open_on_cpu(Path(exported.path), input.shape, output.num_values).run(images_NCHW)
+    found_ND = open_on_cpu(Path(exported.path), input.shape, output.wanted).run(images_NCHW)
     expected_ND = scorer_of(network, one_by_one=one_by_one)(images_NCHW)
     difference = compare(on_scale(expected_ND, scale_of(found_ND)), found_ND, measure).relative
     if difference <= _MAX_DIFFERENCE:
@@ -129,8 +129,7 @@ def _rounding(network: nn.Module, images_NCHW: Scores, float32_ND: Scores, measu
     """Difference that float32 makes, in standard deviations; 0 where the network cannot be computed in float64."""
     precise = copy.deepcopy(network).double().eval()
     try:
-        outputs = as_it_is(precise)(torch.from_numpy(images_NCHW).double())
-        float64_ND = outputs.reshape(len(outputs), -1).numpy()
+        float64_ND = as_rows(as_it_is(precise)(torch.from_numpy(images_NCHW).double())).numpy()
     except Exception:  # the user's network raises anything
         return 0.0
     return compare(float64_ND, on_scale(float32_ND, scale_of(float64_ND)), measure).relative
@@ -190,7 +189,7 @@ def export_recovered(
     Raises:
         BadInputError: it cannot be exported.
     """
-    models, write = loaded.models, exporter_for(request)
+    models, write = loaded.models, exporter_for(request, loaded.models.output)
     assert loaded.dense is not None, "what only assists exports nothing"
     exported = write(recovered.student, models.input, folder / "fp32.onnx")
     twins = export_twins(
@@ -200,10 +199,11 @@ def export_recovered(
     return exported, twins
 
 
-def exporter_for(request: Request) -> Write:
-    """What writes a network as the file that was asked for."""
+def exporter_for(request: Request, output: OutputSpec) -> Write:
+    """What writes a network with such outputs as the file that was asked for."""
     return partial(
         export,
+        outputs=output.names,
         opset=request.target.opset.value,
         batch=request.batch,
         ir_version=request.target.ir_version.value if request.target.ir_version else None,

@@ -121,7 +121,7 @@ def load(request: Request, folder: Path, ranks: Ranks = ALONE, progress: Progres
     probed = replace(probed, compute=replace(probed.compute, num_processes=ranks.size))
     for warning in probed.warnings:
         progress.note(warning)
-    dense = _export_on_trial(models, folder, exporter_for(request))
+    dense = _export_on_trial(models, folder, exporter_for(request, models.output))
     convert_on_trial(request.target, Path(dense.exported.path))
     check_trial(dense.exported, models.teacher, models.input, models.output, one_by_one=bool(probed.by_batch))
     return Loaded(models, probed, record, eval_set, dense)

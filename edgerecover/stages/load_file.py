@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgerecover.artifacts import Activation, InputSpec, ModelFacts, OutputSpec, TaskKind
+from edgerecover.artifacts import Activation, InputSpec, ModelFacts, NumValues, OutputSpec, TaskKind
 from edgerecover.bundle.manifest import RESERVED_NAMES, check_paths
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
@@ -86,7 +86,7 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     if request.out is not None:
         _check_names(file)
     teacher = _open_teacher(request, choose_compute(request.device), progress)
-    session = _open_file(file, teacher.input, teacher.output.num_values, request.target)
+    session = _open_file(file, teacher.input, teacher.output.wanted, request.target)
     _check_activation(file, session, teacher.output)
     if teacher.probed.by_batch and session.layout.batch != 1:
         raise BadInputError(
@@ -141,7 +141,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
         )
     file = read_onnx(path)
     output = _output_of(file, path, input, next((spec.task for spec in said if spec.task), None))
-    session = _open_file(file, input, output.num_values if output else None, request.target)
+    session = _open_file(file, input, output.wanted if output else None, request.target)
     output = output or OutputSpec.one_label(session.num_values)
     classes = next((spec.classes for spec in said if spec.classes), None)
     if classes and output.num_classes not in (None, len(classes)):
@@ -153,7 +153,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
     return FileTeacher(session.run, None, input, output, classes, facts, Probed(compute))
 
 
-def _open_file(file: OnnxFile, input: InputSpec, num_values: int | None, target: Target) -> Session:
+def _open_file(file: OnnxFile, input: InputSpec, num_values: NumValues | None, target: Target) -> Session:
     """The file in this process, once it has lived through a first run in another."""
     try:
         probe(file.path, input.shape, num_values)
@@ -206,17 +206,17 @@ def _check_activation(file: OnnxFile, session: Session, output: OutputSpec) -> N
     Raises:
         BadInputError: one of them ends in a sigmoid, the other does not.
     """
-    if not output.has_threshold:
-        return
-    found = last_activation(
-        file.model, session.outputs[session.output_index], of_last_part=output.task is TaskKind.DETECTION
-    )
-    if found is not output.activation:
-        raise BadInputError(
-            f"{file.path}: its last operator is {_LAST[found]}, and the teacher's is {_LAST[output.activation]}: the "
-            "same number means another answer",
-            hint="export the file as the teacher is: with the last sigmoid, or without it",
-        )
+    outputs = [part.output for part in output.parts] or [output]
+    for one, index in zip(outputs, session.output_indices, strict=True):
+        if not one.has_threshold:
+            continue
+        found = last_activation(file.model, session.outputs[index], of_last_part=one.task is TaskKind.DETECTION)
+        if found is not one.activation:
+            raise BadInputError(
+                f"{file.path}: its last operator is {_LAST[found]}, and the teacher's is {_LAST[one.activation]}: the "
+                "same number means another answer",
+                hint="export the file as the teacher is: with the last sigmoid, or without it",
+            )
 
 
 _LAST = {Activation.SIGMOID: "a sigmoid", Activation.NONE: "no sigmoid", Activation.SOFTMAX: "a softmax"}

@@ -221,16 +221,17 @@ def _outputs_in_words(name: str, network: nn.Module, progress: Progress) -> list
     output = declared_output(network)
     if output is None:
         return []
-    if output.activation is Activation.SOFTMAX:
-        progress.note(f"{name} ends in softmax: recovery works on the logits before it; the file keeps it")
-    if output.activation is Activation.SIGMOID and output.task is TaskKind.ONE_LABEL:
-        return [
-            f"{name} ends in a sigmoid for each class: the highest score counts as its decision, as if one class "
-            "is right; where several labels can be, give --task multi-label"
-        ]
-    if output.activation is Activation.SIGMOID:
-        progress.note(f"{name} ends in a sigmoid: recovery works on the logits before it; the file keeps it")
-    return []
+    warnings = []
+    for what, one in [(f"{name}, output {part.name},", part.output) for part in output.parts] or [(name, output)]:
+        if one.activation is Activation.SIGMOID and one.task is TaskKind.ONE_LABEL:
+            warnings.append(
+                f"{what} ends in a sigmoid for each class: the highest score counts as its decision, as if one class "
+                "is right; where several labels can be, give --task multi-label"
+            )
+        elif one.activation is not Activation.NONE:
+            last = "softmax" if one.activation is Activation.SOFTMAX else "a sigmoid"
+            progress.note(f"{what} ends in {last}: recovery works on the logits before it; the file keeps it")
+    return warnings
 
 
 # --- where two runs part --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 from edgerecover.artifacts import (
     GateStatus,
     Latency,
+    NumValues,
     Outcome,
     Precision,
     PrecisionLoss,
@@ -117,7 +118,7 @@ def hold_race(
 
 
 def open_runner(
-    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_values: int
+    runner: Runner, variant: Variant, target: Target, shape_CHW: tuple[int, int, int], num_values: NumValues
 ) -> Opened:
     """The file of a runner, opened as the race judged it.
 
@@ -137,7 +138,7 @@ def _decided(
     task: Task,
 ) -> Iterator[_Candidate]:
     first: dict[Precision, Outputs] = {}
-    num_values = measure.output.num_values
+    num_values = measure.output.wanted
     for surface in surfaces:
         float32: Outputs | None = None
         for variant in variants:

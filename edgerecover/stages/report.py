@@ -269,9 +269,10 @@ def _remarks(loaded: LoadedFile, evidence: Evidence, judged: Judged) -> Iterator
             f"{len(evidence.images):,} {evidence.facts.source}"
             + ("" if judged.accuracy else ", which is much weaker evidence; give --eval-data or a PyTorch teacher")
         )
-    if len(session.outputs) > 1:
-        name = session.outputs[session.output_index]
-        yield f"the file has {len(session.outputs)} outputs ({', '.join(session.outputs)}); {name} was judged"
+    if len(session.outputs) > len(session.output_indices):
+        names = " and ".join(session.outputs[index] for index in session.output_indices)
+        verb = "was" if len(session.output_indices) == 1 else "were"
+        yield f"the file has {len(session.outputs)} outputs ({', '.join(session.outputs)}); {names} {verb} judged"
     if judged.scale is not Scale.LOGITS:
         scale = judged.scale.value
         yield f"the file gives {scale}, not logits: decisions are the same; differences are measured on that scale"

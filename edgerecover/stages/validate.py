@@ -44,7 +44,7 @@ from edgerecover.stages.precision import Variants
 from edgerecover.stages.race import latency_of, open_runner
 from edgerecover.stages.request import FileRequest, Request
 from edgerecover.stages.synthesize import Evidence, Images
-from edgerecover.tasks.measure import Answers, Measure, at_once
+from edgerecover.tasks.measure import Answers, Measure, Outputs, at_once
 from edgerecover.validation.by_class import by_class
 from edgerecover.validation.constants import notes_of_constants
 from edgerecover.validation.evaluation import EvalSet
@@ -136,12 +136,12 @@ def judge_run(
     models, shipped, alone = loaded.models, made.shipped, loaded.one_by_one
     shape_CHW, output = models.input.shape, models.output
     judged = judge_file(
-        open_runner(made.race.shipped, shipped, request.target, shape_CHW, output.num_values),
+        open_runner(made.race.shipped, shipped, request.target, shape_CHW, output.wanted),
         Beside(
             teacher,
             scorer_of(models.student, loaded.compute, one_by_one=alone),
             scorer_of(recovered.student, loaded.compute, one_by_one=alone),
-            open_on_cpu(Path(made.float32.path), shape_CHW, output.num_values).run,
+            open_on_cpu(Path(made.float32.path), shape_CHW, output.wanted).run,
         ),
         images.sets.held_back,
         loaded.eval_set,
@@ -243,7 +243,7 @@ def judge_file(
     reference = recovered if float32 is None else float32
     found = (("exported", exported), ("pruned", pruned), ("recovered", recovered))
     known = {name: outputs.answers for name, outputs in found if outputs is not None}
-    fidelity = _fidelity(known, teacher.answers, measure, held_back.batches(BATCH))
+    fidelity = _with_decisions(_fidelity(known, teacher.answers, measure), exported, teacher, held_back, measure)
     if is_predictable:
         fidelity = replace(fidelity, predicted=predict(as_logits(exported.scores), as_logits(teacher.scores)))
     stuck = notes_of_constants(teacher.scores, recovered.scores, measure.output) if recovered else ()
@@ -263,7 +263,7 @@ def judge_file(
     )
 
 
-def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure, images: Iterable[Any]) -> Fidelity:
+def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure) -> Fidelity:
     """Agreement of each, "exported", "pruned" and "recovered" as far as they are known, with the teacher."""
     agreeing = {name: measure.share(answers, teacher) for name, answers in found.items()}
     proportions = {name: proportion(shares_N) for name, shares_N in agreeing.items()}
@@ -272,9 +272,23 @@ def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure, 
         recovered=proportions.get("recovered"),
         exported=proportions["exported"],
         by_class=_by_class(teacher, found, measure),
-        decisions=decisions(agreeing["exported"], images, measure),
         chance=None if measure.has_classes else measure.chance(teacher),
+        by_output={
+            name: _fidelity(_of_output(found, name), teacher[name], one) for name, _, one in measure.parts if name
+        },
     )
+
+
+def _with_decisions(
+    fidelity: Fidelity, exported: Outputs, teacher: Outputs, images: ScoredImages, measure: Measure
+) -> Fidelity:
+    right_N = measure.share(exported.answers, teacher.answers)
+    return replace(fidelity, decisions=decisions(right_N, images.batches(BATCH), measure))
+
+
+def _of_output(found: Mapping[str, Answers], name: str) -> dict[str, Answers]:
+    """Answers of one of several outputs."""
+    return {who: answers[name] for who, answers in found.items()}
 
 
 def _by_class(expected: Answers, found: Mapping[str, Answers], measure: Measure) -> ByClass | None:
@@ -306,12 +320,17 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
             task.advance(len(truth_n))
     truth = np.concatenate(truths)
     answers = {name: np.concatenate(batches) for name, batches in parts.items()}
+    of_truth = hashlib.sha256(np.ascontiguousarray(truth).tobytes()).digest()
+    return _accuracy(answers, truth, measure, eval_set.source, _joint(digest.digest(), of_truth))
+
+
+def _accuracy(answers: Mapping[str, Answers], truth: Any, measure: Measure, source: str, sha256: str) -> Accuracy:
+    """How right the answers of each are, `sha256` being of the images and their truth."""
     right = {name: measure.share_of_truth(found, truth) for name, found in answers.items()}
     proportions = {name: proportion(right_N) for name, right_N in right.items()}
-    of_truth = hashlib.sha256(np.ascontiguousarray(truth).tobytes()).digest()
     return Accuracy(
-        source=eval_set.source,
-        num_images=len(eval_set),
+        source=source,
+        num_images=len(truth),
         teacher=proportions["teacher"],
         pruned=proportions.get("pruned"),
         recovered=proportions.get("recovered"),
@@ -319,7 +338,12 @@ def _on_real_images(session: Opened, beside: Beside, eval_set: EvalSet | None, p
         teacher_only=only_first(right["teacher"], right["exported"]),
         exported_only=only_first(right["exported"], right["teacher"]),
         by_class=_by_class(truth, answers, measure),
-        decisions=_decisions(_joint(digest.digest(), of_truth), right["exported"], measure),
+        decisions=_decisions(sha256, right["exported"], measure),
+        by_output={
+            name: _accuracy(_of_output(answers, name), truth[name], one, source, sha256)
+            for name, _, one in measure.parts
+            if name
+        },
     )
 
 

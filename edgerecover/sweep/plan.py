@@ -204,6 +204,7 @@ def _key(request: Request) -> str:
             request.teacher_arch,
             to_json(request.flags.input),
             to_json(said.task),
+            to_json(said.outputs),
             to_json(request.pruning),
         ],
         [request.seed, request.device, request.batch, to_json(request.precisions)],

@@ -6,7 +6,7 @@ Shapes: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from edgerecover.validation.folders import find_labelled
 from edgerecover.validation.image_files import check_images, read_pixels
 from edgerecover.validation.masks import find_masked
 from edgerecover.validation.pixel_scale import scale_of_pixels
-from edgerecover.validation.truth import example_of, notes_of, truth_of
+from edgerecover.validation.truth import example_of, notes_of, truth_of, truth_of_several
 
 if TYPE_CHECKING:
     import numpy
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from edgerecover.validation.truth import Truth
 
+    Labels = NDArray[Any] | Mapping[str, NDArray[Any]]
+    """As they are given; of several outputs, by name."""
     Pixels = NDArray[Any]
     """(N, H, W, C) on a scale of 0 to 255: uint8, or float32 where they come with more than 8 bits."""
 
@@ -126,6 +128,7 @@ def read_eval_data(
       the same name for each image.
     - detection: class, left, top, right and bottom of each box, in pixels, (N, M, 5), the class being -1 in rows that
       are left; in a folder, images/ and labels/ with a .txt of the same name for each image, as YOLO has them.
+    - several outputs: in an .npz, an array of truth for each, under its name; no folder.
 
     Arrays in memory, or tensors, are read as those in an .npz are.
 
@@ -137,7 +140,7 @@ def read_eval_data(
     """
     output = OutputSpec.one_label(output) if isinstance(output, int) else output
     if isinstance(data, LabelledArrays):
-        images = _open_arrays(data, *_as_arrays(data), input, output, classes)
+        images = _open_arrays(data, *_as_arrays(data, output), input, output, classes)
     elif data.is_dir():
         images = _open_folder(data, input, output, classes, progress)
     elif data.exists():
@@ -168,13 +171,16 @@ def _normalise(pixels_NHWC: Pixels, input: InputSpec) -> NDArray[numpy.float32]:
 def _open_arrays(
     path: Path | LabelledArrays,
     images: NDArray[Any],
-    labels: NDArray[Any],
+    labels: Labels,
     input: InputSpec,
     output: OutputSpec,
     classes: Sequence[str] | None,
 ) -> EvalSet:
     images_NHWC = _as_NHWC(path, images, input, output)
-    truth = truth_of(str(path), labels, len(images_NHWC), output, classes)
+    if isinstance(labels, Mapping):
+        truth = truth_of_several(str(path), labels, len(images_NHWC), output)
+    else:
+        truth = truth_of(str(path), labels, len(images_NHWC), output, classes)
     scale = scale_of_pixels(images_NHWC, input, str(path))
 
     def read(part: slice) -> Pixels:
@@ -190,7 +196,7 @@ def _open_arrays(
     return EvalSet(path.name, truth, input, read, (*notes, *notes_of(path.name, truth, output)))
 
 
-def _as_arrays(data: LabelledArrays) -> tuple[NDArray[Any], NDArray[Any]]:
+def _as_arrays(data: LabelledArrays, output: OutputSpec) -> tuple[NDArray[Any], Labels]:
     import numpy as np
 
     def array(name: str, values: Any) -> NDArray[Any]:
@@ -202,20 +208,34 @@ def _as_arrays(data: LabelledArrays) -> tuple[NDArray[Any], NDArray[Any]]:
                 hint="give images and labels, two arrays or tensors of the same length",
             ) from error
 
+    if output.parts and isinstance(data.labels, Mapping):
+        labels = {str(name): array(f"labels of {name}", values) for name, values in data.labels.items()}
+        return array("images", data.images), labels
+    if output.parts:
+        raise BadInputError(
+            f"images {data}: the labels are a {type(data.labels).__name__}, for several outputs",
+            hint=f"give a dictionary with the truth of each: {', '.join(output.names)}",
+        )
     return array("images", data.images), array("labels", data.labels)
 
 
-def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], Labels]:
     import numpy as np
 
     try:
         _refuse_oversize(path)
         with np.load(path, allow_pickle=False) as arrays:
+            of_images = [first for first, _ in NPZ_KEYS if first in arrays.files]
+            if output.parts and of_images:
+                named = {name: arrays[name] for name in arrays.files if name in output.names}
+                return arrays[of_images[0]], named
             keys = next((pair for pair in NPZ_KEYS if set(pair) <= set(arrays.files)), None)
             if keys is None:
                 raise BadInputError(
                     f"images {path}: no images and labels, found {', '.join(arrays.files) or 'nothing'}",
-                    hint=f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}",
+                    hint=example_of(output)
+                    if output.parts
+                    else f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}",
                 )
             return arrays[keys[0]], arrays[keys[1]]
     except BadInputError:
@@ -268,6 +288,11 @@ def _open_folder(
     import numpy as np
 
     channels, height, width = input.shape
+    if output.parts:
+        raise BadInputError(
+            f"images {path}: a folder holds one truth, and the network has {len(output.parts)} outputs",
+            hint=example_of(output),
+        )
     if channels not in (1, 3):
         raise BadInputError(
             f"images {path}: a folder of images fits 1 or 3 channels, the model takes {channels}",

@@ -5,7 +5,7 @@ A proportion is settled when its 95 % interval lies on one side of the limit; so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgerecover.artifacts import (
@@ -64,7 +64,7 @@ def judge(limits: Limits, measured: Measured) -> tuple[Gate, ...]:
     came = "pruned input" if measured.same_architecture else "student as it came"
     stronger, words = _stronger(limits.profile, measured), words_of(measured.task)
     gates = [
-        _agreement(limits, measured.fidelity.exported, words, stronger),
+        _agreement(limits, measured.fidelity, words, stronger),
         *_not_worse_than_input(measured.fidelity, words, measured.is_from_elsewhere, came),
     ]
     if measured.zeros is not None:
@@ -142,16 +142,23 @@ def exit_code(verdict: GateStatus) -> int:
 # --- fidelity and parity ------------------------------------------------------------------------------------
 
 
-def _agreement(limits: Limits, exported: Proportion, words: Words, stronger: str) -> Gate:
+def _agreement(limits: Limits, fidelity: Fidelity, words: Words, stronger: str) -> Gate:
+    exported = fidelity.exported
     limit = Limit("agreement", 100 * limits.min_agreement, "%", limits.source_of("min_agreement"), AT_LEAST)
     low, high = (100 * edge for edge in exported.interval())
     return limit.judge(
         limit.status(low, high),
         100 * exported.value,
-        f"{words.agreement} {100 * exported.value:.1f} % ({low:.1f}–{high:.1f})",
+        f"{words.agreement} {100 * exported.value:.1f} % ({low:.1f}–{high:.1f}){_of_each(fidelity.by_output)}",
         fail=stronger,
         inconclusive=f"a profile with more than {exported.total} held-out images can tell",
     )
+
+
+def _of_each(by_output: Mapping[str, Fidelity | Accuracy]) -> str:
+    """Of several outputs, ", age 91.0 %, sick 97.5 %,"; else empty."""
+    each = [f"{name} {100 * one.exported.value:.1f} %" for name, one in by_output.items()]
+    return f", of {', '.join(each)}," if each else ""
 
 
 def _not_worse_than_input(fidelity: Fidelity, words: Words, is_from_elsewhere: bool, came: str) -> list[Gate]:
@@ -172,7 +179,7 @@ def _on_real_images(limits: Limits, accuracy: Accuracy, words: Words, came: str,
         real, found = f"real images ({accuracy.source})", f"{100 * accuracy.exported.value:.1f} %"
         told = f"exported is right on {found} of {real}"
         if words.is_graded:
-            told = f"exported: {words.truth} {found} on {real}"
+            told = f"exported: {words.truth} {found} on {real}{_of_each(accuracy.by_output).rstrip(',')}"
         gates.append(_not_worse("not_worse_on_real", accuracy.pruned, accuracy.exported, told, came))
     return [*gates, _accuracy_drop(limits, accuracy, words, stronger)]
 
@@ -247,14 +254,18 @@ def _parity_top1(limits: Limits, parity: Parity, words: Words, what_changed: str
     measured = 100 * parity.top1_agreement
     found = f"the exported file decides as PyTorch on {measured:.2f} % of {parity.num_images} images,"
     if words.is_graded:
-        found = f"the exported file: {words.with_pytorch} {measured:.2f} % on {parity.num_images} images,"
+        worst = min(parity.by_output, key=lambda name: parity.by_output[name].top1_agreement, default="")
+        which = f"output {worst} of the exported file" if worst else "the exported file"
+        found = f"{which}: {words.with_pytorch} {measured:.2f} % on {parity.num_images} images,"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 
 def _parity_logits(limits: Limits, parity: Parity, words: Words, what_changed: str) -> Gate:
     limit = Limit("parity_logits", limits.max_parity_relative, source=limits.source_of("max_parity_relative"))
     measured = min(parity.relative, _LARGEST)
-    found = f"largest {words.score} difference to PyTorch {measured:.2g} standard deviations,"
+    worst = max(parity.by_output, key=lambda name: parity.by_output[name].relative, default="")
+    of_worst = f" (output {worst})" if worst else ""
+    found = f"largest {words.score} difference to PyTorch {measured:.2g} standard deviations{of_worst},"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 

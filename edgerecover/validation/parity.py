@@ -6,6 +6,7 @@ Shapes: N images, D outputs for each, n images at a time.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import Parity, PrecisionLoss
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> Parity:
-    """Largest and mean difference of the outputs, and how far both answer alike.
+    """Largest and mean difference of the outputs, and how far both answer alike; of several outputs, of the worst.
 
     A difference that is not finite (a NaN or an overflow on one side) counts as the largest float32, which no
     gate lets pass and which, unlike infinity, JSON can hold.
@@ -29,6 +30,8 @@ def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> 
     import numpy as np
 
     require_same_shape(torch_ND, onnx_ND)
+    if len(measure.parts) > 1:
+        return _worst({name: compare(torch_ND[:, part], onnx_ND[:, part], one) for name, part, one in measure.parts})
     if not len(torch_ND):
         raise ValueError("parity needs at least one image")
     not_finite = float(np.finfo(np.float32).max)
@@ -51,6 +54,12 @@ def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> 
         logit_scale=math.sqrt(squares / max(1, num_finite)),
         top1_agreement=agreement(torch_ND, onnx_ND, measure).value,
     )
+
+
+def _worst(by_output: dict[str, Parity]) -> Parity:
+    """What a gate asks of every output: the largest difference in deviations, and the lowest agreement."""
+    worst = max(by_output.values(), key=lambda parity: parity.relative)
+    return replace(worst, top1_agreement=min(one.top1_agreement for one in by_output.values()), by_output=by_output)
 
 
 def precision_loss(teacher: Answers, float32: Answers, variant: Answers, measure: Measure) -> PrecisionLoss:

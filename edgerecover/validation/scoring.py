@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgerecover.artifacts import Int8Sums
+from edgerecover.artifacts import Int8Sums, NumValues
 from edgerecover.compute import PLAIN, Compute, judged_at_once
 from edgerecover.config import Target
-from edgerecover.models.network.outputs import as_it_is
+from edgerecover.models.network.outputs import as_it_is, as_rows
 from edgerecover.progress import Task
 from edgerecover.runtime.session.onnxruntime import CPU, Session, open_session
 from edgerecover.runtime.surfaces import int8_sums_of
@@ -63,7 +63,7 @@ def scorer_of(network: nn.Module, compute: Compute = PLAIN, *, one_by_one: bool 
     def score(images_NCHW: Scores) -> Scores:
         at_once = 1 if one_by_one else judged_at_once(images_NCHW.shape[1:])
         parts = torch.split(cpu.images(images_NCHW), at_once)
-        scores_ND: Scores = torch.cat([network(part).float().reshape(len(part), -1) for part in parts]).numpy()
+        scores_ND: Scores = torch.cat([as_rows(network(part)).float() for part in parts]).numpy()
         return scores_ND
 
     return score
@@ -75,7 +75,7 @@ def int8_sums_for(target: Target) -> Int8Sums:
 
 
 def open_on_cpu(
-    onnx_path: Path, shape_CHW: tuple[int, int, int], num_values: int | None, sums: Int8Sums = Int8Sums.EXACT
+    onnx_path: Path, shape_CHW: tuple[int, int, int], num_values: NumValues | None, sums: Int8Sums = Int8Sums.EXACT
 ) -> Session:
     """The file as it is judged.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.tasks.measure.boxes import NO_BOX
 from edgerecover.tasks.measure.maps import IGNORED
+from edgerecover.tasks.measure.several import join
 
 if TYPE_CHECKING:
     import numpy
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 def example_of(output: OutputSpec) -> str:
     """What the truth of a task looks like, a sentence for whoever gave something else."""
     task, num_values = output.task, output.shape[0]
+    if output.parts:
+        return (
+            f"a network with several outputs reads an .npz with images and one array of truth for each output: "
+            f"{', '.join(output.names)}. Of {output.parts[0].name}, {example_of(output.parts[0].output)}"
+        )
     if task is TaskKind.MULTI_LABEL:
         return (
             f"a network of several labels reads an .npz with labels (N, {num_values}) of 0 and 1, or a folder of "
@@ -52,6 +58,25 @@ def example_of(output: OutputSpec) -> str:
             "with one folder of images for each of them: anna/1.jpg, anna/2.jpg, ben/1.jpg"
         )
     return "one folder of images per class, or an .npz file with images and labels (N,), is expected"
+
+
+def truth_of_several(where: str, labels: Mapping[str, NDArray[Any]], num_images: int, output: OutputSpec) -> Truth:
+    """The truth of several outputs, of an array for each by name: a structured array (N,) of `truth_of`.
+
+    Raises:
+        BadInputError: an output has none, or one that is no truth of its task.
+    """
+    if missing := [name for name in output.names if name not in labels]:
+        raise BadInputError(
+            f"images {where}: no truth of {', '.join(missing)}, found {', '.join(labels) or 'nothing'}",
+            hint=example_of(output),
+        )
+    return join(
+        {
+            part.name: truth_of(f"{where}, {part.name}", labels[part.name], num_images, part.output, None)
+            for part in output.parts
+        }
+    )
 
 
 def truth_of(
@@ -242,6 +267,10 @@ def notes_of(name: str, truth: Truth, output: OutputSpec) -> tuple[str, ...]:
     """
     import numpy as np
 
+    if output.parts:
+        return tuple(
+            note for part in output.parts for note in notes_of(f"{name}, {part.name}", truth[part.name], part.output)
+        )
     if output.task is TaskKind.EMBEDDING:
         _, counts = np.unique(truth, return_counts=True)
         if num_single := int((counts == 1).sum()):

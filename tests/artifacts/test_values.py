@@ -32,19 +32,27 @@ from edgerecover.artifacts import (
 VALUES = [kind for kind in vars(artifacts).values() if dataclasses.is_dataclass(kind)]
 
 
-def of_type(kind):
-    """A strategy for anything that a field of a frozen value may hold, read from its type hint."""
+def of_type(kind, within=()):
+    """A strategy for anything that a field of a frozen value may hold, read from its type hint.
+
+    Tuples and dictionaries of a kind that a value is `within` are empty.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return st.one_of([of_type(argument) for argument in arguments])
+        return st.one_of([of_type(argument, within) for argument in arguments])
     if origin is tuple and arguments[-1] is Ellipsis:
-        return st.lists(of_type(arguments[0]), max_size=2).map(tuple)
+        size = 0 if arguments[0] in within else 2
+        return st.lists(of_type(arguments[0], within) if size else st.nothing(), max_size=size).map(tuple)
     if origin is tuple:
-        return st.tuples(*[of_type(argument) for argument in arguments])
+        return st.tuples(*[of_type(argument, within) for argument in arguments])
     if origin is dict:
-        return st.dictionaries(of_type(arguments[0]), of_type(arguments[1]), max_size=2)
+        keys, values = arguments
+        if values in within:
+            return st.just({})
+        return st.dictionaries(of_type(keys, within), of_type(values, within), max_size=2)
     if dataclasses.is_dataclass(kind):
-        return st.builds(kind, **{name: of_type(hint) for name, hint in typing.get_type_hints(kind).items()})
+        hints = typing.get_type_hints(kind)
+        return st.builds(kind, **{name: of_type(hint, (*within, kind)) for name, hint in hints.items()})
     if issubclass(kind, Enum):
         return st.sampled_from(kind)
     return {

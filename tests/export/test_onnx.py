@@ -16,6 +16,7 @@ from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export, frozen_values
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
+from edgerecover.runtime.session.opening import open_model
 
 INPUT = InputSpec((3, 8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -307,3 +308,52 @@ def test_weights_that_no_file_can_hold_are_known_before_there_is_one():
     check_size(fits)
     with pytest.raises(BadInputError, match=r"weights take 2\.2 GB in float32; one ONNX file holds at most 2 GB"):
         check_size(too_large)
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.age = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)
+
+    def forward(self, images_NCHW):
+        maps_NCHW = self.conv(images_NCHW)
+        rows_NC = maps_NCHW.mean((2, 3))
+        return rows_NC, self.age(rows_NC)[:, 0], maps_NCHW
+
+
+@pytest.mark.parametrize("batch", [1, None])
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_several_outputs_keep_names_and_order(tmp_path, monkeypatch, batch, exporter):
+    if exporter == "torchscript":
+        monkeypatch.setattr("edgerecover.export.onnx._by_dynamo", lambda *_: 1 / 0)
+    network, names = Heads().eval(), ("digit", "age", "mask")
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=18, batch=batch, outputs=names)
+    assert exported.exporter.startswith(exporter)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert tuple(value.name for value in model.graph.output) == names
+    images_NCHW = torch.rand(3, *INPUT.shape)
+    with torch.no_grad():
+        own = network(images_NCHW)
+    wanted = {name: one[0].numel() for name, one in zip(names, own, strict=True)}
+    session = open_session(tmp_path / "model.onnx", [CPU], num_threads=1, num_values=wanted)
+    expected_ND = torch.cat([one.reshape(3, -1) for one in own], 1).numpy()
+    np.testing.assert_allclose(session.run(images_NCHW.numpy()), expected_ND, atol=1e-5)
+    assert (session.output_indices, session.num_values) == ((0, 1, 2), expected_ND.shape[1])
+    turned = open_session(tmp_path / "model.onnx", [CPU], num_threads=1, num_values={"age": 1, "digit": 4})
+    np.testing.assert_allclose(turned.run(images_NCHW.numpy()), expected_ND[:, [4, 0, 1, 2, 3]], atol=1e-5)
+    for missing in ({"height": 1}, {"digit": 5}):
+        with pytest.raises(BadInputError, match=r"an output .* was expected, found digit float32"):
+            open_session(tmp_path / "model.onnx", [CPU], num_threads=1, num_values=missing).run(images_NCHW.numpy())
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "mnn"])
+def test_other_runtimes_find_outputs_by_name(tmp_path, runtime):
+    pytest.importorskip({"openvino": "openvino", "mnn": "_mnncengine"}[runtime])
+    names = ("digit", "age", "mask")
+    path = tmp_path / "model.onnx"
+    export(Heads().eval(), INPUT, path, opset=18, outputs=names)
+    images_NCHW = torch.rand(3, *INPUT.shape).numpy()
+    wanted = {"age": 1, "digit": 4}
+    expected_ND = open_session(path, [CPU], num_threads=1, num_values=wanted).run(images_NCHW)
+    session = open_model(path, runtime, (CPU,), num_threads=1, shape_CHW=INPUT.shape, num_values=wanted)
+    np.testing.assert_allclose(session.run(images_NCHW), expected_ND, atol=1e-4)

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgerecover.artifacts import Precision
+from edgerecover.artifacts import OutputPart, OutputSpec, Precision, TaskKind
 from edgerecover.runner.answers import TOLERANCE, check
+from edgerecover.tasks.measure import measure_of
 from tests.pairs import measure_of_classes
 
 GOLDEN_NK = np.array([[4.0, 0.0, -4.0], [0.1, 0.0, -3.0], [-2.0, 3.0, 0.0]], np.float32)
@@ -58,3 +59,25 @@ def test_counts_never_exceed_the_images(answers_NK):
     found = checked(answers_NK)
     assert 0 <= found.same_decisions + found.too_close <= found.num_images
     assert found.passed <= (found.same_decisions + found.too_close == found.num_images)
+
+
+TWO = OutputSpec.several(
+    (
+        OutputPart("digit", OutputSpec(TaskKind.ONE_LABEL, (3,)), 99.0),
+        OutputPart("age", OutputSpec(TaskKind.REGRESSION, (1,))),
+    )
+)
+GOLDEN_ND = np.concatenate([GOLDEN_NK, np.array([[30.0], [50.0], [40.0]], np.float32)], 1)
+
+
+def test_every_output_must_be_the_same():
+    measure = measure_of(TWO)
+    found = check(GOLDEN_ND, GOLDEN_ND, GOLDEN_ND, measure, Precision.FP32, Precision.FP32)
+    assert (found.passed, found.same_decisions, found.teacher.value) == (True, 3, 1.0)
+    off_ND = GOLDEN_ND.copy()
+    off_ND[0, 3] = 50.0  # a hundredth of the weight
+    for precision in Precision:
+        assert not check(off_ND, GOLDEN_ND, None, measure, precision, Precision.FP32).passed
+    close_ND = GOLDEN_ND.copy()
+    close_ND[0, 3] += 0.01 * GOLDEN_ND[:, 3].std()  # much, beside what logits vary by
+    assert check(close_ND, GOLDEN_ND, None, measure, Precision.FP32, Precision.FP32).passed

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
+from edgerecover.artifacts import InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.validation.evaluation import LabelledArrays, read_eval_data
 
@@ -326,3 +326,34 @@ def test_four_channels_do_not_come_from_image_files(tmp_path):
 def test_a_number_stands_for_so_many_classes(tmp_path):
     folder = write_folder(tmp_path / "real", ["dog", "cat"])
     assert read_eval_data(folder, RGB, 2).labels.tolist() == read_eval_data(folder, RGB, of(2)).labels.tolist()
+
+
+# --- several outputs
+
+
+CARD = OutputSpec.several((OutputPart("digit", of(3)), OutputPart("age", OutputSpec(TaskKind.REGRESSION, (1,)))))
+
+
+def test_several_outputs_have_an_array_each(tmp_path):
+    digit, age = np.arange(5) % 3, np.arange(5.0)
+    path = write_npz(tmp_path / "d.npz", images=pixels(5, 8, 8), digit=digit, age=age, height=age)
+    stored = read_eval_data(path, GREY, CARD)
+    in_memory = read_eval_data(LabelledArrays(pixels(5, 8, 8), {"age": age, "digit": digit}), GREY, CARD)
+    for data in (stored, in_memory):
+        _, truth = everything(data, 2)
+        assert truth["digit"].tolist() == digit.tolist()
+        assert truth["age"][:, 0].tolist() == age.tolist()
+
+
+def test_truth_that_several_outputs_lack_is_named(tmp_path):
+    images, age = pixels(5, 8, 8), np.arange(5.0)
+    with pytest.raises(BadInputError, match=r"no truth of digit, found age") as caught:
+        read_eval_data(write_npz(tmp_path / "d.npz", images=images, age=age), GREY, CARD)
+    assert "one array of truth for each output: digit, age" in caught.value.hint
+    with pytest.raises(BadInputError, match=r"d.npz, digit: labels from 0 to 4, but the model has 3 classes"):
+        read_eval_data(write_npz(tmp_path / "d.npz", images=images, age=age, digit=np.arange(5)), GREY, CARD)
+    with pytest.raises(BadInputError, match="a folder holds one truth, and the network has 2 outputs"):
+        read_eval_data(tmp_path, GREY, CARD)
+    with pytest.raises(BadInputError, match="the labels are a ndarray, for several outputs") as caught:
+        read_eval_data(LabelledArrays(images, age), GREY, CARD)
+    assert "a dictionary with the truth of each: digit, age" in caught.value.hint

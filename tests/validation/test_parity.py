@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from edgerecover.artifacts import to_json
+from edgerecover.artifacts import OutputPart, OutputSpec, Parity, TaskKind, from_json, to_json
+from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.parity import compare
 from tests.pairs import measure_of_classes
 
@@ -46,3 +47,19 @@ def test_constant_logits_leave_no_scale():
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         compare(LOGITS[:0], LOGITS[:0], MEASURE)
+
+
+def test_of_several_outputs_the_worst_counts():
+    age = OutputSpec(TaskKind.REGRESSION, (1,))
+    digit = OutputSpec(TaskKind.ONE_LABEL, (10,))
+    measure = measure_of(OutputSpec.several((OutputPart("digit", digit), OutputPart("age", age, 0.01))))
+    torch_ND = np.concatenate([LOGITS, 1000 + 10 * LOGITS[:, :1]], 1)
+    onnx_ND = torch_ND.copy()
+    onnx_ND[0, :10] += 0.1
+    onnx_ND[1, 10] += 5
+    parity = compare(torch_ND, onnx_ND, measure)
+    assert set(parity.by_output) == {"digit", "age"}
+    assert parity.relative == parity.by_output["age"].relative == pytest.approx(0.5 / LOGITS[:, 0].std(), rel=1e-2)
+    assert parity.by_output["digit"].relative == pytest.approx(0.1 / LOGITS.std(), rel=1e-2)
+    assert parity.top1_agreement == parity.by_output["age"].top1_agreement < 1
+    assert from_json(Parity, to_json(parity)) == parity

@@ -81,7 +81,8 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
         check_detector(network.eval(), spec.input, what)
         for one in (network, dense):
             if one is not None:
-                return_logits(one.eval(), example_images(spec.input, 2))
+                said = {name: output.weight for name, output in spec.outputs.items()}
+                return_logits(one.eval(), example_images(spec.input, 2), said)
     return OpenCheckpoint(fitted, network.eval(), dense)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard
 
-from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
+from edgerecover.artifacts import Activation, InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.boxes import (
     CANDIDATES,
@@ -20,6 +20,7 @@ from edgerecover.models.build.boxes import (
     check_candidates,
 )
 from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, NUM_IMAGES, fitting_tasks, only_task
+from edgerecover.models.name.flags import Said
 from edgerecover.models.name.libraries import library_of
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.examples import example_images
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MAX_SHOWN = 4
+_BY_PLACE = re.compile(r"output_\d+")
+"""Names of outputs that the network does not name."""
 _MOST_CHANNELS = 8
 """Of images: the first of three numbers that is larger may be a height."""
 _ENOUGH_SCORES = 32
@@ -42,6 +45,7 @@ _EXPECTED: Mapping[TaskKind, str] = MappingProxyType(
         TaskKind.REGRESSION: "(N, D) values, (N,) for one, (N, M, D) for points, or maps (N, C, H, W)",
         TaskKind.SEGMENTATION: "(N, K, H, W) scores of each class for each pixel",
         TaskKind.DETECTION: CANDIDATES,
+        TaskKind.SEVERAL: "several tensors",
     }
 )
 
@@ -50,12 +54,54 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
     """Find what the network gives, from a few images, and its task: the one named, or the one that this can only be.
 
     Raises:
-        BadInputError: the forward pass fails or does not give one finite tensor; the task that is named does not fit
-            it; no task is named and several fit it; or there are more or fewer classes than names.
+        BadInputError: the forward pass fails or does not give finite tensors; the task that is named does not fit
+            its output; no task is named and several fit it; or there are more or fewer classes than names.
     """
-    from edgerecover.models.network.detectors import gives_candidates
+    from edgerecover.models.network.outputs import only_output
+    from edgerecover.models.network.several_outputs import names_of_outputs
 
     what = f"{role}{spec.architecture} on images of shape {list(input.shape)} (from {spec.input_source})"
+    names = names_of_outputs(network)
+    if len(names) < 2:
+        if spec.outputs and not names:
+            raise BadInputError(
+                f"{what}: it gives one tensor, which has no name, and {', '.join(spec.outputs)} is named",
+                hint="name its task alone: --task TASK, or task in model.toml",
+            )
+        name = names[0] if names else ""
+        task = spec.task or spec.outputs.get(name, Said()).task
+        output = _find_one(network, input, replace(spec, task=task), what)
+        return replace(output, name="" if _BY_PLACE.fullmatch(name) else name)
+    if spec.task is not None:
+        raise BadInputError(
+            f"{what}: it has several outputs, {', '.join(names)}, and one task is named, {spec.task.value}",
+            hint=f"--task {','.join(f'{name}={spec.task.value}' for name in names)}, or one table for each in "
+            f"model.toml, [outputs.{names[0]}]",
+        )
+    parts = []
+    for place, name in enumerate(names):
+        said = spec.outputs.get(name, Said())
+        own = replace(spec, task=said.task, classes=None)
+        try:
+            output = _find_one(only_output(network, place), input, own, f"{what}, output {name}")
+        except BadInputError as error:
+            raise BadInputError(error.message, hint=_hint_of_part(error.hint, name)) from error
+        parts.append(OutputPart(name, output, said.weight))
+    return OutputSpec.several(tuple(parts))
+
+
+def _hint_of_part(hint: str, name: str) -> str:
+    """The hint of a network with one output, said of one of several."""
+    said = hint.replace("--task ", f"--task {name}=").replace(
+        "task in model.toml", f"task under [outputs.{name}] in model.toml"
+    )
+    return f"{said}; weight = 0 there leaves it out"
+
+
+def _find_one(network: nn.Module, input: InputSpec, spec: ModelSpec, what: str) -> OutputSpec:
+    """The same of a network with one output."""
+    from edgerecover.models.network.detectors import gives_candidates
+
     outputs = _run(network, input, what)
     shape = _shape_of(outputs)
     if _has_scores_last(shape, input.shape):

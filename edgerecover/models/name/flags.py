@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, get_args
 
-from edgerecover.artifacts import InputSpec, TaskKind
+from edgerecover.artifacts import InputSpec, TaskKind, TaskName
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,15 @@ _EXAMPLES = {
     "--std": "0.229,0.224,0.225",
     "--pixel-range": "0,255",
 }
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of one of several outputs."""
+
+    task: TaskKind | None = None
+    weight: float = 1.0
+    """0: the output is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +67,9 @@ class ModelFlags:
     assumes_scale: bool = False
     """`input` has a mean of 0 and a deviation of 1 because nobody gave any."""
     task: TaskKind | None = None
-    """`--task`. None: a TOML file or the network's outputs tell."""
+    """`--task` of the only output. None: a TOML file or the network's outputs tell."""
+    tasks: Mapping[str, TaskKind] = field(default_factory=dict)
+    """`--task` of several outputs, by name."""
 
 
 NO_FLAGS = ModelFlags()
@@ -74,7 +85,7 @@ def flags_of(
     trust_code: bool,
     trust_pickle: bool,
     assume: bool,
-    task: TaskKind | None = None,
+    task: str | Mapping[str, str] | None = None,
 ) -> ModelFlags:
     """What a user said, checked, as one value; arguments are those of `ModelFlags` and `input_of`.
 
@@ -83,7 +94,24 @@ def flags_of(
     """
     input = input_of(shape, mean, std, pixel_range)
     assumes_scale = input is not None and mean is None and std is None
-    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale, task)
+    one = None if task is None or isinstance(task, Mapping) else kind_of(task)
+    several = {name: kind_of(kind) for name, kind in task.items()} if isinstance(task, Mapping) else {}
+    return ModelFlags(arch, input, trust_code, trust_pickle, assume, assumes_scale, one, several)
+
+
+def kind_of(task: str) -> TaskKind:
+    """A task by its name.
+
+    Raises:
+        BadInputError: there is no such task.
+    """
+    names = get_args(TaskName)
+    if task not in names:
+        raise BadInputError(
+            f"--task: {task!r} is not one of {', '.join(map(repr, names))}",
+            hint="of several outputs, name those that are meant: --task age=regression,sick=binary",
+        )
+    return TaskKind(task)
 
 
 def input_of(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerecover.artifacts import InputSpec, Stated, TaskKind
-from edgerecover.models.name.flags import LiveNetwork, ModelFlags
+from edgerecover.models.name.flags import LiveNetwork, ModelFlags, Said
 from edgerecover.models.name.libraries import as_library_name, library_of, transformers_folder
 from edgerecover.models.name.trust import require_trust
 from edgerecover.models.read.cards import Card, read_card
@@ -67,6 +67,8 @@ class ModelSpec:
     """Arguments of timm's network, besides its number of classes and its input."""
     task: TaskKind | None = None
     """As a flag or a TOML file names it."""
+    outputs: Mapping[str, Said] = field(default_factory=dict)
+    """What flags and a TOML file say of outputs by name."""
 
 
 def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> ModelSpec:
@@ -106,10 +108,18 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
         classes_source=name if file.classes else UNKNOWN,
         module=live,
         toml_path=toml_path,
-        task=flags.task or file.task,
+        task=flags.task or (TaskKind(file.task) if file.task and not flags.tasks else None),
+        outputs=_join(flags.tasks, file),
         teacher_architecture=file.teacher_architecture,
         card=read_card(transformers_folder(architecture, base_dir) or home),
     )
+
+
+def _join(tasks: Mapping[str, TaskKind], file: ModelFile) -> dict[str, Said]:
+    outputs = {
+        name: Said(TaskKind(table.task) if table.task else None, table.weight) for name, table in file.outputs.items()
+    }
+    return outputs | {name: replace(outputs.get(name, Said()), task=task) for name, task in tasks.items()}
 
 
 def read_stated(model_path: Path) -> Stated:
@@ -161,6 +171,7 @@ def resolve_teacher(student: ModelSpec, flags: ModelFlags, *, teacher_arch: str 
         classes=student.classes,
         classes_source=student.classes_source,
         task=student.task,
+        outputs=student.outputs,
         module=live,
         toml_path=own_toml,
         card=_card_of_teacher(student, architecture, base_dir),

@@ -69,7 +69,8 @@ def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
         BadInputError: the network runs or is copied in a way of its own, in which this would be lost.
     """
     own = type(network)
-    if output.activation is Activation.NONE and len(output.shape) == 1 and output.num_values > 1:
+    is_row = len(output.shape) == 1 and output.num_values > 1 and not output.parts
+    if output.activation is Activation.NONE and is_row:
         return  # (N, D) already
     if hasattr(own, "__deepcopy__") or "forward" in vars(network):  # torch.fx.GraphModule; a forward put in its place
         raise BadInputError(
@@ -82,11 +83,35 @@ def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
         reads_logits = True
 
         def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-            outputs = _as_logits(super().forward(*args, **kwargs), output)
-            return outputs.reshape(len(outputs), -1)
+            outputs = super().forward(*args, **kwargs)
+            if not output.parts:
+                outputs = _as_logits(outputs, output)
+                return outputs.reshape(len(outputs), -1)
+            pairs = zip(outputs, output.parts, strict=True)
+            return as_rows(tuple(_as_logits(one, part.output) for one, part in pairs))
 
     Logits.__name__, Logits.__qualname__, Logits.__module__ = own.__name__, own.__qualname__, own.__module__
     network.__class__ = Logits
+
+
+def as_rows(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A network's own outputs, or several, as rows of numbers (N, D)."""
+    if isinstance(outputs, Tensor):
+        return outputs.reshape(len(outputs), -1)
+    return torch.cat([one.reshape(len(one), -1) for one in outputs], 1)
+
+
+def only_output(network: nn.Module, place: int) -> nn.Module:
+    """A network that gives one of several outputs; weights and layers are shared with the one given."""
+    itself, own = copy.copy(network), type(network)
+
+    class Only(own):  # type: ignore[valid-type, misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            output: Tensor = super().forward(*args, **kwargs)[place]
+            return output
+
+    itself.__class__ = Only
+    return itself
 
 
 def as_it_is(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Finding the logits among the outputs of networks that return more than one tensor in eval mode.
+"""Finding the outputs that carry a task among those of networks that return more than one tensor in eval mode.
 
 Shapes: N images, K classes, H×W pixels.
 """
@@ -7,6 +7,7 @@ Shapes: N images, K classes, H×W pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -14,45 +15,73 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgerecover.errors import BadInputError
+
 _NAMES_OF_MAPS = ("logits", "out")
 _FOR_TRAINING = ("aux", "aux_logits", "loss")
+_FEATURES = ("features", "pooler_output", "last_hidden_state", "hidden_states")
+"""Names of what a head is given, where a head's own outputs are beside it."""
+_INPUT = "input"
+"""What files call their images."""
 _LAST_AXES = object()
 """In place of a key: the output is a single tensor of logits with trailing axes of size 1."""
 
 
 @torch.no_grad()
-def return_logits(network: nn.Module, images_NCHW: Tensor) -> None:
-    """Make a network with several outputs return its logits alone, in place, if it is clear which ones they are.
+def return_logits(network: nn.Module, images_NCHW: Tensor, weights: Mapping[str, float] | None = None) -> None:
+    """Make a network with several outputs return those alone that carry a task, in place: a tensor, or a tuple of them.
 
-    It is clear if there is one (N, K) tensor, an entry or field called `logits`, or two tensors of which one is the
-    softmax of the other (as ultralytics' classifiers return). Where none is (N, K), it is clear if there is one tensor
-    (N, K, H, W), or an entry `logits` or `out` of that shape, as torchvision's segmentation networks return. Where
-    neither is, one tensor (N, V, A) of candidates is clear, as ultralytics' detectors return beside their maps. A
-    single tensor (N, K, 1, 1), as fully convolutional networks return, loses its last axes. Names of parameters and
-    layers stay. In training mode such networks may return something else; an (N, K) tensor is left as it is.
+    These are all rows of numbers, (N, K) or (N,), and maps (N, K, H, W) as large as the images, except: the softmax or
+    sigmoid of another one (as ultralytics' classifiers return), what is for training alone (`aux`), and features beside
+    the outputs of a head. Where there is no row, it is one tensor (N, K, H, W), or an entry `logits` or `out` of that
+    shape, as torchvision's segmentation networks return; where neither is, one tensor (N, V, A) of candidates, as
+    ultralytics' detectors return beside their maps. A single tensor (N, K, 1, 1), as fully convolutional networks
+    return, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
+    something else; a single tensor is left as it is.
+
+    Args:
+        network: in eval mode.
+        images_NCHW: to try it on.
+        weights: what the user says of outputs by name: one of 0 is left out, any other one is taken.
+
+    Raises:
+        BadInputError: the user names an output that there is not, or that no task can have.
     """
+    weights = weights or {}
     try:
         returned = network(images_NCHW.clone())
     except Exception:  # the check of the forward pass reports the failure
         return
-    key = _key_of_logits(returned, len(images_NCHW))
     own = type(network)
-    if key is None or hasattr(own, "__deepcopy__"):
+    if hasattr(own, "__deepcopy__"):
+        return
+    if isinstance(returned, Tensor):
+        keys = [_LAST_AXES] if _has_last_axes(returned, len(images_NCHW)) else []
+    else:
+        keys = _chosen(_entries_of(returned), images_NCHW, weights)
+    if not keys:
         return
 
-    class LogitsAlone(own):  # type: ignore[valid-type, misc]
+    class Chosen(own):  # type: ignore[valid-type, misc]
         reads_logits = True  # `outputs.own_network` takes it off
-        left_out = _others_than(key, returned)
+        output_names = () if keys[0] is _LAST_AXES else _names_of(keys)
+        left_out = () if keys[0] is _LAST_AXES else _others_than(keys, returned)
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             outputs = super().forward(*args, **kwargs)
-            logits = outputs if isinstance(outputs, Tensor) else _entries_of(outputs)[key]
-            return logits.flatten(1) if key is _LAST_AXES else logits
+            if isinstance(outputs, Tensor):
+                return outputs.flatten(1) if keys[0] is _LAST_AXES else outputs
+            entries = _entries_of(outputs)
+            return entries[keys[0]] if len(keys) == 1 else tuple(entries[key] for key in keys)
 
-    LogitsAlone.__name__, LogitsAlone.__qualname__, LogitsAlone.__module__ = (
-        own.__name__, own.__qualname__, own.__module__
-    )  # fmt: skip
-    network.__class__ = LogitsAlone
+    Chosen.__name__, Chosen.__qualname__, Chosen.__module__ = own.__name__, own.__qualname__, own.__module__
+    network.__class__ = Chosen
+
+
+def names_of_outputs(network: nn.Module) -> tuple[str, ...]:
+    """Names of what `return_logits` made a network return, in order; empty where it has returned a tensor before."""
+    names: tuple[str, ...] = getattr(type(network), "output_names", ())
+    return names
 
 
 def warning_of(network: nn.Module) -> str | None:
@@ -60,50 +89,104 @@ def warning_of(network: nn.Module) -> str | None:
     left_out: tuple[str, ...] = getattr(type(network), "left_out", ())
     if not left_out:
         return None
+    names, first = names_of_outputs(network), left_out[0].partition(" ")[0]
+    taken = "one is" if len(names) <= 1 else f"{len(names)} are"
     return (
-        f"the network has several outputs, of which one is recovered and exported; left out: {', '.join(left_out)}. "
-        "A factory whose network returns another one alone chooses that"
+        f"the network has several outputs, of which {taken} recovered and exported; left out: {', '.join(left_out)}. "
+        f"A table [outputs.{first}] with its task in model.toml, or --task {first}=TASK, takes another one too"
     )
 
 
-def _others_than(key: Any, returned: Any) -> tuple[str, ...]:
-    """Names of outputs beside the logits that hold something else: no softmax of them, and not for training alone."""
-    if key is _LAST_AXES:
-        return ()
+def _others_than(keys: list[Any], returned: Any) -> tuple[str, ...]:
+    """Names of other outputs that hold something else: no softmax of those chosen, and not for training alone."""
     entries = _entries_of(returned)
-    logits = entries[key]
+    chosen = [entries[key] for key in keys]
+    others = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key not in keys}
     return tuple(
         f"{name} {list(value.shape)}"
-        for name, value in entries.items()
-        if isinstance(value, Tensor) and name not in (key, *_FOR_TRAINING)
-        if value.shape != logits.shape or not torch.allclose(value, logits.softmax(1), atol=1e-5)
+        for (key, value), name in zip(others.items(), _names_of([*others]), strict=True)
+        if key not in _FOR_TRAINING and not any(_is_made_of(value, one) for one in chosen)
     )
 
 
-def _key_of_logits(returned: Any, num_images: int) -> Any:
-    if isinstance(returned, Tensor):
-        has_last_axes = returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
-        return _LAST_AXES if has_last_axes else None
+def _is_made_of(value: Tensor, scores: Tensor) -> bool:
+    """Whether a tensor is the softmax or the sigmoid of another one."""
+    if value.shape != scores.shape or not (value.is_floating_point() and scores.is_floating_point()):
+        return False
+    made = [scores.sigmoid(), *([scores.softmax(1)] if scores.dim() > 1 else [])]
+    return any(torch.allclose(value, one.to(value.dtype), atol=1e-5) for one in made)
+
+
+def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
+    """Names for people and files; an output's place, where it has none."""
+    names: list[str] = []
+    for key in keys:
+        name = re.sub(r"[^\w.-]", "_", key) if isinstance(key, str) else f"output_{key}"
+        names.append(f"output_{name}" if name == _INPUT or not name or name in names else name)
+    return tuple(names)
+
+
+def _chosen(entries: Mapping[Any, Any], images_NCHW: Tensor, weights: Mapping[str, float]) -> list[Any]:
+    """Keys of the outputs that carry a task, in the network's order; none where that is not clear."""
+    named = dict(zip(_names_of([*entries]), entries, strict=True))
     batches = {
         key: value
-        for key, value in _entries_of(returned).items()
-        if isinstance(value, Tensor) and value.dim() in (2, 3, 4) and len(value) == num_images
+        for key, value in entries.items()
+        if isinstance(value, Tensor) and 1 <= value.dim() <= 4 and len(value) == len(images_NCHW)
         if value.is_floating_point()
     }
-    scores = {key: value for key, value in batches.items() if value.dim() == 2}
+    for name in weights:
+        if named.get(name, _LAST_AXES) not in batches:
+            raise BadInputError(
+                f"output {name!r} is named, and the network's outputs for {len(images_NCHW)} images are "
+                f"{_listed(named, entries)}",
+                hint="name floating-point outputs with a first axis of images, as the network calls them: a key, a "
+                "field, or output_0 by its place",
+            )
+    taken = {named[name] for name, weight in weights.items() if weight != 0}
+    refused = {named[name] for name, weight in weights.items() if weight == 0}
+    found = {*_clear(batches, images_NCHW), *taken} - refused
+    return [key for key in entries if key in found]
+
+
+def _listed(named: Mapping[str, Any], entries: Mapping[Any, Any]) -> str:
+    values = ((name, entries[key]) for name, key in named.items())
+    return ", ".join(
+        f"{name} {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"{name} ({type(value).__name__})"
+        for name, value in values
+    )
+
+
+def _clear(batches: Mapping[Any, Tensor], images_NCHW: Tensor) -> list[Any]:
+    """Keys of the outputs that carry a task where nobody names them."""
+    batches = {key: value for key, value in batches.items() if key not in _FOR_TRAINING} or batches
+    rows = {key: value for key, value in batches.items() if value.dim() <= 2}
+    made = {
+        key
+        for key, value in rows.items()
+        if any(other is not value and _is_made_of(value, other) for other in rows.values())
+    }
+    heads = [key for key in rows if key not in made and key not in _FEATURES] or [
+        key for key in rows if key not in made
+    ]
+    if heads:
+        of_images = [
+            key
+            for key, value in batches.items()
+            if value.dim() == 4 and value.shape[2:] == images_NCHW.shape[2:] and value.shape != images_NCHW.shape
+        ]
+        return [*heads, *of_images]
     maps = {key: value for key, value in batches.items() if value.dim() == 4}
-    if not scores and len(maps) > 1:
-        return next((name for name in _NAMES_OF_MAPS if name in maps), None)
-    scores = scores or maps or {key: value for key, value in batches.items() if value.dim() == 3}
-    if "logits" in scores:
-        return "logits"
-    if len(scores) == 2:
-        (key_a, a), (key_b, b) = scores.items()
-        if a.shape == b.shape and torch.allclose(a, b.softmax(1), atol=1e-5):
-            return key_b
-        if a.shape == b.shape and torch.allclose(b, a.softmax(1), atol=1e-5):
-            return key_a
-    return next(iter(scores)) if len(scores) == 1 else None
+    if len(maps) > 1:
+        return [name for name in _NAMES_OF_MAPS if name in maps][:1]
+    scores = maps or {key: value for key, value in batches.items() if value.dim() == 3}
+    return [*scores] if len(scores) == 1 else []
+
+
+def _has_last_axes(returned: Tensor, num_images: int) -> bool:
+    return returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
 
 
 def _entries_of(returned: Any) -> Mapping[Any, Any]:

@@ -241,7 +241,13 @@ def open_classifier(
         other = resolve(belongs_to, flags, teacher=model_path)
         taught = resolve_teacher(other, flags, teacher_arch=None)
         if is_teacher and taught.architecture and not flags.arch:
-            own = replace(taught, input=said.input or taught.input, classes=said.classes, task=said.task or taught.task)
+            own = replace(
+                taught,
+                input=said.input or taught.input,
+                classes=said.classes,
+                task=said.task or taught.task,
+                outputs=said.outputs or taught.outputs,
+            )
             said = _fill(own, said)
         said = _fill(said, other)
     spec, input = require_input(complete(said, checkpoint, flags), said, checkpoint)
@@ -275,7 +281,7 @@ def _fill(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
         spec = replace(spec, input=other.input, input_source=other.input_source, assumes_scale=other.assumes_scale)
     if spec.classes is None:
         spec = replace(spec, classes=other.classes, classes_source=other.classes_source)
-    spec = replace(spec, task=spec.task or other.task)
+    spec = replace(spec, task=spec.task or other.task, outputs=spec.outputs or other.outputs)
     return spec if spec.card else replace(spec, card=other.card)
 
 

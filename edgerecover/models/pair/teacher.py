@@ -15,7 +15,7 @@ from edgerecover.models.build.opening import OpenCheckpoint, fit_keys, open_chec
 from edgerecover.models.build.outputs import find_output
 from edgerecover.models.build.whole_modules import WholeModule, load_module
 from edgerecover.models.build.widths import is_narrower
-from edgerecover.models.name.flags import ModelFlags
+from edgerecover.models.name.flags import ModelFlags, Said
 from edgerecover.models.name.recognise import recognise
 from edgerecover.models.name.spec import ModelSpec, resolve_neighbour
 from edgerecover.models.read.load import Checkpoint, read_checkpoint
@@ -105,16 +105,22 @@ def open_teacher(
     """
     teacher = _open(checkpoint, said, student, spec, output, flags)
     assert spec.input is not None
-    of_teacher = replace(teacher.spec, task=spec.task or output.task)
+    task = None if output.parts else spec.task or output.task
+    tasks = {part.name: Said(part.output.task, part.weight) for part in output.parts}
+    of_teacher = replace(teacher.spec, task=task, outputs=tasks or teacher.spec.outputs)
     found = find_output(teacher.opened.network, spec.input, of_teacher, role="teacher ")
-    if found.shape != output.shape:
+    if (found.shape, found.names) != (output.shape, output.names):
         raise _other_outputs(checkpoint.path, found, output)
-    if found.activation is not output.activation and output.has_threshold:
-        raise BadInputError(
-            f"teacher {checkpoint.path}: ends in {found.activation.value}, the student in {output.activation.value}: "
-            "the same number means another answer",
-            hint="let the factories of both leave out the last sigmoid, or neither",
-        )
+    own, others = ([part.output for part in one.parts] or [one] for one in (output, found))
+    for ours, theirs in zip(own, others, strict=True):
+        if ours.shape != theirs.shape:
+            raise _other_outputs(checkpoint.path, found, output)
+        if theirs.activation is not ours.activation and ours.has_threshold:
+            raise BadInputError(
+                f"teacher {checkpoint.path}: ends in {theirs.activation.value}, the student in "
+                f"{ours.activation.value}: the same number means another answer",
+                hint="let the factories of both leave out the last sigmoid, or neither",
+            )
     return replace(teacher, output=found)
 
 
@@ -213,7 +219,10 @@ def _refuse_other_classes(teacher: Checkpoint, student: nn.Module, output: Outpu
 
 def _other_outputs(teacher: Path, found: OutputSpec, expected: OutputSpec) -> BadInputError:
     """The error for a teacher with other outputs than the student."""
-    if expected.task is TaskKind.ONE_LABEL and len(found.shape) == 1:
+    if expected.parts or found.parts:
+        differ = f"gives {', '.join(found.names)}: {list(found.shape)}, the student {', '.join(expected.names)}: "
+        differ += str(list(expected.shape))
+    elif expected.task is TaskKind.ONE_LABEL and len(found.shape) == 1:
         differ = f"has {found.shape[0]} classes, the student {expected.shape[0]}"
     else:
         differ = f"gives {list(found.shape)} for each image, the student {list(expected.shape)}"

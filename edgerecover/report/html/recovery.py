@@ -23,7 +23,17 @@ from edgerecover.report.html.blocks import (
     facts_table,
 )
 from edgerecover.report.html.closing import words
-from edgerecover.report.words import capital, duration, mirroring, parity, percent, prediction, proportion, record
+from edgerecover.report.words import (
+    capital,
+    duration,
+    mirroring,
+    of_each,
+    parity,
+    percent,
+    prediction,
+    proportion,
+    record,
+)
 from edgerecover.tasks.measure import words_of
 
 
@@ -86,7 +96,10 @@ def ladder_section(report: Report) -> Section:
         blocks.append(_accuracy(report))
     blocks.append(_legend(report))
     blocks += [Row(charts) for rung in report.rungs if (charts := tuple(_curves(rung, report)))]
-    facts = {}
+    facts = {f"agreement of {name}": reached for name, reached in of_each(report.fidelity.by_output)}
+    if report.accuracy is not None:
+        each = of_each(report.accuracy.by_output)
+        facts |= {f"{name} on {report.accuracy.source}": reached for name, reached in each}
     if report.parity:
         facts["parity"] = parity(report.parity, names)
     if report.fidelity.predicted:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import NumValues
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.runtime.engine.mnn_file import SUFFIX, convert
 from edgerecover.runtime.machine.host import num_cores
@@ -47,7 +48,7 @@ class MNNSession(Classifier):
         providers: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_values: int | None,
+        num_values: NumValues | None,
         batch: int | None,
     ) -> None:
         self._mnn = import_mnn()
@@ -128,7 +129,8 @@ class MNNSession(Classifier):
             self._feed.write(feed)
             answers = self._module.onForward([self._feed])
             # What `read` gives lies in MNN's memory, which the next call overwrites.
-            outputs = [np.array(_plain(one, self._mnn._expr).read()) for one in answers]
+            # One number of one image it gives without an axis.
+            outputs = [np.atleast_1d(np.array(_plain(one, self._mnn._expr).read())) for one in answers]
         except Exception as error:  # its errors share no base but Exception
             raise _cannot_run(self.path, one_line(str(error))) from error
         if len(outputs) != len(self._outputs):
@@ -147,7 +149,7 @@ def open_mnn(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_values: int | None = None,
+    num_values: NumValues | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> MNNSession:

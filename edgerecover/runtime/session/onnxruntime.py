@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import NumValues
 from edgerecover.errors import (
     BadInputError,
     MissingError,
@@ -58,7 +59,7 @@ class Session(Classifier):
         asked: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None = None,
-        num_values: int | None = None,
+        num_values: NumValues | None = None,
         batch: int | None = None,
         exact_int8: bool = False,
     ) -> None:
@@ -140,7 +141,7 @@ def open_session(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_values: int | None = None,
+    num_values: NumValues | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> Session:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgerecover.artifacts import NumValues
 from edgerecover.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -107,12 +108,12 @@ class Opened(Protocol):
         """Names of all outputs, in the file's order."""
 
     @property
-    def output_index(self) -> int:
-        """Which output holds the scores."""
+    def output_indices(self) -> tuple[int, ...]:
+        """Which outputs hold the scores, in the order in which they were asked for."""
 
     @property
     def num_values(self) -> int:
-        """D of that output."""
+        """D of those outputs together."""
 
     def insist(self) -> None:
         """Raise MissingError unless the first provider that was asked for really ran something."""
@@ -138,7 +139,7 @@ class Classifier(abc.ABC):
     runtime: str
     version: str
 
-    def __init__(self, path: Path, layout: InputLayout, num_values: int | None) -> None:
+    def __init__(self, path: Path, layout: InputLayout, num_values: NumValues | None) -> None:
         self.path = path
         self.layout = layout
         self._num_values = num_values
@@ -178,35 +179,46 @@ class Classifier(abc.ABC):
         return next(iter(self.nodes_by_provider))
 
     @property
-    def output_index(self) -> int:
+    def output_indices(self) -> tuple[int, ...]:
         """Which output holds the scores: the first of a floating type with as many for each image as were asked for.
 
-        Where no number was asked for, the first of shape (N, K) with at least two.
+        Where no number was asked for, the first of shape (N, K) with at least two; where names were, those outputs.
 
         Raises:
-            BadInputError: none does.
+            BadInputError: none does, or not all of them do.
         """
-        return self._scores_output[0]
+        return tuple(self._scores_outputs)
 
     @property
     def num_values(self) -> int:
-        """D of that output."""
-        return self._scores_output[1]
+        """D of those outputs together."""
+        return sum(self._scores_outputs.values())
 
     @cached_property
-    def _scores_output(self) -> tuple[int, int]:
-        """Found by one run on zeros: many files do not state the shapes of their outputs."""
+    def _scores_outputs(self) -> dict[int, int]:
+        """D of each, by index, found by one run on zeros: many files do not state the shapes of their outputs."""
         outputs = self.run_batch(self.feed(_zeros(self.layout)))
+        found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(self.outputs, outputs, strict=True))
+        if isinstance(self._num_values, dict):
+            return {self._index_of(name, size, outputs, found): size for name, size in self._num_values.items()}
         for index, output in enumerate(outputs):
             scores = _as_scores(output, self.batch or 1, self._num_values)
             if scores is not None:
-                return index, scores.shape[1]
+                return {index: scores.shape[1]}
         wanted = "K of at least 2" if self._num_values is None else f"K = {self._num_values}"
-        found = ", ".join(f"{name} {_kind(output)}" for name, output in zip(self.outputs, outputs, strict=True))
         raise BadInputError(
             f"{self.path}: an output of scores (N, K) with {wanted} was expected, found {found}",
             hint="export the network up to its logits, with the classes of its teacher",
         )
+
+    def _index_of(self, name: str, size: int, outputs: Sequence[Any], found: str) -> int:
+        index = self.outputs.index(name) if name in self.outputs else None
+        if index is None or _as_scores(outputs[index], self.batch or 1, size) is None:
+            raise BadInputError(
+                f"{self.path}: an output {name} of {size} numbers for each image was expected, found {found}",
+                hint="export the network with all its outputs, each under the name that the network gives it",
+            )
+        return index
 
     def insist(self) -> None:  # noqa: B027 - not abstract: an engine runs wholly where it was built for
         """Raise MissingError unless the first provider that was asked for really ran something."""
@@ -251,15 +263,17 @@ class Classifier(abc.ABC):
     def _scores(self, images_NCHW: NDArray[numpy.float32]) -> NDArray[numpy.float32]:
         import numpy as np
 
-        index = self.output_index
-        output = self.run_batch(self.feed(images_NCHW))[index]
-        scores = _as_scores(output, len(images_NCHW), self.num_values)
-        if scores is None:
-            raise BadInputError(
-                f"{self.path}: {self.outputs[index]} is {_kind(output)} for {len(images_NCHW)} images",
-                hint="a network outputs as many scores for each image",
-            )
-        return scores.astype(np.float32)
+        outputs = self.run_batch(self.feed(images_NCHW))
+        parts = []
+        for index, size in self._scores_outputs.items():
+            scores = _as_scores(outputs[index], len(images_NCHW), size)
+            if scores is None:
+                raise BadInputError(
+                    f"{self.path}: {self.outputs[index]} is {_kind(outputs[index])} for {len(images_NCHW)} images",
+                    hint="a network outputs as many scores for each image",
+                )
+            parts.append(scores.astype(np.float32))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgerecover.artifacts import NumValues
 from edgerecover.artifacts.engines import ENGINE_RUNTIMES
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.session.opened import Opened
@@ -21,7 +22,7 @@ def open_model(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_values: int | None = None,
+    num_values: NumValues | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> Opened:

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import NumValues
 from edgerecover.errors import (
     BadInputError,
     MissingError,
@@ -84,7 +85,7 @@ class OpenVINOSession(Classifier):
         devices: Sequence[str],
         num_threads: int | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_values: int | None,
+        num_values: NumValues | None,
         batch: int | None,
         exact_int8: bool = False,
     ) -> None:
@@ -201,7 +202,7 @@ def open_openvino(
     num_threads: int | None = None,
     strict: bool = False,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_values: int | None = None,
+    num_values: NumValues | None = None,
     batch: int | None = None,
     exact_int8: bool = False,
 ) -> OpenVINOSession:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgerecover.artifacts import NumValues
 from edgerecover.errors import BadInputError, EdgeRecoverError, MissingError, StageError
 from edgerecover.runtime.machine.fresh import run_fresh
 from edgerecover.runtime.machine.memory import bound_memory
@@ -24,7 +25,7 @@ TIMEOUT_S = 120.0
 
 
 def probe(
-    model: Path, shape_CHW: tuple[int, int, int] | None, num_values: int | None, *, timeout_s: float = TIMEOUT_S
+    model: Path, shape_CHW: tuple[int, int, int] | None, num_values: NumValues | None, *, timeout_s: float = TIMEOUT_S
 ) -> None:
     """Open `model` on the CPU and run it once on zeros, in a fresh process with bounded time and memory.
 
@@ -44,7 +45,7 @@ def probe(
     if shape_CHW is not None:
         arguments += ["--shape", ",".join(map(str, shape_CHW))]
     if num_values is not None:
-        arguments += ["--num-values", str(num_values)]
+        arguments += ["--num-values", json.dumps(num_values)]
     try:
         child = run_fresh("edgerecover.runtime.session.probe", arguments, timeout_s, what="a first run of the file")
     except StageError as error:
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             shape_CHW=shape,
             num_values=options.num_values,
         )
-        _ = session.output_index
+        _ = session.output_indices
     except MemoryError:
         sys.stdout.write(json.dumps({"message": f"{options.model}: it needs more memory than there is", "hint": ""}))
         return BadInputError.exit_code
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m edgerecover.runtime.session.probe", description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--shape", help="C,H,W of one image")
-    parser.add_argument("--num-values", type=int)
+    parser.add_argument("--num-values", type=json.loads)
     return parser
 
 

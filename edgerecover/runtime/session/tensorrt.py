@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import NumValues
 from edgerecover.artifacts.engines import EngineFacts
 from edgerecover.errors import UNREADABLE_HINT, BadInputError, StageError
 from edgerecover.runtime.engine.engine import check_runs_here, read_facts
@@ -75,7 +76,7 @@ class TensorRTSession(Classifier):
         runtime: str,
         facts: EngineFacts | None,
         shape_CHW: tuple[int, int, int] | None,
-        num_values: int | None,
+        num_values: NumValues | None,
         batch: int | None,
         cuda_graph: bool,
         host_code_allowed: bool,
@@ -264,7 +265,7 @@ def open_engine(
     runtime: str,
     *,
     shape_CHW: tuple[int, int, int] | None = None,
-    num_values: int | None = None,
+    num_values: NumValues | None = None,
     batch: int | None = None,
     cuda_graph: bool = False,
     host_code_allowed: bool = False,

@@ -83,6 +83,11 @@ class Measure(abc.ABC):
     def __init__(self, output: OutputSpec) -> None:
         self.output = output
 
+    @property
+    def parts(self) -> tuple[tuple[str, slice, Measure], ...]:
+        """Each output's name, numbers among the D and measure; one that stands for all is nameless."""
+        return (("", slice(None), self),)
+
     @abc.abstractmethod
     def read(self, outputs_ND: NDArray[Any]) -> Answers:
         """Answers of outputs (N, D), as the network or its file gives them; an answer that is no number matches none.

@@ -65,7 +65,7 @@ def collect(batches: Iterable[NDArray[Any]], num_images: int, measure: Measure) 
 
 def num_kept(num_images: int, output: OutputSpec) -> int:
     """Images whose scores are kept: all, but of maps and candidates of boxes what `MAX_MAP_BYTES` hold, at least 8."""
-    if len(output.shape) == 1:
+    if not output.has_maps:
         return num_images
     return min(num_images, max(_FEWEST_MAPS, MAX_MAP_BYTES // (4 * output.num_values)))
 

@@ -9,6 +9,7 @@ from edgerecover.tasks.objective.boxes import DetectionObjective
 from edgerecover.tasks.objective.classes import BinaryObjective, OneLabelObjective
 from edgerecover.tasks.objective.labels import MultiLabelObjective
 from edgerecover.tasks.objective.maps import SegmentationObjective
+from edgerecover.tasks.objective.several import SeveralObjective
 from edgerecover.tasks.objective.vectors import EmbeddingObjective, RegressionObjective
 
 _OBJECTIVES: Mapping[TaskKind, type[Objective]] = MappingProxyType(
@@ -26,6 +27,8 @@ _OBJECTIVES: Mapping[TaskKind, type[Objective]] = MappingProxyType(
 
 def objective_of(output: OutputSpec) -> Objective:
     """The objective of an output's task."""
+    if output.parts:
+        return SeveralObjective(output, objective_of)
     return _OBJECTIVES[output.task](output)
 
 

@@ -1,5 +1,6 @@
 """What a network gives is found from a few images; what fits no task, or two, is named."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from torch import nn
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.outputs import find_output
+from edgerecover.models.name.flags import Said
 from edgerecover.models.name.spec import ModelSpec
+from edgerecover.models.network.outputs import as_it_is, as_rows, read_as_logits
+from edgerecover.models.network.several_outputs import return_logits
 
 INPUT = InputSpec((3, 8, 16), (0.5,) * 3, (0.25,) * 3)
 
@@ -30,7 +34,7 @@ class Ending(nn.Module):
         return self.last(maps_NCHW.mean((2, 3)) if self.pooled else maps_NCHW)
 
 
-def found(network, task=None):
+def found(network, task=None, outputs=None):
     spec = ModelSpec(
         "nets.py:make",
         "model.toml",
@@ -40,6 +44,7 @@ def found(network, task=None):
         input_source="model.toml",
         classes=None,
         task=task,
+        outputs=outputs or {},
     )
     return find_output(network.eval(), INPUT, spec)
 
@@ -91,8 +96,77 @@ def test_answers_are_told_from_scores():
     assert "before argmax" in caught.value.hint
 
 
-def test_several_outputs_are_named():
-    heads = Ending(lambda logits_NK: {"digit": logits_NK[:, :5], "colour": logits_NK[:, 5:]})
-    with pytest.raises(BadInputError, match=r"found dict of digit \[2, 5\], colour \[2, 3\]") as caught:
-        found(heads)
-    assert "output['digit'] or output['colour'], which have the shape of logits" in caught.value.hint
+HEADS = Ending(
+    lambda logits_NK: {"digit": logits_NK[:, :5], "sick": logits_NK[:, 5].sigmoid(), "age": logits_NK[:, 6:7]}
+)
+
+
+def heads(**said):
+    network = copy.deepcopy(HEADS)
+    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    return network, {name: Said(*one) for name, one in said.items()}
+
+
+def test_each_of_several_outputs_has_its_task():
+    network, said = heads(age=(TaskKind.REGRESSION, 2.0))
+    output = found(network, outputs=said)
+    assert [(part.name, part.output.task, part.weight) for part in output.parts] == [
+        ("digit", TaskKind.ONE_LABEL, 1.0),
+        ("sick", TaskKind.BINARY, 1.0),
+        ("age", TaskKind.REGRESSION, 2.0),
+    ]
+    assert output.parts[1].output.activation is Activation.SIGMOID
+    assert (output.task, output.shape, output.names) == (TaskKind.SEVERAL, (7,), ("digit", "sick", "age"))
+
+
+def test_an_output_without_a_task_is_named():
+    network, _ = heads()
+    with pytest.raises(BadInputError, match="output age: it gives one number for each image") as caught:
+        found(network)
+    assert "--task age=binary, or --task age=regression" in caught.value.hint
+
+
+def test_one_task_for_several_outputs_is_refused():
+    network, _ = heads()
+    with pytest.raises(
+        BadInputError, match="several outputs, digit, sick, age, and one task is named, binary"
+    ) as caught:
+        found(network, TaskKind.BINARY)
+    assert "--task digit=binary,sick=binary,age=binary" in caught.value.hint
+
+
+def test_a_task_that_does_not_fit_is_told_with_its_output():
+    network, said = heads(age=(TaskKind.REGRESSION,), digit=(TaskKind.SEGMENTATION,))
+    with pytest.raises(BadInputError, match=r"output digit: it gives \(N, 5\), which does not fit segmentation"):
+        found(network, outputs=said)
+
+
+def test_the_only_output_of_a_dictionary_keeps_its_name():
+    network = Ending(lambda logits_NK: {"digit": logits_NK})
+    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    assert found(network).names == ("digit",)
+    assert found(Ending(lambda logits_NK: logits_NK)).names == ("logits",)
+    assert found(Ending(F.normalize)).names == ("embedding",)
+    assert found(Ending(F.normalize), TaskKind.REGRESSION).names == ("values",)
+
+
+def test_rows_hold_the_logits_of_all_outputs():
+    network, said = heads(age=(TaskKind.REGRESSION,))
+    output = found(network, outputs=said)
+    images_NCHW = torch.rand(3, *INPUT.shape)
+    digit, sick, age = network(images_NCHW)
+    read_as_logits(network, output)
+    assert torch.allclose(network(images_NCHW), torch.cat([digit, sick.logit()[:, None], age], 1), atol=1e-5)
+    assert torch.equal(as_rows(as_it_is(network)(images_NCHW)), torch.cat([digit, sick[:, None], age], 1))
+
+
+def test_a_name_for_a_tensor_is_refused():
+    with pytest.raises(BadInputError, match="one tensor, which has no name, and age is named"):
+        found(Ending(lambda logits_NK: logits_NK), outputs={"age": Said(TaskKind.REGRESSION)})
+
+
+def test_the_only_one_of_a_tuple_is_named_by_its_place_but_not_in_the_file():
+    network = Ending(lambda logits_NK: (logits_NK.argmax(1), logits_NK))
+    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    output = found(network, outputs={"output_1": Said(TaskKind.EMBEDDING)})
+    assert (output.task, output.names) == (TaskKind.EMBEDDING, ("embedding",))

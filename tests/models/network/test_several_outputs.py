@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.models.network.several_outputs import return_logits, warning_of
+from edgerecover.errors import BadInputError
+from edgerecover.models.network.several_outputs import names_of_outputs, return_logits, warning_of
 
 IMAGES_NCHW = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -19,6 +20,15 @@ Outputs = namedtuple("Outputs", "aux logits")
 class Returned:
     features: torch.Tensor
     logits: torch.Tensor
+
+
+Heads = namedtuple("Heads", "digit colour")
+
+
+@dataclass
+class Both:
+    digit: torch.Tensor
+    colour: torch.Tensor
 
 
 class Returning(nn.Module):
@@ -63,9 +73,7 @@ def test_the_logits_are_found(pack):
 @pytest.mark.parametrize(
     "pack",
     [
-        lambda logits, images: (logits, logits + 1),
         lambda logits, images: (images, images),
-        lambda logits, images: {"a": logits, "b": logits},
         lambda logits, images: 3,
         lambda logits, images: Returned,
     ],
@@ -90,3 +98,55 @@ def test_outputs_that_are_left_out_are_named(pack, left_out):
     return_logits(network, IMAGES_NCHW)
     warning = warning_of(network)
     assert (f"left out: {left_out}." in warning) if left_out else warning is None
+
+
+@pytest.mark.parametrize(
+    ("pack", "names"),
+    [
+        (lambda logits, images: (logits, logits + 1), ("output_0", "output_1")),
+        (lambda logits, images: [images, logits[:, :1], logits[:, 0]], ("output_1", "output_2")),
+        (lambda logits, images: {"digit": logits, "age": logits[:, 0]}, ("digit", "age")),
+        (lambda logits, images: Heads(logits, logits * 2), ("digit", "colour")),
+        (lambda logits, images: Both(logits, logits * 2), ("digit", "colour")),
+        (lambda logits, images: {"digit": logits, "mask": images[:, :1]}, ("digit", "mask")),
+        (lambda logits, images: {"aux": logits, "a b": logits, "input": logits + 1}, ("a_b", "output_input")),
+        (lambda logits, images: {"p": logits.sigmoid(), "a": logits, "b": logits + 1}, ("a", "b")),
+        (lambda logits, images: {"digit": logits, "top": logits.argmax(1), "b": logits + 1}, ("digit", "b")),
+    ],
+)
+def test_all_outputs_that_carry_a_task_are_taken(pack, names):
+    network = Returning(pack).eval()
+    expected = network(IMAGES_NCHW)
+    return_logits(network, IMAGES_NCHW)
+    found = network(IMAGES_NCHW)
+    assert isinstance(found, tuple)
+    assert names_of_outputs(network) == names
+    assert len(found) == len(names)
+    if isinstance(expected, dict) and set(names) <= set(expected):
+        assert all(torch.equal(found[i], expected[name]) for i, name in enumerate(names))
+    assert torch.equal(network.train()(IMAGES_NCHW), network.logits(IMAGES_NCHW))
+
+
+def pack_three(logits, images):
+    return {"digit": logits, "age": logits[:, 0], "maps": images[:, :, ::2, ::2], "top": logits.argmax(1)}
+
+
+@pytest.mark.parametrize(
+    ("weights", "names"),
+    [
+        ({}, ("digit", "age")),
+        ({"age": 0.0}, ("digit",)),
+        ({"maps": 2.0}, ("digit", "age", "maps")),
+    ],
+)
+def test_a_user_takes_outputs_and_leaves_them_out(weights, names):
+    network = Returning(pack_three).eval()
+    return_logits(network, IMAGES_NCHW, weights)
+    assert names_of_outputs(network) == names
+    assert ("maps [2, 3, 2, 2]" in warning_of(network)) == ("maps" not in names)
+
+
+@pytest.mark.parametrize("name", ["height", "top"])
+def test_an_output_that_is_not_there_is_told(name):
+    with pytest.raises(BadInputError, match=rf"output '{name}' is named, .* top int64 \[2\]"):
+        return_logits(Returning(pack_three).eval(), IMAGES_NCHW, {name: 1.0})

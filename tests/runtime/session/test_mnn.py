@@ -49,7 +49,7 @@ def test_it_answers_as_onnxruntime_does(write_onnx, tmp_path, options):
     scores = session.run(images(9))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=1e-4)
-    assert session.outputs[session.output_index] != "features"
+    assert session.outputs[session.output_indices[0]] != "features"
 
 
 def test_what_it_says_of_itself(write_onnx, tmp_path, capfd):

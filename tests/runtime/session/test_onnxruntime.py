@@ -163,7 +163,7 @@ def test_files_of_any_make_answer_alike(write_onnx, tmp_path, reference, options
     scores = session.run(images(9, SHAPE))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=2e-2 if options.get("dtype") == "float16" else 1e-4)
-    assert session.outputs[session.output_index] != "features"
+    assert session.outputs[session.output_indices[0]] != "features"
 
 
 def test_the_classes_settle_which_output_is_meant(write_onnx, tmp_path):

@@ -46,7 +46,7 @@ def test_it_answers_as_onnxruntime_does(write_onnx, tmp_path, reference, options
     scores = session.run(images(9))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference, atol=2e-2 if "dtype" in options else 1e-4)
-    assert session.outputs[session.output_index] != "features"
+    assert session.outputs[session.output_indices[0]] != "features"
 
 
 def with_weight(path, tensor):
