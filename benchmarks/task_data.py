@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import task_detector
 
 Split = Literal["train", "test"]
 _SEEDS: Mapping[Split, int] = {"train": 0, "test": 1}
@@ -23,7 +24,8 @@ class Examples:
     images: np.ndarray
     """uint8 (N, H, W, C)."""
     truth: np.ndarray
-    """Of each image: 0 or 1 (N,), 0 or 1 per label (N, K), a class (N,), real numbers (N, D), classes (N, H, W)."""
+    """Of each image: 0 or 1 (N,), 0 or 1 per label (N, K), a class (N,), real numbers (N, D), classes (N, H, W),
+    boxes (N, M, 5) of class, left, top, right and bottom."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -95,6 +97,11 @@ def _shapes(random: np.random.Generator, num: int, size: int) -> tuple[np.ndarra
     corners = np.arange(3) * 2 * np.pi / 3
     triangle = np.all([along * np.cos(a) + across * np.sin(a) <= 0.75 * radius for a in corners], axis=0)
     return kind, np.choose(kind[:, None, None] - 1, [disc, square, triangle])
+
+
+def boxed_shapes(num: int, split: Split) -> Examples:
+    """Discs, squares and triangles beside one another in colour; see `task_detector`. Truth: boxes (N, M, 5)."""
+    return Examples(*task_detector.boxed_shapes(num, split))
 
 
 def _surfaces(random: np.random.Generator, num: int, size: int) -> np.ndarray:
@@ -181,5 +188,6 @@ EXAMPLES: Mapping[str, Callable[[Path, int, Split], Examples]] = {
     "embedding": clothes,
     "regression": _of_no_data(measured_bars),
     "segmentation": _of_no_data(segmented_shapes),
+    "detection": _of_no_data(boxed_shapes),
 }
 """By task: DATA, number of images and split to examples."""

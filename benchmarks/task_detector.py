@@ -1,20 +1,9 @@
-r"""A small detector of shapes, trained here on images with exact boxes: what `edgerecover run` needs, in a folder.
-
-    python benchmarks/task_detector.py FOLDER
-    cd FOLDER && edgerecover run dense.pt --sparsity 0.75 --trust-code --target onnx-generic --eval-data test.npz
-
-FOLDER gets train.npz, test.npz, dense.pt, model.toml, and this file as nets.py. It takes some minutes on two cores.
+"""A small detector of shapes for benchmarks/tasks.py, and its images with exact boxes; copied beside its checkpoint.
 
 Shapes: N images, H height, W width, M boxes, K classes, A candidates.
 """
 
 from __future__ import annotations
-
-import argparse
-import shutil
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,13 +12,11 @@ from torch import Tensor, nn
 
 SIDE, STRIDE, NUM_CLASSES, MOST_BOXES = 64, 8, 3, 3
 _CELLS = SIDE // STRIDE
-_MEAN, _STD = 0.5, 0.2
 _USUAL_BOX = 24.0
 """In pixels: what a side is where the network says nothing."""
 _BOX_SCALE = 0.125
 """So that weights of boxes are as large as others: pruning compares them all, and else leaves widths none."""
 _SEEDS = {"train": 0, "test": 1}
-_NUM_STEPS, _BATCH, _LR = 2500, 32, 6e-3
 _BOX_WEIGHT = 2.0
 
 
@@ -89,7 +76,7 @@ def detection() -> Detector:
 # --- images with boxes ------------------------------------------------------------------------------------------
 
 
-def shapes(num: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+def boxed_shapes(num: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     """One to three discs (0), squares (1) and triangles (2), turned by any angle, on surfaces with a grain.
 
     Returns:
@@ -143,13 +130,9 @@ def _shape(random: np.random.Generator) -> tuple[int, np.ndarray]:
 # --- training ---------------------------------------------------------------------------------------------------
 
 
-def as_inputs(images_NHW3: np.ndarray) -> Tensor:
-    return (torch.from_numpy(images_NHW3).permute(0, 3, 1, 2).float() / 255 - _MEAN) / _STD
-
-
-def loss_of(network: Detector, images_NCHW: Tensor, truth_NM5: Tensor) -> Tensor:
+def loss_of(raw: tuple[Tensor, Tensor], truth_NM5: Tensor) -> Tensor:
     """The candidate of the cell that holds a box's centre is to be that box, and all others nothing."""
-    boxes_N4A, logits_NKA = network.raw(images_NCHW)
+    boxes_N4A, logits_NKA = raw
     image, row = (truth_NM5[..., 0] >= 0).nonzero(as_tuple=True)
     label, left, top, right, bottom = truth_NM5[image, row].unbind(1)
     wanted_b4 = torch.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], 1)
@@ -161,50 +144,3 @@ def loss_of(network: Detector, images_NCHW: Tensor, truth_NM5: Tensor) -> Tensor
     sides_b4 = wanted_b4[:, 2:].repeat(1, 2)
     errors = F.smooth_l1_loss(boxes_N4A[image, :, cell] / sides_b4, wanted_b4 / sides_b4, beta=0.1, reduction="sum")
     return (classes + _BOX_WEIGHT * errors) / len(image)
-
-
-def teach(images_NHW3: np.ndarray, truth_NM5: np.ndarray) -> Detector:
-    """A network trained from seed 0 by Adam, one cycle."""
-    torch.manual_seed(0)
-    network = detection().train()
-    optimizer = torch.optim.AdamW(network.parameters(), _LR, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=_NUM_STEPS)
-    images_NCHW, truth = as_inputs(images_NHW3), torch.from_numpy(truth_NM5)
-    started = time.process_time()
-    for step in range(_NUM_STEPS):
-        chosen = torch.randint(len(images_NCHW), (_BATCH,))
-        loss = loss_of(network, images_NCHW[chosen], truth[chosen])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0:
-            spent = f"{time.process_time() - started:.0f} CPU s"
-            print(f"step {step} of {_NUM_STEPS}, loss {loss.item():.4f}, {spent}", file=sys.stderr)
-    return network.eval()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--num-train", type=int, default=10_000)
-    parser.add_argument("--num-test", type=int, default=1000)
-    asked = parser.parse_args()
-    folder = asked.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, num in (("train", asked.num_train), ("test", asked.num_test)):
-        images_NHW3, truth_NM5 = shapes(num, split)
-        np.savez_compressed(folder / f"{split}.npz", images=images_NHW3, labels=truth_NM5)
-    shutil.copyfile(__file__, folder / "nets.py")
-    (folder / "model.toml").write_text(
-        'architecture = "nets.py:detection"\nteacher = "dense.pt"\ntask = "detection"\n'
-        'classes = ["disc", "square", "triangle"]\n\n[input]\n'
-        f"shape = [3, {SIDE}, {SIDE}]\nmean = {[_MEAN] * 3}\nstd = {[_STD] * 3}\n"
-    )
-    with np.load(folder / "train.npz") as arrays:
-        network = teach(arrays["images"], arrays["labels"])
-    torch.save(network.state_dict(), folder / "dense.pt")
-
-
-if __name__ == "__main__":
-    main()

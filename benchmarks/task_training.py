@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import task_detector
 import task_networks
 import torch
 import torch.nn.functional as F
@@ -28,8 +31,8 @@ _SPLITS = ("train", "test")
 class Task:
     """How a task's network is trained, and on what."""
 
-    loss: Callable[[Tensor, Tensor], Tensor]
-    """Of outputs and truth."""
+    loss: Callable[[Any, Tensor], Tensor]
+    """Of outputs, as `raw` gives them, and truth."""
     num_train: int
     num_test: int
     num_steps: int
@@ -38,6 +41,9 @@ class Task:
     input_mean: float = 0.5
     batch_size: int = 64
     lr: float = 4e-3
+    networks: ModuleType = task_networks
+    raw: str = "forward"
+    """The network's method that training calls."""
 
 
 def _binary(logits_N1: Tensor, truth_N: Tensor) -> Tensor:
@@ -71,6 +77,9 @@ TASKS: Mapping[str, Task] = {
     "embedding": Task(CosineToProxies(10, 32), 40_000, 6000, 1000, 0.35, 0.29),
     "regression": Task(_distance, 10_000, 3000, 1500, 0.15),
     "segmentation": Task(F.cross_entropy, 8000, 600, 2000, 0.2, batch_size=32, lr=1.2e-2),
+    "detection": Task(
+        task_detector.loss_of, 10_000, 1000, 2500, 0.2, batch_size=32, lr=6e-3, networks=task_detector, raw="raw"
+    ),
 }
 
 
@@ -78,11 +87,17 @@ def factory(name: str) -> str:
     return name.replace("-", "_")
 
 
+def network_of(name: str) -> nn.Module:
+    """A new network of the task, with random weights."""
+    network: nn.Module = getattr(TASKS[name].networks, factory(name))()
+    return network
+
+
 def prepare(name: str, data: Path, folder: Path) -> None:
     """Fill `folder` with what a user has, and with images: `train` for teacher and ceiling, `test` to judge on."""
     task = TASKS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(HERE / "task_networks.py", folder / "nets.py")
+    shutil.copyfile(HERE / f"{task.networks.__name__}.py", folder / "nets.py")
     for split, num in zip(_SPLITS, (task.num_train, task.num_test), strict=True):
         path = folder / f"{split}.npz"
         if not path.exists():
@@ -104,7 +119,7 @@ def teach(name: str, examples: Examples) -> nn.Module:
     """A network trained from seed 0 by Adam, one cycle; all images are held in memory."""
     task = TASKS[name]
     torch.manual_seed(0)
-    network: nn.Module = getattr(task_networks, factory(name))()
+    network = network_of(name)
     learnt = [*network.parameters(), *(task.loss.parameters() if isinstance(task.loss, nn.Module) else [])]
     optimizer = torch.optim.AdamW(learnt, task.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.lr, total_steps=task.num_steps)
@@ -113,7 +128,7 @@ def teach(name: str, examples: Examples) -> nn.Module:
     network.train()
     for step in range(task.num_steps):
         chosen = torch.randint(len(images_NCHW), (task.batch_size,))
-        loss = task.loss(network(images_NCHW[chosen]), truth[chosen])
+        loss = task.loss(getattr(network, task.raw)(images_NCHW[chosen]), truth[chosen])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

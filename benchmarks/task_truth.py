@@ -1,6 +1,6 @@
 """How right a network is on images with truth: measures from 0 to 1, which is all right.
 
-Shapes: N images, H height, W width, D outputs, K labels or classes.
+Shapes: N images, H height, W width, D outputs, K labels or classes, M boxes, A candidates.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import task_detector
+
+from edgerecover.artifacts import Activation, OutputSpec, TaskKind
+from edgerecover.tasks.measure import measure_of
 
 _NUM_QUERIES = 500
 """Whose nearest neighbours are searched for at once."""
@@ -84,6 +88,26 @@ def mean_intersection_over_union(logits_NKHW: np.ndarray, truth_NHW: np.ndarray)
     return float((both_K / np.maximum(counts_KK.sum(0) + counts_KK.sum(1) - both_K, 1)).mean())
 
 
+def mean_box_f1(outputs: np.ndarray, truth_NM5: np.ndarray) -> float:
+    """Mean over images of the F1 of boxes, as `--eval-data` measures it.
+
+    Outputs are (N, 4 + K, A) candidates, maybe in one row, whose scores are probabilities if all are from 0 to 1.
+    """
+    num_classes, side = task_detector.NUM_CLASSES, task_detector.SIDE
+    outputs_NVA = outputs.reshape(len(truth_NM5), 4 + num_classes, -1)
+    scores_NKA = outputs_NVA[:, 4:]
+    is_logit = bool(((scores_NKA < 0) | (scores_NKA > 1)).any())
+    output = OutputSpec(
+        TaskKind.DETECTION,
+        outputs_NVA.shape[1:],
+        Activation.NONE if is_logit else Activation.SIGMOID,
+        input_sides=(side, side),
+    )
+    measure = measure_of(output)
+    answers = measure.read(outputs_NVA.reshape(len(truth_NM5), -1))
+    return float(measure.share_of_truth(answers, truth_NM5).mean())
+
+
 @dataclass(frozen=True)
 class Truth:
     """A measure of outputs against what is true, from 0 to 1."""
@@ -98,6 +122,7 @@ TRUTHS: Mapping[str, tuple[Truth, ...]] = {
     "embedding": (Truth("recall@1", recall_at_1), Truth("MAP@R", mean_average_precision_at_r)),
     "regression": (Truth("spread explained", spread_explained),),
     "segmentation": (Truth("mIoU", mean_intersection_over_union),),
+    "detection": (Truth("box F1", mean_box_f1),),
 }
 """By task, what reports call it first."""
 

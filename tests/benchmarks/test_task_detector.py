@@ -1,6 +1,6 @@
 """The benchmark's detector and its images, and a detector through a whole run."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,8 @@ import onnx
 import pytest
 import task_detector
 import torch
+from task_training import TASKS, prepare
+from task_truth import mean_box_f1
 
 import edgerecover
 from edgerecover.artifacts import InputSpec, TaskKind
@@ -33,10 +35,10 @@ def outputs_at(truth_NM5):
 
 
 def test_images_have_exact_boxes_and_the_network_can_give_them_all():
-    images, boxes = task_detector.shapes(40, "test")
-    again, _ = task_detector.shapes(40, "test")
+    images, boxes = task_detector.boxed_shapes(40, "test")
+    again, _ = task_detector.boxed_shapes(40, "test")
     assert np.array_equal(images, again)
-    assert not np.array_equal(images, task_detector.shapes(40, "train")[0])
+    assert not np.array_equal(images, task_detector.boxed_shapes(40, "train")[0])
     assert images.shape == (40, 64, 64, 3)
     torch.manual_seed(0)
     spec = ModelSpec("nets.py:detection", "--arch", Path(), None, INPUT, "--input-shape", None)
@@ -50,7 +52,7 @@ def test_images_have_exact_boxes_and_the_network_can_give_them_all():
 
 def test_boxes_hold_what_was_drawn(monkeypatch):
     monkeypatch.setattr(task_detector, "_surface", lambda random: np.full((64, 64, 3), 0.5))
-    images, boxes = task_detector.shapes(20, "test")
+    images, boxes = task_detector.boxed_shapes(20, "test")
     for image, rows in zip(images.astype(float), boxes, strict=True):
         is_drawn = np.zeros((64, 64), bool)
         for left, top, right, bottom in rows[rows[:, 0] >= 0, 1:].astype(int):
@@ -58,11 +60,22 @@ def test_boxes_hold_what_was_drawn(monkeypatch):
         assert np.abs(image[~is_drawn] - 127.5).max() < 40  # grain alone
 
 
+def test_box_f1_reads_probabilities_and_logits_alike():
+    _, boxes = task_detector.boxed_shapes(6, "test")
+    outputs_NVA = outputs_at(boxes).reshape(6, 7, 64)
+    assert mean_box_f1(outputs_NVA, boxes) == 1
+    probabilities = np.clip(outputs_NVA[:, 4:], 1e-6, None)
+    logits_NVA = np.concatenate([outputs_NVA[:, :4], np.log(probabilities / (1 - probabilities))], 1)
+    assert mean_box_f1(logits_NVA.reshape(6, -1), boxes) == 1
+    outputs_NVA[:3, 4:] = 0
+    assert mean_box_f1(outputs_NVA, boxes) == 0.5
+
+
 @pytest.mark.slow
 def test_a_detector_goes_through_a_whole_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_detector, "_NUM_STEPS", 250)
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), "--num-train", "1500", "--num-test", "100"])
-    task_detector.main()
+    few = replace(TASKS["detection"], num_train=1500, num_test=100, num_steps=250)
+    monkeypatch.setitem(TASKS, "detection", few)
+    prepare("detection", Path(), tmp_path)
     report = edgerecover.recover(
         tmp_path / "dense.pt", target="onnx-generic", profile="smoke", sparsity=0.5, trust_code=True,
         eval_data=tmp_path / "test.npz", out=tmp_path / "a.bundle", progress=False,

@@ -2,10 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import task_networks
 import torch
 from task_data import EXAMPLES, UNSEEN_CLASSES, clothes, measured_bars, scratched_surfaces, segmented_shapes
-from task_training import TASKS, factory, judge, prepare, run_module
+from task_training import TASKS, judge, network_of, prepare, run_module
 from task_truth import (
     mean_average_precision,
     mean_average_precision_at_r,
@@ -44,10 +43,10 @@ def test_examples_are_the_same_each_time_and_others_to_test_on(name, data):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_network_fits_its_images_and_truth(name, data):
     examples = EXAMPLES[name](data, 8, "train")
-    network = getattr(task_networks, factory(name))().eval()
+    network = network_of(name).eval()
     found = judge(name, lambda inputs: run_module(network, inputs), examples)
     assert all(0 <= value <= 1 for value in found.values() if not np.isnan(value))
-    assert 20_000 <= sum(parameter.numel() for parameter in network.parameters()) <= 100_000
+    assert 20_000 <= sum(parameter.numel() for parameter in network.parameters()) <= 200_000
 
 
 def test_every_second_surface_has_a_scratch_that_the_same_surface_without_it_has_not():
