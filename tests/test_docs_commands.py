@@ -60,6 +60,7 @@ NOT_RUN = {
         "it needs two nodes",
         "it needs Slurm",
     ],
+    "docs/how-to/recover-a-detector.md": ["there is no dense.pt of a detector here"],
     "docs/how-to/run-on-the-device.md": ["it needs a Jetson", "it needs a device to connect to"],
     "docs/how-to/sign-and-verify.md": [
         "it installs from the package index",

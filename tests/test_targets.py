@@ -22,6 +22,7 @@ from edgerecover.config import (
     read_toml,
     shipped_names,
 )
+from edgerecover.config.model_file import OutputTable
 from edgerecover.errors import BadInputError
 from edgerecover.runtime.machine.host import is_target
 
@@ -273,7 +274,7 @@ def toml_blocks(page):
 
 
 def documented_keys(page):
-    return set(re.findall(r"^\| `([a-z0-9_.]+)` \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(r"^\| `([a-zA-Z0-9_.]+)` \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_the_page_on_targets_describes_every_key():
@@ -303,8 +304,8 @@ def test_the_table_of_shipped_targets_is_complete():
 
 
 def test_the_page_on_model_toml_describes_every_key():
-    expected = set(ModelFile.model_fields) - {"input", "card"}
-    for table, schema in (("input", ModelFileInput), ("card", CardFile)):
+    expected = set(ModelFile.model_fields) - {"input", "card", "outputs"}
+    for table, schema in (("input", ModelFileInput), ("card", CardFile), ("outputs.NAME", OutputTable)):
         expected |= {f"{table}.{key}" for key in schema.model_fields}
     assert documented_keys("model-toml.md") == expected
 
