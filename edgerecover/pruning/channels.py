@@ -137,12 +137,9 @@ def _foreign(network: nn.Module) -> str | None:
 
 def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tuple[Group, ...]:
     """Groups that can all lose half of their channels; if that works, other fractions do too."""
-    from edgerecover.models.network.detectors import last_layers
-
     refused = BadInputError("no layer of this network can lose channels without breaking it", hint=_HINT)
     try:
-        ends = last_layers(network, images_NCHW)
-        groups = find_groups(network, images_NCHW, {_layers(network)[-1], *ends}, ends)
+        groups = _groups_before_the_end(network, images_NCHW)
     except CannotFollowError as error:
         raise BadInputError(f"the channels of this network cannot be followed: {error}", hint=_HINT) from error
     except MissingError:
@@ -164,6 +161,26 @@ def _free_groups(network: nn.Module, images_NCHW: Tensor, roughly: bool) -> tupl
     if not can_lose_half(free):
         raise refused
     return free
+
+
+def _groups_before_the_end(network: nn.Module, images_NCHW: Tensor) -> tuple[Group, ...]:
+    """Groups of all layers, or of those up to the last convolutions where channels cannot be followed further.
+
+    A head that splits its channels into anchors and moves these among the places mixes each channel with all others.
+    """
+    from edgerecover.models.network.detectors import last_convolutions, last_layers
+
+    def find(ends: tuple[str, ...]) -> tuple[Group, ...]:
+        return find_groups(network, images_NCHW, {_layers(network)[-1], *ends}, ends)
+
+    ends = last_layers(network, images_NCHW)
+    try:
+        return find(ends)
+    except CannotFollowError:
+        ends = () if ends else last_convolutions(network, images_NCHW)
+        if not ends:
+            raise
+        return find(ends)
 
 
 def _narrow(network: nn.Module, groups: Sequence[Group], num_removed: Sequence[int]) -> Cut | None:

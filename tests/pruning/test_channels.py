@@ -48,9 +48,36 @@ class Rigid(nn.Module):
         return self.fc(self.conv(x).view(len(x), 8, 36).mean(2))
 
 
+class AnchorHead(nn.Module):
+    """Two scales; of each, a head splits its channels into anchors, which move among the places."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.down = nn.Conv2d(16, 32, 3, 2, padding=1)
+        self.fine, self.coarse = nn.Conv2d(16, 2 * 7, 1), nn.Conv2d(32, 2 * 7, 1)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        maps = self.fine(x), self.coarse(F.relu(self.down(x)))
+        split = (one.view(len(one), 2, 7, *one.shape[2:]).permute(0, 1, 3, 4, 2) for one in maps)
+        return torch.cat([one.reshape(len(one), -1, 7) for one in split], 1)
+
+
 def built(kind):
     torch.manual_seed(0)
     return kind().eval()
+
+
+def test_heads_that_mix_channels_with_places_keep_their_outputs_and_the_rest_is_pruned():
+    network = built(AnchorHead)
+    narrower = prune_channels(network, INPUT, 0.5)
+    removed = 1 - count_macs(narrower, INPUT.shape) / count_macs(network, INPUT.shape)
+    assert removed == pytest.approx(0.5, abs=MACS_TOLERANCE)
+    assert narrower.fine.out_channels == narrower.coarse.out_channels == 14
+    assert narrower.stem.out_channels < 16
+    assert narrower.down.out_channels < 32
+    assert narrower(torch.rand(3, *INPUT.shape)).shape == (3, 80 * 2, 7)
 
 
 @pytest.mark.parametrize("macs_removed", [0.3, 0.5, 0.7])

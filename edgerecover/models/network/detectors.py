@@ -147,8 +147,16 @@ def last_layers(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
 
     Their channels are not followed further: decoding mixes each of them with all anchors.
     """
-    if not gives_candidates(network):
-        return ()
+    return last_convolutions(network, images_NCHW) if gives_candidates(network) else ()
+
+
+def last_convolutions(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
+    """Names of the convolutions after which a network has no weights; empty where another layer's weights are last.
+
+    Args:
+        network: on the CPU, in eval mode; not changed.
+        images_NCHW: images to run it on.
+    """
     names = {id(weight): name.removesuffix(".weight") for name, weight in network.named_parameters()}
     with torch.enable_grad():
         waiting = [network(images_NCHW).grad_fn]
@@ -159,7 +167,12 @@ def last_layers(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
         seen.add(node)
         before = [other for other, _ in node.next_functions]
         if node.name().startswith("ConvolutionBackward"):
-            found.update(dict.fromkeys(names[id(one.variable)] for one in before[1:2]))
+            weight = getattr(before[1], "variable", None)  # of normalised weights there is none
+            if id(weight) not in names:
+                return ()
+            found[names[id(weight)]] = None
+        elif hasattr(node, "variable"):
+            return ()
         else:
             waiting += before
     return tuple(found)

@@ -22,6 +22,7 @@ from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.detectors import (
     check_detector,
     gives_candidates,
+    last_convolutions,
     last_layers,
     own_input,
     return_candidates,
@@ -154,6 +155,13 @@ def test_the_last_layers_are_found(name, expected):
     assert last_layers(network, images()) == ()
     return_candidates(network, name)
     assert set(last_layers(network, images())) == {f"head.{layer}" for layer in expected}
+
+
+@pytest.mark.parametrize("after", [nn.Linear(6, 6), nn.PReLU()])
+def test_there_are_no_last_convolutions_where_other_weights_come_after_them(after):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten(2))
+    assert last_convolutions(network, torch.rand(1, 3, 2, 3)) == ("1",)
+    assert last_convolutions(network.append(after), torch.rand(1, 3, 2, 3)) == ()
 
 
 @pytest.mark.parametrize("name", ["ssd", "retinanet"])
