@@ -157,9 +157,10 @@ def last_convolutions(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...
         network: on the CPU, in eval mode; not changed.
         images_NCHW: images to run it on.
     """
-    names = {id(weight): name.removesuffix(".weight") for name, weight in network.named_parameters()}
+    followed = copy.deepcopy(network).requires_grad_(True)  # of frozen weights autograd knows no layer
+    names = {id(weight): name.removesuffix(".weight") for name, weight in followed.named_parameters()}
     with torch.enable_grad():
-        waiting = [network(images_NCHW).grad_fn]
+        waiting = [followed(images_NCHW).grad_fn]
     seen, found = set[Any](), dict[str, None]()
     for node in waiting:
         if node is None or node in seen:
