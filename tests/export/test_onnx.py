@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,18 @@ class DataDependent(PaddedResidual):
 
     def forward(self, x):
         return super().forward(x * 2 if x.sum() > 1e9 else x)
+
+
+class Uncertain(nn.Module):
+    """One output is called as a value in the graph is (findings/torch-onnx-output-named-like-an-operator.sh)."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(3, 2) for name in ("mean", "var")})
+
+    def forward(self, x):
+        pooled = x.mean((2, 3))
+        return {name: head(pooled) for name, head in self.heads.items()}
 
 
 def logits_of_both(network, path, num_images, shape=(3, 8, 8)):
@@ -357,3 +370,14 @@ def test_other_runtimes_find_outputs_by_name(tmp_path, runtime):
     expected_ND = open_session(path, [CPU], num_threads=1, num_values=wanted).run(images_NCHW)
     session = open_model(path, runtime, (CPU,), num_threads=1, shape_CHW=INPUT.shape, num_values=wanted)
     np.testing.assert_allclose(session.run(images_NCHW), expected_ND, atol=1e-4)
+
+
+def test_an_output_keeps_its_name_where_a_value_of_the_graph_has_it_too(tmp_path):
+    network = Uncertain().eval()
+    export(network, INPUT, tmp_path / "m.onnx", opset=18, outputs=("mean", "var"))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    images = torch.rand(1, 3, 8, 8)
+    given = session.run(["var", "mean"], {"input": images.numpy()})
+    expected = network(images)
+    for name, output in zip(("var", "mean"), given, strict=True):
+        assert np.allclose(output, expected[name].detach(), atol=1e-6)
