@@ -16,6 +16,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export, frozen_values
+from edgerecover.models.network.several_outputs import names_of_outputs, return_logits
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.runtime.session.opening import open_model
 
@@ -357,6 +358,21 @@ def test_several_outputs_keep_names_and_order(tmp_path, monkeypatch, batch, expo
     for missing in ({"height": 1}, {"digit": 5}):
         with pytest.raises(BadInputError, match=r"an output .* was expected, found digit float32"):
             open_session(tmp_path / "model.onnx", [CPU], num_threads=1, num_values=missing).run(images_NCHW.numpy())
+
+
+def test_open_axes_of_a_network_that_returns_a_dictionary_need_no_other_exporter(tmp_path):
+    network = Named().eval()
+    return_logits(network, torch.rand(2, *INPUT.shape))
+    names = names_of_outputs(network)
+    exported = export(network, INPUT, tmp_path / "model.onnx", opset=18, batch=None, outputs=names)
+    assert (names, exported.exporter) == (("digit", "age"), "dynamo")
+    for output in onnx.load(tmp_path / "model.onnx").graph.output:
+        assert output.type.tensor_type.shape.dim[0].dim_param
+
+
+class Named(Heads):
+    def forward(self, images_NCHW):
+        return dict(zip(("digit", "age", "mask"), super().forward(images_NCHW), strict=True))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "mnn"])

@@ -55,20 +55,25 @@ def return_logits(network: nn.Module, images_NCHW: Tensor, weights: Mapping[str,
     own = type(network)
     if hasattr(own, "__deepcopy__"):
         return
+    entries = {} if isinstance(returned, Tensor) else _entries_of(returned)
     if isinstance(returned, Tensor):
         keys = [_LAST_AXES] if _has_last_axes(returned, len(images_NCHW)) else []
     else:
-        keys = _chosen(_entries_of(returned), images_NCHW, weights)
+        keys = _chosen(entries, images_NCHW, weights)
     if not keys:
         return
+    refused = [name for name, weight in weights.items() if weight == 0]
+    others = {name: value for name, value in _others_than(keys, entries).items() if name not in refused}
 
     class Chosen(own):  # type: ignore[valid-type, misc]
         reads_logits = True  # `outputs.own_network` takes it off
         output_names = () if keys[0] is _LAST_AXES else _names_of(keys)
-        left_out = () if keys[0] is _LAST_AXES else _others_than(keys, returned)
+        left_out = tuple(f"{name} {list(value.shape)}" for name, value in others.items())
+        another = next((name for name, value in others.items() if _can_have_task(value, len(images_NCHW))), None)
 
-        def forward(self, *args: Any, **kwargs: Any) -> Any:
-            outputs = super().forward(*args, **kwargs)
+        # The images by a name of their own: torch.export takes open axes of `*args` for those of a tuple.
+        def forward(self, images_NCHW: Tensor, *args: Any, **kwargs: Any) -> Any:
+            outputs = super().forward(images_NCHW, *args, **kwargs)
             if isinstance(outputs, Tensor):
                 return outputs.flatten(1) if keys[0] is _LAST_AXES else outputs
             entries = _entries_of(outputs)
@@ -89,24 +94,32 @@ def warning_of(network: nn.Module) -> str | None:
     left_out: tuple[str, ...] = getattr(type(network), "left_out", ())
     if not left_out:
         return None
-    names, first = names_of_outputs(network), left_out[0].partition(" ")[0]
+    names, another = names_of_outputs(network), getattr(type(network), "another", None)
     taken = "one is" if len(names) <= 1 else f"{len(names)} are"
+    said = f"the network has several outputs, of which {taken} recovered and exported; left out: {', '.join(left_out)}"
+    if another is None:
+        return said
     return (
-        f"the network has several outputs, of which {taken} recovered and exported; left out: {', '.join(left_out)}. "
-        f"A table [outputs.{first}] with its task in model.toml, or --task {first}=TASK, takes another one too"
+        f"{said}. A table [outputs.{another}] with its task in model.toml, or --task {another}=TASK, takes another one "
+        "too"
     )
 
 
-def _others_than(keys: list[Any], returned: Any) -> tuple[str, ...]:
-    """Names of other outputs that hold something else: no softmax of those chosen, and not for training alone."""
-    entries = _entries_of(returned)
-    chosen = [entries[key] for key in keys]
-    others = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key not in keys}
-    return tuple(
-        f"{name} {list(value.shape)}"
-        for (key, value), name in zip(others.items(), _names_of([*others]), strict=True)
-        if key not in _FOR_TRAINING and not any(_is_made_of(value, one) for one in chosen)
-    )
+def _others_than(keys: list[Any], entries: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Other outputs that hold something else, by name: no softmax of those chosen, and not for training alone."""
+    chosen = [entries[key] for key in keys if key is not _LAST_AXES]
+    return {
+        name: value
+        for (key, value), name in zip(entries.items(), _names_of([*entries]), strict=True)
+        if isinstance(value, Tensor) and key not in keys and key not in _FOR_TRAINING
+        if not any(_is_made_of(value, one) for one in chosen)
+    }
+
+
+def _can_have_task(value: Any, num_images: int) -> bool:
+    """Whether an output may be named as one to recover."""
+    is_batch = isinstance(value, Tensor) and 1 <= value.dim() <= 4 and len(value) == num_images
+    return is_batch and value.is_floating_point()
 
 
 def _is_made_of(value: Tensor, scores: Tensor) -> bool:
@@ -129,12 +142,7 @@ def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
 def _chosen(entries: Mapping[Any, Any], images_NCHW: Tensor, weights: Mapping[str, float]) -> list[Any]:
     """Keys of the outputs that carry a task, in the network's order; none where that is not clear."""
     named = dict(zip(_names_of([*entries]), entries, strict=True))
-    batches = {
-        key: value
-        for key, value in entries.items()
-        if isinstance(value, Tensor) and 1 <= value.dim() <= 4 and len(value) == len(images_NCHW)
-        if value.is_floating_point()
-    }
+    batches = {key: value for key, value in entries.items() if _can_have_task(value, len(images_NCHW))}
     for name in weights:
         if named.get(name, _LAST_AXES) not in batches:
             raise BadInputError(
@@ -146,6 +154,12 @@ def _chosen(entries: Mapping[Any, Any], images_NCHW: Tensor, weights: Mapping[st
     taken = {named[name] for name, weight in weights.items() if weight != 0}
     refused = {named[name] for name, weight in weights.items() if weight == 0}
     found = {*_clear(batches, images_NCHW), *taken} - refused
+    if refused and not found:
+        raise BadInputError(
+            f"every output that carries a task has weight 0; the network's outputs for {len(images_NCHW)} images are "
+            f"{_listed(named, entries)}",
+            hint="give one of them a weight above 0: [outputs.NAME] in model.toml",
+        )
     return [key for key in entries if key in found]
 
 

@@ -146,6 +146,26 @@ def test_a_user_takes_outputs_and_leaves_them_out(weights, names):
     assert ("maps [2, 3, 2, 2]" in warning_of(network)) == ("maps" not in names)
 
 
+def test_an_output_that_cannot_be_taken_is_not_offered():
+    network = Returning(lambda logits, images: {"top": logits.argmax(1), "digit": logits}).eval()
+    return_logits(network, IMAGES_NCHW)
+    assert warning_of(network).endswith("left out: top [2]")
+    network = Returning(lambda logits, images: {"top": logits.argmax(1), "digit": logits, "mask": images}).eval()
+    return_logits(network, IMAGES_NCHW)
+    assert "or --task mask=TASK" in warning_of(network)
+
+
+def test_what_a_user_leaves_out_is_no_news():
+    network = Returning(lambda logits, images: {"digit": logits, "age": logits[:, 0]}).eval()
+    return_logits(network, IMAGES_NCHW, {"age": 0.0})
+    assert (names_of_outputs(network), warning_of(network)) == (("digit",), None)
+
+
+def test_one_output_at_least_is_left():
+    with pytest.raises(BadInputError, match=r"every output that carries a task has weight 0; .* maps float32"):
+        return_logits(Returning(pack_three).eval(), IMAGES_NCHW, {"digit": 0.0, "age": 0.0})
+
+
 @pytest.mark.parametrize("name", ["height", "top"])
 def test_an_output_that_is_not_there_is_told(name):
     with pytest.raises(BadInputError, match=rf"output '{name}' is named, .* top int64 \[2\]"):
