@@ -94,11 +94,23 @@ def model_flags(
 
 
 def _tasks(text: str) -> str | dict[str, str]:
-    """The value of --task: of the only output, or of several by name."""
+    """The value of --task: of the only output, or of several by name.
+
+    Raises:
+        BadInputError: an output is named twice.
+    """
     named = [part.partition("=") for part in text.split(",")]
     if len(named) == 1 and not named[0][1]:
         return text
-    return {name.strip(): kind.strip() for name, _, kind in named}
+    tasks: dict[str, str] = {}
+    for name, _, kind in named:
+        if name.strip() in tasks:
+            raise BadInputError(
+                f"--task {text}: output {name.strip()!r} is named twice",
+                hint="name each output once: --task age=regression,sick=binary",
+            )
+        tasks[name.strip()] = kind.strip()
+    return tasks
 
 
 def device_access(on: str | None, config: Path | None, python: str) -> Access | None:

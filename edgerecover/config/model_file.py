@@ -91,6 +91,13 @@ class ModelFile(Settings):
     """SPDX expression, or the name of another licence."""
     card: CardFile = CardFile()
 
+    @model_validator(mode="after")
+    def _check_tasks(self) -> ModelFile:
+        for name, output in self.outputs.items():
+            if self.task and output.task not in (None, self.task):
+                raise ValueError(f"task is {self.task!r}, and that of [outputs.{name}] is {output.task!r}")
+        return self
+
     def stated(self) -> Stated:
         """Licence and card, as bundles store them."""
         return Stated(self.licence, **self.card.model_dump())

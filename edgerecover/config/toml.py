@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -131,12 +131,20 @@ def _describe(kind: type[Settings], location: _Keys, group: list[Any], path: Pat
 
 def _known_keys(kind: Any, keys: list[str]) -> list[str]:
     for key in keys:
+        if get_origin(kind) is dict:  # whose keys the user chooses
+            kind = get_args(kind)[1]
+            continue
         field = kind.model_fields.get(key)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), None)
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        kind = next((c for c in candidates if get_origin(c) is dict or _is_schema(c)), None)
         if kind is None:
             return []
-    return sorted(kind.model_fields)
+    return sorted(kind.model_fields) if _is_schema(kind) else []
+
+
+def _is_schema(kind: Any) -> bool:
+    # On Python 3.10, list[int] is an instance of type, but no class.
+    return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Settings)
 
 
 def line_of(path: Path, keys: list[str]) -> int | None:

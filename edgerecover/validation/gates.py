@@ -256,7 +256,8 @@ def _parity_top1(limits: Limits, parity: Parity, words: Words, what_changed: str
     if words.is_graded:
         worst = min(parity.by_output, key=lambda name: parity.by_output[name].top1_agreement, default="")
         which = f"output {worst} of the exported file" if worst else "the exported file"
-        found = f"{which}: {words.with_pytorch} {measured:.2f} % on {parity.num_images} images,"
+        shared = "agreement with PyTorch" if worst else words.with_pytorch  # one output's is no weighted mean
+        found = f"{which}: {shared} {measured:.2f} % on {parity.num_images} images,"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 
 

@@ -25,7 +25,7 @@ def example_of(output: OutputSpec) -> str:
     if output.parts:
         return (
             f"a network with several outputs reads an .npz with images and one array of truth for each output: "
-            f"{', '.join(output.names)}. Of {output.parts[0].name}, {example_of(output.parts[0].output)}"
+            f"{', '.join(output.names)}; each as `edgerecover help images` has the labels of its task"
         )
     if task is TaskKind.MULTI_LABEL:
         return (

@@ -45,6 +45,12 @@ def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
         ('[card]\nauthor = "A"\n', r":2: unknown key 'card.author'; did you mean 'authors'"),
         (f'licence = "{"x" * 2001}"\n', r":1: licence: .*at most 2000"),
         ('teacher = "dense.pt"\nclases = ["a"]\n', r":2: unknown key 'clases'; did you mean 'classes'"),
+        ('[outputs.age]\ntsk = "binary"\n', r":2: unknown key 'outputs.age.tsk'; did you mean 'task'"),
+        ("[outputs.age]\nloss = 1\n", r":2: unknown key 'outputs.age.loss'; known keys: task, weight"),
+        (
+            'task = "multi-label"\n[outputs.kind]\ntask = "one-label"\n',
+            r"task is 'multi-label', and that of \[outputs.kind\] is 'one-label'",
+        ),
     ],
 )
 def test_a_wrong_model_toml_is_reported_where_it_is_wrong(tmp_path, text, message):

@@ -197,6 +197,13 @@ def test_parity_is_judged_on_decisions_and_on_logits():
     assert "opset" in found["parity_logits"].message
 
 
+def test_parity_of_the_worst_output_is_not_called_a_weighted_mean():
+    age, kind = Parity(100, 0.5, 0.1, 2.0, 0.98), Parity(100, 1e-5, 1e-6, 2.0, 1.0)
+    both = dataclasses.replace(age, by_output={"kind": kind, "age": age})
+    found = gates(task=TaskKind.SEVERAL, parity=both)["parity_top1"]
+    assert found.message.startswith("output age of the exported file: agreement with PyTorch 98.00 % on 100 images")
+
+
 def test_logits_without_scale_fail_with_a_number_json_holds():
     gate = gates(parity=Parity(100, 1.0, 1.0, 0.0, 1.0))["parity_logits"]
     assert gate.status is GateStatus.FAIL
