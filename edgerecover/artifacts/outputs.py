@@ -103,8 +103,8 @@ class OutputSpec:
         return (self.name or _UNNAMED.get(self.task, "logits"),)
 
     @property
-    def wanted(self) -> NumValues:
-        """What finds it in a file: numbers for each image; of several outputs, those of each by name."""
+    def num_values_in_file(self) -> NumValues:
+        """Numbers for each image, by which its file's outputs are found; of several outputs, those of each by name."""
         return {part.name: part.output.num_values for part in self.parts} or self.num_values
 
     @property

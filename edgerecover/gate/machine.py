@@ -86,7 +86,7 @@ def golden_check(model: Model) -> GoldenCheck:
         contents.folder / GOLDEN_INPUTS,
         model.surface.runtime,
         model.surface.providers,
-        contents.measure.output.wanted,
+        contents.measure.output.num_values_in_file,
     )
     precision = contents.task.precision
     return check(answers_ND, contents.outputs, contents.teacher, contents.measure, precision, precision)

@@ -168,12 +168,12 @@ def _groups_before_the_end(network: nn.Module, images_NCHW: Tensor) -> tuple[Gro
 
     A head that splits its channels into anchors and moves these among the places mixes each channel with all others.
     """
-    from edgerecover.models.network.detectors import last_convolutions, last_layers
+    from edgerecover.pruning.ends import known_ends, last_convolutions
 
     def find(ends: tuple[str, ...]) -> tuple[Group, ...]:
         return find_groups(network, images_NCHW, {_layers(network)[-1], *ends}, ends)
 
-    ends = last_layers(network, images_NCHW)
+    ends = known_ends(network, images_NCHW)
     try:
         return find(ends)
     except CannotFollowError:

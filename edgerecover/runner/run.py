@@ -192,7 +192,7 @@ def _check_answers(entry: _Entry, contents: Contents, options: Options, progress
             contents.folder / GOLDEN_INPUTS,
             entry.runtime,
             entry.providers,
-            contents.measure.output.wanted,
+            contents.measure.output.num_values_in_file,
             options.num_threads,
         )
     except EdgeRecoverError as error:

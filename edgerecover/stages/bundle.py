@@ -97,7 +97,7 @@ def pack_run(
     """
     models, shipped = loaded.models, made.shipped
     sums = int8_sums_for(request.target)
-    model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.output.wanted, sums)
+    model = open_on_cpu(Path(shipped.file.path), models.input.shape, models.output.num_values_in_file, sums)
     weights = weights_of(recovered.student)
     content: dict[str, Path | bytes | str] = {
         **model_files(made.variants.made, made.race, made.engines, request.target.runtime.value),

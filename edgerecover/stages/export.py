@@ -102,7 +102,7 @@ def check_trial(
     """
     images_NCHW = example_images(input, _NUM_TRIALS).numpy()
     measure = measure_of(output)
-    found_ND = open_on_cpu(Path(exported.path), input.shape, output.wanted).run(images_NCHW)
+    found_ND = open_on_cpu(Path(exported.path), input.shape, output.num_values_in_file).run(images_NCHW)
     expected_ND = scorer_of(network, one_by_one=one_by_one)(images_NCHW)
     difference = compare(on_scale(expected_ND, scale_of(found_ND)), found_ND, measure).relative
     if difference <= _MAX_DIFFERENCE:

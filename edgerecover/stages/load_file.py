@@ -86,7 +86,7 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     if request.out is not None:
         _check_names(file)
     teacher = _open_teacher(request, choose_compute(request.device), progress)
-    session = _open_file(file, teacher.input, teacher.output.wanted, request.target)
+    session = _open_file(file, teacher.input, teacher.output.num_values_in_file, request.target)
     _check_activation(file, session, teacher.output)
     if teacher.probed.by_batch and session.layout.batch != 1:
         raise BadInputError(
@@ -141,7 +141,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
         )
     file = read_onnx(path)
     output = _output_of(file, path, input, next((spec.task for spec in said if spec.task), None))
-    session = _open_file(file, input, output.wanted if output else None, request.target)
+    session = _open_file(file, input, output.num_values_in_file if output else None, request.target)
     output = output or OutputSpec.one_label(session.num_values)
     classes = next((spec.classes for spec in said if spec.classes), None)
     if classes and output.num_classes not in (None, len(classes)):

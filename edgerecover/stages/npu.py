@@ -112,7 +112,7 @@ def compile_variants(
     path = Path(int8.file.path)
     images_NCHW = _first_of(held_back)
     with tempfile.TemporaryDirectory(prefix="edgerecover-") as scratch:
-        cpu = open_on_cpu(path, images_NCHW.shape[1:], teacher.measure.output.wanted)
+        cpu = open_on_cpu(path, images_NCHW.shape[1:], teacher.measure.output.num_values_in_file)
         judge = _Judge(
             Path(scratch), images_NCHW, golden_NCHW, teacher, cpu.run(images_NCHW), cpu.run(golden_NCHW), profile
         )

@@ -138,7 +138,7 @@ def _decided(
     task: Task,
 ) -> Iterator[_Candidate]:
     first: dict[Precision, Outputs] = {}
-    num_values = measure.output.wanted
+    num_values = measure.output.num_values_in_file
     for surface in surfaces:
         float32: Outputs | None = None
         for variant in variants:

@@ -136,12 +136,12 @@ def judge_run(
     models, shipped, alone = loaded.models, made.shipped, loaded.one_by_one
     shape_CHW, output = models.input.shape, models.output
     judged = judge_file(
-        open_runner(made.race.shipped, shipped, request.target, shape_CHW, output.wanted),
+        open_runner(made.race.shipped, shipped, request.target, shape_CHW, output.num_values_in_file),
         Beside(
             teacher,
             scorer_of(models.student, loaded.compute, one_by_one=alone),
             scorer_of(recovered.student, loaded.compute, one_by_one=alone),
-            open_on_cpu(Path(made.float32.path), shape_CHW, output.wanted).run,
+            open_on_cpu(Path(made.float32.path), shape_CHW, output.num_values_in_file).run,
         ),
         images.sets.held_back,
         loaded.eval_set,

@@ -16,7 +16,7 @@ from torch import nn
 from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, StageError
 from edgerecover.export.onnx import _with_ir_version, check_size, count_weights, export, frozen_values
-from edgerecover.models.network.several_outputs import names_of_outputs, return_logits
+from edgerecover.models.network.several_outputs import names_of_outputs, return_task_outputs
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
 from edgerecover.runtime.session.opening import open_model
 
@@ -362,7 +362,7 @@ def test_several_outputs_keep_names_and_order(tmp_path, monkeypatch, batch, expo
 
 def test_open_axes_of_a_network_that_returns_a_dictionary_need_no_other_exporter(tmp_path):
     network = Named().eval()
-    return_logits(network, torch.rand(2, *INPUT.shape))
+    return_task_outputs(network, torch.rand(2, *INPUT.shape))
     names = names_of_outputs(network)
     exported = export(network, INPUT, tmp_path / "model.onnx", opset=18, batch=None, outputs=names)
     assert (names, exported.exporter) == (("digit", "age"), "dynamo")

@@ -86,7 +86,9 @@ class Trial:
 
         is_exact = self._sums is Int8Sums.EXACT
         output = self._measure.output
-        session = open_session(path, [CPU], shape_CHW=self._shape, num_values=output.wanted, exact_int8=is_exact)
+        session = open_session(
+            path, [CPU], shape_CHW=self._shape, num_values=output.num_values_in_file, exact_int8=is_exact
+        )
         size = at_once(output, _BATCH)
 
         def outputs() -> Iterator[NDArray[Any]]:

@@ -18,7 +18,8 @@ CANDIDATES = (
     "(N, 4 + K, A) or (N, A, 4 + K) of A > 4 + K candidates: centre x, y, width and height in pixels of the input, "
     "then a score for each class"
 )
-_NUM_IMAGES = 4
+NUM_IMAGES = 4
+"""With which outputs are told apart."""
 _FAR = 2.0
 """Centres are not in pixels where none is this many pixels from the corner."""
 _LEAST_INSIDE = 0.5
@@ -30,7 +31,7 @@ def candidates_of(network: nn.Module, input: InputSpec) -> Tensor:
     import torch
 
     with torch.no_grad():
-        outputs: Tensor = network(example_images(input, _NUM_IMAGES))
+        outputs: Tensor = network(example_images(input, NUM_IMAGES))
     return outputs if outputs.shape[1] > outputs.shape[2] else outputs.transpose(1, 2)
 
 

@@ -15,11 +15,12 @@ from edgerecover.artifacts import Activation, InputSpec, OutputPart, OutputSpec,
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.boxes import (
     CANDIDATES,
+    NUM_IMAGES,
     activation_of_scores,
     candidates_of,
     check_candidates,
 )
-from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, NUM_IMAGES, fitting_tasks, only_task
+from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, fitting_tasks, only_task
 from edgerecover.models.name.flags import Said
 from edgerecover.models.name.libraries import library_of
 from edgerecover.models.name.spec import ModelSpec

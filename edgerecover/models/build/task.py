@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
-from edgerecover.models.build.boxes import candidates_of, fits_candidates, mistake_of
+from edgerecover.models.build.boxes import NUM_IMAGES, candidates_of, fits_candidates, mistake_of
 from edgerecover.models.network.examples import example_images
 
 if TYPE_CHECKING:
     from torch import nn
 
-NUM_IMAGES = 4
 NEVER_POSITIVE = ("LogSigmoid", "LogSoftmax")
 NEVER_NEGATIVE = ("Relu", "Softplus", "Hardsigmoid", "Softmax", "Exp", "Abs")
 _MAKE_FEATURES = (

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import NUM_BOX_VALUES, InputSpec
 from edgerecover.errors import BadInputError
+from edgerecover.models.network.subclasses import become
 
 if TYPE_CHECKING:
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -79,8 +80,7 @@ def return_candidates(network: nn.Module, what: str) -> None:
             boxes_NA4, logits_NAK = decode(self, *_run(self, images_NCHW))
             return torch.cat([boxes_NA4, logits_NAK], 2)
 
-    Candidates.__name__, Candidates.__qualname__, Candidates.__module__ = own.__name__, own.__qualname__, own.__module__
-    network.__class__ = Candidates
+    become(network, Candidates)
 
 
 def gives_candidates(network: nn.Module) -> bool:
@@ -140,43 +140,6 @@ def warning_of(network: nn.Module) -> str | None:
         "candidates: centre x, centre y, width and height in pixels of its input, then a logit for each class, whose "
         "sigmoid is torchvision's score"
     )
-
-
-def last_layers(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
-    """Convolutions whose outputs become boxes and scores without another; empty for other networks.
-
-    Their channels are not followed further: decoding mixes each of them with all anchors.
-    """
-    return last_convolutions(network, images_NCHW) if gives_candidates(network) else ()
-
-
-def last_convolutions(network: nn.Module, images_NCHW: Tensor) -> tuple[str, ...]:
-    """Names of the convolutions after which a network has no weights; empty where another layer's weights are last.
-
-    Args:
-        network: on the CPU, in eval mode; not changed.
-        images_NCHW: images to run it on.
-    """
-    followed = copy.deepcopy(network).requires_grad_(True)  # of frozen weights autograd knows no layer
-    names = {id(weight): name.removesuffix(".weight") for name, weight in followed.named_parameters()}
-    with torch.enable_grad():
-        waiting = [followed(images_NCHW).grad_fn]
-    seen, found = set[Any](), dict[str, None]()
-    for node in waiting:
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        before = [other for other, _ in node.next_functions]
-        if node.name().startswith("ConvolutionBackward"):
-            weight = getattr(before[1], "variable", None)  # of normalised weights there is none
-            if id(weight) not in names:
-                return ()
-            found[names[id(weight)]] = None
-        elif hasattr(node, "variable"):
-            return ()
-        else:
-            waiting += before
-    return tuple(found)
 
 
 def _range(input: InputSpec) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from edgerecover.artifacts import NUM_BOX_VALUES, Activation, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.models.network.subclasses import become
 
 _TOLERANCE = 1e-3
 """How far a sum of probabilities may be from 1."""
@@ -90,8 +91,7 @@ def read_as_logits(network: nn.Module, output: OutputSpec) -> None:
             pairs = zip(outputs, output.parts, strict=True)
             return as_rows(tuple(_as_logits(one, part.output) for one, part in pairs))
 
-    Logits.__name__, Logits.__qualname__, Logits.__module__ = own.__name__, own.__qualname__, own.__module__
-    network.__class__ = Logits
+    become(network, Logits)
 
 
 def as_rows(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

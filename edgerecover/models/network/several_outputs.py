@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerecover.errors import BadInputError
+from edgerecover.models.network.subclasses import become
 
 _NAMES_OF_MAPS = ("logits", "out")
 _FOR_TRAINING = ("aux", "aux_logits", "loss")
@@ -28,7 +29,7 @@ _LAST_AXES = object()
 
 
 @torch.no_grad()
-def return_logits(network: nn.Module, images_NCHW: Tensor, weights: Mapping[str, float] | None = None) -> None:
+def return_task_outputs(network: nn.Module, images_NCHW: Tensor, weights: Mapping[str, float] | None = None) -> None:
     """Make a network with several outputs return those alone that carry a task, in place: a tensor, or a tuple of them.
 
     These are all rows of numbers, (N, K) or (N,), and maps (N, K, H, W) as large as the images, except: the softmax or
@@ -79,18 +80,17 @@ def return_logits(network: nn.Module, images_NCHW: Tensor, weights: Mapping[str,
             entries = _entries_of(outputs)
             return entries[keys[0]] if len(keys) == 1 else tuple(entries[key] for key in keys)
 
-    Chosen.__name__, Chosen.__qualname__, Chosen.__module__ = own.__name__, own.__qualname__, own.__module__
-    network.__class__ = Chosen
+    become(network, Chosen)
 
 
 def names_of_outputs(network: nn.Module) -> tuple[str, ...]:
-    """Names of what `return_logits` made a network return, in order; empty where it has returned a tensor before."""
+    """Names of what `return_task_outputs` made a network return, in order; empty where it is as it was."""
     names: tuple[str, ...] = getattr(type(network), "output_names", ())
     return names
 
 
 def warning_of(network: nn.Module) -> str | None:
-    """What is lost of a network that `return_logits` has changed; None where nothing is."""
+    """What is lost of a network that `return_task_outputs` has changed; None where nothing is."""
     left_out: tuple[str, ...] = getattr(type(network), "left_out", ())
     if not left_out:
         return None

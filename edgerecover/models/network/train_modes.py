@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from edgerecover.models.network.subclasses import become
+
 
 def let_eval_return(network: nn.Module) -> nn.Module:
     """Make `eval()` and `train()` return the network; if they did not, its class is replaced by a subclass."""
@@ -32,8 +34,7 @@ def let_eval_return(network: nn.Module) -> nn.Module:
             super().eval()
             return self
 
-    Returning.__name__, Returning.__qualname__, Returning.__module__ = own.__name__, own.__qualname__, own.__module__
-    network.__class__ = Returning
+    become(network, Returning)
     return network
 
 

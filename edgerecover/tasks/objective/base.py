@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,9 +19,9 @@ class Objective(abc.ABC):
     A network that ends in softmax or sigmoids gives what comes before them.
     """
 
-    is_positional: ClassVar[bool] = False
+    is_positional: bool = False
     """A target says what is to be where: what a dream shows may not be shifted."""
-    can_read_targets: ClassVar[bool] = True
+    can_read_targets: bool = True
     """`targets_of` tells which target outputs are of."""
 
     def __init__(self, output: OutputSpec) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,8 +42,8 @@ class DetectionObjective(Objective):
     detector has.
     """
 
-    is_positional: ClassVar[bool] = True
-    can_read_targets: ClassVar[bool] = False
+    is_positional = True
+    can_read_targets = False
 
     @property
     def num_targets(self) -> int:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,8 +25,8 @@ _SIDES = (0.15, 0.6)
 class SegmentationObjective(Objective):
     """One of K classes for every pixel. Targets are maps of shapes: of one map of scores, for yes or no."""
 
-    is_positional: ClassVar[bool] = True
-    can_read_targets: ClassVar[bool] = False
+    is_positional = True
+    can_read_targets = False
 
     @property
     def num_targets(self) -> int:

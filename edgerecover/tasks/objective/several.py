@@ -25,7 +25,7 @@ class SeveralObjective(Objective):
         total = sum(part.weight for part in output.parts)
         self._weights = tuple(part.weight / total for part in output.parts)
         sizes = [objective.num_targets for _, objective in self._parts]
-        # Most targets first, see `_split`; those beyond the limit follow the first ones.
+        # Most targets first, see `split_targets`; those beyond the limit follow the first ones.
         self._order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: -sizes[i])
         self._sizes, self._total = sizes, 1
         self._num_free = 0
@@ -33,8 +33,8 @@ class SeveralObjective(Objective):
             if self._total * sizes[i] > _MOST_TARGETS:
                 break
             self._total, self._num_free = self._total * sizes[i], self._num_free + 1
-        self.is_positional = any(objective.is_positional for _, objective in self._parts)  # type: ignore[misc]
-        self.can_read_targets = self._num_free == len(self._order) and all(  # type: ignore[misc]
+        self.is_positional = any(objective.is_positional for _, objective in self._parts)
+        self.can_read_targets = self._num_free == len(self._order) and all(
             self._parts[i][1].can_read_targets for i in self._order
         )
 

@@ -14,7 +14,7 @@ from edgerecover.models.build.outputs import find_output
 from edgerecover.models.name.flags import Said
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.outputs import as_it_is, as_rows, read_as_logits
-from edgerecover.models.network.several_outputs import return_logits
+from edgerecover.models.network.several_outputs import return_task_outputs
 
 INPUT = InputSpec((3, 8, 16), (0.5,) * 3, (0.25,) * 3)
 
@@ -103,7 +103,7 @@ HEADS = Ending(
 
 def heads(**said):
     network = copy.deepcopy(HEADS)
-    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    return_task_outputs(network.eval(), torch.rand(2, *INPUT.shape))
     return network, {name: Said(*one) for name, one in said.items()}
 
 
@@ -143,7 +143,7 @@ def test_a_task_that_does_not_fit_is_told_with_its_output():
 
 def test_the_only_output_of_a_dictionary_keeps_its_name():
     network = Ending(lambda logits_NK: {"digit": logits_NK})
-    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    return_task_outputs(network.eval(), torch.rand(2, *INPUT.shape))
     assert found(network).names == ("digit",)
     assert found(Ending(lambda logits_NK: logits_NK)).names == ("logits",)
     assert found(Ending(F.normalize)).names == ("embedding",)
@@ -167,6 +167,6 @@ def test_a_name_for_a_tensor_is_refused():
 
 def test_the_only_one_of_a_tuple_is_named_by_its_place_but_not_in_the_file():
     network = Ending(lambda logits_NK: (logits_NK.argmax(1), logits_NK))
-    return_logits(network.eval(), torch.rand(2, *INPUT.shape))
+    return_task_outputs(network.eval(), torch.rand(2, *INPUT.shape))
     output = found(network, outputs={"output_1": Said(TaskKind.EMBEDDING)})
     assert (output.task, output.names) == (TaskKind.EMBEDDING, ("embedding",))

@@ -22,8 +22,6 @@ from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.detectors import (
     check_detector,
     gives_candidates,
-    last_convolutions,
-    last_layers,
     own_input,
     return_candidates,
     warning_of,
@@ -31,6 +29,7 @@ from edgerecover.models.network.detectors import (
 from edgerecover.models.network.outputs import own_network, read_as_logits
 from edgerecover.models.pair.networks import open_models, open_network
 from edgerecover.pruning import prune_channels
+from edgerecover.pruning.ends import known_ends
 from tests.detectors import INPUT, MAKERS, MEAN, SIDES, STD, draw, make_fcos, make_ssd
 
 
@@ -116,7 +115,7 @@ def test_the_exported_file_gives_the_same_logits_however_low_they_are(name, fact
     network = made(name)
     return_candidates(network, name)
     with torch.no_grad():
-        for layer in last_layers(network, images(1)):
+        for layer in known_ends(network, images(1)):
             network.get_submodule(layer).weight.mul_(factor if "classification" in layer else 1)
         expected = network(normalised(images(1)))
     assert expected[..., 4:].min() < -30
@@ -152,21 +151,13 @@ def test_names_of_weights_stay_and_the_network_is_its_makers_again():
 )
 def test_the_last_layers_are_found(name, expected):
     network = made(name)
-    assert last_layers(network, images()) == ()
+    assert known_ends(network, images()) == ()
     return_candidates(network, name)
-    assert set(last_layers(network, images())) == {f"head.{layer}" for layer in expected}
-
-
-@pytest.mark.parametrize("after", [nn.Linear(6, 6), nn.PReLU()])
-def test_there_are_no_last_convolutions_where_other_weights_come_after_them(after):
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Flatten(2)).requires_grad_(False)
-    assert last_convolutions(network, torch.rand(1, 3, 2, 3)) == ("1",)
-    assert not any(weight.requires_grad for weight in network.parameters())
-    assert last_convolutions(network.append(after), torch.rand(1, 3, 2, 3)) == ()
+    assert set(known_ends(network, images())) == {f"head.{layer}" for layer in expected}
 
 
 @pytest.mark.parametrize("name", ["ssd", "retinanet"])
-def test_channels_are_followed_to_the_last_layers(name):
+def test_channels_are_followed_to_the_known_ends(name):
     network = made(name)
     return_candidates(network, name)
     with torch.no_grad():
@@ -175,7 +166,7 @@ def test_channels_are_followed_to_the_last_layers(name):
     narrower = prune_channels(network, INPUT, 0.3)
     assert narrower(images()).shape == network(images()).shape
     assert len(narrower.backbone.near[0].weight) < 8
-    last = {f"{layer}.weight" for layer in last_layers(network, images())}
+    last = {f"{layer}.weight" for layer in known_ends(network, images())}
     kept = {key: len(weight) for key, weight in narrower.named_parameters() if key in last}
     assert kept == {key: len(weight) for key, weight in network.named_parameters() if key in last}
 

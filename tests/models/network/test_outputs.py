@@ -15,7 +15,7 @@ from edgerecover.models.network.outputs import (
     own_network,
     read_as_logits,
 )
-from edgerecover.models.network.several_outputs import return_logits
+from edgerecover.models.network.several_outputs import return_task_outputs
 
 IMAGES_NCHW = example_images(InputSpec((3, 4, 4), (0.5,) * 3, (0.25,) * 3), 4)
 
@@ -95,7 +95,7 @@ def test_a_copy_of_the_makers_class_has_their_outputs():
     for own, last in ((Net, softmax), (Pair, softmax)):
         network = own(last)
         before = network(IMAGES_NCHW)
-        return_logits(network, IMAGES_NCHW)
+        return_task_outputs(network, IMAGES_NCHW)
         read_as_logits(network, of_classes(activation_of(network, IMAGES_NCHW)))
         network.requires_grad_(False)
         itself = own_network(network)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgerecover.errors import BadInputError
-from edgerecover.models.network.several_outputs import names_of_outputs, return_logits, warning_of
+from edgerecover.models.network.several_outputs import names_of_outputs, return_task_outputs, warning_of
 
 IMAGES_NCHW = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -63,7 +63,7 @@ class Returning(nn.Module):
 def test_the_logits_are_found(pack):
     network = Returning(pack).eval()
     keys = list(network.state_dict())
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     assert torch.equal(network(IMAGES_NCHW), network.logits(IMAGES_NCHW))
     assert torch.equal(network.train()(IMAGES_NCHW), network.logits(IMAGES_NCHW))
     assert list(network.state_dict()) == keys
@@ -80,7 +80,7 @@ def test_the_logits_are_found(pack):
 )
 def test_what_is_not_clear_stays(pack):
     network = Returning(pack).eval()
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     assert not isinstance(network(IMAGES_NCHW), torch.Tensor)
 
 
@@ -95,7 +95,7 @@ def test_what_is_not_clear_stays(pack):
 )
 def test_outputs_that_are_left_out_are_named(pack, left_out):
     network = Returning(pack).eval()
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     warning = warning_of(network)
     assert (f"left out: {left_out}." in warning) if left_out else warning is None
 
@@ -117,7 +117,7 @@ def test_outputs_that_are_left_out_are_named(pack, left_out):
 def test_all_outputs_that_carry_a_task_are_taken(pack, names):
     network = Returning(pack).eval()
     expected = network(IMAGES_NCHW)
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     found = network(IMAGES_NCHW)
     assert isinstance(found, tuple)
     assert names_of_outputs(network) == names
@@ -141,32 +141,32 @@ def pack_three(logits, images):
 )
 def test_a_user_takes_outputs_and_leaves_them_out(weights, names):
     network = Returning(pack_three).eval()
-    return_logits(network, IMAGES_NCHW, weights)
+    return_task_outputs(network, IMAGES_NCHW, weights)
     assert names_of_outputs(network) == names
     assert ("maps [2, 3, 2, 2]" in warning_of(network)) == ("maps" not in names)
 
 
 def test_an_output_that_cannot_be_taken_is_not_offered():
     network = Returning(lambda logits, images: {"top": logits.argmax(1), "digit": logits}).eval()
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     assert warning_of(network).endswith("left out: top [2]")
     network = Returning(lambda logits, images: {"top": logits.argmax(1), "digit": logits, "mask": images}).eval()
-    return_logits(network, IMAGES_NCHW)
+    return_task_outputs(network, IMAGES_NCHW)
     assert "or --task mask=TASK" in warning_of(network)
 
 
 def test_what_a_user_leaves_out_is_no_news():
     network = Returning(lambda logits, images: {"digit": logits, "age": logits[:, 0]}).eval()
-    return_logits(network, IMAGES_NCHW, {"age": 0.0})
+    return_task_outputs(network, IMAGES_NCHW, {"age": 0.0})
     assert (names_of_outputs(network), warning_of(network)) == (("digit",), None)
 
 
 def test_one_output_at_least_is_left():
     with pytest.raises(BadInputError, match=r"every output that carries a task has weight 0; .* maps float32"):
-        return_logits(Returning(pack_three).eval(), IMAGES_NCHW, {"digit": 0.0, "age": 0.0})
+        return_task_outputs(Returning(pack_three).eval(), IMAGES_NCHW, {"digit": 0.0, "age": 0.0})
 
 
 @pytest.mark.parametrize("name", ["height", "top"])
 def test_an_output_that_is_not_there_is_told(name):
     with pytest.raises(BadInputError, match=rf"output '{name}' is named, .* top int64 \[2\]"):
-        return_logits(Returning(pack_three).eval(), IMAGES_NCHW, {name: 1.0})
+        return_task_outputs(Returning(pack_three).eval(), IMAGES_NCHW, {name: 1.0})

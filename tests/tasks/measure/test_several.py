@@ -16,7 +16,7 @@ REFERENCE_ND = np.array([[3, 1, 0, 0.9, 30], [0, 2, 1, 0.1, 50], [0, 0, 1, 0.8, 
 
 def test_it_is_read_back_from_json():
     assert from_json(OutputSpec, to_json(CARD)) == CARD
-    assert (CARD.num_values, CARD.wanted, CARD.num_classes) == (5, {"digit": 3, "sick": 1, "age": 1}, None)
+    assert (CARD.num_values, CARD.num_values_in_file, CARD.num_classes) == (5, {"digit": 3, "sick": 1, "age": 1}, None)
     assert [columns for _, columns in CARD.columns] == [slice(0, 3), slice(3, 4), slice(4, 5)]
     assert CARD.description.endswith("age: image regression, 1 value, weight 2")
 
