@@ -25,6 +25,12 @@ def notes_of_constants(teacher_MD: NDArray[Any], student_MD: NDArray[Any], outpu
     """
     import numpy as np
 
+    if output.parts:
+        return tuple(
+            f"output {part.name}: {note}"
+            for part, columns in output.columns
+            for note in notes_of_constants(teacher_MD[:, columns], student_MD[:, columns], part.output)
+        )
     if output.task is TaskKind.EMBEDDING or len(student_MD) < 2:
         return ()
     is_stuck_C = ~_varies(student_MD, output) & _varies(teacher_MD, output)

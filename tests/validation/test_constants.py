@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgerecover.artifacts import OutputSpec, TaskKind
+from edgerecover.artifacts import OutputPart, OutputSpec, TaskKind
 from edgerecover.validation.constants import notes_of_constants
 
 
@@ -28,6 +28,15 @@ def test_what_is_the_same_for_all_images_is_named(task, shape, stuck, named):
     assert named in note
     assert notes_of_constants(teacher.reshape(4, -1), teacher.reshape(4, -1), output) == ()
     assert notes_of_constants(student.reshape(4, -1), student.reshape(4, -1), output) == ()
+
+
+def test_of_several_outputs_each_is_named_with_its_own():
+    kinds = OutputPart("kind", OutputSpec.one_label(3)), OutputPart("age", OutputSpec(TaskKind.REGRESSION, (2,)))
+    teacher = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    student = teacher.copy()
+    student[:, 4] = 0
+    (note,) = notes_of_constants(teacher, student, OutputSpec.several(kinds))
+    assert note.startswith("output age: value 1: the recovered network gives the same")
 
 
 def test_a_part_of_a_map_may_be_the_same_and_numbers_of_embeddings_mean_nothing():
