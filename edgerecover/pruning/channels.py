@@ -168,10 +168,12 @@ def _groups_before_the_end(network: nn.Module, images_NCHW: Tensor) -> tuple[Gro
 
     A head that splits its channels into anchors and moves these among the places mixes each channel with all others.
     """
-    from edgerecover.pruning.ends import known_ends, last_convolutions
+    from edgerecover.pruning.ends import known_ends, last_convolutions, layers_of_outputs
+
+    fixed = {_layers(network)[-1], *layers_of_outputs(network, images_NCHW)}
 
     def find(ends: tuple[str, ...]) -> tuple[Group, ...]:
-        return find_groups(network, images_NCHW, {_layers(network)[-1], *ends}, ends)
+        return find_groups(network, images_NCHW, {*fixed, *ends}, ends)
 
     ends = known_ends(network, images_NCHW)
     try:
@@ -197,6 +199,8 @@ def _is_subnetwork(narrower: Cut, network: nn.Module, images_NCHW: Tensor) -> bo
     import torch
     from torch import nn
 
+    from edgerecover.models.network.outputs import as_rows
+
     def keep_only(kept: Tensor, layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         dim = -1 if isinstance(layer, nn.Linear) else 1
         return torch.zeros_like(output).index_copy_(dim, kept, output.index_select(dim, kept))
@@ -207,14 +211,14 @@ def _is_subnetwork(narrower: Cut, network: nn.Module, images_NCHW: Tensor) -> bo
     ]
     try:
         with torch.no_grad():
-            expected_NK, found_NK = network(images_NCHW), narrower.network(images_NCHW)
+            expected_ND, found_ND = (as_rows(one(images_NCHW)) for one in (network, narrower.network))
     except Exception:  # channels that were followed wrongly: shapes that do not fit each other, in anyone's forward
         return False
     finally:
         for handle in handles:
             handle.remove()
-    return expected_NK.shape == found_NK.shape and bool(
-        (found_NK - expected_NK).abs().max() <= 1e-3 * expected_NK.abs().max()
+    return expected_ND.shape == found_ND.shape and bool(
+        (found_ND - expected_ND).abs().max() <= 1e-3 * expected_ND.abs().max()
     )
 
 

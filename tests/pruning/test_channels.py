@@ -64,6 +64,19 @@ class AnchorHead(nn.Module):
         return torch.cat([one.reshape(len(one), -1, 7) for one in split], 1)
 
 
+class TwoHeads(nn.Module):
+    """It returns a tuple; the layer that was made last is one of two that give outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, 2, padding=1)
+        self.kind, self.age = nn.Linear(32, 5), nn.Linear(32, 1)
+
+    def forward(self, x):
+        pooled = F.relu(self.conv2(F.relu(self.conv1(x)))).mean((2, 3))
+        return self.kind(pooled), self.age(pooled)
+
+
 def built(kind):
     torch.manual_seed(0)
     return kind().eval()
@@ -78,6 +91,14 @@ def test_heads_that_mix_channels_with_places_keep_their_outputs_and_the_rest_is_
     assert narrower.stem.out_channels < 16
     assert narrower.down.out_channels < 32
     assert narrower(torch.rand(3, *INPUT.shape)).shape == (3, 80 * 2, 7)
+
+
+@pytest.mark.parametrize("roughly", [False, True])
+def test_every_head_of_several_outputs_keeps_its_numbers(roughly):
+    network = built(TwoHeads)
+    narrower = prune_channels(network, INPUT, 0.7, roughly=roughly)
+    assert [tuple(output.shape) for output in narrower(torch.rand(3, *INPUT.shape))] == [(3, 5), (3, 1)]
+    assert narrower.conv2.out_channels < 32
 
 
 @pytest.mark.parametrize("macs_removed", [0.3, 0.5, 0.7])
