@@ -94,6 +94,7 @@ MISTAKES = {
     f"{RUN} --batch two": ("--batch: expected a whole number (found 'two')",),
     f"{RUN} --batch -1": ("--batch: must be at least 0",),
     f"{RUN} --precision int4": ("--precision: 'int4' is not one of 'fp32', 'fp16', 'int8'",),
+    f"{RUN} --task regresion": ("--task: 'regresion' is not one of", "did you mean regression?"),
     f"{RUN} --task tracking": ("--task: 'tracking' is not one of 'one-label', 'binary', 'multi-label'",),
     f"{RUN} --task age=binary,age=regression": ("output 'age' is named twice", "name each output once"),
     f"{RUN} --device gpu": ("--device: 'gpu' is not one of",),

@@ -19,7 +19,7 @@ CANDIDATES = (
     "then a score for each class"
 )
 NUM_IMAGES = 4
-"""With which outputs are told apart."""
+"""Of a trial of a network's outputs."""
 _FAR = 2.0
 """Centres are not in pixels where none is this many pixels from the corner."""
 _LEAST_INSIDE = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,9 +108,10 @@ def kind_of(task: str) -> TaskKind:
     """
     names = get_args(TaskName)
     if task not in names:
+        near = difflib.get_close_matches(task, names, 1)
         raise BadInputError(
             f"--task: {task!r} is not one of {', '.join(map(repr, names))}",
-            hint="of several outputs, name those that are meant: --task age=regression,sick=binary",
+            hint=f"did you mean {near[0]}?" if near else "of several outputs: --task age=regression,sick=binary",
         )
     return TaskKind(task)
 

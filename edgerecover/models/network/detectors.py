@@ -56,11 +56,10 @@ def return_candidates(network: nn.Module, what: str) -> None:
 
     if isinstance(network, GeneralizedRCNN) and _runs_as(network, GeneralizedRCNN):
         raise BadInputError(
-            f"{what}: a detector of two stages, whose second sees the boxes that are left of the first's. So its "
-            "outputs change their number from image to image, and student and teacher would be asked about different "
-            "boxes",
+            f"{what}: a detector of two stages. The second judges the boxes that the first finds, so the number of "
+            "outputs differs from image to image, and student and teacher would judge different boxes",
             hint="detectors of one stage are recovered: ssdlite320_mobilenet_v3_large, ssd300_vgg16, "
-            "fcos_resnet50_fpn, retinanet_resnet50_fpn; of this one, a factory may return the candidates of its first "
+            "fcos_resnet50_fpn, retinanet_resnet50_fpn. Of this one, a factory may return the candidates of its first "
             "stage: (N, A, 4 + K), boxes in pixels, then scores",
         )
     kinds: tuple[tuple[Any, Callable[..., tuple[Tensor, Tensor]]], ...] = (
