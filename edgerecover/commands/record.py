@@ -35,8 +35,8 @@ def make_record(
         progress.note(teacher.doubt)
     if teacher.output.task is not TaskKind.ONE_LABEL:
         raise BadInputError(
-            f"{model_path}: records are made class by class, for one label for each image; this is "
-            f"{teacher.output.task.value}",
+            f"{model_path}: records are made class by class, of networks that give one label for each image; this one "
+            f"is for {teacher.output.description}",
             hint="recover it from its batch norm statistics, without a record",
         )
     images = read_eval_data(data, teacher.input, teacher.output, teacher.classes, progress)
