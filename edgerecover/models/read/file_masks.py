@@ -53,7 +53,7 @@ _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 """Names of entries of lists."""
 
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
-_ARRAYS = "NumPy arrays are not read: save tensors (torch.from_numpy)"
+_NOT_READ = "they cannot be read: save them as plain tensors"
 _IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order, or in several"
 _WITHOUT_MASKS = (
     "weights are computed from '{}' and the like by a parametrization of which the file has nothing else; "
@@ -91,8 +91,8 @@ class Sibling:
     name: str
     tensors: dict[str, Tensor]
     """The tensors, by the path of keys that leads to each."""
-    num_others: int = 0
-    """Number of entries that are not tensors."""
+    num_unread: int = 0
+    """Number of entries that cannot be read."""
     is_certain: bool = True
     """Whether entries that fit no weight are reported; if not certain, they may be anything."""
 
@@ -216,12 +216,12 @@ def _take_sibling(found: Masked, sibling: Sibling) -> None:
         found.words.append(
             f"with masks under '{label}'" if num_pruning else f"masks under '{label}' that prune nothing"
         )
-    num_unused = len(sibling.tensors) - len(pairs) + sibling.num_others
+    num_unused = len(sibling.tensors) - len(pairs) + sibling.num_unread
     if num_unused and sibling.is_certain:
         entries = "1 entry" if num_unused == 1 else f"{num_unused} entries"
         what = f"{entries} of '{label}'" if pairs else f"'{label}'"
         verb = "look" if pairs and num_unused > 1 else "looks"
-        why = _ARRAYS if sibling.num_others == num_unused else _NO_SUCH_WEIGHT
+        why = _NOT_READ if sibling.num_unread == num_unused else _NO_SUCH_WEIGHT
         why = _IN_NO_ORDER if all(map(_NUMBERS.fullmatch, sibling.tensors)) and sibling.tensors else why
         found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {why}", ()))
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from edgerecover.models.read.arrays import is_array
 from edgerecover.models.read.modules import MAX_NAME, MAX_PARTS
 from edgerecover.models.read.records import Made, entries_of
 from edgerecover.models.read.tensors import is_tensor
@@ -23,9 +24,7 @@ class Beside:
 
     name: str
     tensors: dict[str, Any]
-    """Records of tensors, by the path of keys that leads to each."""
-    num_others: int = 0
-    """Number of arrays and the like in the entry, which are not read."""
+    """Records of tensors and NumPy arrays, by the path of keys that leads to each."""
     is_certain: bool = True
     """Whether entries that fit no weight are certainly masks; if not, they are not mentioned."""
 
@@ -53,7 +52,7 @@ def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
                 isinstance(key, str)
                 and key != way
                 and is_called_masks(key)
-                and (way is not None or not is_tensor(value))
+                and (way is not None or not (is_tensor(value) or is_array(value)))
             ):
                 found += _beside(key, value)
             elif key != way:
@@ -84,18 +83,18 @@ def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[
 
 
 def _beside(name: str, content: Any) -> list[Beside]:
-    tensors, num_others = _leaves(content)
-    return [Beside(name, tensors, num_others)] if tensors or num_others else []
+    tensors = _leaves(content)
+    return [Beside(name, tensors)] if tensors else []
 
 
-def _leaves(root: Any) -> tuple[dict[str, Any], int]:
-    """Tensors in nested dictionaries and lists, by their dotted paths, and the number of arrays among them."""
+def _leaves(root: Any) -> dict[str, Any]:
+    """Tensors and arrays in nested dictionaries and lists, by their dotted paths."""
     tensors: dict[str, Any] = {}
-    num_others, seen = 0, {id(root)}
+    seen = {id(root)}
     waiting = [("", root)]
-    while waiting and len(tensors) + num_others < MAX_PARTS:
+    while waiting and len(tensors) < MAX_PARTS:
         path, value = waiting.pop()
-        if is_tensor(value):
+        if is_tensor(value) or is_array(value):
             if len(path) <= MAX_NAME:
                 tensors[path.removesuffix(".")] = value
             continue
@@ -103,9 +102,8 @@ def _leaves(root: Any) -> tuple[dict[str, Any], int]:
         children = (
             entries.items() if entries is not None else enumerate(value) if isinstance(value, list | tuple) else ()
         )
-        num_others += isinstance(value, Made) and "numpy" in value.maker
         for key, child in reversed(list(children)):
             if is_tensor(child) or (isinstance(child, Made | dict | list | tuple) and id(child) not in seen):
                 seen.add(id(child))
                 waiting.append((f"{path}{key}."[: MAX_NAME + 2], child))
-    return tensors, num_others
+    return tensors

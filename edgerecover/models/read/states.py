@@ -158,9 +158,9 @@ def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
         with contextlib.suppress(UnusableTensorError):
             tensor = reader.tensor(record, budget.num_left)
             tensors[name] = budget.claim(name, tensor, is_sparse=compact_kind(record) == "sparse")
-    num_others = entry.num_others + len(entry.tensors) - len(tensors)
+    num_unread = len(entry.tensors) - len(tensors)
     masks = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1}
-    return Sibling(entry.name, masks, num_others, entry.is_certain)
+    return Sibling(entry.name, masks, num_unread, entry.is_certain)
 
 
 class _Budget:

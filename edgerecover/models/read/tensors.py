@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.models.read.arrays import is_array, read_array
 from edgerecover.models.read.compact import SCHEMES, SPARSE_LAYOUTS, densify, dequantize
 from edgerecover.models.read.records import Made, Name, Outside, UnusableTensorError, printable
 from edgerecover.models.read.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
@@ -115,7 +116,7 @@ class TensorReader:
         """Read the tensor that a record describes; it may share memory with others of the same storage.
 
         Args:
-            value: a record, or a tensor.
+            value: a record of a tensor or a NumPy array, or a tensor.
             max_values: how many values a sparse tensor may have when made dense.
 
         Raises:
@@ -124,6 +125,8 @@ class TensorReader:
         if not isinstance(value, Made):
             ready: Tensor = value
             return ready
+        if is_array(value):
+            return read_array(value)
         made = _innermost(value)
         if made.maker in SPARSE:
             return self._sparse(made, max_values)

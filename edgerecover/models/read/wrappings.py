@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgerecover.models.read.arrays import is_array
 from edgerecover.models.read.masks_beside import MAX_NESTING, Beside, find_masks, is_called_masks
 from edgerecover.models.read.modules import (
     MAX_NAME,
@@ -153,7 +154,7 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
         raise NoWeightsError(
             f"int8 layers of torch.ao.quantization ({shown!r}), whose float weights are gone", FLOAT_HINT
         )
-    return _drop_training_parts(Weights(_tensors_of(content), under, (), kind))
+    return _drop_training_parts(Weights(_masks_of(content) | _tensors_of(content), under, (), kind))
 
 
 def _drop_training_parts(weights: Weights) -> Weights:
@@ -245,6 +246,18 @@ def _tensors_of(content: Any) -> dict[str, Any]:
         key: value
         for key, value in entries.items()
         if isinstance(key, str) and len(key) <= MAX_NAME and is_tensor(value)
+    }
+
+
+def _masks_of(content: Any) -> dict[str, Any]:
+    """NumPy arrays among the weights with a mask's name."""
+    entries = entries_of(content) or {}
+    if not _tensors_of(content):
+        return {}
+    return {
+        key: value
+        for key, value in entries.items()
+        if is_array(value) and isinstance(key, str) and is_called_masks(key)
     }
 
 

@@ -1,5 +1,8 @@
 """Masks are told from weights however the field's tools spell them; what may be a mask and is not used is named."""
 
+import pickle
+
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +97,25 @@ def test_masks_in_a_dictionary_beside_the_weights(tmp_path, masks, name, prefix)
     assert f"with masks under '{name}'" in checkpoint.format
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "<f4", ">f4", "float16", "float64"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_masks_in_numpy_arrays(tmp_path, dtype, order):
+    array = np.asarray(MASK.numpy(), dtype, order=order)
+    content = {"state_dict": {"conv.weight": WEIGHT}, "masks": {"conv.weight": array}, "mask_ratio": np.float64(0.5)}
+    for protocol in (2, 4, 5):
+        (tmp_path / "model.pkl").write_bytes(pickle.dumps(content, protocol))
+        for checkpoint in (read(tmp_path, content), read_checkpoint(tmp_path / "model.pkl")):
+            assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+            assert "with masks under 'masks'" in checkpoint.format
+            assert "not used" not in checkpoint.format
+
+
+def test_a_mask_in_a_numpy_array_among_the_weights(tmp_path):
+    checkpoint = read(tmp_path, {"conv.weight": WEIGHT, "conv.weight_mask": MASK.numpy(), "mean": np.ones(3)})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    assert checkpoint.tensors.keys() == {"conv.weight"}
+
+
 @pytest.mark.parametrize("wrapping", ["pruning", "meta"])
 @pytest.mark.parametrize("weights", ["state_dict", "net"])
 def test_masks_in_a_dictionary_within_another(tmp_path, weights, wrapping):
@@ -115,7 +137,7 @@ def test_another_networks_table_called_mask_is_no_mask(tmp_path):
     [
         ([MASK[0]], "they have no names"),
         ({"conv.weight": MASK[..., 0]}, "no weight has their name and shape"),
-        ({"conv.weight": MASK.bool().numpy()}, "NumPy arrays are not read"),
+        ({"conv.weight": MASK.numpy().astype(object)}, "they cannot be read: save them as plain tensors"),
         (torch.tensor([1.0, 0.0, 1.0]), "no weight has their name and shape"),
     ],
 )
