@@ -75,6 +75,10 @@ class Sparsity:
     """Channels of all batch norms that have a gain γ."""
     num_zero_norm_channels: int = 0
     """Channels whose γ is zero, as network slimming leaves them. They do not count as weights."""
+    num_groups: int = 0
+    """Groups of four weights in the layers that can be 2:4; 0 where the network is 2:4 as a whole, or far from it."""
+    num_dense_groups: int = 0
+    """Those of them that keep the network from being 2:4."""
 
     @property
     def num_weights(self) -> int:
@@ -95,6 +99,13 @@ class Sparsity:
     def empty_layers(self) -> tuple[str, ...]:
         """Names of the weights that are all zero."""
         return tuple(layer.name for layer in self.layers if layer.num_weights and layer.num_zeros == layer.num_weights)
+
+    @property
+    def pattern_words(self) -> str:
+        """For people: "2:4", "unstructured", "unstructured: 2:4 except in 3 of 1,024 groups"."""
+        if not self.num_dense_groups:
+            return self.pattern.value
+        return f"{self.pattern.value}: 2:4 except in {self.num_dense_groups:,} of {self.num_groups:,} groups"
 
     @property
     def zero_channels(self) -> str:
@@ -146,7 +157,7 @@ class ModelFacts:
         channels = self.sparsity.zero_channels
         if self.sparsity.pattern is Pattern.DENSE and channels:
             return f"{100 * self.sparsity.sparsity:.1f} % zeros, {channels}"
-        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern.value})" + (
+        return f"{100 * self.sparsity.sparsity:.1f} % zeros ({self.sparsity.pattern_words})" + (
             f", {channels}" if channels else ""
         )
 

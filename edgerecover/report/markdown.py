@@ -101,7 +101,7 @@ def _model(report: Report) -> list[tuple[str, str]]:
 
 def _zeros(sparsity: Sparsity) -> str:
     beside = f"; {sparsity.zero_channels}" if sparsity.zero_channels else ""
-    return f"{percent(sparsity.sparsity)}, {sparsity.pattern.value}{beside}"
+    return f"{percent(sparsity.sparsity)}, {sparsity.pattern_words}{beside}"
 
 
 def _stages(report: Report) -> list[tuple[str, str]]:

@@ -94,7 +94,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         pairs["mean; std"] = f"{mean}; {std}"
     pairs |= {
         "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} weights, "
-        f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern.value}",
+        f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern_words}",
         **({"not counted": "; ".join(facts.uncounted)} if facts.uncounted else {}),
         **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
         "masks": "explicit, applied" if facts.has_masks else "none (zeros only)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.models.read.records import Made, UnusableTensorError
+from edgerecover.models.read.records import Made, UnusableTensorError, bytes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,6 @@ _BUILT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconst
 """Arrays whose state is (version, shape, dtype, whether in Fortran order, bytes)."""
 _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
 """Arrays of pickle's protocol 5, made of (bytes, dtype, shape, order)."""
-_ENCODED = "_codecs.encode"
 _TYPES = frozenset(("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"))
 _UNKNOWN = "is a NumPy array in an unknown form"
 _MAX_DIMS = 8
@@ -42,8 +41,10 @@ def read_array(made: Made) -> Tensor:
     else:
         content, dtype, shape, order = fields
         is_fortran = order == "F"
-    type_name, data = _type_name(dtype), _bytes(content)
-    if not isinstance(shape, tuple) or len(shape) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in shape):
+    type_name, data = _type_name(dtype), bytes_of(content)
+    if data is None or not isinstance(shape, tuple) or len(shape) > _MAX_DIMS:
+        raise UnusableTensorError(_UNKNOWN)
+    if not all(type(side) is int and side >= 0 for side in shape):
         raise UnusableTensorError(_UNKNOWN)
     if math.prod(shape) * np.dtype(type_name).itemsize != len(data):
         raise UnusableTensorError("is a NumPy array that holds more or fewer values than its shape says")
@@ -53,20 +54,10 @@ def read_array(made: Made) -> Tensor:
 
 def _type_name(dtype: Any) -> str:
     """NumPy's name of a type with its byte order, as in "<f4"."""
-    name = dtype.args[0] if isinstance(dtype, Made) and dtype.maker == "numpy.dtype" and dtype.args else None
-    state = dtype.state if isinstance(dtype, Made) else None
+    made = dtype if isinstance(dtype, Made) and dtype.maker == "numpy.dtype" else Made(None, ())
+    name = made.args[0] if isinstance(made.args, tuple) and made.args and isinstance(made.args[0], str) else ""
+    state = made.state
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
     if name not in _TYPES or order not in ("<", ">", "|", "="):
         raise UnusableTensorError("is a NumPy array of something else than numbers")
     return f"{order}{name}"
-
-
-def _bytes(content: Any) -> bytes:
-    """Bytes of an array; before protocol 3, pickles hold them as text."""
-    if isinstance(content, Made) and content.maker == _ENCODED and isinstance(content.args, tuple):
-        text = content.args[0] if content.args[1:] == ("latin1",) else None
-        if isinstance(text, str) and max(map(ord, text), default=0) < 256:
-            return text.encode("latin1")
-    if isinstance(content, bytes | bytearray):
-        return bytes(content)
-    raise UnusableTensorError(_UNKNOWN)

@@ -70,3 +70,13 @@ def entries_of(content: Any) -> Mapping[Any, Any] | None:
     if isinstance(content, Made):
         return content.entries
     return content if isinstance(content, Mapping) else None
+
+
+def bytes_of(content: Any) -> bytes | None:
+    """Bytes in a pickle, which protocols before 3 hold as Latin-1 text to encode; None for anything else."""
+    if isinstance(content, bytes | bytearray):
+        return bytes(content)
+    args = content.args if isinstance(content, Made) and content.maker == "_codecs.encode" else None
+    if not isinstance(args, tuple) or len(args) != 2 or args[1] != "latin1" or not isinstance(args[0], str):
+        return None
+    return args[0].encode("latin1") if max(map(ord, args[0]), default=0) < 256 else None

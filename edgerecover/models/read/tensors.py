@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgerecover.models.read.arrays import is_array, read_array
 from edgerecover.models.read.compact import SCHEMES, SPARSE_LAYOUTS, densify, dequantize
-from edgerecover.models.read.records import Made, Name, Outside, UnusableTensorError, printable
+from edgerecover.models.read.records import Made, Name, Outside, UnusableTensorError, bytes_of, printable
 from edgerecover.models.read.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class TensorReader:
     def _storage(self, value: Any, *, quantized: bool = False) -> tuple[Tensor, str, int]:
         """Bytes of a storage, the type of its elements, and the element at which it begins."""
         if isinstance(value, Made) and value.maker == PACKED_STORAGE and self._unpack is not None:
-            packed = _argument(value, 0)
-            if not isinstance(packed, bytes):
+            packed = bytes_of(_argument(value, 0))
+            if packed is None:
                 raise UnusableTensorError("is in a storage packed in an unknown way")
             inner, content = self._unpack(packed)
             return bytes_tensor(content), *storage_id(inner, quantized=quantized)[1:]

@@ -18,7 +18,7 @@ from edgerecover.models.read.modules import (
     state_of,
 )
 from edgerecover.models.read.records import Made, entries_of, printable
-from edgerecover.models.read.tensors import is_tensor
+from edgerecover.models.read.tensors import is_tensor, shape_of
 from edgerecover.models.read.torch_files import NoWeightsError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
@@ -43,6 +43,9 @@ _PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "me
 """How keys begin of tensors that Lightning modules hold besides the network's."""
 
 _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
+
+_OTHER_PARTS = re.compile(r"optim|criterion|loss|metric|hist|discriminator|teacher", re.IGNORECASE)
+"""In the names of dictionaries of tensors that are no part of the network."""
 
 _TORCH_PRUNING = "full_state_dict"
 FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
@@ -99,6 +102,10 @@ def find_weights(root: Any) -> Found:
     kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
     while len(under) < MAX_NESTING:
         average = average or _average_in(content, under, known)
+        if parts := _parts_of(content, known):
+            content = _join(content, parts)
+            kind = f"{kind or 'state_dict'} joined from {' and '.join(map(printable, parts[:4]))}"
+            break
         inner = _inner_key(content, EMA_KEYS if average else (), known)
         if inner is None:
             break
@@ -209,7 +216,7 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
         if isinstance(key, str) and key not in ignored and not is_called_masks(key) and _holds_tensors(value, known)
     ]
     for key in STATE_KEYS:
-        if key in holding:
+        if key in holding or _parts_of(entries.get(key), known):
             return key
     if not holding or _tensors_of(content):
         return None
@@ -221,6 +228,29 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
             f'save the one you mean on its own: torch.save(checkpoint["{one}"], "model.pt")',
         )
     return holding[0]
+
+
+def _parts_of(content: Any, known: dict[int, bool]) -> list[str]:
+    """Keys of one network's parts (`backbone`, `head`) that were saved each on its own; none if they are anything else.
+
+    Networks of the same layers (`student`, `teacher`) are not parts of one.
+    """
+    entries = entries_of(content) or {}
+    if any(key in entries for key in (*STATE_KEYS, *EMA_KEYS)) or _tensors_of(content):
+        return []
+    parts = [key for key in entries if isinstance(key, str) and _is_part(key, entries[key], known)]
+    layers = {frozenset((key, shape_of(value)) for key, value in _tensors_of(entries[part]).items()) for part in parts}
+    return parts if 1 < len(layers) == len(parts) else []
+
+
+def _is_part(key: str, value: Any, known: dict[int, bool]) -> bool:
+    is_other = is_called_masks(key) or _OTHER_PARTS.search(key) is not None
+    return not is_other and _holds_tensors(value, known) and bool(_tensors_of(value)) and not is_module(value)
+
+
+def _join(content: Any, parts: list[str]) -> dict[str, Any]:
+    entries = entries_of(content) or {}
+    return {f"{part}.{key}": value for part in parts for key, value in _tensors_of(entries[part]).items()}
 
 
 def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:

@@ -57,8 +57,8 @@ def _gone(layer: LayerSparsity, dense: LayerSparsity | None) -> float:
 def _zeros(report: Report) -> Table:
     e, came, after = report.exported, report.student.sparsity, report.recovered_sparsity
     facts = {
-        "before": f"{percent(came.sparsity)} of {came.num_weights:,} weights, {came.pattern.value}",
-        "recovered": f"{percent(after.sparsity)} of {after.num_weights:,} weights, {after.pattern.value}",
+        "before": f"{percent(came.sparsity)} of {came.num_weights:,} weights, {came.pattern_words}",
+        "recovered": f"{percent(after.sparsity)} of {after.num_weights:,} weights, {after.pattern_words}",
         "exported file": f"{e.num_nonzero:,} of {e.num_weights:,} weights are nonzero",
         "size": size(e.size_bytes) + (f", {size(e.compressed_bytes)} by gzip" if e.compressed_bytes else ""),
     }

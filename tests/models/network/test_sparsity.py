@@ -54,6 +54,26 @@ def test_a_layer_that_cannot_be_two_four_does_not_spoil_the_network():
     assert measure(nn.Sequential(stem, body, dense)).pattern is Pattern.UNSTRUCTURED
 
 
+def test_two_four_with_a_few_damaged_groups_is_named():
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 8), nn.Conv2d(8, 8, 1))
+    two_four_along(layers[1].weight, 1)
+    two_four_along(layers[2].weight, 1)
+    with torch.no_grad():
+        layers[1].weight[0, :4, 0, 0] = 1
+        layers[2].weight[0, 4:7] = 1
+    sparsity = measure(layers)
+    assert sparsity.pattern is Pattern.UNSTRUCTURED
+    assert sparsity.pattern_words == "unstructured: 2:4 except in 2 of 160 groups"
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7, 0.9, 0.97])
+def test_zeros_in_random_places_are_not_nearly_two_four(rate):
+    layer = nn.Linear(512, 64)
+    with torch.no_grad():
+        layer.weight.mul_(torch.rand(64, 512, generator=torch.Generator().manual_seed(0)) > rate)
+    assert measure(layer).pattern_words == "unstructured"
+
+
 def test_a_few_zeros_are_dense():
     layer = nn.Linear(100, 10)
     with torch.no_grad():

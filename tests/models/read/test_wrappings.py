@@ -87,3 +87,19 @@ def test_dictionaries_that_hold_themselves_or_each_other_many_times_end():
         deep = dict.fromkeys(("state_dict", "model", "net", "module"), deep)
     with pytest.raises(NoWeightsError):
         find_weights(deep)
+
+
+@pytest.mark.parametrize("wrap", [lambda parts: parts, lambda parts: {"model": parts, "epoch": 3}])
+def test_parts_that_were_saved_each_on_its_own_are_joined(wrap):
+    parts = {"backbone": {"conv.weight": torch.ones(2, 1, 2, 2)}, "head": {"weight": torch.ones(3, 2)}}
+    optimizer = {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}}
+    found = find_weights(wrap(parts | optimizer))
+    assert found.plain.state.keys() == {"backbone.conv.weight", "head.weight"}
+    assert "joined from backbone and head" in found.plain.kind
+
+
+@pytest.mark.parametrize("other", ["student", "discriminator", "val_metrics"])
+def test_several_networks_are_not_parts_of_one(other):
+    beside = WEIGHTS if other == "student" else {"loss.weight": torch.ones(2)}
+    with pytest.raises(NoWeightsError, match="several sets of weights"):
+        find_weights({"net_a": WEIGHTS, other: beside})
