@@ -35,6 +35,16 @@ _NUM_DRAWS = 20
 """More forward passes of what draws random numbers, before it counts as deterministic."""
 
 
+_OF_LISTS = (
+    "layers in a plain list or dictionary are not registered: put them in nn.ModuleList or nn.ModuleDict, and single "
+    "tensors into nn.ParameterList or attributes of their own"
+)
+_OF_HOOKS = (
+    "a forward hook that refers to `self` keeps that network's tensors when the network is copied: let it take them "
+    "from the module that it is called with, or compute this in forward; layers in a plain list belong in nn.ModuleList"
+)
+
+
 @dataclass(frozen=True)
 class Probed:
     """What a trial of the networks showed."""
@@ -198,9 +208,12 @@ def _check_weights(name: str, network: nn.Module, logits_NK: Tensor, inputs_NCHW
         raise BadInputError(
             f"{name}: {len(strange)} tensors in its computation are not among its parameters (one has shape "
             f"{list(strange[0].shape)}): no checkpoint holds them, so they are random whenever the network is built",
-            hint="layers in a plain list or dictionary are not registered: put them in nn.ModuleList or "
-            "nn.ModuleDict, and single tensors into nn.ParameterList or attributes of their own",
+            hint=_OF_HOOKS if any(map(_has_hooks, network.modules())) else _OF_LISTS,
         )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _leaves(output: Tensor) -> list[Tensor]:

@@ -128,6 +128,16 @@ def test_layers_that_are_not_registered_are_refused():
     assert "nn.ModuleList" in error.hint
 
 
+def test_a_hook_that_holds_another_copy_of_the_network_is_refused():
+    class Hooked(Net):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(6, 1, 1))
+            self.conv.register_forward_hook(lambda conv, args, output: output * self.gain)
+
+    assert "a forward hook that refers to `self`" in refused(copy.deepcopy(Hooked()), STUDENT).hint
+
+
 def test_random_numbers_that_change_nothing_are_fine():
     assert not probe(Net(last=lambda logits: logits + 0 * torch.rand(1)))[0].warnings
 

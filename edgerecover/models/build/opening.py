@@ -76,13 +76,15 @@ def open_checkpoint(checkpoint: Checkpoint, spec: ModelSpec, role: str = "") -> 
     load_into(network, fitted.tensors, what=what, flag="--teacher-arch" if role else "--arch")
     if spec.input is not None:
         from edgerecover.models.network.detectors import check_detector
+        from edgerecover.models.network.inputs import keep_images
         from edgerecover.models.network.several_outputs import return_task_outputs
 
         check_detector(network.eval(), spec.input, what)
         for one in (network, dense):
             if one is not None:
                 said = {name: output.weight for name, output in spec.outputs.items()}
-                return_task_outputs(one.eval(), example_images(spec.input, 2), said)
+                keep_images(one.eval(), example_images(spec.input, 2))
+                return_task_outputs(one, example_images(spec.input, 2), said)
     return OpenCheckpoint(fitted, network.eval(), dense)
 
 
