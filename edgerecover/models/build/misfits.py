@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _STATISTICS = ("running_mean", "running_var")
+_ORIGINAL = "_orig"
 _COUNTER = "num_batches_tracked"
 _MAX_PREFIXES = 3
 
@@ -29,6 +30,11 @@ def hint_of_misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
         return (
             "running statistics of batch norm are buffers: save model.state_dict(), which has them, "
             "and not the parameters alone"
+        )
+    if unknown and all(key.removesuffix(_ORIGINAL) in missing for key in unknown):
+        return (
+            "weights of torch.nn.utils.prune need the masks beside them: save model.state_dict() with every "
+            "'weight_mask', or make the masks permanent first: prune.remove(layer, \"weight\")"
         )
     if prefixes := fitting_prefixes(wanted, tensors):
         which = " and ".join(f"'{printable(prefix)}'" for prefix in prefixes)

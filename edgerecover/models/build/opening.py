@@ -168,6 +168,9 @@ def _under_its_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
     wanted, shared = network.state_dict(), shared_prefix(checkpoint.tensors)
     if shared and shared in fitting_prefixes(wanted, checkpoint.tensors):
         return checkpoint.without_prefix(shared)
+    if checkpoint.is_of_lightning and mismatch(network, checkpoint.tensors):
+        fitting = fitting_prefixes(wanted, checkpoint.tensors)
+        return checkpoint.under_prefix(fitting[0]) if len(fitting) == 1 else checkpoint
     own = shared_prefix(wanted)
     if own and not mismatch(network, {own + key: tensor for key, tensor in checkpoint.tensors.items()}):
         return checkpoint.with_prefix(own)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".onnx"
+_TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+"""First bytes of a zip and of pickles."""
 MAX_FILE_BYTES = 2**31 - 1
 """Size limit of a protobuf; larger weights are in files beside it."""
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "ai.onnx.preview.training")
@@ -182,7 +184,9 @@ def _parse(path: Path) -> onnx.ModelProto:
             hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # protobuf's own errors share no base with the others it lets through
-        raise BadInputError(f"{path}: is not an ONNX file, or a damaged one", hint="name an .onnx file") from error
+        is_of_torch = path.read_bytes().startswith(_TORCH_MAGIC)
+        hint = "it begins as a PyTorch checkpoint does: rename it to .pt" if is_of_torch else "name an .onnx file"
+        raise BadInputError(f"{path}: is not an ONNX file, or a damaged one", hint=hint) from error
     return model
 
 

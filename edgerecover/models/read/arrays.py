@@ -24,6 +24,16 @@ def is_array(value: Any) -> bool:
     return isinstance(value, Made) and value.maker in (*_BUILT, *_FROM_BUFFER)
 
 
+def has_bools(made: Made) -> bool:
+    """Whether an array's type is bool, as far as its record says."""
+    fields = made.state if made.maker in _BUILT else made.args
+    dtype = fields[2 if made.maker in _BUILT else 1] if isinstance(fields, tuple) and len(fields) > 2 else None
+    try:
+        return _type_name(dtype).endswith("b1")
+    except UnusableTensorError:
+        return False
+
+
 def read_array(made: Made) -> Tensor:
     """Read an array, as float32 or bool: enough for masks.
 

@@ -53,6 +53,7 @@ _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 """Names of entries of lists."""
 
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
+_NOT_BINARY = "they hold other values than 0 and 1"
 _NOT_READ = "they cannot be read: save them as plain tensors"
 _IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order, or in several"
 _WITHOUT_MASKS = (
@@ -222,6 +223,7 @@ def _take_sibling(found: Masked, sibling: Sibling) -> None:
         what = f"{entries} of '{label}'" if pairs else f"'{label}'"
         verb = "look" if pairs and num_unused > 1 else "looks"
         why = _NOT_READ if sibling.num_unread == num_unused else _NO_SUCH_WEIGHT
+        why = why if not sibling.tensors or any(map(is_binary, sibling.tensors.values())) else _NOT_BINARY
         why = _IN_NO_ORDER if all(map(_NUMBERS.fullmatch, sibling.tensors)) and sibling.tensors else why
         found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {why}", ()))
 

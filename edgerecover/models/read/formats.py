@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from edgerecover.errors import UNREADABLE_HINT, BadInputError
 from edgerecover.models.read.folders import DISTRIBUTED_METADATA
+from edgerecover.models.read.records import printable
 from edgerecover.models.read.zips import Archive, ZipBombError, ZipError
 
 SAVE_HINT = 'save the weights alone: torch.save(model.state_dict(), "model.pt")'
@@ -29,10 +30,19 @@ _PACKED_MAGIC = (
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
     (b"Rar!", "a RAR archive"),
 )
+_DOWNLOAD_HINT = "download the file itself: a server may ask for a login or a confirmation first"
 _NOT_FETCHED = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file: git lfs pull"),
-    (b"<!doctype", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
-    (b"<html", "a web page", "download the file itself: a server may ask for a login or a confirmation first"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the checkpoint it points to", "fetch the file: git lfs pull"),
+    (
+        b"<!doctype",
+        "a web page, not a checkpoint",
+        "download the file itself: a server may ask for a login or a confirmation first",
+    ),
+    (
+        b"<html",
+        "a web page, not a checkpoint",
+        "download the file itself: a server may ask for a login or a confirmation first",
+    ),
 )
 """First bytes in lower case, what the file is, and what to do."""
 _FOREIGN_SUFFIXES = {
@@ -40,11 +50,16 @@ _FOREIGN_SUFFIXES = {
     ".tflite": "a file of TensorFlow Lite", ".mlmodel": "a file of Core ML", ".xml": "a graph of OpenVINO",
     ".msgpack": "a file of Flax", ".npz": "an archive of NumPy arrays", ".pdparams": "a file of Paddle",
 }  # fmt: skip
+_ZIP_MAGIC = b"PK\x03\x04"
 _TFLITE_MAGIC = b"TFL3"
 FOREIGN_HINT = (
     "recovery trains the network and needs its PyTorch weights: the file that it was converted from; "
     "`edgerecover validate` judges ONNX files"
 )
+
+
+_HEAD_BYTES = 264
+_TAR_OFFSET = 257
 
 
 class Container(Enum):
@@ -93,16 +108,17 @@ def _check_is_file(path: Path) -> None:
 
 
 def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
-    head = file.read(32)
+    head = file.read(_HEAD_BYTES)
     if not head:
         raise BadInputError(f"{path}: is empty", hint=COPY_HINT)
-    if kind := _FOREIGN_SUFFIXES.get(path.suffix.lower()):
+    kind = _FOREIGN_SUFFIXES.get(path.suffix.lower())
+    if kind and not _is_of_torch(head, file, size_bytes):
         raise BadInputError(f"{path}: is {kind}, not a PyTorch checkpoint", hint=FOREIGN_HINT)
     if head[4:8] == _TFLITE_MAGIC:
         raise BadInputError(f"{path}: is a file of TensorFlow Lite, not a PyTorch checkpoint", hint=FOREIGN_HINT)
     if _is_safetensors(head, size_bytes):
         return Container.SAFETENSORS
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(_ZIP_MAGIC):
         return _kind_of_zip(path, file, size_bytes)
     if head[:1] == b"\x80" and 2 <= head[1] <= 5:
         return Container.PICKLE
@@ -111,6 +127,16 @@ def _detect(path: Path, file: BinaryIO, size_bytes: int) -> Container:
     if path.name.endswith(".index.json") and head[:1] == b"{":
         return Container.SHARDS
     raise _foreign(path, head)
+
+
+def _is_of_torch(head: bytes, file: BinaryIO, size_bytes: int) -> bool:
+    """Whether a file with the name of another framework's has the content of torch.save or safetensors."""
+    if not head.startswith(_ZIP_MAGIC):
+        return _is_safetensors(head, size_bytes)
+    try:
+        return "data.pkl" in Archive(file, size_bytes).names
+    except ZipError:
+        return False
 
 
 def _is_safetensors(head: bytes, size_bytes: int) -> bool:
@@ -125,9 +151,11 @@ def _foreign(path: Path, head: bytes) -> BadInputError:
     for magic, kind in _PACKED_MAGIC:
         if head.startswith(magic):
             return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=UNPACK_HINT)
+    if head[_TAR_OFFSET:].startswith(b"ustar"):
+        return BadInputError(f"{path}: is a tar archive, not a checkpoint", hint=UNPACK_HINT)
     for magic, kind, hint in _NOT_FETCHED:
         if head.lstrip().lower().startswith(magic):
-            return BadInputError(f"{path}: is {kind}, not a checkpoint", hint=hint)
+            return BadInputError(f"{path}: is {kind}", hint=hint)
     if head[8:9] == b"{":
         return BadInputError(f"{path}: is a truncated safetensors file", hint=COPY_HINT)
     return BadInputError(
@@ -170,14 +198,20 @@ def _words_of_zip(names: tuple[str, ...]) -> str:
         return "an archive of NumPy arrays, not a PyTorch checkpoint"
     if any(name.startswith(".data/") for name in names):
         return "a torch.package archive, which cannot be read without running its code"
+    if inside := _checkpoint_in(names):
+        return f"a zip archive of files, with {printable(inside)!r} inside"
     return "a zip archive without a checkpoint inside"
 
 
 def _hint_of_zip(names: tuple[str, ...]) -> str:
-    if any(name.endswith((".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl")) for name in names):
-        is_package = any(name.startswith(".data/") for name in names)
-        return SAVE_HINT if is_package else UNPACK_HINT
-    return SAVE_HINT
+    is_package = any(name.startswith(".data/") for name in names)
+    return UNPACK_HINT if _checkpoint_in(names) and not is_package else SAVE_HINT
+
+
+def _checkpoint_in(names: tuple[str, ...]) -> str | None:
+    """The first member whose name is that of a checkpoint."""
+    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl")
+    return next((name for name in names if name.endswith(suffixes)), None)
 
 
 def is_torchscript(names: tuple[str, ...]) -> bool:

@@ -37,6 +37,9 @@ _USUAL_NAMES = re.compile(
 """Names that checkpoints commonly import; others are shown to the user."""
 
 _NUM_NAMES_SHOWN = 3
+_MASK_NAME = re.compile(r"(?:^|[^a-z])masks?(?:[^a-z]|$)", re.IGNORECASE)
+_MASK_SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".safetensors")
+"""Of files that may hold masks: "resnet20_masks.npz", but not "maskrcnn.pth"."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Checkpoint:
     """Keys in `aside` of the masks that were used."""
     doubts: tuple[Doubt, ...] = ()
     """Tensors that may change the weights but were not used."""
+
+    @property
+    def is_of_lightning(self) -> bool:
+        """Whether it holds a whole Lightning module: a network, and metrics, losses and the like beside it."""
+        return self.wording.startswith("Lightning")
 
     @property
     def format(self) -> str:
@@ -137,6 +145,13 @@ class Checkpoint:
             doubts=tuple(doubt.without_prefix(prefix) for doubt in self.doubts),
         )
 
+    def under_prefix(self, prefix: str) -> Checkpoint:
+        """What stands under a prefix alone, without the prefix: the network inside a Lightning module."""
+        others = [key for key in self.tensors if not key.startswith(prefix)]
+        words = f", {list_some(others)} beside it left out" if others else ""
+        inside = self.without(others).without_prefix(prefix)
+        return replace(inside, wording=inside.wording + words)
+
     def without(self, names: Collection[str]) -> Checkpoint:
         """The checkpoint without these tensors."""
         if not names:
@@ -185,8 +200,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
         own_keys=chosen.own_keys,
         aside=chosen.aside,
         mask_keys=chosen.mask_keys,
-        doubts=chosen.doubts,
+        doubts=(*chosen.doubts, *_doubts_of_files(path, chosen)),
     )
+
+
+def _doubts_of_files(path: Path, chosen: State) -> list[Doubt]:
+    """Files of masks beside a checkpoint that is dense without them."""
+    if chosen.masks or _fraction_zero(chosen.tensors) > DENSE_MAX_SPARSITY:
+        return []
+    try:
+        files = [one for one in path.parent.iterdir() if one.suffix.lower() in _MASK_SUFFIXES and one != path]
+    except OSError:  # the folder may not be listed, and the file was read
+        return []
+    names = sorted(printable(one.name) for one in files if _MASK_NAME.search(one.stem))
+    why = 'not used: put them into the checkpoint, under "masks"'
+    return [Doubt(f"{list_some(names)} beside it may be its masks, {why}", ())] if names else []
 
 
 # --- from bytes to a tree -------------------------------------------------------------------------------

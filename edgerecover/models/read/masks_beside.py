@@ -9,7 +9,7 @@ from typing import Any
 from edgerecover.models.read.arrays import is_array
 from edgerecover.models.read.modules import MAX_NAME, MAX_PARTS
 from edgerecover.models.read.records import Made, entries_of
-from edgerecover.models.read.tensors import is_tensor
+from edgerecover.models.read.tensors import is_bool, is_tensor
 
 MAX_NESTING = 4
 """How deeply nested dictionaries are searched."""
@@ -79,7 +79,16 @@ def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[
             continue  # another network may have a weight with that name
         is_called_so = isinstance(key, str) and is_called_masks(key)
         found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
+    if bits := _bits_in(content):
+        found.append(Beside(f"bool tensors under '{'.'.join(under)}'", bits, is_certain=False))
     return found
+
+
+def _bits_in(content: Any) -> dict[str, Any]:
+    """Bool tensors and arrays by name, if an entry holds nothing else: masks, whatever it is called (`keep`)."""
+    entries = entries_of(content) or {}
+    named = {key: value for key, value in entries.items() if isinstance(key, str) and len(key) <= MAX_NAME}
+    return named if named and all(map(is_bool, entries.values())) else {}
 
 
 def _beside(name: str, content: Any) -> list[Beside]:

@@ -31,6 +31,10 @@ MAX_SPARSE_FREE_BYTES = 48 << 20
 """If all sparse tensors together stay below this size, their growth is not limited."""
 
 
+_COMPLEX_HINT = (
+    "only networks of real weights can be recovered; a constant may stay out of the file: "
+    "register_buffer(name, value, persistent=False)"
+)
 _MIN_MASK_VALUES = 100
 _MIN_PRUNED = 0.05
 """Of the weights without a mask, zero: those were pruned too, and are not the dense network's."""
@@ -236,7 +240,7 @@ def _check_storage(key: str, tensor: Tensor) -> None:
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise UnusableTensorError("is of a tensor subclass", SUBCLASS_HINT)
     if tensor.is_complex():
-        raise UnusableTensorError("is complex", "only networks of real weights can be recovered")
+        raise UnusableTensorError("is complex", _COMPLEX_HINT)
     if tensor.is_meta:
         raise UnusableTensorError("has no data (device meta)", META_HINT)
     if str(tensor.dtype).removeprefix("torch.") not in DTYPES:

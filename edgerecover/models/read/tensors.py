@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.models.read.arrays import is_array, read_array
+from edgerecover.models.read.arrays import has_bools, is_array, read_array
 from edgerecover.models.read.compact import SCHEMES, SPARSE_LAYOUTS, densify, dequantize
 from edgerecover.models.read.records import Made, Name, Outside, UnusableTensorError, bytes_of, printable
 from edgerecover.models.read.zips import MAX_EXPANSION, MAX_EXPANSION_FREE_BYTES
@@ -85,6 +85,15 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
         return _integers(_argument(made, 2)) if made.maker in STRIDED else None
     except UnusableTensorError:
         return None
+
+
+def is_bool(value: Any) -> bool:
+    """Whether `value` is the record of an ordinary tensor of bools, or of an array of them."""
+    try:
+        made = _innermost(value)
+        return made.maker in STRIDED and storage_id(_argument(made, 0))[1] == "bool"
+    except UnusableTensorError:
+        return is_array(value) and has_bools(value)
 
 
 def compact_kind(value: Any) -> str:

@@ -52,6 +52,11 @@ FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert;
 ZERO_HINT = (
     "if DeepSpeed wrote it, join the weights with the script beside its files: python zero_to_fp32.py FOLDER OUT"
 )
+_LIST_HINT = (
+    "copy them into the network (of an average: ema.copy_to(model.parameters())) and save model.state_dict(), "
+    "which has the names and the statistics of batch norm"
+)
+_OPTIMIZER = {"state", "param_groups"}
 _LEARNER = "fastai.learner.Learner"
 _LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"
@@ -303,7 +308,8 @@ def _no_weights(root: Any) -> NoWeightsError:
     entries = entries_of(root) or {}
     hint = ZERO_HINT if "optimizer_state_dict" in entries else ""
     values = [value for value in entries.values() if isinstance(value, Made)]
-    if {"state", "param_groups"} <= entries.keys():
+    optimizers = [value for value in (root, *entries.values()) if (entries_of(value) or {}).keys() >= _OPTIMIZER]
+    if optimizers:
         return NoWeightsError("it holds the state of an optimiser and no weights", hint)
     if values and all("numpy" in str(value.maker) for value in values):
         return NoWeightsError(
@@ -311,7 +317,16 @@ def _no_weights(root: Any) -> NoWeightsError:
             "save them as tensors: "
             'torch.save({key: torch.from_numpy(array) for key, array in weights.items()}, "model.pt")',
         )
+    named = next(((key, value) for key, value in (("", root), *entries.items()) if _is_list_of_tensors(value)), None)
+    if named is not None:
+        where = f" under '{printable(named[0])}'" if named[0] else ""
+        num_tensors = len(named[1])
+        return NoWeightsError(f"it holds a list of {num_tensors} tensors{where} without their names", _LIST_HINT)
     return NoWeightsError(f"no weights inside ({_kind_of(root)} was found, a dictionary of tensors expected)", hint)
+
+
+def _is_list_of_tensors(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(is_tensor, value))
 
 
 def _kind_of(content: Any) -> str:

@@ -37,6 +37,10 @@ def hint(tensors):
             under("student.", "teacher."),
             "the keys under 'student.' and 'teacher.' fit it: save the ones that are meant",
         ),
+        (
+            {f"{key}_orig" if key == "3.weight" else key: t for key, t in STATE.items()},
+            "weights of torch.nn.utils.prune need the masks beside them",
+        ),
         (under("net.a.") | {"head.weight": torch.ones(2)}, "the keys under 'net.a.' fit it: save those alone"),
         (STATE | {"3.weight": torch.ones(9, 4), "3.bias": torch.ones(9)}, "9 outputs in the file and 5 in the network"),
         (STATE | {"3.weight": torch.ones(9, 7), "3.bias": torch.ones(9)}, "name the architecture"),
@@ -73,3 +77,16 @@ def test_a_prefix_that_is_on_one_side_alone_settles_it(tmp_path, state, network)
     fitted = fit_keys(read_checkpoint(tmp_path / "m.pt"), network, SPEC)
     assert fitted.tensors.keys() == network.state_dict().keys()
     load_into(network, fitted.tensors, what="m.pt")
+
+
+def test_of_a_lightning_module_the_network_alone_is_taken(tmp_path):
+    version = {"pytorch-lightning_version": "2.5"}
+    beside = {"confusion.matrix": torch.zeros(5, 5)}
+    torch.save({"state_dict": under("net.") | beside} | version, tmp_path / "model.ckpt")
+    fitted = fit_keys(read_checkpoint(tmp_path / "model.ckpt"), NETWORK, SPEC)
+    assert fitted.tensors.keys() == STATE.keys()
+    assert "prefix 'net.', 'confusion.matrix' beside it left out" in fitted.format
+    torch.save({"state_dict": under("net.", "teacher.")} | version, tmp_path / "two.ckpt")
+    assert "fit it: save the ones that are meant" in hint(
+        fit_keys(read_checkpoint(tmp_path / "two.ckpt"), NETWORK, SPEC).tensors
+    )

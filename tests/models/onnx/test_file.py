@@ -1,6 +1,7 @@
 """What is found out about an ONNX file before onnxruntime may see it."""
 
 import math
+import pickle
 import shutil
 
 import numpy as np
@@ -360,3 +361,10 @@ def test_a_hostile_graph_is_refused_or_harmless(write_onnx, sound, data):
             model.opset_import[0].version = data.draw(st.sampled_from([-1, 0, 1, 6, 11, 99]))
     sound.write_bytes(model.SerializeToString())
     assert outcome(sound) in ("ran", "refused")
+
+
+def test_a_checkpoint_that_is_called_onnx_is_told(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(pickle.dumps({"weight": 1}))
+    with pytest.raises(BadInputError, match="is not an ONNX file") as caught:
+        read_onnx(tmp_path / "net.onnx")
+    assert "rename it to .pt" in caught.value.hint

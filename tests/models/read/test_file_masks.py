@@ -110,6 +110,20 @@ def test_masks_in_numpy_arrays(tmp_path, dtype, order):
             assert "not used" not in checkpoint.format
 
 
+@pytest.mark.parametrize("make", [lambda mask: mask, lambda mask: mask.numpy()])
+@pytest.mark.parametrize("wrap", [lambda masks: masks, lambda masks: {"kept": masks}])
+def test_bool_tensors_under_another_name_are_masks(tmp_path, make, wrap):
+    masks = wrap({"conv.weight": make(MASK.bool())})
+    checkpoint = read(tmp_path, {"state_dict": {"conv.weight": WEIGHT}, "keep": masks, "flags": {"a": True}})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    assert "with masks that are bool tensors under 'keep" in checkpoint.format
+
+
+def test_bool_tensors_that_fit_no_weight_are_not_mentioned(tmp_path):
+    content = {"state_dict": {"conv.weight": WEIGHT}, "seen": {"class.a": torch.tensor([True, False])}}
+    assert "mask" not in read(tmp_path, content).format
+
+
 def test_a_mask_in_a_numpy_array_among_the_weights(tmp_path):
     checkpoint = read(tmp_path, {"conv.weight": WEIGHT, "conv.weight_mask": MASK.numpy(), "mean": np.ones(3)})
     assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
@@ -139,6 +153,7 @@ def test_another_networks_table_called_mask_is_no_mask(tmp_path):
         ({"conv.weight": MASK[..., 0]}, "no weight has their name and shape"),
         ({"conv.weight": MASK.numpy().astype(object)}, "they cannot be read: save them as plain tensors"),
         (torch.tensor([1.0, 0.0, 1.0]), "no weight has their name and shape"),
+        ({"conv.weight": (255 * MASK).byte()}, "they hold other values than 0 and 1"),
     ],
 )
 def test_masks_that_fit_no_weight_are_named_with_the_reason(tmp_path, masks, why):
@@ -235,3 +250,12 @@ def test_siblings_that_repeat_a_mask_do_not_prune_twice():
     found = find_masks({"a.weight": WEIGHT, "a.mask": MASK}, (Sibling("masks", {"a": 1 - MASK * 0}),))
     assert torch.equal(found.masks["a.weight"], MASK.bool())
     assert found.words[-1] == "masks under 'masks' that prune nothing"
+
+
+@pytest.mark.parametrize("name", ["masks.npz", "net-mask.pt"])
+def test_files_of_masks_beside_dense_weights_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / "maskrcnn.pth").write_bytes(b"")
+    assert f"'{name}' beside it may be its masks, not used" in read(tmp_path, {"conv.weight": WEIGHT}).format
+    for pruned in ({"conv.weight": WEIGHT * MASK}, {"conv.weight": WEIGHT, "conv.mask": MASK}):
+        assert "beside it" not in read(tmp_path, pruned).format

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 import warnings
 import zipfile
 from argparse import Namespace
@@ -231,6 +232,20 @@ def test_files_of_other_frameworks_are_named(tmp_path, name, content, part):
     assert f"is {part}" in refused(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["net.h5", "net.npz", "net.pb"])
+def test_checkpoints_under_other_names_are_read(tmp_path, name, network):
+    saved(tmp_path, network.state_dict()).rename(tmp_path / name)
+    assert read_checkpoint(tmp_path / name).tensors.keys() == network.state_dict().keys()
+
+
+def test_a_tar_archive_is_named(tmp_path, network):
+    path = saved(tmp_path, network.state_dict())
+    with tarfile.open(tmp_path / "model.tar", "w") as archive:
+        archive.add(path, "model.pt")
+    assert "is a tar archive" in (message := refused(tmp_path / "model.tar"))
+    assert "unpack it" in message
+
+
 def test_a_real_onnx_file_is_named(tmp_path):
     import onnx
 
@@ -355,6 +370,10 @@ def test_no_weights_inside(tmp_path, content, part):
 
 def test_what_is_there_instead_of_weights_is_named(tmp_path):
     assert "the state of an optimiser and no weights" in refused(saved(tmp_path, {"state": {}, "param_groups": []}))
+    state = {"state": {}, "param_groups": []}
+    assert "the state of an optimiser and no weights" in refused(saved(tmp_path, {"optimizer": state, "epoch": 3}))
+    assert "a list of 2 tensors without their names" in refused(saved(tmp_path, [torch.ones(2), torch.ones(3)]))
+    assert "under 'shadow_params'" in refused(saved(tmp_path, {"decay": 0.9, "shadow_params": [torch.ones(2)]}))
     assert "torch.from_numpy" in refused(saved(tmp_path, {"weight": np.ones(3), "bias": np.ones(2)}))
 
 
@@ -377,6 +396,7 @@ def test_very_sparse_weights_are_read_and_dense_ones_behind_them(tmp_path, monke
 @pytest.mark.parametrize(
     ("members", "part"),
     [
+        (["model.pt"], "a zip archive of files, with 'model.pt' inside"),
         (["model.pt"], "unpack it"),
         (["a.npy", "b.npy"], "an archive of NumPy arrays"),
         (["m/.data/version", "m/model/model.pkl"], "a torch.package archive"),
