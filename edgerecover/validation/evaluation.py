@@ -222,6 +222,11 @@ def _as_arrays(data: LabelledArrays, output: OutputSpec) -> tuple[NDArray[Any], 
 def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], Labels]:
     import numpy as np
 
+    if path.suffix.lower() == ".npy":
+        raise BadInputError(
+            f"images {path}: is a single array, without labels",
+            hint="put both into an .npz: np.savez(path, images=images, labels=labels)",
+        )
     try:
         _refuse_oversize(path)
         with np.load(path, allow_pickle=False) as arrays:
@@ -275,8 +280,20 @@ def _as_NHWC(path: Path | LabelledArrays, images: NDArray[Any], input: InputSpec
         return images[..., np.newaxis]
     raise BadInputError(
         f"images {path}: images of shape (N, {height}, {width}, {channels}) were expected, found {images.shape}",
-        hint="a folder of images, unlike an .npz, is resized to the model's input",
+        hint=_hint_of_shape(images.shape, input),
     )
+
+
+def _hint_of_shape(shape: tuple[int, ...], input: InputSpec) -> str:
+    channels, height, width = input.shape
+    if len(shape) == 4 and sorted(shape[:3]) == sorted((height, width, channels)):  # as MATLAB stores them
+        return "the images come last: np.moveaxis(images, -1, 0) puts them first"
+    if shape[1:] == (width, height, channels) or shape[1:] == (channels, width, height):
+        return "height and width are the other way round: transpose the images, or the two in --input-shape"
+    if shape[1:3] == (height, width) or shape[2:] == (height, width):
+        grey = "average the channels" if channels == 1 else "give all channels"
+        return f"the network takes {channels} channels: {grey}, or give a folder of images, which are converted"
+    return "a folder of images, unlike an .npz, is resized to the model's input"
 
 
 # --- folder -------------------------------------------------------------------------------------------------

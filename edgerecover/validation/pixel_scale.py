@@ -59,6 +59,10 @@ def scale_of_pixels(images_NHWC: NDArray[Any], input: InputSpec, where: str) -> 
             return PixelScale((255 / 0xFFFF,), reading=f"{span}: 65,535 is white")
         if not is_integer and _is_normalised(images_NHWC, input):
             return _normalised(input, f"{span}: taken as normalised by the model's mean and std")
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            raise BadInputError(
+                f"images {where}: pixels are NaN or infinite", hint="look for a division by zero where they were made"
+            )
     raise BadInputError(
         f"images {where}: pixels of type uint8 or uint16, or floats from 0 (black) to 1 (white), were expected, "
         f"found {span}",

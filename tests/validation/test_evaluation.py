@@ -159,7 +159,7 @@ def test_masks_are_black_and_white(tmp_path):
         ({"images": pixels(4, 9, 6, 3), "labels": np.zeros(4, int)}, r"\(N, 8, 6, 3\) were expected"),
         ({"images": pixels(4, 8, 6), "labels": np.zeros(4, int)}, r"were expected, found \(4, 8, 6\)"),
         ({"images": pixels(4, 8, 6, 3) - 127.5, "labels": np.zeros(4, int)}, "found float64 from -127.5 to 127.5"),
-        ({"images": pixels(4, 8, 6, 3) * np.nan, "labels": np.zeros(4, int)}, "found float64 from nan"),
+        ({"images": pixels(4, 8, 6, 3) * np.nan, "labels": np.zeros(4, int)}, "pixels are NaN or infinite"),
         ({"images": pixels(4, 8, 6, 3).astype(int) * 9, "labels": np.zeros(4, int)}, "found int64 from 0"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.zeros(3, int)}, "4 images but 3 labels"),
         ({"images": pixels(4, 8, 6, 3), "labels": np.full(4, 10)}, "labels from 10 to 10"),
@@ -175,6 +175,29 @@ def test_masks_are_black_and_white(tmp_path):
 def test_an_npz_that_does_not_fit_is_bad_input(tmp_path, arrays, says):
     with pytest.raises(BadInputError, match=says):
         read_eval_data(write_npz(tmp_path / "d.npz", **arrays), RGB, of(10))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((8, 6, 3, 4), "np.moveaxis"),
+        ((4, 6, 8, 3), "height and width are the other way round"),
+        ((4, 3, 6, 8), "height and width are the other way round"),
+        ((4, 8, 6, 1), "the network takes 3 channels"),
+        ((4, 9, 9, 3), "is resized to the model's input"),
+    ],
+)
+def test_the_hint_says_what_is_wrong_with_the_shape(tmp_path, shape, hint):
+    with pytest.raises(BadInputError) as caught:
+        read_eval_data(write_npz(tmp_path / "d.npz", images=pixels(*shape), labels=np.zeros(4, int)), RGB, of(10))
+    assert hint in caught.value.hint
+
+
+def test_a_single_array_has_no_labels(tmp_path):
+    np.save(tmp_path / "d.npy", pixels(4, 8, 6, 3))
+    with pytest.raises(BadInputError, match="without labels") as caught:
+        read_eval_data(tmp_path / "d.npy", RGB, of(10))
+    assert "np.savez" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 100, "truncated", "crc"])
