@@ -184,7 +184,8 @@ def _parse(path: Path) -> onnx.ModelProto:
             hint=UNREADABLE_HINT,
         ) from error
     except Exception as error:  # protobuf's own errors share no base with the others it lets through
-        is_of_torch = path.read_bytes().startswith(_TORCH_MAGIC)
+        with path.open("rb") as file:
+            is_of_torch = file.read(4).startswith(_TORCH_MAGIC)
         hint = "it begins as a PyTorch checkpoint does: rename it to .pt" if is_of_torch else "name an .onnx file"
         raise BadInputError(f"{path}: is not an ONNX file, or a damaged one", hint=hint) from error
     return model

@@ -33,16 +33,8 @@ _PACKED_MAGIC = (
 _DOWNLOAD_HINT = "download the file itself: a server may ask for a login or a confirmation first"
 _NOT_FETCHED = (
     (b"version https://git-lfs", "a Git LFS pointer, not the checkpoint it points to", "fetch the file: git lfs pull"),
-    (
-        b"<!doctype",
-        "a web page, not a checkpoint",
-        "download the file itself: a server may ask for a login or a confirmation first",
-    ),
-    (
-        b"<html",
-        "a web page, not a checkpoint",
-        "download the file itself: a server may ask for a login or a confirmation first",
-    ),
+    (b"<!doctype", "a web page, not a checkpoint", _DOWNLOAD_HINT),
+    (b"<html", "a web page, not a checkpoint", _DOWNLOAD_HINT),
 )
 """First bytes in lower case, what the file is, and what to do."""
 _FOREIGN_SUFFIXES = {
@@ -51,15 +43,13 @@ _FOREIGN_SUFFIXES = {
     ".msgpack": "a file of Flax", ".npz": "an archive of NumPy arrays", ".pdparams": "a file of Paddle",
 }  # fmt: skip
 _ZIP_MAGIC = b"PK\x03\x04"
+_TAR_OFFSET = 257
+_HEAD_BYTES = 264
 _TFLITE_MAGIC = b"TFL3"
 FOREIGN_HINT = (
     "recovery trains the network and needs its PyTorch weights: the file that it was converted from; "
     "`edgerecover validate` judges ONNX files"
 )
-
-
-_HEAD_BYTES = 264
-_TAR_OFFSET = 257
 
 
 class Container(Enum):
