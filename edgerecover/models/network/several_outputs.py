@@ -26,6 +26,7 @@ _INPUT = "input"
 """What files call their images."""
 _LAST_AXES = object()
 """In place of a key: the output is a single tensor of logits with trailing axes of size 1."""
+_MOST_NAMED = 6
 
 
 @torch.no_grad()
@@ -37,8 +38,9 @@ def return_task_outputs(network: nn.Module, images_NCHW: Tensor, weights: Mappin
     the outputs of a head. Where there is no row, it is one tensor (N, K, H, W), or an entry `logits` or `out` of that
     shape, as torchvision's segmentation networks return; where neither is, one tensor (N, V, A) of candidates, as
     ultralytics' detectors return beside their maps. A single tensor (N, K, 1, 1), as fully convolutional networks
-    return, loses its last axes. Names of parameters and layers stay. In training mode such networks may return
-    something else; a single tensor is left as it is.
+    return, loses its last axes. What lies in a list or a dictionary among the outputs is taken where a user names it,
+    or where there is no tensor beside it. Names of parameters and layers stay. In training mode such networks may
+    return something else; a single tensor is left as it is.
 
     Args:
         network: in eval mode.
@@ -96,7 +98,11 @@ def warning_of(network: nn.Module) -> str | None:
         return None
     names, another = names_of_outputs(network), getattr(type(network), "another", None)
     taken = "one is" if len(names) <= 1 else f"{len(names)} are"
-    said = f"the network has several outputs, of which {taken} recovered and exported; left out: {', '.join(left_out)}"
+    more = f" and {len(left_out) - _MOST_NAMED} more" if len(left_out) > _MOST_NAMED else ""
+    said = (
+        f"the network has several outputs, of which {taken} recovered and exported; left out: "
+        f"{', '.join(left_out[:_MOST_NAMED])}{more}"
+    )
     if another is None:
         return said
     return (
@@ -111,7 +117,7 @@ def _others_than(keys: list[Any], entries: Mapping[Any, Any]) -> dict[str, Tenso
     return {
         name: value
         for (key, value), name in zip(entries.items(), _names_of([*entries]), strict=True)
-        if isinstance(value, Tensor) and key not in keys and key not in _FOR_TRAINING
+        if isinstance(value, Tensor) and key not in keys and _outer(key) not in _FOR_TRAINING
         if not any(_is_made_of(value, one) for one in chosen)
     }
 
@@ -131,10 +137,12 @@ def _is_made_of(value: Tensor, scores: Tensor) -> bool:
 
 
 def _names_of(keys: Sequence[Any]) -> tuple[str, ...]:
-    """Names for people and files; an output's place, where it has none."""
+    """Names for people and files; an output's place, where it has none; "levels_0" of what lies in `levels`."""
     names: list[str] = []
     for key in keys:
-        name = re.sub(r"[^\w.-]", "_", key) if isinstance(key, str) else f"output_{key}"
+        first, *inner = key if isinstance(key, tuple) else (key,)
+        outer = first if isinstance(first, str) else f"output_{first}"
+        name = re.sub(r"[^\w.-]", "_", "_".join([outer, *map(str, inner)]))
         names.append(f"output_{name}" if name == _INPUT or not name or name in names else name)
     return tuple(names)
 
@@ -175,14 +183,15 @@ def _listed(named: Mapping[str, Any], entries: Mapping[Any, Any]) -> str:
 
 def _clear(batches: Mapping[Any, Tensor], images_NCHW: Tensor) -> list[Any]:
     """Keys of the outputs that carry a task where nobody names them."""
-    batches = {key: value for key, value in batches.items() if key not in _FOR_TRAINING} or batches
+    batches = {key: value for key, value in batches.items() if not isinstance(key, tuple)} or batches
+    batches = {key: value for key, value in batches.items() if _outer(key) not in _FOR_TRAINING} or batches
     rows = {key: value for key, value in batches.items() if value.dim() <= 2}
     made = {
         key
         for key, value in rows.items()
         if any(other is not value and _is_made_of(value, other) for other in rows.values())
     }
-    heads = [key for key in rows if key not in made and key not in _FEATURES] or [
+    heads = [key for key in rows if key not in made and _outer(key) not in _FEATURES] or [
         key for key in rows if key not in made
     ]
     if heads:
@@ -203,8 +212,28 @@ def _has_last_axes(returned: Tensor, num_images: int) -> bool:
     return returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
 
 
+def _outer(key: Any) -> Any:
+    """Of what lies in a list or a dictionary among the outputs, the key of that."""
+    return key[0] if isinstance(key, tuple) else key
+
+
 def _entries_of(returned: Any) -> Mapping[Any, Any]:
-    """Several outputs by key, field name or position."""
+    """Several outputs by key, field name or position; by a tuple of these, what lies in a container among them.
+
+    A list of dictionaries, one for each image as torchvision's detectors return, is not entered.
+    """
+    entries: dict[Any, Any] = {}
+    is_by_image = isinstance(returned, Sequence) and all(isinstance(one, Mapping) for one in returned)
+    for key, value in _own_entries_of(returned).items():
+        inner = {} if isinstance(value, Tensor | str | bytes) else _entries_of(value)
+        if inner and not is_by_image:
+            entries |= {(key, *(path if isinstance(path, tuple) else (path,))): one for path, one in inner.items()}
+        else:
+            entries[key] = value
+    return entries
+
+
+def _own_entries_of(returned: Any) -> Mapping[Any, Any]:
     if isinstance(returned, Mapping):
         return returned
     if isinstance(returned, tuple) and hasattr(returned, "_fields"):

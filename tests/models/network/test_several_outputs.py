@@ -74,6 +74,8 @@ def test_the_logits_are_found(pack):
     "pack",
     [
         lambda logits, images: (images, images),
+        lambda logits, images: ([images, images], [images]),
+        lambda logits, images: [{"boxes": images[0, 0, :2], "scores": images[0, 0, 0]} for _ in images],
         lambda logits, images: 3,
         lambda logits, images: Returned,
     ],
@@ -89,6 +91,16 @@ def test_what_is_not_clear_stays(pack):
     [
         (lambda logits, images: {"mask": images, "digit": logits}, "mask [2, 3, 4, 4]"),
         (lambda logits, images: Outputs(logits + 1, logits), None),
+        (
+            lambda logits, images: {"digit": logits, "levels": [images, {"p 4": images[:, :, ::2]}]},
+            "levels_0 [2, 3, 4, 4], levels_1_p_4 [2, 3, 2, 4]",
+        ),
+        (lambda logits, images: (logits, [logits + 1, logits.softmax(1)]), "output_1_0 [2, 5]"),
+        (lambda logits, images: {"digit": logits, "aux": [logits + 1]}, None),
+        (
+            lambda logits, images: (logits, [images] * 8),
+            ", ".join(f"output_1_{place} [2, 3, 4, 4]" for place in range(6)) + " and 2 more",
+        ),
         (lambda logits, images: (logits.softmax(1), logits), None),
         (lambda logits, images: logits[:, :, None, None], None),
     ],
@@ -112,6 +124,8 @@ def test_outputs_that_are_left_out_are_named(pack, left_out):
         (lambda logits, images: {"aux": logits, "a b": logits, "input": logits + 1}, ("a_b", "output_input")),
         (lambda logits, images: {"p": logits.sigmoid(), "a": logits, "b": logits + 1}, ("a", "b")),
         (lambda logits, images: {"digit": logits, "top": logits.argmax(1), "b": logits + 1}, ("digit", "b")),
+        (lambda logits, images: {"exits": [logits, logits + 1]}, ("exits_0", "exits_1")),
+        (lambda logits, images: ([logits, logits + 1], [images, images]), ("output_0_0", "output_0_1")),
     ],
 )
 def test_all_outputs_that_carry_a_task_are_taken(pack, names):
@@ -137,10 +151,11 @@ def pack_three(logits, images):
         ({}, ("digit", "age")),
         ({"age": 0.0}, ("digit",)),
         ({"maps": 2.0}, ("digit", "age", "maps")),
+        ({"exits_0": 0.5}, ("digit", "age", "exits_0")),
     ],
 )
 def test_a_user_takes_outputs_and_leaves_them_out(weights, names):
-    network = Returning(pack_three).eval()
+    network = Returning(lambda logits, images: {**pack_three(logits, images), "exits": [logits + 1, 3]}).eval()
     return_task_outputs(network, IMAGES_NCHW, weights)
     assert names_of_outputs(network) == names
     assert ("maps [2, 3, 2, 2]" in warning_of(network)) == ("maps" not in names)
