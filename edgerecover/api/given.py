@@ -27,6 +27,8 @@ Device: TypeAlias = Literal["auto", "cuda", "cpu"]
 DEVICES: tuple[str, ...] = get_args(Device)
 Task: TypeAlias = TaskName | Mapping[str, TaskName]
 """What a network is for: `TaskKind` by name; of several outputs, by the name of each."""
+Classes: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
+"""Names of classes, in the network's order; of several outputs, by the name of each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def network_of(
     name: str,
     folder: Path,
     masks: Mapping[str, Tensor] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Classes | None = None,
 ) -> Given:
     """The checkpoint of a network: the path that was given, or a file with the weights of the one in memory.
 
@@ -53,7 +55,8 @@ def network_of(
         name: of the parameter, and of the file.
         folder: where the file goes.
         masks: of a network in memory, by parameter name: nonzero where a weight is kept.
-        classes: names of the classes of a network in memory, which a file's `model.toml` would give.
+        classes: names of the classes of a network in memory, which a file's `model.toml` would give; of several
+            outputs, by the name of each.
 
     Raises:
         BadInputError: neither a path nor a network, its weights cannot be read, or masks or classes for a path.
@@ -83,8 +86,15 @@ def network_of(
     folder.mkdir(parents=True, exist_ok=True)
     _write(network, name, path, masks)
     if classes is not None:
-        path.with_suffix(".toml").write_text(f"classes = {json.dumps(list(classes))}\n", encoding="utf-8")
+        path.with_suffix(".toml").write_text(_as_toml(classes), encoding="utf-8")
     return Given(path, LiveNetwork(network))
+
+
+def _as_toml(classes: Classes) -> str:
+    if not isinstance(classes, Mapping):
+        return f"classes = {json.dumps(list(classes))}\n"
+    tables = ((json.dumps(str(name)), json.dumps(list(names))) for name, names in classes.items())
+    return "".join(f"[outputs.{name}]\nclasses = {names}\n" for name, names in tables)
 
 
 def _write(network: nn.Module, name: str, path: Path, masks: Mapping[str, Tensor] | None) -> None:

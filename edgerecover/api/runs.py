@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgerecover.api.display import watching
 from edgerecover.api.given import (
     DEVICES,
+    Classes,
     Device,
     FilePath,
     Given,
@@ -50,7 +51,7 @@ def recover(
     pixel_range: Sequence[float] | None = None,
     assume: bool = False,
     masks: Mapping[str, Tensor] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Classes | None = None,
     pattern: PruningPattern | None = None,
     sparsity: float | None = None,
     for_runtime: str | None = None,
@@ -90,7 +91,7 @@ def recover(
             where the teacher's batch norm contradicts it.
         masks: of a student in memory, by name in its `state_dict()`: nonzero where a weight is kept. None: every zero
             of a weight is pruned.
-        classes: names of the classes of a student in memory.
+        classes: names of the classes of a student in memory; of several outputs, {"digit": names}.
         pattern: prune a dense student first: "unstructured", "layerwise", "2:4" or "channel".
         sparsity: fraction of the weights to prune; for channels, of the MACs.
         for_runtime: put the zeros where this runtime gains by them: "mnn"; `sparsity` is then of those layers' weights.

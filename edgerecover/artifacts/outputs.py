@@ -172,6 +172,8 @@ class OutputPart:
     output: OutputSpec
     weight: float = 1.0
     """Above 0; of the sum of all weights."""
+    classes: tuple[str, ...] | None = None
+    """Names of its classes or labels; None where nobody names them."""
 
     @property
     def description(self) -> str:

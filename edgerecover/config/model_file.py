@@ -55,6 +55,7 @@ class OutputTable(Settings):
     task: TaskName | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Of the sum of all weights; 0 leaves the output out."""
+    classes: tuple[str, ...] | None = None
 
 
 Line = Annotated[str, Field(max_length=2000)]
@@ -96,6 +97,8 @@ class ModelFile(Settings):
         for name, output in self.outputs.items():
             if self.task and output.task not in (None, self.task):
                 raise ValueError(f"task is {self.task!r}, and that of [outputs.{name}] is {output.task!r}")
+            if self.classes and output.classes:
+                raise ValueError(f"classes are named, and those of [outputs.{name}] too: name them there alone")
         return self
 
     def stated(self) -> Stated:

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import ModelFacts, Origin, Precision, Race, RecordFacts, Report, Variant, sha256_of, to_json
+from edgerecover.artifacts import (
+    ModelFacts,
+    Origin,
+    OutputSpec,
+    Precision,
+    Race,
+    RecordFacts,
+    Report,
+    Variant,
+    sha256_of,
+    to_json,
+)
 from edgerecover.recovery.store import weights_of
 from edgerecover.runner.contents import MNN_FILE
 
@@ -100,7 +111,7 @@ def configuration_of_run(request: Request, models: Models) -> dict[str, Any]:
         "architecture": models.student_facts.architecture,
         "teacher_architecture": models.teacher_facts.architecture,
         "input": to_json(models.input),
-        "classes": list(models.classes) if models.classes else None,
+        "classes": _classes(models.classes, models.output),
         "pruned_to": request.pruning.sparsity if request.pruning else None,
         "pattern": request.pruning.pattern if request.pruning else None,
         "pruned_for": request.pruning.runtime if request.pruning else None,
@@ -109,6 +120,12 @@ def configuration_of_run(request: Request, models: Models) -> dict[str, Any]:
         "target": request.target.model_dump(mode="json", exclude_none=True),
         "profile": request.profile.model_dump(mode="json"),
     }
+
+
+def _classes(named: Sequence[str] | None, output: OutputSpec) -> list[str] | dict[str, list[str]] | None:
+    """Names of classes; of several outputs, of each that has some."""
+    of_each = {part.name: list(part.classes) for part in output.parts if part.classes}
+    return of_each or (list(named) if named else None)
 
 
 def configuration_of_file(request: FileRequest, loaded: LoadedFile) -> dict[str, Any]:
@@ -121,7 +138,7 @@ def configuration_of_file(request: FileRequest, loaded: LoadedFile) -> dict[str,
         "pruned": request.pruned.name if request.pruned else None,
         "architecture": teacher.facts.architecture,
         "input": to_json(teacher.input),
-        "classes": list(teacher.classes) if teacher.classes else None,
+        "classes": _classes(teacher.classes, teacher.output),
         "seed": request.seed,
         "target": request.target.model_dump(mode="json", exclude_none=True),
         "profile": request.profile.model_dump(mode="json"),

@@ -73,7 +73,7 @@ def truth_of_several(where: str, labels: Mapping[str, NDArray[Any]], num_images:
         )
     return join(
         {
-            part.name: truth_of(f"{where}, {part.name}", labels[part.name], num_images, part.output, None)
+            part.name: truth_of(f"{where}, {part.name}", labels[part.name], num_images, part.output, part.classes)
             for part in output.parts
         }
     )

@@ -11,6 +11,7 @@ from edgerecover.api.given import TaskName, architecture_of_student, eval_data_o
 from edgerecover.artifacts import Pattern, TaskKind, sha256_of
 from edgerecover.errors import BadInputError
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags, input_of
+from edgerecover.models.name.spec import resolve
 from edgerecover.models.pair.networks import open_models
 from edgerecover.models.read.load import read_checkpoint
 from edgerecover.validation.evaluation import LabelledArrays
@@ -125,6 +126,12 @@ def test_classes_are_named(dense, tmp_path):
     path = network_of(dense, "student", tmp_path, classes=("a", 'b"', "ü")).path
     flags = ModelFlags(LiveNetwork(dense), input_of(**FLAGS))
     assert open_models(path, flags, will_prune=True).classes == ("a", 'b"', "ü")
+
+
+def test_classes_of_several_outputs_are_named(dense, tmp_path):
+    path = network_of(dense, "student", tmp_path, classes={"a b": ("a", "b"), "age": ["old"]}).path
+    said = resolve(path, ModelFlags(), teacher=None).outputs
+    assert {name: one.classes for name, one in said.items()} == {"a b": ("a", "b"), "age": ("old",)}
 
 
 WRONG = {

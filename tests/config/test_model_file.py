@@ -46,7 +46,11 @@ def test_without_mean_and_std_a_pixel_goes_in_as_it_is(tmp_path):
         (f'licence = "{"x" * 2001}"\n', r":1: licence: .*at most 2000"),
         ('teacher = "dense.pt"\nclases = ["a"]\n', r":2: unknown key 'clases'; did you mean 'classes'"),
         ('[outputs.age]\ntsk = "binary"\n', r":2: unknown key 'outputs.age.tsk'; did you mean 'task'"),
-        ("[outputs.age]\nloss = 1\n", r":2: unknown key 'outputs.age.loss'; known keys: task, weight"),
+        ("[outputs.age]\nloss = 1\n", r":2: unknown key 'outputs.age.loss'; known keys: classes, task, weight"),
+        (
+            'classes = ["a"]\n[outputs.kind]\nclasses = ["a"]\n',
+            r"classes are named, and those of \[outputs.kind\] too",
+        ),
         (
             'task = "multi-label"\n[outputs.kind]\ntask = "one-label"\n',
             r"task is 'multi-label', and that of \[outputs.kind\] is 'one-label'",

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -366,6 +367,17 @@ def test_several_outputs_have_an_array_each(tmp_path):
         _, truth = everything(data, 2)
         assert truth["digit"].tolist() == digit.tolist()
         assert truth["age"][:, 0].tolist() == age.tolist()
+
+
+def test_names_of_classes_are_the_truth_of_an_output(tmp_path):
+    names = np.array(["cat", "dog", "cat", "hen", "dog"])
+    path = write_npz(tmp_path / "d.npz", images=pixels(5, 8, 8), digit=names, age=np.arange(5.0))
+    digit, age = CARD.parts
+    named = OutputSpec.several((replace(digit, classes=("hen", "dog", "cat")), age))
+    _, truth = everything(read_eval_data(path, GREY, named), 2)
+    assert truth["digit"].tolist() == [2, 1, 2, 0, 1]
+    with pytest.raises(BadInputError, match=r"d.npz, digit: integer labels"):
+        read_eval_data(path, GREY, CARD)
 
 
 def test_truth_that_several_outputs_lack_is_named(tmp_path):

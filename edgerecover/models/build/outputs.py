@@ -70,8 +70,9 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
                 hint="name its task alone: --task TASK, or task in model.toml",
             )
         name = names[0] if names else ""
-        task = spec.task or spec.outputs.get(name, Said()).task
-        output = _find_one(network, input, replace(spec, task=task), what)
+        said = spec.outputs.get(name, Said())
+        own = replace(spec, task=spec.task or said.task)
+        output = _find_one(network, input, _name_classes(own, name, said), what)
         return replace(output, name="" if _BY_PLACE.fullmatch(name) else name)
     if spec.task is not None:
         raise BadInputError(
@@ -79,23 +80,38 @@ def find_output(network: nn.Module, input: InputSpec, spec: ModelSpec, role: str
             hint=f"--task {','.join(f'{name}={spec.task.value}' for name in names)}, or one table for each in "
             f"model.toml, [outputs.{names[0]}]",
         )
+    if spec.classes and spec.classes_source.endswith(".toml"):  # a card's are left
+        raise BadInputError(
+            f"{what}: it has several outputs, {', '.join(names)}, and {spec.classes_source} names classes, but not of "
+            "which",
+            hint=f"move `classes` into the table of the output that has them, [outputs.{names[0]}]",
+        )
     parts = []
     for place, name in enumerate(names):
         said = spec.outputs.get(name, Said())
-        own = replace(spec, task=said.task, classes=None)
+        own = _name_classes(replace(spec, task=said.task, classes=None), name, said)
         try:
             output = _find_one(only_output(network, place), input, own, f"{what}, output {name}")
         except BadInputError as error:
             raise BadInputError(error.message, hint=_hint_of_part(error.hint, name)) from error
-        parts.append(OutputPart(name, output, said.weight))
+        parts.append(OutputPart(name, output, said.weight, said.classes))
     return OutputSpec.several(tuple(parts))
+
+
+def with_classes(spec: ModelSpec, output: OutputSpec) -> ModelSpec:
+    """The spec with the class names that a table gives a network's only output."""
+    return spec if output.parts else _name_classes(spec, output.name, spec.outputs.get(output.name, Said()))
+
+
+def _name_classes(spec: ModelSpec, name: str, said: Said) -> ModelSpec:
+    return replace(spec, classes=said.classes, classes_source=f"[outputs.{name}]") if said.classes else spec
 
 
 def _hint_of_part(hint: str, name: str) -> str:
     """The hint of a network with one output, said of one of several."""
-    said = hint.replace("--task ", f"--task {name}=").replace(
-        "task in model.toml", f"task under [outputs.{name}] in model.toml"
-    )
+    said = hint.replace("--task ", f"--task {name}=")
+    for word in ("task", "`classes`"):
+        said = said.replace(f"{word} in model.toml", f"{word} under [outputs.{name}] in model.toml")
     return f"{said}; weight = 0 there leaves it out"
 
 
@@ -155,7 +171,7 @@ def _hint_of_names(output: OutputSpec, num_names: int) -> str:
         )
     if output.task is TaskKind.DETECTION and output.num_classes == num_names - 1:
         return "if the first name is that of the background, leave it out of `classes` in model.toml: it has no score"
-    return "correct the names in `classes` of model.toml beside it, which wins"
+    return "correct the names: `classes` in model.toml beside it wins"
 
 
 def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:

@@ -91,11 +91,17 @@ def is_another_image(shape: tuple[int, ...], input_CHW: tuple[int, int, int]) ->
     return num_maps == 1 or (num_maps == channels and is_as_large) or is_larger
 
 
-def doubt_of_objectness(output: OutputSpec, *, has_classes: bool) -> str | None:
+def doubts_of_objectness(output: OutputSpec, *, has_classes: bool) -> tuple[str, ...]:
     """What to know of candidates (A, 4 + K), as YOLOv3 to v7 and YOLOX give them, where no classes are named.
 
     Those put before the classes a score that says whether there is an object at all. It looks like a class.
     """
+    doubts = [(part.name, _doubt_of_objectness(part.output, bool(part.classes))) for part in output.parts]
+    doubts = doubts or [("", _doubt_of_objectness(output, has_classes))]
+    return tuple(f"{name}: {doubt}" if name else doubt for name, doubt in doubts if doubt)
+
+
+def _doubt_of_objectness(output: OutputSpec, has_classes: bool) -> str | None:
     is_like_them = output.task is TaskKind.DETECTION and output.has_candidates_first
     num_classes = output.num_classes or 0
     if has_classes or not is_like_them or num_classes < 2:

@@ -29,6 +29,7 @@ class Said:
     task: TaskKind | None = None
     weight: float = 1.0
     """0: the output is left out."""
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

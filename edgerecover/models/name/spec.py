@@ -117,7 +117,8 @@ def resolve(model_path: Path, flags: ModelFlags, *, teacher: Path | None) -> Mod
 
 def _join(tasks: Mapping[str, TaskKind], file: ModelFile) -> dict[str, Said]:
     outputs = {
-        name: Said(TaskKind(table.task) if table.task else None, table.weight) for name, table in file.outputs.items()
+        name: Said(TaskKind(table.task) if table.task else None, table.weight, table.classes)
+        for name, table in file.outputs.items()
     }
     return outputs | {name: replace(outputs.get(name, Said()), task=task) for name, task in tasks.items()}
 

@@ -10,8 +10,8 @@ from edgerecover.artifacts import InputSpec, ModelFacts, OutputSpec, Pattern
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.completion import complete
 from edgerecover.models.build.opening import OpenCheckpoint, open_checkpoint, require_architecture
-from edgerecover.models.build.outputs import find_output
-from edgerecover.models.build.task import doubt_of_objectness
+from edgerecover.models.build.outputs import find_output, with_classes
+from edgerecover.models.build.task import doubts_of_objectness
 from edgerecover.models.name.flags import LiveNetwork, ModelFlags
 from edgerecover.models.name.spec import ModelSpec, resolve, resolve_teacher
 from edgerecover.models.network.uses import uses_of, warning_of
@@ -84,6 +84,7 @@ def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
         return facts_of(checkpoint, spec, None, output=None)
     opened = open_checkpoint(checkpoint, spec)
     output = find_output(opened.network, spec.input, spec) if spec.input else None
+    spec = with_classes(spec, output) if output else spec
     facts = facts_of(opened.checkpoint, spec, opened.network, output=output, dense=opened.dense)
     taught = resolve_teacher(said, flags, teacher_arch=None)
     if taught.teacher_path is None or said.toml_path is None:
@@ -122,6 +123,7 @@ def open_models(
     if flags.trust_pickle and spec.teacher_path is not None and student.dense is None:
         student = replace(student, dense=wider_module(spec.teacher_path, student.network))
     output = find_output(student.network, input, spec)
+    spec = with_classes(spec, output)
     check_assumed(spec, output, flags, model_path)
     facts = facts_of(student.checkpoint, spec, student.network, output=output, dense=student.dense)
     of_teacher = find_teacher(student.checkpoint, spec, facts.sparsity, will_prune)
@@ -158,7 +160,7 @@ def _pair(
     masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
     unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
     is_known = bool(spec.classes) or gives_candidates(student.network)
-    objectness = doubt_of_objectness(output, has_classes=is_known)
+    objectness = doubts_of_objectness(output, has_classes=is_known)
     teacher_facts = facts_of(
         teacher.opened.checkpoint, teacher.spec, teacher.opened.network, output=teacher.output or output
     )
@@ -179,7 +181,8 @@ def _pair(
             *_warnings(facts, teacher_facts, same_architecture=channels.related),
             *_warn_of_statistics(teacher.opened.network),
             *([unused_zeros] if unused_zeros else []),
-            *filter(None, (objectness, left_out_of(student.network), surrounded_by(student.network))),
+            *objectness,
+            *filter(None, (left_out_of(student.network), surrounded_by(student.network))),
         ),
         channels=channels,
     )
@@ -253,6 +256,7 @@ def open_classifier(
     spec, input = require_input(complete(said, checkpoint, flags), said, checkpoint)
     opened = open_checkpoint(checkpoint, spec)
     output = find_output(opened.network, input, spec)
+    spec = with_classes(spec, output)
     check_assumed(spec, output, flags, model_path)
     doubt = check_scale(spec, opened.network, flags, model_path)
     facts = facts_of(opened.checkpoint, spec, opened.network, output=output, dense=opened.dense)

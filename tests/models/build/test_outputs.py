@@ -10,7 +10,7 @@ from torch import nn
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
-from edgerecover.models.build.outputs import find_output
+from edgerecover.models.build.outputs import find_output, with_classes
 from edgerecover.models.name.flags import Said
 from edgerecover.models.name.spec import ModelSpec
 from edgerecover.models.network.outputs import as_it_is, as_rows, read_as_logits
@@ -34,7 +34,7 @@ class Ending(nn.Module):
         return self.last(maps_NCHW.mean((2, 3)) if self.pooled else maps_NCHW)
 
 
-def found(network, task=None, outputs=None):
+def found(network, task=None, outputs=None, classes=None, classes_source="unknown"):
     spec = ModelSpec(
         "nets.py:make",
         "model.toml",
@@ -42,7 +42,8 @@ def found(network, task=None, outputs=None):
         teacher_path=None,
         input=INPUT,
         input_source="model.toml",
-        classes=None,
+        classes=classes,
+        classes_source=classes_source,
         task=task,
         outputs=outputs or {},
     )
@@ -117,6 +118,46 @@ def test_each_of_several_outputs_has_its_task():
     ]
     assert output.parts[1].output.activation is Activation.SIGMOID
     assert (output.task, output.shape, output.names) == (TaskKind.SEVERAL, (7,), ("digit", "sick", "age"))
+
+
+def test_each_of_several_outputs_has_its_classes():
+    network, said = heads(age=(TaskKind.REGRESSION,), digit=(None, 1.0, tuple("abcde")))
+    output = found(network, outputs=said)
+    assert [part.classes for part in output.parts] == [tuple("abcde"), None, None]
+    said["digit"] = Said(classes=("a", "b"))
+    with pytest.raises(BadInputError, match=r"digit: it gives 5 classes, but \[outputs.digit\] names 2") as caught:
+        found(network, outputs=said)
+    assert "`classes` under [outputs.digit] in model.toml" in caught.value.hint
+
+
+def test_names_of_classes_settle_the_task_of_an_output():
+    network = Ending(lambda logits_NK: {"ordered": logits_NK.sort(1).values, "digit": logits_NK}, 40)
+    return_task_outputs(network.eval(), torch.rand(2, *INPUT.shape))
+    with pytest.raises(BadInputError, match=r"output ordered: it gives 40 numbers .* in order"):
+        found(network)
+    said = {"ordered": Said(classes=tuple(map(str, range(40))))}
+    assert found(network, outputs=said).parts[0].output.task is TaskKind.ONE_LABEL
+
+
+def test_classes_of_no_output_in_particular_are_refused():
+    network, said = heads(age=(TaskKind.REGRESSION,))
+    with pytest.raises(BadInputError, match=r"it has several outputs, .* names classes, but not of which") as caught:
+        found(network, outputs=said, classes=tuple("abcde"), classes_source="model.toml")
+    assert "[outputs.digit]" in caught.value.hint
+    output = found(network, outputs=said, classes=tuple("abcde"), classes_source="config.json")
+    assert [part.classes for part in output.parts] == [None, None, None]
+
+
+def test_a_table_names_the_classes_of_the_only_output():
+    network = Ending(lambda logits_NK: {"digit": logits_NK[:, :5]})
+    return_task_outputs(network.eval(), torch.rand(2, *INPUT.shape))
+    spec = ModelSpec(
+        "a", "model.toml", Path(), None, INPUT, "model.toml", None, outputs={"digit": Said(classes=("a",))}
+    )
+    with pytest.raises(BadInputError, match=r"it gives 5 classes, but \[outputs.digit\] names 1"):
+        find_output(network, INPUT, spec)
+    assert with_classes(spec, OutputSpec(TaskKind.ONE_LABEL, (5,), name="digit")).classes == ("a",)
+    assert with_classes(spec, OutputSpec(TaskKind.ONE_LABEL, (5,))).classes is None
 
 
 def test_an_output_without_a_task_is_named():

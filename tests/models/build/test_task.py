@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
+from edgerecover.artifacts import InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
 from edgerecover.models.build.outputs import find_output
-from edgerecover.models.build.task import doubt_of_objectness, is_another_image
+from edgerecover.models.build.task import doubts_of_objectness, is_another_image
 from tests.models.build.test_boxes import SAID_NOTHING
 
 INPUT = InputSpec((3, 8, 16), (0.5,) * 3, (0.25,) * 3)
@@ -131,7 +131,15 @@ def test_maps_as_large_as_the_image_may_be_one(shape, expected):
     [((90, 6), False, True), ((90, 6), True, False), ((90, 5), False, False), ((6, 90), False, False)],
 )
 def test_a_first_score_that_may_say_whether_there_is_an_object_is_doubted(shape, has_classes, says):
-    doubt = doubt_of_objectness(OutputSpec(TaskKind.DETECTION, shape), has_classes=has_classes)
-    assert bool(doubt) is says
-    if doubt:
-        assert doubt.startswith("the first of the 2 scores of a candidate is taken for a class")
+    doubts = doubts_of_objectness(OutputSpec(TaskKind.DETECTION, shape), has_classes=has_classes)
+    assert len(doubts) == says
+    assert all(doubt.startswith("the first of the 2 scores of a candidate is taken for a class") for doubt in doubts)
+
+
+def test_such_a_score_of_one_of_several_outputs_is_doubted():
+    boxes = OutputPart("boxes", OutputSpec(TaskKind.DETECTION, (90, 6)))
+    one_label = OutputPart("digit", OutputSpec.one_label(3))
+    (doubt,) = doubts_of_objectness(OutputSpec.several((boxes, one_label)), has_classes=False)
+    assert doubt.startswith("boxes: the first of the 2 scores")
+    named = OutputSpec.several((replace(boxes, classes=("a", "b")), one_label))
+    assert doubts_of_objectness(named, has_classes=False) == ()
