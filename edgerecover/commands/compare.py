@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgerecover.artifacts import (
+    Accuracy,
     Decisions,
     Gate,
     Latency,
     Proportion,
     Release,
     Report,
+    TaskKind,
     difference_interval,
     paired_interval,
 )
@@ -99,8 +101,10 @@ def _short(sha256: str) -> str:
 
 def _measures(a: Opened, b: Opened) -> Iterator[Measure]:
     yield _agreement(a.release, b.release)
+    yield from _agreement_of_outputs(a, b)
     if a.release.accuracy or b.release.accuracy:
         yield _accuracy(a.release, b.release)
+        yield from _accuracy_of_outputs(a, b)
     yield _of_file("file", a.release.size_bytes, b.release.size_bytes)
     gzip_a, gzip_b = a.report.exported.compressed_bytes, b.report.exported.compressed_bytes
     if gzip_a and gzip_b:
@@ -111,10 +115,57 @@ def _measures(a: Opened, b: Opened) -> Iterator[Measure]:
 
 def _agreement(a: Release, b: Release) -> Measure:
     why_not = "; ".join(b.image_differences(a))
-    words = words_of(b.task)
-    # Beside the truth of the same name, this is the one with the teacher.
-    name = words.agreement if words.name == words.truth else words.name
-    return _of_decisions(name, a.agreement, b.agreement, a.decisions, b.decisions, why_not)
+    return _of_decisions(_name_of_agreement(b.task), a.agreement, b.agreement, a.decisions, b.decisions, why_not)
+
+
+def _name_of_agreement(task: TaskKind) -> str:
+    """Beside the truth of the same name, the one with the teacher is called so."""
+    words = words_of(task)
+    return words.agreement if words.name == words.truth else words.name
+
+
+def _agreement_of_outputs(a: Opened, b: Opened) -> Iterator[Measure]:
+    """Of several outputs, each: a weighted mean may hide one that is worse."""
+    of_a, of_b = a.report.fidelity.by_output, b.report.fidelity.by_output
+    images = b.release.image_differences(a.release)
+    for name, task, why_not in _shared_outputs(a, b):
+        one, other = of_a.get(name), of_b.get(name)
+        if one and other:
+            yield _of_decisions(
+                f"{name}: {_name_of_agreement(task)}", one.exported, other.exported, one.decisions, other.decisions,
+                "; ".join((*why_not, *images)),
+            )  # fmt: skip
+
+
+def _accuracy_of_outputs(a: Opened, b: Opened) -> Iterator[Measure]:
+    of_a, of_b = a.report.accuracy, b.report.accuracy
+    if of_a is None or of_b is None:
+        return
+    for name, task, why_not in _shared_outputs(a, b):
+        one, other = of_a.by_output.get(name), of_b.by_output.get(name)
+        if one and other:
+            yield _of_decisions(
+                f"{name}: {words_of(task).truth}", one.exported, other.exported, one.decisions, other.decisions,
+                "; ".join((*why_not, *_other_real_images(of_a, of_b))),
+            )  # fmt: skip
+
+
+def _shared_outputs(a: Opened, b: Opened) -> Iterator[tuple[str, TaskKind, tuple[str, ...]]]:
+    """Outputs that both have, with the task of B's, and why the two are not compared if A's has another one."""
+    tasks_a, tasks_b = (
+        {part.name: part.output.task for part in opened.report.student.output.parts}
+        if opened.report.student.output
+        else {}
+        for opened in (a, b)
+    )
+    for name in filter(tasks_a.__contains__, tasks_b):
+        now, was = tasks_b[name], tasks_a[name]
+        yield name, now, () if now is was else (f"task: {now.value}, was {was.value}",)
+
+
+def _other_real_images(a: Accuracy, b: Accuracy) -> tuple[str, ...]:
+    differs = a.source != b.source or a.num_images != b.num_images
+    return (f"images: {b.source}, was {a.source}",) if differs else ()
 
 
 def _accuracy(a: Release, b: Release) -> Measure:
@@ -124,8 +175,7 @@ def _accuracy(a: Release, b: Release) -> Measure:
         words = [proportion(value) if value else "not measured" for value in values]
         why_not = "only one was judged on real images"
         return Measure(words_of(b.task).truth, "fraction", numbers[0], numbers[1], words[0], words[1], UNCLEAR, why_not)
-    differs = a.accuracy.source != b.accuracy.source or a.accuracy.num_images != b.accuracy.num_images
-    why_not = f"images: {b.accuracy.source}, was {a.accuracy.source}" if differs else ""
+    why_not = "; ".join(_other_real_images(a.accuracy, b.accuracy))
     sides = (a.accuracy.exported, b.accuracy.exported)
     return _of_decisions(words_of(b.task).truth, *sides, a.accuracy.decisions, b.accuracy.decisions, why_not)
 

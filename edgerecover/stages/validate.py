@@ -282,8 +282,16 @@ def _fidelity(found: Mapping[str, Answers], teacher: Answers, measure: Measure) 
 def _with_decisions(
     fidelity: Fidelity, exported: Outputs, teacher: Outputs, images: ScoredImages, measure: Measure
 ) -> Fidelity:
-    right_N = measure.share(exported.answers, teacher.answers)
-    return replace(fidelity, decisions=decisions(right_N, images.batches(BATCH), measure))
+    whole = decisions(measure.share(exported.answers, teacher.answers), images.batches(BATCH), measure)
+    by_output = {
+        name: replace(
+            fidelity.by_output[name],
+            decisions=_decisions(whole.images_sha256, one.share(exported.answers[name], teacher.answers[name]), one),
+        )
+        for name, _, one in measure.parts
+        if name
+    }
+    return replace(fidelity, decisions=whole, by_output=by_output)
 
 
 def _of_output(found: Mapping[str, Answers], name: str) -> dict[str, Answers]:

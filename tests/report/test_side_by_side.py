@@ -12,6 +12,7 @@ from edgerecover.artifacts import (
     Accuracy,
     Decisions,
     Fingerprint,
+    OutputPart,
     OutputSpec,
     Pattern,
     Proportion,
@@ -187,6 +188,50 @@ def test_it_is_json_for_machines(changed):
     assert {one["verdict"] for one in data["measures"]} <= {"better", "worse", "same", "not certain", "not compared"}
     assert data["measures"][0]["name"] == "agreement"
     assert 0 <= data["measures"][0]["a"] <= 1
+
+
+def with_outputs(report, digit, mask, task=TaskKind.SEGMENTATION, name="mask"):
+    """A report of two outputs, of which so many of 256 images agree, and so many of 500 real ones are right."""
+    parts = OutputPart("digit", OutputSpec.one_label(3)), OutputPart(name, OutputSpec(task, (4, 8, 8)))
+    facts = dataclasses.replace(report.student, output=OutputSpec.several(parts))
+    hits = {"digit": digit, name: mask}
+    by_output = {one: deciding(report, "1" * n + "0" * (256 - n)).fidelity for one, n in hits.items()}
+    accuracy = {
+        one: dataclasses.replace(report.accuracy, exported=Proportion(n, 500), decisions=None)
+        for one, n in hits.items()
+    }
+    return dataclasses.replace(
+        report,
+        student=facts,
+        teacher=dataclasses.replace(report.teacher, output=facts.output),
+        fidelity=dataclasses.replace(report.fidelity, by_output=by_output),
+        accuracy=dataclasses.replace(report.accuracy, by_output=accuracy),
+    )
+
+
+def test_each_of_several_outputs_is_compared(both, report_with_accuracy):
+    before, after = with_outputs(report_with_accuracy, 200, 250), with_outputs(report_with_accuracy, 240, 200)
+    compared = both(before, after)
+    assert [one.name for one in compared.measures][:6] == [
+        "weighted agreement", "digit: agreement", "mask: mean IoU with the teacher",
+        "weighted accuracy", "digit: accuracy", "mask: mean IoU",
+    ]  # fmt: skip
+    digit, mask = measure(compared, "digit: agreement"), measure(compared, "mask: mean IoU with the teacher")
+    assert (digit.verdict, mask.verdict) == ("better", "worse")
+    assert "on the same images" in digit.difference
+    for text in (shown(compared), side_by_side_html(compared)):
+        assert "digit: agreement" in text
+        assert "78.1 %" in text
+    text = shown(compared)
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_outputs_of_another_task_are_not_compared(both, report_with_accuracy):
+    before = with_outputs(report_with_accuracy, 200, 250)
+    other = measure(both(before, with_outputs(report_with_accuracy, 200, 250, TaskKind.REGRESSION)), "mask: closeness")
+    assert (other.verdict, other.difference) == ("not compared", "task: regression, was segmentation")
+    renamed = both(before, with_outputs(report_with_accuracy, 200, 250, name="depth"))
+    assert [one.name for one in renamed.measures if ": " in one.name] == ["digit: agreement", "digit: accuracy"]
 
 
 def test_the_same_measure_with_the_teacher_and_with_the_truth_has_two_names(both, full_report):
