@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgerecover.models.read.arrays import is_array
+from edgerecover.models.read.entries import STATE_KEYS, holds_tensors, tensors_of, torch_pruning_module
 from edgerecover.models.read.masks_beside import MAX_NESTING, Beside, find_masks, is_called_masks
 from edgerecover.models.read.modules import (
-    MAX_NAME,
     adapter_scales,
     classes_of,
     is_module,
@@ -20,9 +20,6 @@ from edgerecover.models.read.modules import (
 from edgerecover.models.read.records import Made, entries_of, printable
 from edgerecover.models.read.tensors import is_tensor, shape_of
 from edgerecover.models.read.torch_files import NoWeightsError
-
-STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
-"""Keys under which training scripts save the state_dict, most specific first."""
 
 EMA_KEYS = (
     "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_state_dict_ema", "ema_model_state_dict",
@@ -47,7 +44,6 @@ _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\
 _OTHER_PARTS = re.compile(r"optim|criterion|loss|metric|hist|discriminator|teacher", re.IGNORECASE)
 """In the names of dictionaries of tensors that are no part of the network."""
 
-_TORCH_PRUNING = "full_state_dict"
 FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
 ZERO_HINT = (
     "if DeepSpeed wrote it, join the weights with the script beside its files: python zero_to_fp32.py FOLDER OUT"
@@ -141,7 +137,7 @@ def _is_of_mmengine(root: Any) -> bool:
 
 def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) -> Weights | None:
     entries = entries_of(content) or {}
-    key = next((key for key in EMA_KEYS if key in entries and _holds_tensors(entries[key], known)), None)
+    key = next((key for key in EMA_KEYS if key in entries and holds_tensors(entries[key], known)), None)
     if key is None:
         return None
     content, under = entries[key], (*under, key)
@@ -151,7 +147,7 @@ def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) ->
 
 
 def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
-    module = _torch_pruning_module(content)
+    module = torch_pruning_module(content)
     if module is not None:
         return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
     if is_module(content):
@@ -166,7 +162,7 @@ def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
         raise NoWeightsError(
             f"int8 layers of torch.ao.quantization ({shown!r}), whose float weights are gone", FLOAT_HINT
         )
-    return _drop_training_parts(Weights(_masks_of(content) | _tensors_of(content), under, (), kind))
+    return _drop_training_parts(Weights(_masks_of(content) | tensors_of(content), under, (), kind))
 
 
 def _drop_training_parts(weights: Weights) -> Weights:
@@ -213,17 +209,17 @@ def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> str | None:
     """Key of the state_dict inside `content`; None if `content` is itself one."""
     entries = entries_of(content)
-    if entries is None or _torch_pruning_module(content) is not None:
+    if entries is None or torch_pruning_module(content) is not None:
         return None
     holding = [
         key
         for key, value in entries.items()
-        if isinstance(key, str) and key not in ignored and not is_called_masks(key) and _holds_tensors(value, known)
+        if isinstance(key, str) and key not in ignored and not is_called_masks(key) and holds_tensors(value, known)
     ]
     for key in STATE_KEYS:
         if key in holding or _parts_of(entries.get(key), known):
             return key
-    if not holding or _tensors_of(content):
+    if not holding or tensors_of(content):
         return None
     if len(holding) > 1:
         shown = ", ".join(repr(printable(key, 40)) for key in sorted(holding)[:6])
@@ -241,67 +237,33 @@ def _parts_of(content: Any, known: dict[int, bool]) -> list[str]:
     Networks of the same layers (`student`, `teacher`) are not parts of one.
     """
     entries = entries_of(content) or {}
-    if any(key in entries for key in (*STATE_KEYS, *EMA_KEYS)) or _tensors_of(content):
+    if any(key in entries for key in (*STATE_KEYS, *EMA_KEYS)) or tensors_of(content):
         return []
     parts = [key for key in entries if isinstance(key, str) and _is_part(key, entries[key], known)]
-    layers = {frozenset((key, shape_of(value)) for key, value in _tensors_of(entries[part]).items()) for part in parts}
+    layers = {frozenset((key, shape_of(value)) for key, value in tensors_of(entries[part]).items()) for part in parts}
     return parts if 1 < len(layers) == len(parts) else []
 
 
 def _is_part(key: str, value: Any, known: dict[int, bool]) -> bool:
     is_other = is_called_masks(key) or _OTHER_PARTS.search(key) is not None
-    return not is_other and _holds_tensors(value, known) and bool(_tensors_of(value)) and not is_module(value)
+    return not is_other and holds_tensors(value, known) and bool(tensors_of(value)) and not is_module(value)
 
 
 def _join(content: Any, parts: list[str]) -> dict[str, Any]:
     entries = entries_of(content) or {}
-    return {f"{part}.{key}": value for part in parts for key, value in _tensors_of(entries[part]).items()}
-
-
-def _holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
-    """Whether `value` holds weights; `known` keeps answers by id, since a file can refer to one dictionary often."""
-    if id(value) not in known:
-        known[id(value)] = False  # for a dictionary that contains itself
-        entries = entries_of(value) or {}
-        known[id(value)] = (
-            is_module(value)
-            or _torch_pruning_module(value) is not None
-            or any(isinstance(key, str) and is_tensor(inner) for key, inner in entries.items())
-            or (
-                depth < MAX_NESTING
-                and any(_holds_tensors(entries[key], known, depth + 1) for key in STATE_KEYS if key in entries)
-            )
-        )
-    return known[id(value)]
-
-
-def _tensors_of(content: Any) -> dict[str, Any]:
-    entries = entries_of(content) or {}
-    return {
-        key: value
-        for key, value in entries.items()
-        if isinstance(key, str) and len(key) <= MAX_NAME and is_tensor(value)
-    }
+    return {f"{part}.{key}": value for part in parts for key, value in tensors_of(entries[part]).items()}
 
 
 def _masks_of(content: Any) -> dict[str, Any]:
     """NumPy arrays among the weights with a mask's name."""
     entries = entries_of(content) or {}
-    if not _tensors_of(content):
+    if not tensors_of(content):
         return {}
     return {
         key: value
         for key, value in entries.items()
         if is_array(value) and isinstance(key, str) and is_called_masks(key)
     }
-
-
-def _torch_pruning_module(content: Any) -> Made | None:
-    """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by name."""
-    dicts = entries_of((entries_of(content) or {}).get(_TORCH_PRUNING)) or {}
-    root = Made(None, ())
-    root.state = dicts.get("")
-    return root if is_module(root) else None
 
 
 def _no_weights(root: Any) -> NoWeightsError:

@@ -20,8 +20,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 from edgerecover.errors import BadInputError
+from edgerecover.models.read.entries import STATE_KEYS
 from edgerecover.models.read.load import read_checkpoint
-from edgerecover.models.read.wrappings import STATE_KEYS, WRAPPER_PREFIXES
+from edgerecover.models.read.wrappings import WRAPPER_PREFIXES
 
 
 def refused(path):
