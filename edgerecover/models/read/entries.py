@@ -9,7 +9,18 @@ from edgerecover.models.read.modules import MAX_NAME, is_module
 from edgerecover.models.read.records import Made, entries_of
 from edgerecover.models.read.tensors import is_tensor
 
-STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
+STATE_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "shadow",
+)
 """Keys under which training scripts save the state_dict, most specific first."""
 
 _TORCH_PRUNING = "full_state_dict"

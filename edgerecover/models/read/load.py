@@ -180,7 +180,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             for weights in (found.plain, found.average)
         )
         chosen, words = _chosen(own, average)
-    wording = [_wording(content, chosen), *words, *content.notes, *_beside(content, chosen)]
+    wording = [_wording(content, chosen), *words, *content.notes, *found.unused, *_beside(content, chosen)]
     wording += [f"prefix '{''.join(chosen.prefixes)}'"] if chosen.prefixes else []
     wording += [f"{chosen.cast_from} read as float32"] if chosen.cast_from else []
     return Checkpoint(

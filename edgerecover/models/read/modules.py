@@ -16,6 +16,7 @@ MAX_PARTS = 200_000
 
 _MAX_DEPTH = 100
 _MAX_ATTRIBUTES = 1000
+_GETATTR = ("__builtin__.getattr", "builtins.getattr")
 _GRAPH_CLASS = "torch.fx.graph_module.GraphModule"
 _GRAPH_MODULE = "torch.fx.graph_module.reduce_graph_module"
 
@@ -128,6 +129,7 @@ def _submodules(module: Any) -> dict[str, Any] | None:
 
 def _attributes(value: Any) -> dict[Any, Any] | None:
     """The dictionary that would have become a module's __dict__; None for anything else."""
+    value = owner_of_method(value) or value
     if not isinstance(value, Made):
         return None
     state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
@@ -136,6 +138,13 @@ def _attributes(value: Any) -> dict[Any, Any] | None:
     if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict) or "_parameters" not in state:
         return None
     return state
+
+
+def owner_of_method(value: Any) -> Made | None:
+    """The record of the module in `torch.save(model.state_dict)`, which was not called; None for anything else."""
+    args = value.args if isinstance(value, Made) and value.maker in _GETATTR else None
+    is_method = isinstance(args, tuple) and len(args) == 2 and args[1] == "state_dict" and isinstance(args[0], Made)
+    return args[0] if is_method and args is not None else None
 
 
 def _elements(value: Any) -> frozenset[str]:

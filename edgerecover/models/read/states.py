@@ -101,6 +101,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     names = {key: names[found.plain_names.get(key, key)] for key in tensors}
     prefix = "".join(prefixes)
     own = {names[key]: key.removeprefix(prefix) for key in tensors if names[key] != key.removeprefix(prefix)}
+    own |= {names[key]: weights.own_keys[key] for key in tensors if key in weights.own_keys}
     aside = {key.removeprefix(prefix): tensor for key, tensor in (found.aside | leftovers).items()}
     is_dense_inside = any(bool((tensors[key][~mask] != 0).any()) for key, mask in found.masks.items())
     is_dense_inside &= _share_of_zeros(tensors, found.masks) < _MIN_PRUNED

@@ -79,7 +79,9 @@ def is_tensor(value: Any) -> bool:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """Shape of a strided tensor, from its record; None for anything else."""
+    """Shape of a tensor, or of a strided one from its record; None for anything else."""
+    if not isinstance(value, Made):
+        return tuple(value.shape) if is_tensor(value) else None
     try:
         made = _innermost(value)
         return _integers(_argument(made, 2)) if made.maker in STRIDED else None

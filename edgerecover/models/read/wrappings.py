@@ -15,17 +15,22 @@ from edgerecover.models.read.modules import (
     classes_of,
     is_module,
     mask_attributes,
+    owner_of_method,
     state_of,
 )
+from edgerecover.models.read.network_parts import join, parts_of, several_networks
 from edgerecover.models.read.records import Made, entries_of, printable
-from edgerecover.models.read.tensors import is_tensor, shape_of
+from edgerecover.models.read.tensors import is_tensor
 from edgerecover.models.read.torch_files import NoWeightsError
+from edgerecover.models.read.unused import unused_in_words
 
 EMA_KEYS = (
     "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_state_dict_ema", "ema_model_state_dict",
-    "model_ema_state_dict", "ema", "ema_weights", "averaged_model", "swa_model", "swa_state_dict",
+    "model_ema_state_dict", "ema", "ema_weights", "averaged_model", "swa_model", "swa_state_dict", "shadow",
 )  # fmt: skip
 """Keys under which training scripts save a running average of the weights."""
+
+_WHOLE = (*STATE_KEYS, *EMA_KEYS)
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "nncf_module.", "model.", "net.", "network.")
 """Prefixes that DataParallel, torch.compile, older NNCF and Lightning modules add to every key."""
@@ -40,9 +45,6 @@ _PARTS_OF_TRAINING = ("criterion", "loss", "loss_fn", "loss_func", "metric", "me
 """How keys begin of tensors that Lightning modules hold besides the network's."""
 
 _QUANTIZED_CLASSES = re.compile(r"torch\.(?:ao\.)?nn\.(?:intrinsic\.)?quantized\.(?!reference\.).*")
-
-_OTHER_PARTS = re.compile(r"optim|criterion|loss|metric|hist|discriminator|teacher", re.IGNORECASE)
-"""In the names of dictionaries of tensors that are no part of the network."""
 
 FLOAT_HINT = "give the float network, from before torch.ao.quantization.convert; edgerecover quantises what it exports"
 ZERO_HINT = (
@@ -73,6 +75,8 @@ class Weights:
     """The kind of wrapping in words, if it says more than the file's format: "Lightning checkpoint"."""
     scales: dict[tuple[str, str], float] = field(default_factory=dict)
     """Scales of low-rank adapters; see `modules.adapter_scales`."""
+    own_keys: dict[str, str] = field(default_factory=dict)
+    """How keys of joined parts are spelled in the parts, which may hold whole names."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Found:
     """Name of the architecture that the training script saved, as timm's does."""
     masks: tuple[Beside, ...] = ()
     """Entries beside the weights that may be their masks."""
+    unused: tuple[str, ...] = ()
+    """Words about other tensors in the file."""
 
 
 def find_weights(root: Any) -> Found:
@@ -98,20 +104,24 @@ def find_weights(root: Any) -> Found:
     known: dict[int, bool] = {}
     if isinstance(root, Made) and root.maker == _LEARNER and isinstance(root.state, dict):
         root = root.state
+    if isinstance(root, list | tuple):
+        root = _by_name(root, known) or root
     content, average = root, None
     under: tuple[str, ...] = ()
+    own_keys: dict[str, str] = {}
+    parts: list[str] = []
     kind = "Lightning checkpoint" if _LIGHTNING in (entries_of(root) or {}) else ""
     while len(under) < MAX_NESTING:
         average = average or _average_in(content, under, known)
-        if parts := _parts_of(content, known):
-            content = _join(content, parts)
+        if parts := parts_of(content, _WHOLE, known):
+            content, own_keys = join(content, parts)
             kind = f"{kind or 'state_dict'} joined from {' and '.join(map(printable, parts[:4]))}"
             break
         inner = _inner_key(content, EMA_KEYS if average else (), known)
         if inner is None:
             break
         content, under = (entries_of(content) or {})[inner], (*under, inner)
-    found = _weights_of(content, under, kind)
+    found = replace(_weights_of(content, under, kind), own_keys=own_keys)
     plain: Weights | None = found
     if not found.state or (average is not None and not under):  # beside an average, loose tensors are no weights
         plain = None
@@ -125,9 +135,18 @@ def find_weights(root: Any) -> Found:
         own = {key: value for key, value in average.state.items() if key != "steps"}
         plain, average = replace(average, state=own), plain
     masks = find_masks(root, under)
+    unused = unused_in_words(root, under, (*parts, *(average.under if average else ())))
     if attributes := mask_attributes(content):
         masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
-    return Found(plain, average, _find_architecture(root), masks)
+    return Found(plain, average, _find_architecture(root), masks, tuple(unused))
+
+
+def _by_name(elements: list[Any] | tuple[Any, ...], known: dict[int, bool]) -> dict[str, Any]:
+    """What `(state_dict, optimizer)`, `[state_dict]` or `list(state_dict.items())` hold; empty for anything else."""
+    pairs = [pair for pair in elements if isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)]
+    if pairs and len(pairs) == len(elements) and all(is_tensor(value) for _, value in pairs):
+        return dict(pairs)
+    return {str(index): element for index, element in enumerate(elements) if holds_tensors(element, known)}
 
 
 def _is_of_mmengine(root: Any) -> bool:
@@ -147,6 +166,7 @@ def _average_in(content: Any, under: tuple[str, ...], known: dict[int, bool]) ->
 
 
 def _weights_of(content: Any, under: tuple[str, ...], kind: str) -> Weights:
+    content = owner_of_method(content) or content
     module = torch_pruning_module(content)
     if module is not None:
         return Weights(state_of(module), under, (), "state_dict of Torch-Pruning")
@@ -217,41 +237,13 @@ def _inner_key(content: Any, ignored: Iterable[str], known: dict[int, bool]) -> 
         if isinstance(key, str) and key not in ignored and not is_called_masks(key) and holds_tensors(value, known)
     ]
     for key in STATE_KEYS:
-        if key in holding or _parts_of(entries.get(key), known):
+        if key in holding or parts_of(entries.get(key), _WHOLE, known):
             return key
     if not holding or tensors_of(content):
         return None
     if len(holding) > 1:
-        shown = ", ".join(repr(printable(key, 40)) for key in sorted(holding)[:6])
-        one = printable(sorted(holding)[0], 40)
-        raise NoWeightsError(
-            f"several sets of weights inside ({shown}), and none is called state_dict or model",
-            f'save the one you mean on its own: torch.save(checkpoint["{one}"], "model.pt")',
-        )
+        raise several_networks(entries, holding)
     return holding[0]
-
-
-def _parts_of(content: Any, known: dict[int, bool]) -> list[str]:
-    """Keys of one network's parts (`backbone`, `head`) that were saved each on its own; none if they are anything else.
-
-    Networks of the same layers (`student`, `teacher`) are not parts of one.
-    """
-    entries = entries_of(content) or {}
-    if any(key in entries for key in (*STATE_KEYS, *EMA_KEYS)) or tensors_of(content):
-        return []
-    parts = [key for key in entries if isinstance(key, str) and _is_part(key, entries[key], known)]
-    layers = {frozenset((key, shape_of(value)) for key, value in tensors_of(entries[part]).items()) for part in parts}
-    return parts if 1 < len(layers) == len(parts) else []
-
-
-def _is_part(key: str, value: Any, known: dict[int, bool]) -> bool:
-    is_other = is_called_masks(key) or _OTHER_PARTS.search(key) is not None
-    return not is_other and holds_tensors(value, known) and bool(tensors_of(value)) and not is_module(value)
-
-
-def _join(content: Any, parts: list[str]) -> dict[str, Any]:
-    entries = entries_of(content) or {}
-    return {f"{part}.{key}": value for part in parts for key, value in tensors_of(entries[part]).items()}
 
 
 def _masks_of(content: Any) -> dict[str, Any]:

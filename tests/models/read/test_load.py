@@ -140,6 +140,22 @@ def test_a_whole_module_gives_its_weights_and_its_class(tmp_path, network):
     )
 
 
+@pytest.mark.parametrize("wrap", [lambda method: method, lambda method: {"model": method, "epoch": 3}])
+def test_state_dict_saved_without_calling_it(tmp_path, network, wrap):
+    checkpoint = read_checkpoint(saved(tmp_path, wrap(network.state_dict)))
+    assert same(checkpoint.tensors, network.state_dict())
+    assert "pickled module of class torch.nn.modules.container.Sequential" in checkpoint.format
+
+
+def test_parts_that_hold_whole_names_are_spelled_as_the_network_does(tmp_path, network):
+    state = network.state_dict()
+    first, rest = (
+        {key: tensor for key, tensor in state.items() if key.startswith("0.") == is_first} for is_first in (True, False)
+    )
+    checkpoint = read_checkpoint(saved(tmp_path, {"backbone_state": first, "head_state": rest}))
+    assert same(checkpoint.as_spelled(state.keys()).tensors, state)
+
+
 @pytest.mark.parametrize(("key", "has_zeros", "chosen"), [("model_ema", True, True), ("ema", False, False)])
 def test_an_average_is_taken_unless_it_lost_the_zeros(tmp_path, key, has_zeros, chosen):
     pruned = {"fc.weight": torch.tensor([[1.0, 0.0], [0.0, 2.0]]), "fc.bias": torch.ones(2)}

@@ -103,3 +103,28 @@ def test_several_networks_are_not_parts_of_one(other):
     beside = WEIGHTS if other == "student" else {"loss.weight": torch.ones(2)}
     with pytest.raises(NoWeightsError, match="several sets of weights"):
         find_weights({"net_a": WEIGHTS, other: beside})
+
+
+@pytest.mark.parametrize(
+    ("content", "under"),
+    [
+        ((WEIGHTS, {"state": {}, "param_groups": []}), ("0",)),
+        ([WEIGHTS], ("0",)),
+        ([3, {"model": WEIGHTS}], ("1", "model")),
+        (list(WEIGHTS.items()), ()),
+    ],
+)
+def test_weights_in_tuples_and_lists(content, under):
+    found = find_weights(content)
+    assert (found.plain.state.keys(), found.plain.under) == (WEIGHTS.keys(), under)
+
+
+def test_a_list_of_tensors_has_no_names():
+    with pytest.raises(NoWeightsError, match="list of 2 tensors"):
+        find_weights(list(WEIGHTS.values()))
+
+
+def test_the_shadow_of_an_average():
+    found = find_weights({"model": WEIGHTS, "ema": {"decay": 0.9, "shadow": WEIGHTS}})
+    assert (found.plain.under, found.average.under) == (("model",), ("ema", "shadow"))
+    assert found.unused == ()
