@@ -180,7 +180,7 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
         weights_NK = torch.linspace(-1, 1, logits_NK.numel()).view(logits_NK.shape)
         gradient = None
         if logits_NK.requires_grad:
-            (gradient,) = torch.autograd.grad((logits_NK * weights_NK).sum(), inputs_NCHW, allow_unused=True)
+            gradient = _gradient_of(name, (logits_NK * weights_NK).sum(), inputs_NCHW)
     if gradient is None:
         raise BadInputError(
             f"{name}: no gradient flows from its logits back to the image in eval mode",
@@ -198,6 +198,22 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
             hint="dreams need it: round, sign, floor and comparisons have none; pass it through "
             "(x + (round(x) - x).detach())",
         )
+
+
+def _gradient_of(name: str, value: Tensor, inputs_NCHW: Tensor) -> Tensor | None:
+    try:
+        (gradient,) = torch.autograd.grad(value, inputs_NCHW, allow_unused=True)
+    except Exception as error:  # the user's functions raise anything
+        if is_out_of_memory(error):
+            raise
+        raise BadInputError(
+            f"{name}: its forward works in eval mode, but its backward fails with {type(error).__name__}: {error}",
+            hint="let torch.utils.checkpoint run with use_reentrant=False, or only if self.training"
+            if "reentrant" in str(error)
+            else "dreams and distillation need gradients: look for values that are changed in place (x += y) and "
+            "functions without a backward",
+        ) from error
+    return gradient
 
 
 def _check_weights(name: str, network: nn.Module, logits_NK: Tensor, inputs_NCHW: Tensor) -> None:

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
@@ -219,3 +220,22 @@ def test_networks_are_left_as_they_were():
     probe(network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(layer._forward_hooks for layer in network.modules())
+
+
+class Cut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+
+@pytest.mark.parametrize(
+    ("last", "hint"),
+    [
+        (lambda x: torch.utils.checkpoint.checkpoint(torch.tanh, x, use_reentrant=True), "use_reentrant=False"),
+        (Cut.apply, "functions without a backward"),
+    ],
+)
+def test_what_has_no_backward_is_refused(last, hint):
+    error = refused(Net(last=last))
+    assert "its backward fails with" in str(error)
+    assert hint in error.hint

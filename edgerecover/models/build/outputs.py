@@ -20,6 +20,7 @@ from edgerecover.models.build.boxes import (
     candidates_of,
     check_candidates,
 )
+from edgerecover.models.build.forward_failures import failure_of
 from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, fitting_tasks, only_task
 from edgerecover.models.name.flags import Said
 from edgerecover.models.name.libraries import library_of
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 4
 _BY_PLACE = re.compile(r"output_\d+")
 """Names of outputs that the network does not name."""
-_MOST_CHANNELS = 8
-"""Of images: the first of three numbers that is larger may be a height."""
 _ENOUGH_SCORES = 32
 """So many logits are not between 0 and 1 by chance."""
 
@@ -182,16 +181,7 @@ def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:
         with torch.no_grad():
             outputs = network(example_images(input, 2))
     except Exception as error:  # the user's network raises anything
-        if _runs(network, example_images(input, 1)):
-            raise BadInputError(
-                f"{what}: works on one image, but fails on two with {type(error).__name__}: {error}",
-                hint="a batch size is written into its forward: let view and reshape take x.shape[0], or use "
-                "x.flatten(1)",
-            ) from error
-        raise BadInputError(
-            f"{what}: the forward pass failed with {type(error).__name__}: {error}",
-            hint=_hint_of_order(input.shape) or _hint_of_failure(error),
-        ) from error
+        raise failure_of(error, network, input, what) from error
     is_tensor = isinstance(outputs, torch.Tensor) and outputs.is_floating_point()
     if not is_tensor or not outputs.dim() or len(outputs) != 2 or not fitting_tasks(_shape_of(outputs)):
         raise BadInputError(
@@ -298,34 +288,6 @@ def _holds_boxes(output: object) -> bool:
     """Whether a network returned detections, image by image, as torchvision's detectors do."""
     first = output[0] if isinstance(output, list | tuple) and output else output
     return isinstance(first, dict) and "boxes" in first
-
-
-def _hint_of_failure(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, TypeError) and "required positional argument" in text:
-        return "the network gets images alone: give its forward's other arguments defaults, or wrap it in a module"
-    if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
-        return "networks are opened on the CPU: let the forward use x.device instead of a fixed device"
-    return "check the input's shape [C, H, W] (--input-shape or model.toml)"
-
-
-def _runs(network: nn.Module, images_NCHW: Tensor) -> bool:
-    import torch
-
-    try:
-        with torch.no_grad():
-            network(images_NCHW)
-    except Exception:  # the user's network raises anything
-        return False
-    return True
-
-
-def _hint_of_order(shape_CHW: tuple[int, int, int]) -> str:
-    """What to do where the numbers look like H, W, C; empty where they do not."""
-    first, second, last = shape_CHW
-    if first <= _MOST_CHANNELS or last not in (1, 3):
-        return ""
-    return f"channels come first: --input-shape {last},{first},{second}"
 
 
 def _kinds(returned: object) -> str:
