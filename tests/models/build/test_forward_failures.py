@@ -20,6 +20,11 @@ class Net(nn.Module):
         return self.fc(self.first(self.conv(x.to(self.conv.weight.dtype)).mean((2, 3))))
 
 
+class ByName(Net):
+    def forward(self, *, x):
+        return super().forward(x)
+
+
 class ChannelsLast(Net):
     def forward(self, x):
         return super().forward(x.permute(0, 3, 1, 2))
@@ -30,6 +35,7 @@ class ChannelsLast(Net):
     [
         (Net(lambda x: x.reshape(1, 6)), "works on one image, but fails on two", "x.shape[0]"),
         (Net(lambda x: x.view(32, -1)), "the forward pass failed", "it works on 32 images: that batch size is written"),
+        (ByName(nn.Identity()), "the forward pass failed", "forward(self, x)"),
         (ChannelsLast(nn.Identity()), "the forward pass failed", "it takes images (N, H, W, C)"),
         (Net(lambda x: x.double()), "the forward pass failed", "weights and images are float32"),
         (Net(lambda x: x[:, :4]), "the forward pass failed", "check the input's shape"),
