@@ -197,6 +197,20 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """How far one quantity among a file's numbers is from PyTorch's, in its own unit."""
+
+    max_abs: float
+    deviation: float
+    """Standard deviation of PyTorch's."""
+
+    @property
+    def relative(self) -> float:
+        """As a fraction of the standard deviation."""
+        return self.max_abs / self.deviation if self.deviation else math.inf
+
+
+@dataclass(frozen=True)
 class Parity:
     """The exported file against the PyTorch network it was made from, on the same held-out images."""
 
@@ -208,6 +222,8 @@ class Parity:
     top1_agreement: float
     by_output: dict[str, Parity] = field(default_factory=dict)
     """Of several outputs, each; the numbers above are then those of the worst."""
+    by_quantity: dict[str, Difference] = field(default_factory=dict)
+    """Of a detector "boxes", in pixels, and "scores", which the numbers above take together; empty for other tasks."""
 
     @property
     def relative(self) -> float:

@@ -119,7 +119,7 @@ def _agreement(a: Release, b: Release) -> Measure:
 
 
 def _name_of_agreement(task: TaskKind) -> str:
-    """Beside the truth of the same name, the one with the teacher is called so."""
+    """Where the truth has the same name, this one says that it is with the teacher."""
     words = words_of(task)
     return words.agreement if words.name == words.truth else words.name
 

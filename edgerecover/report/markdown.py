@@ -17,6 +17,7 @@ from edgerecover.report.words import (
     input_words,
     mirroring,
     of_each,
+    parity,
     percent,
     precision,
     prediction,
@@ -147,8 +148,7 @@ def _exported_file(report: Report) -> list[tuple[str, str]]:
         *((f"of {name}", reached) for name, reached in of_each(report.fidelity.by_output)),
         *([(f"{words.name} before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
-        *([("parity with PyTorch", f"largest difference {p.max_abs:.2e}, "
-            f"{words.name if words.is_graded else 'same decision'} {percent(p.top1_agreement)}")] if p else []),
+        *([("parity", "; ".join(parity(p, words).splitlines()))] if p else []),
         *precision(report).items(),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip

@@ -100,11 +100,21 @@ def parity(value: Parity, words: Words) -> str:
         same = f"{words.with_pytorch} {percent(value.top1_agreement)}"
     if value.by_output:
         return "\n".join(
-            f"{name}: same answer as PyTorch {percent(one.top1_agreement)}; numbers differ by at most "
-            f"{one.max_abs:.1e} (standard deviation {one.logit_scale:.3g})"
+            f"{name}: same answer as PyTorch {percent(one.top1_agreement)}; {differences(one, 'number')}"
             for name, one in value.by_output.items()
         )
-    return f"{same}\n{words.score}s differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
+    return f"{same}\n{differences(value, words.score)}"
+
+
+def differences(value: Parity, noun: str) -> str:
+    """Largest ones, of boxes and of scores each in its own unit."""
+    if not value.by_quantity:
+        return f"{noun}s differ by at most {value.max_abs:.1e} (standard deviation {value.logit_scale:.3g})"
+    return "; ".join(
+        f"{name} differ by at most {one.max_abs:.1e}{' px' if name == 'boxes' else ''} "
+        f"(standard deviation {one.deviation:.3g})"
+        for name, one in value.by_quantity.items()
+    )
 
 
 def of_each(by_output: Mapping[str, Fidelity | Accuracy]) -> tuple[tuple[str, str], ...]:

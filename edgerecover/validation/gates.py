@@ -265,7 +265,8 @@ def _parity_logits(limits: Limits, parity: Parity, words: Words, what_changed: s
     limit = Limit("parity_logits", limits.max_parity_relative, source=limits.source_of("max_parity_relative"))
     measured = min(parity.relative, _LARGEST)
     worst = max(parity.by_output, key=lambda name: parity.by_output[name].relative, default="")
-    of_worst = f" (output {worst})" if worst else ""
+    each = ", ".join(f"{name} {min(one.relative, _LARGEST):.2g}" for name, one in parity.by_quantity.items())
+    of_worst = f" (output {worst})" if worst else f" ({each} of their own)" if each else ""
     found = f"largest {words.score} difference to PyTorch {measured:.2g} standard deviations{of_worst},"
     return limit.judge(limit.status(measured), measured, found, fail=what_changed)
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgerecover.artifacts import Parity, PrecisionLoss
+from edgerecover.artifacts import Difference, Parity, PrecisionLoss
 from edgerecover.tasks.measure import Answers, Measure
 from edgerecover.validation.fidelity import agreement, amount, only_first, require_same_shape
 from edgerecover.validation.scores import in_blocks
@@ -27,13 +27,28 @@ def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> 
     Raises:
         ValueError: the shapes differ, are not (N, D), or N is 0.
     """
-    import numpy as np
 
     require_same_shape(torch_ND, onnx_ND)
     if len(measure.parts) > 1:
         return _worst({name: compare(torch_ND[:, part], onnx_ND[:, part], one) for name, part, one in measure.parts})
     if not len(torch_ND):
         raise ValueError("parity needs at least one image")
+    difference, mean_abs = _difference(torch_ND, onnx_ND)
+    ours, theirs = (measure.quantities(outputs_ND) for outputs_ND in (torch_ND, onnx_ND))
+    return Parity(
+        num_images=len(torch_ND),
+        max_abs=difference.max_abs,
+        mean_abs=mean_abs,
+        logit_scale=difference.deviation,
+        top1_agreement=agreement(torch_ND, onnx_ND, measure).value,
+        by_quantity={name: _difference(values, theirs[name])[0] for name, values in ours.items()},
+    )
+
+
+def _difference(torch_ND: NDArray[Any], onnx_ND: NDArray[Any]) -> tuple[Difference, float]:
+    """The largest one with its scale, and the mean; any number of axes after that of the images."""
+    import numpy as np
+
     not_finite = float(np.finfo(np.float32).max)
     max_abs = sum_abs = total = squares = 0.0
     num_finite = 0
@@ -47,13 +62,7 @@ def compare(torch_ND: NDArray[Any], onnx_ND: NDArray[Any], measure: Measure) -> 
     mean = total / max(1, num_finite)
     for (reference_nD,) in in_blocks(torch_ND):
         squares += float(((reference_nD[np.isfinite(reference_nD)] - mean) ** 2).sum())
-    return Parity(
-        num_images=len(torch_ND),
-        max_abs=max_abs,
-        mean_abs=sum_abs / torch_ND.size,
-        logit_scale=math.sqrt(squares / max(1, num_finite)),
-        top1_agreement=agreement(torch_ND, onnx_ND, measure).value,
-    )
+    return Difference(max_abs, math.sqrt(squares / max(1, num_finite))), sum_abs / torch_ND.size
 
 
 def _worst(by_output: dict[str, Parity]) -> Parity:

@@ -5,6 +5,7 @@ Decisions are the same on all three scales; differences and margins are not. Sha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,10 @@ class Scale(str, Enum):
 
 
 def in_blocks(*scores_NK: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The same images' scores (n, K) of several models, some images at a time, as float64."""
+    """The same images' scores (n, K), or (n, A, K), of several models, some images at a time, as float64."""
     import numpy as np
 
-    num_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, scores_NK[0].shape[1])))
+    num_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, math.prod(scores_NK[0].shape[1:]))))
     for start in range(0, len(scores_NK[0]), num_rows):
         yield tuple(scores[start : start + num_rows].astype(np.float64) for scores in scores_NK)
 

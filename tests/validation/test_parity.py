@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edgerecover.artifacts import OutputPart, OutputSpec, Parity, TaskKind, from_json, to_json
+from edgerecover.report.words import parity as parity_words
 from edgerecover.tasks.measure import measure_of
 from edgerecover.validation.parity import compare
 from tests.pairs import measure_of_classes
@@ -47,6 +48,26 @@ def test_constant_logits_leave_no_scale():
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         compare(LOGITS[:0], LOGITS[:0], MEASURE)
+
+
+def test_boxes_and_scores_of_a_detector_have_units_of_their_own():
+    """A score that is off by two is nothing beside pixels, and much beside other scores."""
+    output = OutputSpec(TaskKind.DETECTION, (30, 7), input_sides=(64, 64))
+    rng = np.random.default_rng(0)
+    torch_NAV = np.concatenate([rng.uniform(1, 64, (4, 30, 4)), rng.normal(size=(4, 30, 3))], 2).astype(np.float32)
+    onnx_NAV = torch_NAV.copy()
+    onnx_NAV[0, 0, 1] += 0.25
+    onnx_NAV[1, 2, 5] += 2
+    parity = compare(torch_NAV.reshape(4, -1), onnx_NAV.reshape(4, -1), measure_of(output))
+    boxes, scores = parity.by_quantity["boxes"], parity.by_quantity["scores"]
+    assert (boxes.max_abs, scores.max_abs) == pytest.approx((0.25, 2), rel=1e-5)
+    assert (boxes.deviation, scores.deviation) == pytest.approx((torch_NAV[..., :4].std(), torch_NAV[..., 4:].std()))
+    assert parity.relative < 0.2 < 1 < scores.relative
+    assert from_json(Parity, to_json(parity)) == parity
+    assert compare(LOGITS, LOGITS, MEASURE).by_quantity == {}
+    told = parity_words(parity, measure_of(output).words)
+    assert "boxes differ by at most 2.5e-01 px (standard deviation" in told
+    assert "; scores differ by at most 2.0e+00 (standard deviation 0." in told
 
 
 def test_of_several_outputs_the_worst_counts():

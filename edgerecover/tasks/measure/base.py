@@ -88,6 +88,10 @@ class Measure(abc.ABC):
         """Each output's name, numbers among the D and measure; one that stands for all is nameless."""
         return (("", slice(None), self),)
 
+    def quantities(self, outputs_ND: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Of outputs that hold several quantities, each by name, with a first axis of images; else none."""
+        return {}
+
     @abc.abstractmethod
     def read(self, outputs_ND: NDArray[Any]) -> Answers:
         """Answers of outputs (N, D), as the network or its file gives them; an answer that is no number matches none.

@@ -43,8 +43,14 @@ class Detection(Measure):
         "boxes",
         f"An image counts the F1 of its boxes with a score from {LEAST_SCORE}: twice the boxes in both sets over the "
         f"boxes of either, where two of a class are the same from an IoU of {OVERLAP}; 1 if both sets are empty.",
+        score="value",
     )
     least_same: ClassVar[float] = 0.9
+
+    def quantities(self, outputs_ND: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Boxes (N, A, 4) in pixels, and scores (N, A, K)."""
+        boxes_NA4, scores_NAK = _split(self._as_candidates(outputs_ND))
+        return {"boxes": boxes_NA4, "scores": scores_NAK}
 
     def read(self, outputs_ND: NDArray[Any]) -> Answers:
         """Boxes float32 (N, `MOST_BOXES`, 5), the surest first; the class is `NO_BOX` in rows that are left.
