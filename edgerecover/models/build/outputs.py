@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from edgerecover.artifacts import Activation, InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.models.build.architectures import build
 from edgerecover.models.build.boxes import (
     CANDIDATES,
     NUM_IMAGES,
@@ -130,7 +131,14 @@ def _find_one(network: nn.Module, input: InputSpec, spec: ModelSpec, what: str) 
     task = spec.task or (
         TaskKind.DETECTION
         if is_detector
-        else only_task(network, input, shape, what, has_classes=_has_classes(spec, shape))
+        else only_task(
+            network,
+            input,
+            shape,
+            what,
+            has_classes=_has_classes(spec, shape),
+            counts_classes=lambda: _counts_classes(spec, input, shape[0]),
+        )
     )
     if task not in fitting:
         raise BadInputError(
@@ -160,6 +168,25 @@ def _find_one(network: nn.Module, input: InputSpec, spec: ModelSpec, what: str) 
 def _has_classes(spec: ModelSpec, shape: tuple[int, ...]) -> bool:
     """Whether outputs are scores of classes: as many are named, or the library has no other networks."""
     return len(spec.classes or ()) == shape[0] or library_of(spec.architecture or "") is not None
+
+
+def _counts_classes(spec: ModelSpec, input: InputSpec, num_outputs: int) -> bool:
+    """Whether the factory makes as many outputs as it is asked for classes: with one class more, there is one more."""
+    import torch
+
+    from edgerecover.models.network.several_outputs import names_of_outputs, return_task_outputs
+
+    if spec.architecture is None or spec.module is not None:
+        return False
+    images_NCHW = example_images(input, 2)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            other = build(spec.architecture, spec.base_dir, num_outputs + 1, input, spec.options).eval()
+            return_task_outputs(other, images_NCHW)
+            outputs = other(images_NCHW)
+    except Exception:  # the user's code raises anything; then nothing is known
+        return False
+    return not names_of_outputs(other) and outputs.shape == (2, num_outputs + 1)
 
 
 def _hint_of_names(output: OutputSpec, num_names: int) -> str:

@@ -5,6 +5,7 @@ Shapes: N images, C channels, H×W pixels, K scores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Activation, InputSpec, OutputSpec, TaskKind
@@ -22,6 +23,7 @@ _MAKE_FEATURES = (
     "Hardswish", "Hardtanh",
 )  # fmt: skip
 """Steps that come before a classifier's last layer, and hardly ever after it."""
+_NORMS = _MAKE_FEATURES[:3]
 _POOL = ("Mean", "AdaptiveAvgPool", "AvgPool")
 _FEWEST_FEATURES = 32
 """Fewer numbers than that are classes, whatever comes last."""
@@ -45,7 +47,13 @@ def fitting_tasks(shape: tuple[int, ...]) -> tuple[TaskKind, ...]:
 
 
 def only_task(
-    network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str, *, has_classes: bool
+    network: nn.Module,
+    input: InputSpec,
+    shape: tuple[int, ...],
+    what: str,
+    *,
+    has_classes: bool,
+    counts_classes: Callable[[], bool] = lambda: False,
 ) -> TaskKind:
     """The task of outputs of this shape where nobody names one: several scores are classes, as is most usual.
 
@@ -55,6 +63,7 @@ def only_task(
         shape: of one image's output.
         what: the network, for messages.
         has_classes: as many classes are named as it gives scores, or its library gives classifiers alone.
+        counts_classes: whether its factory makes as many outputs as it is asked for classes, which takes building it.
 
     Raises:
         BadInputError: they may be of several tasks, or of none.
@@ -78,8 +87,10 @@ def only_task(
         )
     if len(shape) == 1 and _are_unit_vectors(network, input):
         return TaskKind.EMBEDDING
-    if not has_classes:
-        (_ask_of_maps if len(shape) == 3 else _ask_of_rows)(network, input, shape, what)
+    if not has_classes and len(shape) == 3:
+        _ask_of_maps(network, input, shape, what)
+    elif not has_classes:
+        _ask_of_rows(network, input, shape, what, counts_classes)
     return TaskKind.SEGMENTATION if len(shape) == 3 else TaskKind.ONE_LABEL
 
 
@@ -146,7 +157,9 @@ def _ask_of_maps(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
     )
 
 
-def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str) -> None:
+def _ask_of_rows(
+    network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str, counts_classes: Callable[[], bool]
+) -> None:
     """Raise where a row of numbers hardly holds scores of classes."""
     import torch
 
@@ -159,6 +172,9 @@ def _ask_of_rows(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
     if step in ("Cat", "Cumsum", "Tanh"):
         doubt = _WORDS_OF_STEPS[step]
     elif before_pooling in _MAKE_FEATURES and shape[0] >= _FEWEST_FEATURES:
+        # SqueezeNet and Network in Network pool a map of each class after a ReLU.
+        if step.startswith(_POOL) and before_pooling not in _NORMS and counts_classes():
+            return
         step = before_pooling.removeprefix("Native")
         doubt = f"no layer of scores comes last, but {step}, as in networks that give features"
     elif shape[0] >= _FEWEST_IN_ORDER and bool((steps_NK > 0).all() or (steps_NK < 0).all()):

@@ -9,6 +9,7 @@ from torch import nn
 
 from edgerecover.artifacts import InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
+from edgerecover.models.build.architectures import build
 from edgerecover.models.build.outputs import find_output
 from edgerecover.models.build.task import doubts_of_objectness, is_another_image
 from tests.models.build.test_boxes import SAID_NOTHING
@@ -66,6 +67,76 @@ def test_features_are_known_before_they_are_pooled():
     with pytest.raises(BadInputError, match="but Relu, as in networks that give features"):
         found(network)
     assert found(network, task=TaskKind.EMBEDDING) == OutputSpec(TaskKind.EMBEDDING, (40,))
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Pooled(nn.Sequential):
+    def __init__(self, num_maps, *last):
+        super().__init__(nn.Conv2d(3, num_maps, 1), *last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def squeeze(num_classes=1000):
+    return Pooled(num_classes, nn.ReLU())
+
+def normed(num_classes=1000):
+    return Pooled(num_classes, nn.BatchNorm2d(num_classes))
+
+def features(num_classes=1000):
+    return Pooled(40, nn.ReLU())
+
+def fixed():
+    return Pooled(40, nn.ReLU())
+
+def broken(num_classes=40):
+    if num_classes != 40:
+        raise ValueError("no")
+    return squeeze(40)
+
+def hashed(num_classes=1000):
+    return nn.Sequential(squeeze(num_classes), nn.Tanh())
+
+def two(num_classes=1000):
+    class Two(Pooled):
+        def forward(self, images_NCHW):
+            logits_NK = super().forward(images_NCHW)
+            return logits_NK, logits_NK + 1
+    return Two(num_classes, nn.ReLU())
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "is_one_label"),
+    [
+        ("squeeze", True),
+        ("normed", False),
+        ("features", False),
+        ("fixed", False),
+        ("broken", False),
+        ("hashed", False),
+        ("two", False),
+    ],
+)
+def test_a_map_for_each_of_the_factorys_classes_is_a_score(tmp_path, factory, is_one_label):
+    """What SqueezeNet gives looks as features do; a factory that has a class more and gives an output more tells."""
+    (tmp_path / "counting.py").write_text(NETS)
+    said = {"architecture": f"counting.py:{factory}", "base_dir": tmp_path}
+    network = build(said["architecture"], tmp_path, 40)
+    before = torch.get_rng_state()
+    if factory == "two":
+        network = nn.Sequential(network, First())
+    if is_one_label:
+        assert found(network, **said) == OutputSpec.one_label(40)
+    else:
+        with pytest.raises(BadInputError, match="last"):
+            found(network, **said)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class First(nn.Module):
+    def forward(self, outputs):
+        return outputs[0]
 
 
 def test_few_numbers_and_named_ones_are_classes():
