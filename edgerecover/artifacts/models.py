@@ -148,6 +148,8 @@ class ModelFacts:
     """Who names the classes: "model.toml", "config.json"; None where they have no names."""
     output: OutputSpec | None = None
     """None where it is unknown, and in reports from before there were tasks."""
+    doubts: tuple[str, ...] = ()
+    """What may change the weights and was not used, such as masks that fit no weight; `sparsity` is without it."""
 
     @property
     def pruned_to(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Report, Sparsity, TaskKind
+from edgerecover.artifacts import Gate, GateStatus, ModelFacts, Pattern, Report, Sparsity, TaskKind
 from edgerecover.report import race
 from edgerecover.report.engines import engine_lines
 from edgerecover.report.latency import sparkline, steps_for
@@ -93,15 +93,24 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (facts.input.mean, facts.input.std))
         pairs["mean; std"] = f"{mean}; {std}"
     pairs |= {
-        "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} weights, "
-        f"{facts.pruned_to if facts.macs_kept is not None else facts.sparsity.pattern_words}",
+        "sparsity": f"{percent(facts.sparsity.sparsity)} of {facts.sparsity.num_weights:,} weights, " + _pattern(facts),
         **({"not counted": "; ".join(facts.uncounted)} if facts.uncounted else {}),
         **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
-        "masks": "explicit, applied" if facts.has_masks else "none (zeros only)",
+        "masks": "explicit, applied"
+        if facts.has_masks
+        else ("not used: see format" if facts.doubts else "none (zeros only)"),
         "teacher": facts.teacher_named
         or ("in the checkpoint: the dense weights under the masks" if facts.teacher_inside else "not in it"),
     }
     show(console, facts_grid(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
+
+
+def _pattern(facts: ModelFacts) -> str:
+    """How its zeros lie, unless masks that were not used may say otherwise."""
+    if facts.macs_kept is not None:
+        return facts.pruned_to
+    is_sure = facts.sparsity.pattern is not Pattern.DENSE or not facts.doubts
+    return facts.sparsity.pattern_words if is_sure else "not known to be pruned"
 
 
 def print_pairs(console: Console, pairs: Mapping[str, str]) -> None:

@@ -278,6 +278,14 @@ def test_facts_of_a_checkpoint(report):
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_masks_that_were_not_used_leave_no_network_dense(report):
+    facts = dataclasses.replace(report.student, sparsity=Sparsity((), Pattern.DENSE))
+    assert "of 0 weights, dense" in shown(print_facts, facts)
+    text = shown(print_facts, dataclasses.replace(facts, doubts=("'masks' beside them looks like masks, not used",)))
+    assert "of 0 weights, not known to be pruned" in text
+    assert "not used: see format" in text
+
+
 def test_facts_of_an_unknown_checkpoint_say_what_to_do(report):
     facts = dataclasses.replace(
         report.student,

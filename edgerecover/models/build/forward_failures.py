@@ -55,7 +55,7 @@ def _hint_of_error(error: Exception) -> str:
     text = str(error)
     if isinstance(error, TypeError) and "required positional argument" in text:
         return "the network gets images alone: give its forward's other arguments defaults, or wrap it in a module"
-    if isinstance(error, TypeError) and re.search(r"takes \d+ positional arguments? but \d+ w", text):
+    if isinstance(error, TypeError) and re.search(r"takes 1 positional argument but 2 were", text):
         return "the network is called with the images alone, by position: let its forward be forward(self, x)"
     if re.search(r"cuda|nvidia|device", text, re.IGNORECASE):
         return "networks are opened on the CPU: let the forward use x.device instead of a fixed device"

@@ -56,6 +56,7 @@ def facts_of(
         input_source=f"{spec.input_source}{'; mean and std are assumed' if spec.assumes_scale else ''}",
         classes_source=spec.classes_source if spec.classes else None,
         macs_kept=macs_kept(network, dense, spec.input) if network is not None and dense is not None else None,
+        doubts=tuple(doubt.text for doubt in checkpoint.doubts),
     )
 
 

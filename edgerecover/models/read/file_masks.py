@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgerecover.models.read.mask_indices import are_applied, are_indices, are_kept, mark_pruned, masks_at
 from edgerecover.models.read.mask_shapes import fit, is_binary, is_inverted, keep_the_smallest, places_of
 from edgerecover.models.read.records import printable
 
@@ -54,6 +55,14 @@ _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 
 _NO_SUCH_WEIGHT = "no weight has their name and shape"
 _NOT_BINARY = "they hold other values than 0 and 1"
+_PACKED = "they look like packed bits; save them unpacked (numpy.unpackbits), in the weights' shapes"
+_UNSAID = (
+    "they look like indices, and nothing says whether of kept or of pruned weights; multiply them into the weights"
+)
+_LIKE_INDICES = (
+    "looks like indices of kept or pruned weights, not used: they may count single weights, outputs or inputs; save "
+    'masks of 0 and 1 in the weights\' shapes, under "masks"'
+)
 _NOT_READ = "they cannot be read: save them as plain tensors"
 _IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order, or in several"
 _WITHOUT_MASKS = (
@@ -96,6 +105,8 @@ class Sibling:
     """Number of entries that cannot be read."""
     is_certain: bool = True
     """Whether entries that fit no weight are reported; if not certain, they may be anything."""
+    are_indices: bool = False
+    """Whether the tensors are indices of weights or channels."""
 
 
 @dataclass
@@ -123,7 +134,7 @@ def find_masks(tensors: Mapping[str, Tensor], siblings: tuple[Sibling, ...] = ()
     found = Masked(dict(tensors))
     _take_spelled(found)
     for sibling in siblings:
-        _take_sibling(found, sibling)
+        (_take_indices if sibling.are_indices else _take_sibling)(found, sibling)
     _invert(found)
     _doubt_others(found)
     return found
@@ -186,6 +197,9 @@ def _is_all_that_computes(tensors: Mapping[str, Tensor], weight_key: str, mask_k
 def _take(found: Masked, weight_key: str, mask: Tensor) -> bool:
     """Use a mask; returns whether it prunes anything."""
     plain = _plain_name(weight_key)
+    weight, computed = found.tensors[weight_key], found.tensors.get(plain)
+    if plain != weight_key and computed is not None and computed.equal((weight * mask).to(computed.dtype)):
+        del found.tensors[plain]  # what the hook computes from the two was saved too
     if plain != weight_key and plain not in found.tensors:
         found.plain_names[weight_key] = plain
     kept = mask != 0
@@ -207,6 +221,8 @@ def _take_sibling(found: Masked, sibling: Sibling) -> None:
     said = {name: mask for name, mask in sibling.tensors.items() if mask.dim() >= 2 or not bool((mask == 1).all())}
     sibling = replace(sibling, tensors=said)
     pairs = _pairs(found, sibling)
+    if not sibling.is_certain and mark_pruned(sibling.name):
+        pairs = [(key, mask == 0) for key, mask in pairs]
     num_pruning = 0
     for weight_key, mask in pairs:
         num_pruning += not is_inverted(mask, found.tensors[weight_key]) and _take(found, weight_key, mask)
@@ -225,6 +241,7 @@ def _take_sibling(found: Masked, sibling: Sibling) -> None:
         why = _NOT_READ if sibling.num_unread == num_unused else _NO_SUCH_WEIGHT
         why = why if not sibling.tensors or any(map(is_binary, sibling.tensors.values())) else _NOT_BINARY
         why = _IN_NO_ORDER if all(map(_NUMBERS.fullmatch, sibling.tensors)) and sibling.tensors else why
+        why = why if why != _NOT_BINARY else _why_not_binary(found, sibling)
         found.doubts.append(Doubt(f"{what} beside them {verb} like masks, not used: {why}", ()))
 
 
@@ -232,15 +249,48 @@ def _pairs(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
     """Keys of weights, and their masks in the weights' shapes."""
     if sibling.tensors and all(map(_NUMBERS.fullmatch, sibling.tensors)):
         return _pairs_in_order(found.tensors, [mask for mask in sibling.tensors.values() if mask.dim() >= 2])
+    fitting = (
+        (key, fit(mask, found.tensors[key], whole_channels=sibling.is_certain))
+        for key, mask in _pairs_by_name(found, sibling)
+    )
+    return [(key, mask) for key, mask in fitting if mask is not None]
+
+
+def _pairs_by_name(found: Masked, sibling: Sibling) -> list[tuple[str, Tensor]]:
+    """Keys of weights, and the entries with their names."""
     by_name = {_bare(_plain_name(key)): key for key in found.tensors}
     by_name = {name: by_name[dotted] for name, dotted in _with_underscores(by_name).items()} | by_name
-    pairs = []
-    for name, mask in sibling.tensors.items():
-        weight_key = next((by_name[n] for n in _names_of_weight(name) if n in by_name), None)
-        if weight_key is not None:
-            fitted = fit(mask, found.tensors[weight_key], whole_channels=sibling.is_certain)
-            pairs += [(weight_key, fitted)] if fitted is not None else []
-    return pairs
+    keys = {name: next((by_name[n] for n in _names_of_weight(name) if n in by_name), None) for name in sibling.tensors}
+    return [(key, sibling.tensors[name]) for name, key in keys.items() if key is not None]
+
+
+def _take_indices(found: Masked, sibling: Sibling) -> None:
+    """Use masks that are given as indices of single weights; name others."""
+    pairs = _pairs_by_name(found, sibling)
+    kept = are_kept(sibling.name)
+    if not all(are_indices(indices) for _, indices in pairs):
+        _take_sibling(found, replace(sibling, is_certain=False))
+        return
+    weights = [found.tensors[key] for key, _ in pairs]
+    if not pairs or any(weight.dim() < 2 for weight in weights) or are_applied(pairs, found.tensors, kept=kept):
+        return
+    masks = masks_at(pairs, found.tensors, kept=kept) if kept is not None else None
+    label = printable(sibling.name)
+    if masks is None:
+        found.doubts.append(Doubt(f"'{label}' beside them {_LIKE_INDICES}", ()))
+        return
+    for key, mask in masks.items():
+        _take(found, key, mask)
+    found.words.append(f"with masks from the {'kept' if kept else 'pruned'} weights that '{label}' lists")
+
+
+def _why_not_binary(found: Masked, sibling: Sibling) -> str:
+    """Why entries with other values than 0 and 1 are not used: what they seem to be, if that can be told."""
+    pairs = _pairs_by_name(found, sibling)
+    if not pairs or not all(are_indices(values) and values.dim() == 1 for _, values in pairs):
+        return _NOT_BINARY
+    is_packed = all(len(values) == -(-found.tensors[key].numel() // 8) for key, values in pairs)
+    return _PACKED if is_packed and all(float(values.max()) < 256 for _, values in pairs) else _UNSAID
 
 
 def _pairs_in_order(tensors: Mapping[str, Tensor], masks: list[Tensor]) -> list[tuple[str, Tensor]]:
@@ -288,7 +338,7 @@ def _doubt_others(found: Masked) -> None:
             if not bool((tensor == 1).all()):
                 seen.setdefault(tool, []).append(key)
     for tool, keys in seen.items():
-        found.doubts.append(_doubt(tool, tuple(keys)))
+        found.doubts.append(_doubt(found, tool, tuple(keys)))
     alone = tuple(key for key in found.tensors if _COMPUTED.fullmatch(key) and key not in found.plain_names)
     alone = tuple(key for key in alone if _is_all_that_computes(found.tensors, key, key))
     if alone:
@@ -320,8 +370,11 @@ def _spreads(found: Masked, key: str) -> bool:
     return all(size in (1, full) for size, full in zip(shape, weight.shape, strict=True))
 
 
-def _doubt(tool: str, keys: tuple[str, ...]) -> Doubt:
+def _doubt(found: Masked, tool: str, keys: tuple[str, ...]) -> Doubt:
     of = f" of {tool}" if tool else ""
     which = f"'{printable(keys[0])}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
     verb = "look" if len(keys) > 1 else "looks"
-    return Doubt(f"{which} {verb} like masks{of}, not used: {_NO_SUCH_WEIGHT}", keys)
+    weights = {key: [found.tensors[name] for _, name in _readings(key) if name in found.tensors] for key in keys}
+    has_weights = all(any(weight.shape == found.aside[key].shape for weight in weights[key]) for key in keys)
+    why = _NOT_BINARY if has_weights and not all(is_binary(found.aside[key]) for key in keys) else _NO_SUCH_WEIGHT
+    return Doubt(f"{which} {verb} like masks{of}, not used: {why}", keys)

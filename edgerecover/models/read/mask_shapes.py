@@ -21,8 +21,8 @@ def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor 
     Args:
         mask: of 0 and 1, of any type.
         weight: of any shape.
-        whole_channels: the mask may also be flat, or have one value per output or input channel, or sides of 1 where it
-            repeats. Their number tells which channels are meant, unless the weight has as many of both.
+        whole_channels: the mask may also be flat, or have one value per output or input channel or per kernel, or sides
+            of 1 where it repeats. Their number tells which channels are meant, unless the weight has as many of both.
     """
     if mask.dim() == 0 or not weight.is_floating_point() or not is_binary(mask):
         return None
@@ -32,6 +32,8 @@ def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor 
         return None
     if mask.dim() == 1 and mask.numel() == weight.numel():
         return mask.reshape(weight.shape)
+    if 1 < mask.dim() < weight.dim() and mask.shape == weight.shape[:2] != weight.shape[-2:]:
+        return mask.reshape(*mask.shape, *[1] * (weight.dim() - 2)).expand(weight.shape)  # of whole kernels
     same_dims = mask.dim() == weight.dim()
     sides = [side for side in mask.shape if side > 1]
     if len(sides) != 1:

@@ -17,6 +17,13 @@ MAX_NESTING = 4
 _MASKS = re.compile(r"mask|sparsif|pruner", re.IGNORECASE)
 """In the names of entries that hold masks: NNI's, those of torch.ao's sparsifiers, people's own."""
 
+_STATES = "prune|keep|kept|remain|surviv|alive|zero|dead"
+_PLACES = "ind(?:ex|ic)|idx|pos|channel|filter"
+_INDICES = re.compile(
+    rf"(?:{_STATES}).*(?:{_PLACES})|(?:{_PLACES}).*(?:{_STATES})|^(?:pruned|kept|keep|dead|zeroed)$", re.IGNORECASE
+)
+"""In the names of entries that hold indices of pruned or kept weights."""
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -27,6 +34,8 @@ class Beside:
     """Records of tensors and NumPy arrays, by the path of keys that leads to each."""
     is_certain: bool = True
     """Whether entries that fit no weight are certainly masks; if not, they are not mentioned."""
+    are_indices: bool = False
+    """Whether they are indices of weights or channels, by the entry's name."""
 
 
 def is_called_masks(name: str) -> bool:
@@ -56,7 +65,7 @@ def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
             ):
                 found += _beside(key, value)
             elif key != way:
-                found += _masks_inside(value, (str(key),), seen)
+                found += _indices_in(key, value, (str(key),)) or _masks_inside(value, (str(key),), seen)
         content = entries.get(way)
     return tuple(found)
 
@@ -77,8 +86,10 @@ def _masks_inside(content: Any, under: tuple[str, ...], seen: set[int]) -> list[
         way = (*under, str(key))
         if is_tensor(value):
             continue  # another network may have a weight with that name
-        is_called_so = isinstance(key, str) and is_called_masks(key)
-        found += _beside(".".join(way), value) if is_called_so else _masks_inside(value, way, seen)
+        if isinstance(key, str) and is_called_masks(key):
+            found += _beside(".".join(way), value)
+        else:
+            found += _indices_in(key, value, way) or _masks_inside(value, way, seen)
     if bits := _bits_in(content):
         found.append(Beside(f"bool tensors under '{'.'.join(under)}'", bits, is_certain=False))
     return found
@@ -94,6 +105,35 @@ def _bits_in(content: Any) -> dict[str, Any]:
 def _beside(name: str, content: Any) -> list[Beside]:
     tensors = _leaves(content)
     return [Beside(name, tensors)] if tensors else []
+
+
+def _indices_in(key: Any, value: Any, way: tuple[str, ...]) -> list[Beside]:
+    """An entry whose name says that it holds indices of weights, if it holds numbers; bools are masks."""
+    if not isinstance(key, str) or not _INDICES.search(key) or _bits_in(value):
+        return []
+    numbers = _numbers_in(value)
+    return [Beside(".".join(way), numbers, are_indices=True)] if numbers else []
+
+
+def _numbers_in(content: Any) -> dict[str, Any]:
+    """Tensors, arrays and lists of integers by name, from one dictionary: `{"conv1": [0, 3, 7]}`."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for key, value in (entries_of(content) or {}).items():
+        if not isinstance(key, str) or len(key) > MAX_NAME:
+            continue
+        if is_tensor(value) or is_array(value):
+            found[key] = value
+        elif (
+            isinstance(value, list | tuple) and value and all(type(one) is int and 0 <= one < 1 << 62 for one in value)
+        ):
+            found[key] = torch.tensor(value)
+    return found
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _leaves(root: Any) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def _sibling(budget: _Budget, reader: TensorReader, entry: Beside) -> Sibling:
             tensor = reader.tensor(record, budget.num_left)
             tensors[name] = budget.claim(name, tensor, is_sparse=compact_kind(record) == "sparse")
     num_unread = len(entry.tensors) - len(tensors)
-    masks = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1}
-    return Sibling(entry.name, masks, num_unread, entry.is_certain)
+    masks = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1 or entry.are_indices}
+    return Sibling(entry.name, masks, num_unread, entry.is_certain, entry.are_indices)
 
 
 class _Budget:

@@ -119,6 +119,54 @@ def test_bool_tensors_under_another_name_are_masks(tmp_path, make, wrap):
     assert "with masks that are bool tensors under 'keep" in checkpoint.format
 
 
+@pytest.mark.parametrize("name", ["pruned", "is_dead"])
+def test_bool_tensors_called_pruned_mark_what_was_pruned(tmp_path, name):
+    checkpoint = read(tmp_path, {"state_dict": {"conv.weight": WEIGHT}, name: {"conv.weight": MASK == 0}})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+
+
+LARGE = torch.arange(1.0, 73.0).view(4, 2, 3, 3)
+KEPT = LARGE % 3 != 0
+
+
+@pytest.mark.parametrize(
+    ("name", "indices"),
+    [
+        ("pruned_indices", (~KEPT).flatten().nonzero().flatten()),
+        ("pruned_indices", (~KEPT).flatten().nonzero().flatten().tolist()),
+        ("zero_idx", (~KEPT).nonzero().numpy()),
+        ("prune_positions", (~KEPT).nonzero().t()),
+        ("keep_indices", KEPT.flatten().nonzero().flatten()),
+        ("remaining_idx", KEPT.nonzero()),
+    ],
+)
+@pytest.mark.parametrize("layer", ["conv", "conv.weight"])
+def test_indices_of_single_weights_are_masks(tmp_path, name, indices, layer):
+    checkpoint = read(tmp_path, {"model": {"conv.weight": LARGE}, "info": {name: {layer: indices}}})
+    assert torch.equal(checkpoint.tensors["conv.weight"], LARGE * KEPT)
+    assert f"weights that 'info.{name}' lists" in checkpoint.format
+
+
+@pytest.mark.parametrize("name", ["pruned_channels", "keep_indices", "pruned_idx"])
+def test_indices_that_may_be_of_channels_are_named(tmp_path, name):
+    checkpoint = read(tmp_path, {"model": {"conv.weight": WEIGHT}, name: {"conv": [0, 3, 5]}})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT)
+    assert f"'{name}' beside them looks like indices of kept or pruned weights, not used" in checkpoint.format
+
+
+@pytest.mark.parametrize(
+    ("weight", "beside"),
+    [
+        (WEIGHT[:2], {"keep_channels": {"conv": [5, 9]}}),
+        (torch.cat([torch.zeros_like(WEIGHT[:1]), WEIGHT[1:]]), {"pruned_channels": {"conv": [0]}}),
+        (WEIGHT, {"keep_prob": 0.5, "pruned": True, "train_idx": torch.arange(90), "class_to_idx": {"conv": 3}}),
+        (WEIGHT, {"pruned_channels": {"other": [0, 1]}, "zero_idx": {"conv": torch.rand(3)}}),
+    ],
+)
+def test_indices_that_are_applied_or_of_something_else_are_not_mentioned(tmp_path, weight, beside):
+    assert "ind" not in read(tmp_path, {"model": {"conv.weight": weight}, **beside}).format
+
+
 def test_bool_tensors_that_fit_no_weight_are_not_mentioned(tmp_path):
     content = {"state_dict": {"conv.weight": WEIGHT}, "seen": {"class.a": torch.tensor([True, False])}}
     assert "mask" not in read(tmp_path, content).format
@@ -154,6 +202,8 @@ def test_another_networks_table_called_mask_is_no_mask(tmp_path):
         ({"conv.weight": MASK.numpy().astype(object)}, "they cannot be read: save them as plain tensors"),
         (torch.tensor([1.0, 0.0, 1.0]), "no weight has their name and shape"),
         ({"conv.weight": (255 * MASK).byte()}, "they hold other values than 0 and 1"),
+        ({"conv.weight": torch.tensor([170, 3]).byte()}, "they look like packed bits"),
+        ({"conv.weight": MASK.flatten().nonzero().flatten()}, "they look like indices, and nothing says whether of"),
     ],
 )
 def test_masks_that_fit_no_weight_are_named_with_the_reason(tmp_path, masks, why):
@@ -203,6 +253,20 @@ def test_a_mask_whose_1_is_on_the_smallest_weights_marks_what_was_pruned(tmp_pat
     assert torch.equal(checkpoint.tensors["a.weight"], weight * kept)
     assert checkpoint.masks.keys() == {"a.weight"}
     assert "in which 1 marks pruned weights" in checkpoint.format
+
+
+@pytest.mark.parametrize(
+    ("computed", "keys"), [(WEIGHT * MASK, {"conv.weight"}), (WEIGHT, {"conv.weight", "conv.weight_orig"})]
+)
+def test_the_weight_that_a_hook_computed_may_be_saved_too(tmp_path, computed, keys):
+    state = {"conv.weight_orig": WEIGHT, "conv.weight_mask": MASK, "conv.weight": computed}
+    checkpoint = read(tmp_path, state)
+    assert checkpoint.tensors.keys() == keys
+
+
+def test_values_of_masks_are_given_as_the_reason(tmp_path):
+    checkpoint = read(tmp_path, {"conv.weight": WEIGHT, "conv.weight_mask": WEIGHT / 99})
+    assert "'conv.weight_mask' looks like masks, not used: they hold other values than 0 and 1" in checkpoint.format
 
 
 def test_scores_of_masks_are_named(tmp_path):

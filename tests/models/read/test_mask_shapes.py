@@ -26,6 +26,8 @@ def test_channels_are_told_by_their_number(shape, kept_dim):
 def test_kernels_and_flat_masks():
     kernels = torch.eye(4)[:, :2].reshape(4, 2, 1, 1)
     assert torch.equal(fit(kernels, WEIGHT), kernels.expand(4, 2, 3, 3))
+    assert torch.equal(fit(kernels.view(4, 2), WEIGHT), kernels.expand(4, 2, 3, 3))
+    assert fit(torch.eye(3), torch.ones(3, 3, 3, 3)) is None  # kernels, or places in each kernel
     flat = torch.arange(72) % 2
     assert torch.equal(fit(flat, WEIGHT), flat.view(4, 2, 3, 3))
 
