@@ -149,7 +149,7 @@ def _exported_file(report: Report) -> list[tuple[str, str]]:
         *([(f"{words.name} before recovery", proportion(report.fidelity.pruned))] if report.fidelity.pruned else []),
         *([("expected on real images", prediction(predicted))] if predicted else []),
         *([("parity", "; ".join(parity(p, words).splitlines()))] if p else []),
-        *precision(report).items(),
+        *((name, "; ".join(text.splitlines())) for name, text in precision(report).items()),
         ("sparsity", report.sparsity_verdict),
     ]  # fmt: skip
 

@@ -307,7 +307,7 @@ def _with_what_can_tell(runner: Runner, profile: Profile) -> str:
     assert runner.loss is not None, "nothing else is undecided"
     low, high = runner.loss.interval_points()
     return (f"{runner.note}; " if runner.note else "") + (
-        f"it lost {runner.loss.points:.1f} points ({low:.1f}–{high:.1f}) of agreement on {runner.loss.num_images} "
+        f"it lost {runner.loss.points:.1f} points ({low:.1f}–{high:.1f}) on {runner.loss.num_images} "
         f"images, which may be chance; {profile.gates.max_precision_loss_points:g} are allowed. More images decide: "
         f"raise synthesis.num_held_back in your own profile"
     )

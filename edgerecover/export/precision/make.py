@@ -168,7 +168,7 @@ class _Maker:
             _, way = min(zip(tries, ways, strict=True), key=lambda pair: pair[0].cost.distance)
             tries += self._without_worst(way, layers)
             reason = (
-                f"all layers in int8 lose {least:.1f} points of agreement on the calibration images, more than the "
+                f"all layers in int8 lose {least:.1f} points of {self.trial.words.name} on the calibration images, more than the "
                 f"{self.max_points_lost:g} allowed; these lose most"
             )
         described = (
@@ -240,7 +240,7 @@ class _Maker:
             least = min(one.cost.points_lost for one in made)
             return RefusedVariant(
                 precision,
-                f"the best of {len(made)} tries loses {least:.1f} points of agreement with the teacher on the "
+                f"the best of {len(made)} tries loses {least:.1f} points of {self.trial.words.agreement} on the "
                 f"calibration images; {self.max_points_lost:g} are allowed",
                 tries,
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgerecover.artifacts import Int8Sums
 from edgerecover.export.precision.ranges import Images
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
-from edgerecover.tasks.measure import Answers, Measure, Outputs, at_once, collect
+from edgerecover.tasks.measure import Answers, Measure, Outputs, Words, at_once, collect
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +58,11 @@ class Trial:
         self._shape, self._sums, self._measure = shape, sums, calibration.measure
         self._teacher_answers = answers
         self._float32 = self._outputs(float32, len(images))
+
+    @property
+    def words(self) -> Words:
+        """What agreement with the teacher is called."""
+        return self._measure.words
 
     def cost_of(self, model: onnx.ModelProto, *, num_images: int | None = None) -> Cost:
         """Run the variant on the CPU, on the first `num_images` or all.

@@ -4,12 +4,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
-from edgerecover.artifacts import Precision, RefusedVariant, Variant, sha256_of
+from edgerecover.artifacts import OutputSpec, Precision, RefusedVariant, TaskKind, Variant, sha256_of
 from edgerecover.errors import BadInputError
+from edgerecover.export.onnx import export
 from edgerecover.export.precision import SCHEMES, Calibration, make, make_variants, scheme_named
 from edgerecover.export.two_four import check_two_four
+from edgerecover.models.network.detectors import return_candidates
 from edgerecover.runtime.session.onnxruntime import CPU, open_session
+from edgerecover.tasks.measure import measure_of
+from tests import detectors
+from tests.detectors import MAKERS, draw
 from tests.export.precision.conftest import (
     INPUT,
     Builder,
@@ -126,6 +132,41 @@ def test_what_cannot_reach_the_limit_is_refused_with_what_was_tried(save, tmp_pa
     assert not any(one.chosen for one in int8.tries)
     assert len(int8.tries) == 5
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_what_is_lost_is_told_in_the_words_of_the_task(save, tmp_path):
+    images, float32 = random_images(64), save(outlier())
+    measure = measure_of(OutputSpec(TaskKind.MULTI_LABEL, (5,)))
+    calibration = Calibration(ImagesInMemory(images), measure.read(run(Path(float32.path), images)), measure)
+    (int8,) = make_variants(
+        float32, [Precision.INT8], SCHEMES["u8s8"], calibration, INPUT, tmp_path, max_points_lost=-100.0
+    )
+    assert "points of Jaccard index with the teacher on the calibration images" in int8.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssd", "fcos", "retinanet"])
+def test_candidates_of_a_detector_are_judged_by_their_boxes(tmp_path, name):
+    """Scores lie beside pixels in one tensor; eight bits for both would leave every box the same score."""
+    network = draw(MAKERS[name]())
+    return_candidates(network, name)
+    with torch.no_grad():
+        shape = tuple(network(torch.zeros(1, *detectors.INPUT.shape)).shape[1:])
+    exported = export(network, detectors.INPUT, tmp_path / "float32.onnx", opset=18)
+    measure = measure_of(OutputSpec(TaskKind.DETECTION, shape, input_sides=detectors.SIDES))
+    images = np.random.default_rng(0).normal(size=(32, *detectors.INPUT.shape)).astype(np.float32)
+    expected = run(tmp_path / "float32.onnx", images).reshape(len(images), -1)
+    calibration = Calibration(ImagesInMemory(images), measure.read(expected), measure)
+    (int8,) = make_variants(
+        exported, [Precision.INT8], SCHEMES["u8s8"], calibration, detectors.INPUT, tmp_path, max_points_lost=100.0
+    )
+    assert int8.kept_higher == ()
+    found = run(tmp_path / "int8.onnx", images).reshape(len(images), -1)
+    assert (found != expected).any()
+    scores, its_scores = (measure.quantities(values)["scores"] for values in (expected, found))
+    assert np.corrcoef(scores.ravel(), its_scores.ravel())[0, 1] > 0.98
+    lost = 100 * (1 - measure.share(measure.read(found), measure.read(expected)).mean())
+    assert next(one.points_lost for one in int8.tries if one.chosen) == pytest.approx(lost, abs=1e-3)
 
 
 @pytest.mark.parametrize(("limit", "passes"), [(1.0, True), (0.0, False)])
