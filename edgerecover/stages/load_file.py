@@ -10,7 +10,7 @@ from edgerecover.bundle.manifest import RESERVED_NAMES, check_paths
 from edgerecover.compute import Compute, choose_compute
 from edgerecover.config import Target
 from edgerecover.errors import BadInputError
-from edgerecover.models.build.task import fitting_tasks, is_another_image
+from edgerecover.models.build.file_outputs import find_file_output
 from edgerecover.models.name.spec import resolve
 from edgerecover.models.onnx.file import OnnxFile, is_onnx, last_activation, own_operators, read_onnx
 from edgerecover.models.pair.networks import Classifier, open_classifier
@@ -86,7 +86,7 @@ def load_file(request: FileRequest, progress: Progress = SILENT) -> LoadedFile:
     if request.out is not None:
         _check_names(file)
     teacher = _open_teacher(request, choose_compute(request.device), progress)
-    session = _open_file(file, teacher.input, teacher.output.num_values_in_file, request.target)
+    session = _open_file(file, teacher.input, _num_values(file, teacher.output), request.target)
     _check_activation(file, session, teacher.output)
     if teacher.probed.by_batch and session.layout.batch != 1:
         raise BadInputError(
@@ -140,10 +140,19 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
             hint="give --input-shape, --mean and --std, or an [input] table in model.toml beside it",
         )
     file = read_onnx(path)
-    output = _output_of(file, path, input, next((spec.task for spec in said if spec.task), None))
-    session = _open_file(file, input, output.num_values_in_file if output else None, request.target)
+    named = next((spec.outputs for spec in said if spec.outputs), {})
+    output = find_file_output(file, input, next((spec.task for spec in said if spec.task), None), named)
+    session = _open_file(file, input, _num_values(file, output) if output else None, request.target)
     output = output or OutputSpec.one_label(session.num_values)
     classes = next((spec.classes for spec in said if spec.classes), None)
+    if classes and output.parts:
+        raise BadInputError(
+            f"teacher {path}: it has several outputs, {', '.join(output.names)}, and model.toml names classes, but not "
+            "of which",
+            hint=f"move `classes` into the table of the output that has them, [outputs.{output.names[0]}]",
+        )
+    if not output.parts and output.name in named:
+        classes = named[output.name].classes or classes
     if classes and output.num_classes not in (None, len(classes)):
         raise BadInputError(
             f"teacher {path}: its output has {output.num_classes} classes, but model.toml names {len(classes)}",
@@ -167,37 +176,11 @@ def _open_file(file: OnnxFile, input: InputSpec, num_values: NumValues | None, t
     return open_on_cpu(file.path, input.shape, num_values, int8_sums_for(target))
 
 
-def _output_of(file: OnnxFile, path: Path, input: InputSpec, task: TaskKind | None) -> OutputSpec | None:
-    """What an ONNX teacher gives, where its task is named or it gives maps; None leaves it to a first run.
-
-    That finds the scores of a classifier.
-
-    Raises:
-        BadInputError: the file states no shape that fits the task, or none is named and its maps may be an image.
-    """
-    outputs = file.model.graph.output
-    axes = outputs[0].type.tensor_type.shape.dim
-    shape = tuple(axis.dim_value for axis in axes)[1:] or (1,)
-    if task is None and len(outputs) == 1 and len(shape) == 3 and min(shape) > 1:
-        if is_another_image(shape, input.shape):
-            raise BadInputError(
-                f"teacher {path}: it gives {list(shape)} for each image, which may be another image",
-                hint="--task segmentation if the highest score decides each pixel; --task regression for values",
-            )
-        task = TaskKind.SEGMENTATION  # as of a network
-    if task in (None, TaskKind.ONE_LABEL):
-        return None
-    if task is TaskKind.SEGMENTATION and len(shape) == 2:
-        shape = (1, *shape)  # (N, H, W): one mask
-    if not all(shape) or task not in fitting_tasks(shape):
-        raise BadInputError(
-            f"teacher {path}: its first output has the shape {[axis.dim_value or axis.dim_param for axis in axes]}, "
-            f"which does not fit {task.value}",
-            hint="correct --task, or export the file with fixed sides: only N may be open",
-        )
-    if task in (TaskKind.EMBEDDING, TaskKind.REGRESSION):
-        return OutputSpec(task, shape)  # values, whatever made them
-    return OutputSpec(task, shape, last_activation(file.model, of_last_part=task is TaskKind.DETECTION))
+def _num_values(file: OnnxFile, output: OutputSpec) -> NumValues:
+    """By which a file's outputs are found: by name where the only one has one that the file uses."""
+    if output.name in {one.name for one in file.model.graph.output}:
+        return {output.name: output.num_values}
+    return output.num_values_in_file
 
 
 def _check_activation(file: OnnxFile, session: Session, output: OutputSpec) -> None:

@@ -168,8 +168,8 @@ class _Maker:
             _, way = min(zip(tries, ways, strict=True), key=lambda pair: pair[0].cost.distance)
             tries += self._without_worst(way, layers)
             reason = (
-                f"all layers in int8 lose {least:.1f} points of {self.trial.words.name} on the calibration images, more than the "
-                f"{self.max_points_lost:g} allowed; these lose most"
+                f"all layers in int8 lose {least:.1f} points of {self.trial.words.name} on the calibration images, "
+                f"more than the {self.max_points_lost:g} allowed; these lose most"
             )
         described = (
             f"int8 Q/DQ ({scheme.name}), weights per channel, {scheme.description}, "

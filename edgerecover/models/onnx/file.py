@@ -150,6 +150,24 @@ def last_activation(model: onnx.ModelProto, output: str | None = None, *, of_las
     return _ACTIVATIONS.get(node.op_type, Activation.NONE) if node is not None else Activation.NONE
 
 
+def is_made_of(model: onnx.ModelProto, output: str, others: Iterable[str]) -> bool:
+    """Whether an output is the softmax or sigmoid of what one of the others is."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+
+    def origin(name: str) -> str:
+        for _ in model.graph.node:  # a hostile graph may go round
+            node = makers.get(name)
+            if node is None or node.op_type not in _ONLY_MOVE or not node.input:
+                break
+            name = node.input[0]
+        return name
+
+    node = makers.get(origin(output))
+    if node is None or node.op_type not in _ACTIVATIONS or not node.input:
+        return False
+    return origin(node.input[0]) in {origin(other) for other in others if other != output}
+
+
 _ACTIVATIONS = {"Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
 _ONLY_MOVE = frozenset(
     [
