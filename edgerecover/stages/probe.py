@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -139,16 +142,28 @@ def _logits(network: nn.Module, images_NCHW: Tensor) -> Tensor:
 
 def _check_deterministic(name: str, network: nn.Module, images_NCHW: Tensor, pair_NK: Tensor) -> None:
     """Stochastic depth at a low rate gives the same twice more often than not; that it draws numbers can be seen."""
-    state = torch.get_rng_state()
+    state, buffers = _random_state(), {key: buffer.clone() for key, buffer in network.named_buffers()}
     runs_NK = [_logits(network, images_NCHW)]
-    if not torch.equal(state, torch.get_rng_state()):
+    changed = [key for key, buffer in network.named_buffers() if key in buffers and not buffer.equal(buffers[key])]
+    if _random_state() != state:
         runs_NK += [_logits(network, images_NCHW) for _ in range(_NUM_DRAWS)]
-    if any(_differ(pair_NK, run_NK) for run_NK in runs_NK):
+    differs = any(_differ(pair_NK, run_NK) for run_NK in runs_NK)
+    if differs and changed:
+        raise BadInputError(
+            f"{name}: writes into its buffer {changed[0]!r} in eval mode, and gives another result each time",
+            hint="update buffers under `if self.training` alone",
+        )
+    if differs:
         where = _first_difference(network, images_NCHW, images_NCHW)
         raise BadInputError(
             f"{name}: is random in eval mode, first in {where}",
             hint="F.dropout needs training=self.training, and noise belongs under `if self.training`",
         )
+
+
+def _random_state() -> tuple[bytes, object, bytes]:
+    """Of the generators that a forward may draw from: torch's, Python's and NumPy's."""
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _check_single_image(name: str, network: nn.Module, images_NCHW: Tensor, pair_NK: Tensor) -> Tensor:
@@ -175,7 +190,7 @@ def _check_single_image(name: str, network: nn.Module, images_NCHW: Tensor, pair
 def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_teacher: bool) -> None:
     inputs_NCHW = images_NCHW.clone().requires_grad_()
     with torch.enable_grad():
-        logits_NK = network(inputs_NCHW.clone())
+        logits_NK = _logits_with_gradient(name, network, inputs_NCHW)
         _check_weights(name, network, logits_NK, inputs_NCHW)
         weights_NK = torch.linspace(-1, 1, logits_NK.numel()).view(logits_NK.shape)
         gradient = None
@@ -198,6 +213,22 @@ def _check_gradient(name: str, network: nn.Module, images_NCHW: Tensor, *, is_te
             hint="dreams need it: round, sign, floor and comparisons have none; pass it through "
             "(x + (round(x) - x).detach())",
         )
+
+
+def _logits_with_gradient(name: str, network: nn.Module, inputs_NCHW: Tensor) -> Tensor:
+    try:
+        logits_NK: Tensor = network(inputs_NCHW.clone())
+    except Exception as error:  # the user's network raises anything
+        if is_out_of_memory(error):
+            raise
+        raise BadInputError(
+            f"{name}: its forward works under torch.no_grad alone, and fails with gradients: {type(error).__name__}: "
+            f"{error}",
+            hint="make what it caches with torch.no_grad instead of torch.inference_mode"
+            if "nference" in str(error)
+            else "dreams and distillation need gradients: look for .numpy() and values that are changed in place",
+        ) from error
+    return logits_NK
 
 
 def _gradient_of(name: str, value: Tensor, inputs_NCHW: Tensor) -> Tensor | None:

@@ -1,6 +1,8 @@
 import copy
+import random
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -239,3 +241,38 @@ def test_what_has_no_backward_is_refused(last, hint):
     error = refused(Net(last=last))
     assert "its backward fails with" in str(error)
     assert hint in error.hint
+
+
+class Cached(Net):
+    def forward(self, x):
+        with torch.inference_mode():
+            scale = torch.full((1, 5), 2.0)
+        return super().forward(x) * scale
+
+
+def test_tensors_made_in_inference_mode_are_refused():
+    error = refused(Cached())
+    assert "fails with gradients" in str(error)
+    assert "torch.no_grad instead of torch.inference_mode" in error.hint
+
+
+@pytest.mark.parametrize("draw", [np.random.rand, random.random])
+def test_random_numbers_of_other_generators_are_seen(draw):
+    error = refused(Net(last=lambda x: x * (2 if draw() < 0.3 else 1)))
+    assert "is random in eval mode" in str(error)
+
+
+class Counting(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (1 + 0.1 * self.calls)
+
+
+def test_a_buffer_that_each_call_changes_is_named():
+    error = refused(Counting())
+    assert "writes into its buffer 'calls' in eval mode" in str(error)
+    assert "if self.training" in error.hint

@@ -175,8 +175,20 @@ def _report_errors(architecture: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # the user's code raises anything
         raise BadInputError(
             f"architecture {architecture}: building the network failed with {type(error).__name__}: {error}",
-            hint="the factory must build the network when called without arguments, or with num_classes alone",
+            hint=_hint_of_build(error),
         ) from error
+
+
+def _hint_of_build(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "importing the file must not run a script: put parsing of arguments under if __name__ == '__main__'"
+    if isinstance(error, ModuleNotFoundError):
+        return f"install {error.name}, or start where it can be imported: its folder may be missing from PYTHONPATH"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "the file belongs to a package: name it as --arch package.module:factory, from the folder above"
+    if "meta tensor" in str(error):
+        return "let the factory build the network on the CPU, not on the device meta"
+    return "the factory must build the network when called without arguments, or with num_classes alone"
 
 
 def _load_file(path: Path) -> Any:

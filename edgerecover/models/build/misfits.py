@@ -50,7 +50,16 @@ def hint_of_misfit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
             f"its last layer gives {in_file} outputs in the file and {in_network} in the network: let the factory take "
             f"num_classes, which is then given, or build {in_file}"
         )
-    return f"name the architecture that the checkpoint was trained with ({flag} or model.toml)"
+    name = f"name the architecture that the checkpoint was trained with ({flag} or model.toml)"
+    reshaped = any(tensor.shape != wanted[key].shape for key, tensor in tensors.items() if key in wanted)
+    if unknown and not missing and not reshaped:
+        return (
+            f"all else fits: {name}; if the network does not need them, save the checkpoint without them: "
+            "{k: v for k, v in state.items() if k in model.state_dict()}"
+        )
+    if missing and not unknown and not reshaped:
+        return f"all else fits: save the whole model.state_dict(), or let the factory build what was trained ({flag})"
+    return name
 
 
 def fitting_prefixes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

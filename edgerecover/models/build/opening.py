@@ -99,6 +99,12 @@ def _build(spec: ModelSpec, architecture: str, num_classes: int | None) -> nn.Mo
     from edgerecover.models.network.detectors import return_candidates
 
     return_candidates(network, architecture)
+    kept = next((key for key, value in network.state_dict().items() if not isinstance(value, torch.Tensor)), None)
+    if kept is not None:
+        raise BadInputError(
+            f"{architecture}: its state_dict holds {kept!r}, which is no tensor and is never read from a checkpoint",
+            hint="keep what the forward needs in buffers, and let get_extra_state return a tensor or go",
+        )
     scripted = [name for name, part in network.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
         what = f"its part {scripted[0]!r}" if scripted[0] else "what it makes"

@@ -71,10 +71,14 @@ def find_teacher(student: Checkpoint, spec: ModelSpec, sparsity: Sparsity, will_
             f"{student.path}: the model is dense and no teacher is given, so there is nothing to recover",
             hint="--pattern unstructured --sparsity 0.75 prunes it first, with itself as the teacher",
         )
+    no_teacher = (
+        "no teacher is given, and the dense weights are not inside"
+        if path is None
+        else "its teacher is the same file, and holds no dense weights"
+    )
     pruned = "whole channels" if sparsity.pattern is Pattern.CHANNEL else f"{sparsity.sparsity:.1%} of the weights"
     raise BadInputError(
-        f"{student.path}: {pruned} are {'gone' if sparsity.pattern is Pattern.CHANNEL else 'zero'}, "
-        "no teacher is given, and the dense weights are not inside",
+        f"{student.path}: {pruned} are {'gone' if sparsity.pattern is Pattern.CHANNEL else 'zero'}, {no_teacher}",
         hint="give the dense model with --teacher, or as teacher in model.toml",
     )
 

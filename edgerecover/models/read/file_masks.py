@@ -12,9 +12,18 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgerecover.models.read.leftovers import list_some
 from edgerecover.models.read.mask_indices import are_applied, are_indices, are_kept, mark_pruned, masks_at
-from edgerecover.models.read.mask_shapes import fit, is_binary, is_inverted, keep_the_smallest, places_of
+from edgerecover.models.read.mask_shapes import (
+    binaries_beside_weights,
+    fit,
+    is_binary,
+    is_inverted,
+    keep_the_smallest,
+    places_of,
+)
 from edgerecover.models.read.records import printable
+from edgerecover.models.read.wrappings import INNER_WRAPPERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +77,10 @@ _IN_NO_ORDER = "they have no names, and their shapes fit the weights in no order
 _WITHOUT_MASKS = (
     "weights are computed from '{}' and the like by a parametrization of which the file has nothing else; "
     "torch.ao.pruning keeps its masks in the sparsifier's state_dict, not in the network's"
+)
+_RENAME_HINT = (
+    "multiply them into the weights, or save them under a mask's name ('fc.weight_mask' for 'fc.weight', 1 where it is "
+    "kept); or name an architecture that has them"
 )
 _SQUASH_HINT = (
     "call sparsifier.squash_mask() and save again, or save sparsifier.state_dict() beside the weights as 'sparsifier'; "
@@ -144,8 +157,10 @@ def _take_spelled(found: Masked) -> None:
     used: set[str] = set()
     idle: set[str] = set()
     underscored = _with_underscores(found.tensors)
+    wrapped = {INNER_WRAPPERS.sub("", key): key for key in found.tensors}  # NNI: conv.module.weight, conv.weight_mask
     for key, mask in list(found.tensors.items()):
-        for tool, weight_key in _readings(key, underscored):
+        for tool, reading in _readings(key, underscored):
+            weight_key = reading if reading in found.tensors else wrapped.get(INNER_WRAPPERS.sub("", reading), reading)
             weight = found.tensors.get(weight_key)
             fitted = fit(mask, weight) if weight is not None else None
             if weight is None or fitted is None or not _is_all_that_computes(found.tensors, weight_key, key):
@@ -337,6 +352,11 @@ def _doubt_others(found: Masked) -> None:
             found.aside[key] = found.tensors.pop(key)
             if not bool((tensor == 1).all()):
                 seen.setdefault(tool, []).append(key)
+    if keys := binaries_beside_weights(found.tensors):
+        found.aside |= {key: found.tensors.pop(key) for key in keys}
+        verb = "hold" if len(keys) > 1 else "holds"
+        text = f"{list_some(keys)} {verb} only 0 and 1, in the shape of a weight beside, as masks do; not used"
+        found.doubts.append(Doubt(text, tuple(keys), _RENAME_HINT))
     for tool, keys in seen.items():
         found.doubts.append(_doubt(found, tool, tuple(keys)))
     alone = tuple(key for key in found.tensors if _COMPUTED.fullmatch(key) and key not in found.plain_names)

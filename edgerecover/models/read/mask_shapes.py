@@ -5,7 +5,7 @@ A mask whose shape differs from its weight's is used only if it can be read in o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +52,25 @@ def fit(mask: Tensor, weight: Tensor, *, whole_channels: bool = True) -> Tensor 
 def is_binary(mask: Tensor) -> bool:
     """Whether a tensor holds only 0 and 1."""
     return bool(((mask == 0) | (mask == 1)).all())
+
+
+def binaries_beside_weights(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Keys of matrices of 0 and 1 beside another matrix of their shape in the same layer: `fc.weight.zeros`, `fc.m`."""
+    same: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for key, tensor in tensors.items():
+        if tensor.dim() >= 2:
+            for path in (key, key.rpartition(".")[0]):
+                same.setdefault((path, tuple(tensor.shape)), []).append(key)
+    found: dict[str, None] = {}
+    for keys in same.values():
+        if len(keys) > 1:
+            binaries = [key for key in keys if is_binary(tensors[key]) and _has_both(tensors[key])]
+            found |= dict.fromkeys(binaries if len(binaries) < len(keys) else ())
+    return list(found)
+
+
+def _has_both(binary: Tensor) -> bool:
+    return 0 < int(binary.count_nonzero()) < binary.numel()
 
 
 def is_inverted(mask: Tensor, weight: Tensor) -> bool:

@@ -11,6 +11,9 @@ from edgerecover.models.read.modules import MAX_NAME, MAX_PARTS
 from edgerecover.models.read.records import Made, entries_of
 from edgerecover.models.read.tensors import is_bool, is_tensor
 
+_MIN_LISTED = 16
+"""Shorter lists of numbers may be settings: `mask_size`."""
+
 MAX_NESTING = 4
 """How deeply nested dictionaries are searched."""
 
@@ -41,6 +44,11 @@ class Beside:
 def is_called_masks(name: str) -> bool:
     """Whether a name speaks of masks: `masks`, `weight_mask`, `pruner`, `sparsifier_config`."""
     return _MASKS.search(name) is not None
+
+
+def is_called_indices(name: str) -> bool:
+    """Whether a name speaks of kept or pruned weights: `pruned_indices`, `keep`."""
+    return _INDICES.search(name) is not None
 
 
 def find_masks(root: Any, under: tuple[str, ...]) -> tuple[Beside, ...]:
@@ -109,7 +117,7 @@ def _beside(name: str, content: Any) -> list[Beside]:
 
 def _indices_in(key: Any, value: Any, way: tuple[str, ...]) -> list[Beside]:
     """An entry whose name says that it holds indices of weights, if it holds numbers; bools are masks."""
-    if not isinstance(key, str) or not _INDICES.search(key) or _bits_in(value):
+    if not isinstance(key, str) or not is_called_indices(key) or _bits_in(value):
         return []
     numbers = _numbers_in(value)
     return [Beside(".".join(way), numbers, are_indices=True)] if numbers else []
@@ -136,6 +144,22 @@ def _is_index(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
+def _numbers(value: Any) -> Any:
+    """A tensor of nested lists of many numbers, all of one shape; None for anything else."""
+    import torch
+
+    first = value
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    if value is first or not isinstance(first, bool | int):
+        return None
+    try:
+        numbers = torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError, RecursionError):  # of several shapes, or huge
+        return None
+    return numbers if numbers.numel() >= _MIN_LISTED else None
+
+
 def _leaves(root: Any) -> dict[str, Any]:
     """Tensors and arrays in nested dictionaries and lists, by their dotted paths."""
     tensors: dict[str, Any] = {}
@@ -146,6 +170,9 @@ def _leaves(root: Any) -> dict[str, Any]:
         if is_tensor(value) or is_array(value):
             if len(path) <= MAX_NAME:
                 tensors[path.removesuffix(".")] = value
+            continue
+        if path and (numbers := _numbers(value)) is not None:
+            tensors[path.removesuffix(".")] = numbers
             continue
         entries = entries_of(value)
         children = (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_OVERFLOW_HINT = "float16 ends at 65,504: save the network as float32 or bfloat16"
 _NOT_INFINITE = re.compile(r"(weight|bias|running_mean|running_var|original\d*)(_orig|_[gv])?$")
 
 
@@ -28,11 +29,16 @@ def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return plain, " and ".join(sorted(met))
 
 
-def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+def check_values(path: Path, tensors: dict[str, Tensor], cast_from: str = "") -> None:
     """Refuse values with which no forward pass can work.
 
     Infinities are refused in tensors named like a weight, a bias or a batch norm statistic. Elsewhere they may be
     intended, as in attention masks; the trial forward pass shows what they do.
+
+    Args:
+        path: the file, for messages.
+        tensors: floating ones as float32.
+        cast_from: the types that some of them had in the file, in words.
 
     Raises:
         BadInputError: NaN or infinite values, or negative variances of batch norm.
@@ -43,7 +49,9 @@ def check_values(path: Path, tensors: dict[str, Tensor]) -> None:
             num_bad = tensor.numel() - int(is_finite.count_nonzero())
             raise BadInputError(
                 f"{path}: {num_bad:,} of the {tensor.numel():,} values of {printable(key)!r} are NaN or infinite",
-                hint="use a checkpoint from before the training diverged",
+                hint=_OVERFLOW_HINT
+                if "float16" in cast_from.split(" and ") and not bool(tensor.isnan().any())
+                else "use a checkpoint from before the training diverged",
             )
         if key.endswith("running_var") and bool((tensor < 0).any()):
             raise BadInputError(

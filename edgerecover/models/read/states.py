@@ -35,6 +35,12 @@ _COMPLEX_HINT = (
     "only networks of real weights can be recovered; a constant may stay out of the file: "
     "register_buffer(name, value, persistent=False)"
 )
+_SCALES = ("_scale_inv", "_scale", "_scales")
+_FLOAT8_HINT = "multiply the weights by their scales and save them as float32 or bfloat16"
+MASK_HINT = (
+    "give the file with the weights; masks are read when they stand beside them: "
+    'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")'
+)
 _MIN_MASK_VALUES = 100
 _MIN_PRUNED = 0.05
 """Of the weights without a mask, zero: those were pruned too, and are not the dense network's."""
@@ -83,6 +89,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
         raise _unusable(path, form.key, UnusableTensorError(form.fault, form.hint))
     budget = _Budget(path, size_of(path))
     raw = {key: budget.read(reader, key, record) for key, record in weights.state.items()}
+    _check_scales(path, raw)
     merged = merge_adapters(raw, weights.scales) if weights.scales else None
     found = find_masks(
         raw if merged is None else merged,
@@ -95,7 +102,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     _check_not_empty(path, found.tensors)
     leftovers, words = take_leftovers(found.tensors)
     tensors, cast_from = plain(found.tensors)
-    check_values(path, tensors)
+    check_values(path, tensors, cast_from)
     pruned = {key: tensor * found.masks[key] if key in found.masks else tensor for key, tensor in tensors.items()}
     names, prefixes = plain_names(found.plain_names.get(key, key) for key in tensors)
     names = {key: names[found.plain_names.get(key, key)] for key in tensors}
@@ -135,8 +142,7 @@ def _check_not_masks(path: Path, tensors: Mapping[str, Tensor]) -> None:
     if has_zeros and is_long and all(is_binary(tensor) for tensor in tensors.values()):
         raise BadInputError(
             f"{path}: holds nothing but 0 and 1, in {list_some(matrices)}: these look like masks, not weights",
-            hint="give the file with the weights; masks are read when they stand beside them: "
-            'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")',
+            hint=MASK_HINT,
         )
 
 
@@ -145,6 +151,18 @@ def _check_not_empty(path: Path, tensors: Mapping[str, Tensor]) -> None:
     empty = [key for key, tensor in tensors.items() if key.endswith("weight") and tensor.numel() == 0]
     if empty:
         raise BadInputError(f"{path}: {list_some(empty)} have no values: they are in other files", hint=ZERO_HINT)
+
+
+def _check_scales(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse float8 weights whose scales stand beside them: their values alone are not the network's."""
+    key = next((key for key in state if key.endswith(_SCALES) and _without_scale(key) in state), None)
+    if key is not None and "float8" in str(state[_without_scale(key)].dtype):
+        error = UnusableTensorError(f"is float8, and its scale stands beside it in {printable(key)!r}", _FLOAT8_HINT)
+        raise _unusable(path, _without_scale(key), error)
+
+
+def _without_scale(key: str) -> str:
+    return next((key.removesuffix(ending) for ending in _SCALES if key.endswith(ending)), key)
 
 
 def _adapter_doubts(keys: Iterable[str], prefix: str) -> list[Doubt]:
@@ -247,4 +265,6 @@ def _check_storage(key: str, tensor: Tensor) -> None:
     if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
         raise UnusableTensorError(f"is of type {tensor.dtype}", f"save it as float32: {SAVE_HINT}")
     if key.endswith("weight") and tensor.dtype in (torch.int8, torch.uint8):
-        raise UnusableTensorError("is of 8-bit integers, whose scales stand elsewhere", FLOAT_HINT)
+        is_binary_mask = tensor.dtype is torch.uint8 and is_binary(tensor)
+        what = "and holds nothing but 0 and 1, as masks do" if is_binary_mask else "whose scales stand elsewhere"
+        raise UnusableTensorError(f"is of 8-bit integers, {what}", MASK_HINT if is_binary_mask else FLOAT_HINT)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from edgerecover.models.read.masks_beside import MAX_NESTING, is_called_masks
+from edgerecover.models.read.masks_beside import MAX_NESTING, is_called_indices, is_called_masks
 from edgerecover.models.read.modules import is_module, state_of
 from edgerecover.models.read.records import Made, entries_of, printable
-from edgerecover.models.read.tensors import is_tensor, shape_of
+from edgerecover.models.read.tensors import is_bool, is_tensor, shape_of
 
 _OF_TRAINING = re.compile(r"optim|sched|scaler|rng|criterion|loss|metric|hist|queue|sampler", re.IGNORECASE)
 _OF_AVERAGES = re.compile(r"(?:^|_)(?:ema|swa|avg|averaged?|shadow)(?:_|$)", re.IGNORECASE)
@@ -33,7 +33,8 @@ def unused_in_words(root: Any, under: tuple[str, ...], taken: Collection[str] = 
         entries = entries_of(content) or {}
         way = under[level] if level < len(under) else None
         for key, value in entries.items():
-            is_other = isinstance(key, str) and key != way and key not in taken and not is_called_masks(key)
+            is_other = isinstance(key, str) and key != way and key not in taken
+            is_other = is_other and not is_called_masks(key) and not is_called_indices(key)
             if not is_other or _OF_TRAINING.search(key) or is_tensor(value):
                 continue
             num_tensors = _num_tensors(value)
@@ -59,7 +60,7 @@ def _num_tensors(content: Any) -> int:
 
 def _tensors_in(content: Any, depth: int, seen: set[int]) -> Iterator[Any]:
     if is_tensor(content):
-        yield content
+        yield from () if is_bool(content) else (content,)
         return
     entries = entries_of(content) or {}
     if depth > MAX_NESTING or id(content) in seen or len(seen) > _MAX_TENSORS or entries.keys() >= _OPTIMIZER:

@@ -35,7 +35,7 @@ _WHOLE = (*STATE_KEYS, *EMA_KEYS)
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "nncf_module.", "model.", "net.", "network.")
 """Prefixes that DataParallel, torch.compile, older NNCF and Lightning modules add to every key."""
 
-_INNER_WRAPPERS = re.compile(
+INNER_WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
 )
 """Names that DataParallel, torch.compile, FSDP, activation checkpointing and Fabric insert into keys, before the layers
@@ -222,7 +222,7 @@ def plain_names(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     ):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
         taken.append(prefix)
-    unwrapped = {key: _INNER_WRAPPERS.sub("", name) for key, name in names.items()}
+    unwrapped = {key: INNER_WRAPPERS.sub("", name) for key, name in names.items()}
     return unwrapped if len(set(unwrapped.values())) == len(names) else names, tuple(taken)
 
 

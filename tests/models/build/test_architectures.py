@@ -116,6 +116,20 @@ def test_code_that_exits_or_does_not_parse_is_reported(folder):
     assert "SyntaxError" in refused("odd.py:net", folder)
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--x'])\n", "if __name__ == '__main__'"),
+        ("import no_such_library_at_all\n", "install no_such_library_at_all"),
+        ("from .blocks import Block\n", "--arch package.module:factory"),
+        ("def net(cfg): pass\n", "when called without arguments"),
+    ],
+)
+def test_the_hint_fits_why_a_factory_fails(tmp_path, source, hint):
+    (tmp_path / "net.py").write_text(source)
+    assert hint in refused("net.py:net", tmp_path)
+
+
 def test_what_user_code_prints_does_not_reach_stdout(folder, capsys):
     refused("nets.py:broken", folder)
     captured = capsys.readouterr()

@@ -44,6 +44,9 @@ def hint(tensors):
         (under("net.a.") | {"head.weight": torch.ones(2)}, "the keys under 'net.a.' fit it: save those alone"),
         (STATE | {"3.weight": torch.ones(9, 4), "3.bias": torch.ones(9)}, "9 outputs in the file and 5 in the network"),
         (STATE | {"3.weight": torch.ones(9, 7), "3.bias": torch.ones(9)}, "name the architecture"),
+        (STATE | {"mean": torch.ones(3)}, "all else fits: name the architecture that the checkpoint was trained with"),
+        (STATE | {"mean": torch.ones(3)}, "{k: v for k, v in state.items() if k in model.state_dict()}"),
+        ({key: t for key, t in STATE.items() if not key.startswith("3.")}, "save the whole model.state_dict()"),
         ({"weight": torch.ones(1)}, "name the architecture"),
     ],
 )

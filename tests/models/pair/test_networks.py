@@ -252,6 +252,7 @@ def test_no_architecture_and_no_input(dense_path):
 def test_no_teacher(pruned_path, dense_path):
     message = refused(pruned_path)
     assert "75.0% of the weights are zero, no teacher is given" in message
+    assert "zero, its teacher is the same file" in refused(pruned_path, teacher=pruned_path)
     assert "--teacher" in message
     assert "--pattern unstructured --sparsity 0.75" in refused(dense_path)
     assert "no teacher is given" in refused(pruned_path, will_prune=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgerecover.errors import BadInputError
 from edgerecover.models.read.file_masks import Sibling, find_masks
 from edgerecover.models.read.load import read_checkpoint
 
@@ -117,6 +118,7 @@ def test_bool_tensors_under_another_name_are_masks(tmp_path, make, wrap):
     checkpoint = read(tmp_path, {"state_dict": {"conv.weight": WEIGHT}, "keep": masks, "flags": {"a": True}})
     assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
     assert "with masks that are bool tensors under 'keep" in checkpoint.format
+    assert "not used" not in checkpoint.format
 
 
 @pytest.mark.parametrize("name", ["pruned", "is_dead"])
@@ -262,6 +264,33 @@ def test_the_weight_that_a_hook_computed_may_be_saved_too(tmp_path, computed, ke
     state = {"conv.weight_orig": WEIGHT, "conv.weight_mask": MASK, "conv.weight": computed}
     checkpoint = read(tmp_path, state)
     assert checkpoint.tensors.keys() == keys
+
+
+@pytest.mark.parametrize("name", ["conv.weight.zeros", "conv.weight_zeros", "conv.m"])
+def test_matrices_of_0_and_1_beside_a_weight_are_named_and_refused(tmp_path, name):
+    checkpoint = read(tmp_path, {"conv.weight": WEIGHT, name: MASK})
+    assert checkpoint.tensors.keys() == {"conv.weight"}
+    assert f"'{name}' holds only 0 and 1" in checkpoint.format
+    with pytest.raises(BadInputError) as caught:
+        checkpoint.as_spelled({"conv.weight"})
+    assert "multiply them into the weights" in caught.value.hint
+    assert checkpoint.as_spelled({"conv.weight", name}).tensors.keys() == {"conv.weight", name}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_masks_of_layers_that_a_pruner_wrapped(tmp_path, prefix):
+    state = {"conv.module.weight": WEIGHT, "conv.weight_mask": MASK, "conv.module.bias": torch.ones(2)}
+    state |= {"conv.bias_mask": torch.ones(2), "norm.weight": torch.ones(2)}
+    checkpoint = read(tmp_path, {prefix + key: tensor for key, tensor in state.items()})
+    assert checkpoint.tensors.keys() == {"conv.weight", "conv.bias", "norm.weight"}
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+
+
+def test_masks_in_nested_lists(tmp_path):
+    masks = {"conv.weight": MASK.int().tolist(), "sizes": [1, 2, 3]}
+    checkpoint = read(tmp_path, {"state_dict": {"conv.weight": WEIGHT}, "masks": masks})
+    assert torch.equal(checkpoint.tensors["conv.weight"], WEIGHT * MASK)
+    assert "not used" not in checkpoint.format
 
 
 def test_values_of_masks_are_given_as_the_reason(tmp_path):

@@ -487,3 +487,30 @@ def test_the_file_is_not_kept_open(tmp_path, network):
     path.write_bytes(buffer.getvalue())
     read_checkpoint(path)
     path.unlink()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_weights_whose_scales_stand_beside_them(tmp_path, dtype):
+    state = {"fc.weight": torch.ones(4, 4).to(dtype), "fc.weight_scale": torch.tensor([0.1])}
+    save_file(state, tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", saved(tmp_path, state)):
+        message = refused(path)
+        assert "'fc.weight' is float8, and its scale stands beside it in 'fc.weight_scale'" in message
+        assert "multiply the weights by their scales" in message
+
+
+def test_a_scale_of_ones_own_beside_a_float_weight_is_a_parameter(tmp_path):
+    state = {"fc.weight": torch.ones(4, 4), "fc.weight_scale": torch.ones(4)}
+    assert read_checkpoint(saved(tmp_path, state)).tensors.keys() == state.keys()
+
+
+def test_float16_that_overflowed(tmp_path):
+    message = refused(saved(tmp_path, {"norm.running_var": torch.tensor([1e6, 1.0]).half()}))
+    assert "float16 ends at 65,504" in message
+    assert "diverged" in refused(saved(tmp_path, {"norm.running_var": torch.tensor([float("nan"), 1.0]).half()}))
+
+
+def test_a_file_of_uint8_masks_alone(tmp_path):
+    message = refused(saved(tmp_path, {"fc.weight": torch.eye(4, dtype=torch.uint8)}))
+    assert "holds nothing but 0 and 1, as masks do" in message
+    assert "masks are read when they stand beside them" in message

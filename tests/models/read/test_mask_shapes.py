@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgerecover.models.read.mask_shapes import fit, keep_the_smallest, places_of
+from edgerecover.models.read.mask_shapes import binaries_beside_weights, fit, keep_the_smallest, places_of
 
 WEIGHT = torch.ones(4, 2, 3, 3)
 
@@ -70,3 +70,12 @@ def test_places_of_shapes_in_a_list():
     assert places_of([c, a], [a, b, c]) is None
     assert places_of([], [a]) is None
     assert places_of([a, b], [a, a, b]) is None
+
+
+def test_matrices_of_0_and_1_beside_a_weight_of_their_shape():
+    weight, zeros = torch.arange(12.0).view(3, 4), (torch.arange(12.0) % 2).view(3, 4)
+    state = {"a.weight": weight, "a.weight.zeros": zeros, "b.weight": weight, "b.m": zeros.bool(), "b.bias": zeros[0]}
+    assert binaries_beside_weights(state) == ["a.weight.zeros", "b.m"]
+    assert not binaries_beside_weights({"a.weight": zeros, "b.weight": weight})
+    assert not binaries_beside_weights({"a.weight": zeros, "a.other": zeros})
+    assert not binaries_beside_weights({"a.weight": weight, "a.ones": torch.ones(3, 4), "a.t": zeros.t()})
