@@ -6,10 +6,10 @@ Shapes: N images, C channels, H×W pixels, K classes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from edgerecover.artifacts import Activation, InputSpec, OutputPart, OutputSpec, TaskKind
 from edgerecover.errors import BadInputError
@@ -22,6 +22,7 @@ from edgerecover.models.build.boxes import (
     check_candidates,
 )
 from edgerecover.models.build.forward_failures import failure_of
+from edgerecover.models.build.returned import describe, hint_of
 from edgerecover.models.build.task import NEVER_NEGATIVE, NEVER_POSITIVE, fitting_tasks, only_task
 from edgerecover.models.name.flags import Said
 from edgerecover.models.name.libraries import library_of
@@ -31,7 +32,6 @@ from edgerecover.models.network.examples import example_images
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_MAX_SHOWN = 4
 _BY_PLACE = re.compile(r"output_\d+")
 """Names of outputs that the network does not name."""
 _ENOUGH_SCORES = 32
@@ -213,8 +213,8 @@ def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:
     if not is_tensor or not outputs.dim() or len(outputs) != 2 or not fitting_tasks(_shape_of(outputs)):
         raise BadInputError(
             f"{what}: logits of shape (2, K) were expected for 2 images, or another task's outputs, "
-            f"found {_kinds(outputs)}",
-            hint=_hint_of_output(outputs),
+            f"found {describe(outputs)}",
+            hint=hint_of(outputs),
         )
     if not bool(outputs.isfinite().all()):
         raise BadInputError(
@@ -284,60 +284,3 @@ def _check_threshold(network: nn.Module, input: InputSpec, output: OutputSpec, w
 def _named(tasks: tuple[TaskKind, ...]) -> str:
     *others, last = (task.value for task in tasks)
     return f"{', '.join(others)} and {last}" if others else last
-
-
-# --- hints ----------------------------------------------------------------------------------------------------
-
-
-def _hint_of_output(output: object) -> str:
-    import torch
-
-    if _holds_boxes(output):
-        return (
-            "the network suppresses boxes itself; name a factory whose network returns its candidates before that, one "
-            f"tensor {CANDIDATES}"
-        )
-    if isinstance(output, torch.Tensor) and not output.is_floating_point():
-        return "these are answers: return the scores that they are taken from, before argmax or a comparison"
-    if isinstance(output, torch.Tensor):
-        return "a classifier gives one row of logits per image: name a factory whose network does so in eval mode"
-    entries = output if isinstance(output, Mapping) else dict(enumerate(output)) if _is_sequence(output) else {}
-    keys = [repr(key) for key, part in entries.items() if isinstance(part, torch.Tensor) and part.dim() == 2]
-    alone = "name a factory whose network returns the logits alone in eval mode"
-    if not keys:
-        return alone
-    which = " or ".join(f"output[{key}]" for key in keys[:_MAX_SHOWN])
-    have = "has the shape of logits" if len(keys) == 1 else "have the shape of logits; one output is recovered"
-    return f"{alone}: a module that wraps yours and returns {which}, which {have}"
-
-
-def _holds_boxes(output: object) -> bool:
-    """Whether a network returned detections, image by image, as torchvision's detectors do."""
-    first = output[0] if isinstance(output, list | tuple) and output else output
-    return isinstance(first, dict) and "boxes" in first
-
-
-def _kinds(returned: object) -> str:
-    """What a network returned instead of a tensor, with the shapes inside, for messages."""
-    import torch
-
-    name = type(returned).__name__
-    if isinstance(returned, torch.Tensor):
-        shape = str(list(returned.shape))
-        return shape if returned.is_floating_point() else f"{str(returned.dtype).removeprefix('torch.')} {shape}"
-    if isinstance(returned, Mapping):
-        shown = [f"{key} {_shape_in_words(value)}" for key, value in [*returned.items()][:_MAX_SHOWN]]
-    elif _is_sequence(returned):
-        shown = [_shape_in_words(one) for one in returned[:_MAX_SHOWN]]
-    else:
-        return name
-    return f"{name} of {', '.join(shown)}"
-
-
-def _is_sequence(returned: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(returned, list | tuple)
-
-
-def _shape_in_words(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ if shape is None else str(list(shape))
