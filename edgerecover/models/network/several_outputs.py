@@ -212,6 +212,12 @@ def _has_last_axes(returned: Tensor, num_images: int) -> bool:
     return returned.dim() > 2 and returned.shape[2:].numel() == 1 and len(returned) == num_images
 
 
+def outputs_by_name(returned: Any) -> dict[str, Any]:
+    """All that a network returned, as a user may name it."""
+    entries = _entries_of(returned)
+    return dict(zip(_names_of([*entries]), entries.values(), strict=True))
+
+
 def _outer(key: Any) -> Any:
     """Of what lies in a list or a dictionary among the outputs, the key of that."""
     return key[0] if isinstance(key, tuple) else key

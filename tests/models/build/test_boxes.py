@@ -104,7 +104,7 @@ def test_as_many_candidates_as_numbers_of_each_cannot_be_told_apart():
 def test_suppressed_boxes_are_refused_with_what_to_return():
     found = [{"boxes": torch.zeros(1, 4), "scores": torch.zeros(1), "labels": torch.zeros(1)}] * 2
     message, hint = refused(Grid(lambda values: found))
-    assert "found list of dict, dict" in message
+    assert "found list of dict (boxes [1, 4], scores [1], labels [1]), dict (" in message
     assert "suppresses boxes itself" in hint
     assert "centre x, y, width and height in pixels" in hint
 
