@@ -150,6 +150,8 @@ class ModelFacts:
     """None where it is unknown, and in reports from before there were tasks."""
     doubts: tuple[str, ...] = ()
     """What may change the weights and was not used, such as masks that fit no weight; `sparsity` is without it."""
+    warnings: tuple[str, ...] = ()
+    """What is left out of its outputs, or may be misread; only `inspect` says it here, a report has it in its own."""
 
     @property
     def pruned_to(self) -> str:

@@ -102,7 +102,8 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "teacher": facts.teacher_named
         or ("in the checkpoint: the dense weights under the masks" if facts.teacher_inside else "not in it"),
     }
-    show(console, facts_grid(pairs), section("Sparsity per layer"), _layers(facts.sparsity))
+    warnings = (section("Warnings"), grid((warning,) for warning in facts.warnings)) if facts.warnings else ()
+    show(console, facts_grid(pairs), *warnings, section("Sparsity per layer"), _layers(facts.sparsity))
 
 
 def _pattern(facts: ModelFacts) -> str:

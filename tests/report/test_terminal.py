@@ -278,6 +278,13 @@ def test_facts_of_a_checkpoint(report):
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_facts_of_outputs_that_are_left_out_are_shown(report):
+    assert "Warnings" not in shown(print_facts, report.student)
+    text = shown(print_facts, dataclasses.replace(report.student, warnings=("left out: levels_0 [2, 8, 4, 4]",)))
+    assert "Warnings" in text
+    assert "left out: levels_0 [2, 8, 4, 4]" in text
+
+
 def test_masks_that_were_not_used_leave_no_network_dense(report):
     facts = dataclasses.replace(report.student, sparsity=Sparsity((), Pattern.DENSE))
     assert "of 0 weights, dense" in shown(print_facts, facts)

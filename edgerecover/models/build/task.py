@@ -87,6 +87,8 @@ def only_task(
         )
     if len(shape) == 1 and _are_unit_vectors(network, input):
         return TaskKind.EMBEDDING
+    if len(shape) == 1:
+        _ask_of_sigmoids(network, input, shape, what)
     if not has_classes and len(shape) == 3:
         _ask_of_maps(network, input, shape, what)
     elif not has_classes:
@@ -155,6 +157,19 @@ def _ask_of_maps(network: nn.Module, input: InputSpec, shape: tuple[int, ...], w
         hint="--task segmentation if the highest score decides each pixel, or one score does; --task regression for "
         "values: depth, heat maps, images; or task in model.toml",
     )
+
+
+def _ask_of_sigmoids(network: nn.Module, input: InputSpec, shape: tuple[int, ...], what: str) -> None:
+    """Raise where each number of a row goes through a sigmoid, whatever they are called: each may decide for itself."""
+    from edgerecover.models.network.outputs import last_step
+
+    if last_step(network, example_images(input, NUM_IMAGES)) == "Sigmoid":
+        raise BadInputError(
+            f"{what}: it gives {shape[0]:,} numbers for each image, each through a sigmoid, as where each decides for "
+            "itself",
+            hint="--task multi-label if each decides for itself, --task one-label if the highest decides, "
+            "--task regression for values from 0 to 1; or task in model.toml",
+        )
 
 
 def _ask_of_rows(

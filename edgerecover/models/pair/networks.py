@@ -86,6 +86,7 @@ def inspect(model_path: Path, flags: ModelFlags) -> ModelFacts:
     output = find_output(opened.network, spec.input, spec) if spec.input else None
     spec = with_classes(spec, output) if output else spec
     facts = facts_of(opened.checkpoint, spec, opened.network, output=output, dense=opened.dense)
+    facts = replace(facts, warnings=_warn_of_outputs(opened.network, spec, output) if output else ())
     taught = resolve_teacher(said, flags, teacher_arch=None)
     if taught.teacher_path is None or said.toml_path is None:
         return facts
@@ -149,18 +150,13 @@ def _pair(
     student: OpenCheckpoint, spec: ModelSpec, facts: ModelFacts, teacher: Teacher, input: InputSpec, output: OutputSpec
 ) -> Models:
     """Relate two opened networks: the channels and weights that the student kept, and what to warn about."""
-    from edgerecover.models.network.detectors import gives_candidates
-    from edgerecover.models.network.detectors import warning_of as surrounded_by
     from edgerecover.models.network.outputs import read_as_logits
-    from edgerecover.models.network.several_outputs import warning_of as left_out_of
 
     channels = _match_channels(student, teacher, input)
     if channels.related and not teacher.same_architecture:
         facts = as_narrower(facts, student.network, teacher.opened.network)
     masks = masks_of(student.network, student.checkpoint.masks, teacher.opened.network)
     unused_zeros = warning_of(uses_of(student.network, masks, input.shape))
-    is_known = bool(spec.classes) or gives_candidates(student.network)
-    objectness = doubts_of_objectness(output, has_classes=is_known)
     teacher_facts = facts_of(
         teacher.opened.checkpoint, teacher.spec, teacher.opened.network, output=teacher.output or output
     )
@@ -181,11 +177,21 @@ def _pair(
             *_warnings(facts, teacher_facts, same_architecture=channels.related),
             *_warn_of_statistics(teacher.opened.network),
             *([unused_zeros] if unused_zeros else []),
-            *objectness,
-            *filter(None, (left_out_of(student.network), surrounded_by(student.network))),
+            *_warn_of_outputs(student.network, spec, output),
         ),
         channels=channels,
     )
+
+
+def _warn_of_outputs(network: nn.Module, spec: ModelSpec, output: OutputSpec) -> tuple[str, ...]:
+    """What is left out of a network's outputs, or may be misread."""
+    from edgerecover.models.network.detectors import gives_candidates
+    from edgerecover.models.network.detectors import warning_of as surrounded_by
+    from edgerecover.models.network.several_outputs import warning_of as left_out_of
+
+    is_known = bool(spec.classes) or gives_candidates(network)
+    lost = filter(None, (left_out_of(network), surrounded_by(network)))
+    return (*doubts_of_objectness(output, has_classes=is_known), *lost)
 
 
 def open_network(model_path: Path, flags: ModelFlags) -> tuple[nn.Module, InputSpec | None]:

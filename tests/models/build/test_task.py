@@ -61,6 +61,16 @@ def test_rows_that_are_hardly_classes_are_asked_about(last, num_outputs, message
     assert found(network, task=TaskKind.ONE_LABEL).task is TaskKind.ONE_LABEL
 
 
+def test_a_row_of_sigmoids_is_asked_about_whatever_its_classes_are_called():
+    network = Ending(torch.sigmoid, 8)
+    for said in ({}, {"classes": tuple("abcdefgh")}):
+        with pytest.raises(BadInputError, match="each through a sigmoid, as where each decides for itself") as caught:
+            found(network, **said)
+        assert "--task multi-label if each decides" in caught.value.hint
+    for task in (TaskKind.ONE_LABEL, TaskKind.MULTI_LABEL, TaskKind.REGRESSION):
+        assert found(network, task=task).task is task
+
+
 def test_features_are_known_before_they_are_pooled():
     network = Ending(None, pooled=False)
     network.last = features(network)

@@ -222,6 +222,13 @@ def test_inspect_with_an_architecture(pruned_path, network):
     assert not facts.has_masks
 
 
+def test_inspect_says_what_a_network_returns_besides(dense_path):
+    facts = inspect(odd(dense_path, '{"kind": logits, "levels": [x, x]}'), TRUSTED)
+    (warning,) = facts.warnings
+    assert "left out: levels_0 [2, 1, 6, 6], levels_1 [2, 1, 6, 6]" in warning
+    assert inspect(odd(dense_path), TRUSTED).warnings == ()
+
+
 def test_inspect_without_an_architecture(pruned_path, network):
     pruned_path.with_name("model.toml").unlink()
     facts = inspect(pruned_path, NO_FLAGS)
