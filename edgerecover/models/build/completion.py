@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgerecover.artifacts import InputSpec
 from edgerecover.errors import BadInputError, MissingError
 from edgerecover.models.build.architectures import build
 from edgerecover.models.build.transformers_folders import with_module_names
@@ -65,7 +66,7 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
     if is_detector(spec.architecture) and (spec.input is None or spec.assumes_scale):
         return _as_transformed(spec)
     if spec.input is not None:
-        return spec
+        return _with_scale(spec, spec.input, card)
     library = f"{library_of(spec.architecture)}'s own weights"
     if card is None or card.input is None:
         usual = default_input(spec.architecture)
@@ -78,6 +79,18 @@ def _with_input(spec: ModelSpec, card: Card | None) -> ModelSpec:
         return spec
     rest = f", and {library}" if usual else ""
     return replace(spec, input=joined, input_source=f"{card.input_source}{rest}")
+
+
+def _with_scale(spec: ModelSpec, input: InputSpec, card: Card | None) -> ModelSpec:
+    """Where the user gave the shape alone, mean and std are the card's, if it has them; else those assumed."""
+    said = card.input if card is not None else None
+    if said is None or said.mean is None or said.std is None or not spec.assumes_scale or input.range != (0.0, 1.0):
+        return spec
+    joined = replace(said, shape=input.shape).complete(None)
+    if joined is None or card is None:  # of another number of channels
+        return spec
+    source = f"{spec.input_source}; mean and std of {card.input_source}"
+    return replace(spec, input=joined, input_source=source, assumes_scale=False)
 
 
 def _as_transformed(spec: ModelSpec) -> ModelSpec:

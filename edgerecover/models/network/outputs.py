@@ -47,7 +47,10 @@ def last_step(network: nn.Module, images_NCHW: Tensor, through: tuple[str, ...] 
     "Sigmoid", "Relu", "Addmm"; empty where nothing differentiable leads to the outputs.
     """
     with torch.enable_grad():
-        node = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
+        try:
+            node = network(images_NCHW.clone().requires_grad_().clone()).grad_fn
+        except Exception:  # without gradients it worked; the probe of the networks refuses it, with the reason
+            return ""
     while node is not None and node.name().startswith((*_ONLY_MOVE, *through)):
         node = next((before for before, _ in node.next_functions if before is not None), None)
     return "" if node is None else re.sub(r"Backward\d*$", "", node.name())

@@ -105,7 +105,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows add a byte order mark
     except (OSError, ValueError, RecursionError):  # another program's, or damaged: the weights may do without it
         return None
     return content if isinstance(content, dict) else None

@@ -34,6 +34,16 @@ class Net(nn.Module):
         return self.last(self.fc(x.flatten(1)))
 
 
+def test_a_forward_that_fails_with_gradients_tells_no_last_step():
+    class Cached(Net):
+        def forward(self, x):
+            with torch.inference_mode():
+                scale = torch.full((1, 5), 2.0)
+            return torch.sigmoid(super().forward(x) * scale)
+
+    assert activation_of(Cached(), IMAGES_NCHW) is Activation.NONE
+
+
 @pytest.mark.parametrize(
     ("last", "activation"),
     [

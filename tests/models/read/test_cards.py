@@ -30,6 +30,11 @@ def input_of(folder, processor, config=VIT):
     return said.complete(None)
 
 
+def test_a_card_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "config.json").write_text("\ufeff" + json.dumps(VIT), encoding="utf-8")
+    assert read_card(tmp_path).source == "config.json: ViTForImageClassification"
+
+
 # --- transformers: what its image processors hand to the network -------------------------------------------------
 
 
@@ -170,7 +175,7 @@ def test_flags_and_model_toml_win_over_the_card(hub, tmp_path):
     (copy / "model.toml").write_text('classes = ["x", "y", "z"]\n[input]\nshape = [3, 32, 32]\n')
     facts = looked_at(copy)
     assert (facts.architecture_source, facts.input_source, facts.classes_source) == (
-        "config.json", "model.toml; mean and std are assumed", "model.toml"
+        "config.json", "model.toml; mean and std of config.json", "model.toml"
     )  # fmt: skip
 
 
