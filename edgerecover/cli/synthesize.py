@@ -104,7 +104,7 @@ def synthesize(
         task=task,
     )
     require_checkpoint(teacher)
-    from edgerecover.artifacts import to_json
+    from edgerecover.artifacts import TaskKind, to_json
     from edgerecover.commands.synthesize import synthesize_images
     from edgerecover.stages.request import DreamRequest
     from edgerecover.synthesis.sets import SPLITS
@@ -132,7 +132,9 @@ def synthesize(
         typer.echo(f"{out / name}")
     if (share := done.facts.teacher_agrees_with_target) is None:
         return
-    if words_of(done.task).is_graded:
+    if done.task is TaskKind.SEVERAL:
+        typer.echo(f"the teacher answers {share:.1%} of them as they were made for, in every output with targets")
+    elif words_of(done.task).is_graded:
         typer.echo(f"the teacher gives {share:.1%} of them the labels that they were made for")
     else:
         typer.echo(f"the teacher assigns {share:.1%} of them to their target class")

@@ -178,7 +178,7 @@ def _dreams(report: Report) -> str:
     if s.images_per_s:
         made += f", {s.images_per_s:.3g}/s"
     if s.teacher_agrees_with_target is not None:
-        made += f", {intended(s.teacher_agrees_with_target, words_of(report.task))}"
+        made += f", {intended(s.teacher_agrees_with_target, report.task)}"
     return made if s.mirror_correlation is None else f"{made}\nmirrored: {mirroring(s)}"
 
 

@@ -141,13 +141,16 @@ def shape(sides: tuple[int, ...]) -> str:
 def input_words(facts: ModelFacts) -> str:
     """What a network takes and tells apart, and who says so: "1×8×8, 10 classes, pixels 0 to 1, … (model.toml)"."""
     classes = count(facts.num_classes, "class", "classes") if facts.num_classes else "unknown classes"
-    if facts.output is not None and facts.output.task is not TaskKind.ONE_LABEL:
-        classes = facts.output.description
+    output = facts.output
+    if output is not None and output.task is not TaskKind.ONE_LABEL:
+        classes = output.description
     if facts.input is None:
         return f"unknown; {classes}"
     low, high = facts.input.range
     mean, std = (", ".join(f"{one:g}" for one in ones) for ones in (facts.input.mean, facts.input.std))
     scale = f"pixels {low:g} to {high:g}, mean {mean}, std {std}"
+    if output is not None and output.parts:
+        return f"{shape(facts.input.shape)}, {scale} ({facts.input_source}); outputs: {classes}"
     return f"{shape(facts.input.shape)}, {classes}, {scale} ({facts.input_source})"
 
 
@@ -183,9 +186,16 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def intended(share: float, words: Words) -> str:
+def intended(share: float, task: TaskKind) -> str:
     """In how many dreams the teacher sees what they were made for: "83.1 % classified as intended"."""
-    return f"{percent(share)} {'labelled' if words.is_graded else 'classified'} as intended"
+    return f"{percent(share)} {as_intended(task)}"
+
+
+def as_intended(task: TaskKind) -> str:
+    """Of a dream in which the teacher sees what it was made for: "classified as intended"."""
+    if task is TaskKind.SEVERAL:
+        return "answered as intended in every output with targets"
+    return f"{'labelled' if words_of(task).is_graded else 'classified'} as intended"
 
 
 def gate_counts(gates: Sequence[Gate]) -> str:

@@ -133,7 +133,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
         resolve(file, replace(request.flags, arch=None, trust_code=True), teacher=None)
         for file in (path, request.model_path)
     ]
-    input = next((spec.input for spec in said if spec.input), None)
+    named_by, input = next(((spec.input_source, spec.input) for spec in said if spec.input), ("", None))
     if input is None:
         raise BadInputError(
             f"teacher {path}: its input is unknown: an ONNX file holds no mean and std",
@@ -158,7 +158,7 @@ def _open_onnx_teacher(request: FileRequest, path: Path, compute: Compute) -> Fi
             f"teacher {path}: its output has {output.num_classes} classes, but model.toml names {len(classes)}",
             hint="correct `classes` in model.toml",
         )
-    facts = replace(file.facts, output=output)
+    facts = replace(file.facts, output=output, input=input, input_source=named_by)
     return FileTeacher(session.run, None, input, output, classes, facts, Probed(compute))
 
 

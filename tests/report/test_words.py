@@ -2,8 +2,18 @@ from dataclasses import replace
 
 import pytest
 
-from edgerecover.artifacts import Predicted, Proportion, SyntheticFacts
-from edgerecover.report.words import duration, gate_name, mirroring, percent, prediction, proportion, size
+from edgerecover.artifacts import OutputPart, OutputSpec, Predicted, Proportion, SyntheticFacts, TaskKind
+from edgerecover.report.words import (
+    duration,
+    gate_name,
+    input_words,
+    intended,
+    mirroring,
+    percent,
+    prediction,
+    proportion,
+    size,
+)
 from edgerecover.tasks.measure import words_of
 
 
@@ -24,6 +34,19 @@ from edgerecover.tasks.measure import words_of
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_dreams_show_is_told_for_each_task():
+    assert intended(0.5, TaskKind.ONE_LABEL) == "50.0 % classified as intended"
+    assert intended(0.5, TaskKind.MULTI_LABEL) == "50.0 % labelled as intended"
+    assert intended(0.5, TaskKind.SEVERAL) == "50.0 % answered as intended in every output with targets"
+
+
+def test_what_several_outputs_give_is_told_after_the_input(report):
+    parts = OutputPart("digit", OutputSpec.one_label(10)), OutputPart("age", OutputSpec(TaskKind.REGRESSION, (1,)))
+    words = input_words(replace(report.student, output=OutputSpec.several(parts)))
+    assert words.startswith("3×32×32, pixels 0 to 1, mean")
+    assert words.endswith("; outputs: digit: image classification, 10 classes; age: image regression, 1 value")
 
 
 def test_gates_are_named_in_the_words_of_the_task():

@@ -45,6 +45,7 @@ def test_an_onnx_teacher_of_maps_is_read_as_such_and_its_report_too(network, tas
     loaded = load_file(request)
     assert loaded.teacher.output == OutputSpec(TaskKind.SEGMENTATION, shape)
     assert loaded.teacher.facts.output == loaded.teacher.output
+    assert (loaded.teacher.facts.input, loaded.teacher.facts.input_source) == (INPUT, "--input-shape")
 
 
 def test_an_onnx_teacher_from_images_to_images_is_asked_about(tmp_path):

@@ -67,12 +67,17 @@ def return_task_outputs(network: nn.Module, images_NCHW: Tensor, weights: Mappin
         return
     refused = [name for name, weight in weights.items() if weight == 0]
     others = {name: value for name, value in _others_than(keys, entries).items() if name not in refused}
+    # What a detector returns beside its candidates are the maps that it decodes.
+    has_candidates = keys[0] is not _LAST_AXES and entries[keys[0]].dim() == 3
+
+    def can_be_another(value: Any) -> bool:
+        return not has_candidates and _can_have_task(value, len(images_NCHW))
 
     class Chosen(own):  # type: ignore[valid-type, misc]
         reads_logits = True  # `outputs.own_network` takes it off
         output_names = () if keys[0] is _LAST_AXES else _names_of(keys)
         left_out = tuple(f"{name} {list(value.shape)}" for name, value in others.items())
-        another = next((name for name, value in others.items() if _can_have_task(value, len(images_NCHW))), None)
+        another = next((name for name, value in others.items() if can_be_another(value)), None)
 
         # The images by a name of their own: torch.export takes open axes of `*args` for those of a tuple.
         def forward(self, images_NCHW: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,7 @@ from edgerecover.report.html.blocks import (
 )
 from edgerecover.report.html.closing import words
 from edgerecover.report.words import (
+    as_intended,
     capital,
     duration,
     mirroring,
@@ -54,8 +55,7 @@ def stages_section(report: Report) -> Section:
     images = f"{s.num_train:,} for training, {s.num_calibration:,} for calibration, {s.num_held_back:,} held out"
     facts = {"synthetic images": f"{s.source}: {images}", "mirrored": mirroring(s)}
     if s.teacher_agrees_with_target is not None:
-        seen = "labelled" if words_of(report.task).is_graded else "classified"
-        facts[f"{seen} as intended"] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
+        facts[as_intended(report.task)] = f"{percent(s.teacher_agrees_with_target)} by the teacher"
     if report.record:
         facts["activation record"] = record(report.record)
     return Section(

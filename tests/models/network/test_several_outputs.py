@@ -170,6 +170,12 @@ def test_an_output_that_cannot_be_taken_is_not_offered():
     assert "or --task mask=TASK" in warning_of(network)
 
 
+def test_maps_beside_candidates_are_named_and_not_offered():
+    network = Returning(lambda logits, images: (images.flatten(2), [images, images])).eval()
+    return_task_outputs(network, IMAGES_NCHW)
+    assert warning_of(network).endswith("left out: output_1_0 [2, 3, 4, 4], output_1_1 [2, 3, 4, 4]")
+
+
 def test_what_a_user_leaves_out_is_no_news():
     network = Returning(lambda logits, images: {"digit": logits, "age": logits[:, 0]}).eval()
     return_task_outputs(network, IMAGES_NCHW, {"age": 0.0})
