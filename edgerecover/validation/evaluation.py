@@ -238,9 +238,7 @@ def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], Labels]:
             if keys is None:
                 raise BadInputError(
                     f"images {path}: no images and labels, found {', '.join(arrays.files) or 'nothing'}",
-                    hint=example_of(output)
-                    if output.parts
-                    else f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}",
+                    hint=_hint_of_members(path, output),
                 )
             return arrays[keys[0]], arrays[keys[1]]
     except BadInputError:
@@ -250,6 +248,19 @@ def _read_npz(path: Path, output: OutputSpec) -> tuple[NDArray[Any], Labels]:
             f"images {path}: cannot be read as .npz: {error}",
             hint=f"an .npz holds plain arrays (np.savez); {example_of(output)}",
         ) from error
+
+
+def _hint_of_members(path: Path, output: OutputSpec) -> str:
+    """What to do with an archive without the arrays that are looked for."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("data.pkl") for name in names):
+        return "it is a file of torch.save: np.savez(path, images=images.numpy(), labels=labels.numpy()) writes an .npz"
+    if not any(name.endswith(".npy") for name in names):
+        return f"unpack it; {example_of(output)}"
+    if output.parts:
+        return example_of(output)
+    return f"name the arrays {', or '.join(' and '.join(pair) for pair in NPZ_KEYS)}"
 
 
 def _refuse_oversize(path: Path) -> None:

@@ -392,3 +392,19 @@ def test_truth_that_several_outputs_lack_is_named(tmp_path):
     with pytest.raises(BadInputError, match="the labels are a ndarray, for several outputs") as caught:
         read_eval_data(LabelledArrays(images, age), GREY, CARD)
     assert "a dictionary with the truth of each: digit, age" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("members", "advice"),
+    [
+        ({"a/0.png": b"x", "b/0.png": b"x"}, "unpack it; "),
+        ({"x/data.pkl": b"x", "x/data/0": b"x"}, "it is a file of torch.save"),
+    ],
+)
+def test_the_hint_fits_an_archive_of_something_else(tmp_path, members, advice):
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(BadInputError, match="no images and labels") as caught:
+        read_eval_data(tmp_path / "d.zip", RGB, of(10))
+    assert advice in caught.value.hint

@@ -36,6 +36,9 @@ _USUAL_NAMES = re.compile(
 )
 """Names that checkpoints commonly import; others are shown to the user."""
 
+_SMALL = 1e-6
+_MIN_SMALL = 0.2
+"""Of all weights; in trained networks, few channels fade by themselves."""
 _NUM_NAMES_SHOWN = 3
 _MASK_NAME = re.compile(r"(?:^|[^a-z])masks?(?:[^a-z]|$)", re.IGNORECASE)
 _MASK_SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".safetensors")
@@ -200,7 +203,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         own_keys=chosen.own_keys,
         aside=chosen.aside,
         mask_keys=chosen.mask_keys,
-        doubts=(*chosen.doubts, *_doubts_of_files(path, chosen)),
+        doubts=(*chosen.doubts, *_doubts_of_files(path, chosen), *_doubts_of_values(chosen)),
     )
 
 
@@ -215,6 +218,19 @@ def _doubts_of_files(path: Path, chosen: State) -> list[Doubt]:
     names = sorted(printable(one.name) for one in files if _MASK_NAME.search(one.stem))
     why = 'not used: put them into the checkpoint, under "masks"'
     return [Doubt(f"{list_some(names)} beside it may be its masks, {why}", ())] if names else []
+
+
+def _doubts_of_values(chosen: State) -> list[Doubt]:
+    """Weights that are nearly zero in a checkpoint that is dense: some tools leave 1e-12 where they pruned."""
+    weights = [tensor for tensor in chosen.tensors.values() if tensor.dim() >= 2 and tensor.is_floating_point()]
+    if chosen.masks or _fraction_zero(chosen.tensors) > DENSE_MAX_SPARSITY:
+        return []
+    num_small = sum(int((tensor.abs() < _SMALL * tensor.abs().max()).sum()) for tensor in weights if tensor.numel())
+    share = num_small / max(1, sum(tensor.numel() for tensor in weights))
+    if share < _MIN_SMALL:
+        return []
+    what = f"{share:.1%} of the weights are below a millionth of their layer's largest"
+    return [Doubt(f"{what}, but not zero: where they were pruned, set them to zero", ())]
 
 
 # --- from bytes to a tree -------------------------------------------------------------------------------

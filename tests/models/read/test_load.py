@@ -510,6 +510,16 @@ def test_float16_that_overflowed(tmp_path):
     assert "diverged" in refused(saved(tmp_path, {"norm.running_var": torch.tensor([float("nan"), 1.0]).half()}))
 
 
+@pytest.mark.parametrize(("left", "is_named"), [(1e-12, True), (-1e-9, True), (1e-3, False), (0.0, False)])
+def test_weights_that_are_nearly_zero_are_named(tmp_path, left, is_named):
+    weight = torch.linspace(0.5, 1, 100).view(10, 10)
+    weight[:, :6] = left
+    checkpoint = read_checkpoint(
+        saved(tmp_path, {"fc.weight": weight, "fc.bias": torch.ones(10), "e": torch.ones(0, 4)})
+    )
+    assert ("60.0% of the weights are below a millionth of their layer's largest" in checkpoint.format) == is_named
+
+
 def test_a_file_of_uint8_masks_alone(tmp_path):
     message = refused(saved(tmp_path, {"fc.weight": torch.eye(4, dtype=torch.uint8)}))
     assert "holds nothing but 0 and 1, as masks do" in message
