@@ -179,7 +179,8 @@ class OutputPart:
     def description(self) -> str:
         """For people: "age: image regression, 1 value"."""
         weighs = "" if self.weight == 1 else f", weight {self.weight:g}"
-        return f"{self.name}: {self.output.description}{weighs}"
+        named = ", named" if self.classes else ""
+        return f"{self.name}: {self.output.description}{named}{weighs}"
 
 
 _UNNAMED = {TaskKind.EMBEDDING: "embedding", TaskKind.REGRESSION: "values", TaskKind.DETECTION: "candidates"}

@@ -157,6 +157,7 @@ def doubts(
         *_about_lineage(lineage, rungs),
         *_about_rungs(rungs),
         *(_about_recovery(claims, decisions, same_architecture) if decisions else _about_same_answers(claims)),
+        *_about_outputs(claims),
     )
 
 
@@ -164,7 +165,7 @@ def doubts_of_file(claims: Claims) -> tuple[str, ...]:
     """What the reader of a report on a file that was recovered elsewhere must know before trusting its numbers."""
     decisions = claims.decisions
     if decisions is None:
-        return tuple(_about_same_answers(claims))
+        return (*_about_same_answers(claims), *_about_outputs(claims))
     return (
         *_about_teacher(claims, decisions),
         *_about_classes_judged(claims, decisions),
@@ -339,6 +340,25 @@ def _about_same_answers(claims: Claims) -> Iterator[str]:
             f"before recovery the student was at chance level: {agreement} {fidelity.pruned.value:.1%} on {images}, "
             f"and {same}; the recovered one knows only what dreams taught it, so judge it with --eval-data if you can"
         )
+
+
+def _about_outputs(claims: Claims) -> Iterator[str]:
+    """Of several outputs, those with classes: a weighted mean does not show that one of them says nothing."""
+    images = f"held-out {claims.synthetic.source}"
+    for name, fidelity in claims.fidelity.by_output.items():
+        if fidelity.by_class and sum(total > 0 for total in fidelity.by_class.totals) == 1:
+            yield (
+                f"output {name}: the teacher gives one and the same class on all {images}: agreement of this output "
+                "proves nothing"
+            )
+    for name, accuracy in (claims.accuracy.by_output if claims.accuracy else {}).items():
+        guess = 1 / len(accuracy.by_class.totals) if accuracy.by_class else 0.0
+        if accuracy.by_class and _may_be_chance(accuracy.teacher, guess):
+            yield (
+                f"output {name}: the teacher itself is right on {accuracy.teacher.value:.1%} of {accuracy.source}, "
+                f"which is chance ({guess:.1%}): check mean and std of its input, and that the labels number the "
+                "classes as it does"
+            )
 
 
 def _may_be_chance(hits: Proportion, chance: float) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from edgerecover.artifacts import (
     Accuracy,
+    ByClass,
     Descent,
     Fidelity,
     LayerSparsity,
@@ -66,6 +67,32 @@ def test_a_task_without_classes_is_compared_with_always_answering_the_same(chanc
     for raised in (doubts(claims, STUDENT, teacher, RUNGS, None), doubts_of_file(claims)):
         assert len(raised) == (said is not None)
         assert said is None or said in raised[0]
+
+
+def test_an_output_that_says_nothing_is_named():
+    """The weighted mean of both looks well."""
+    synthetic = SyntheticFacts(N, N, N, None, 1.0, reused=False)
+    seen = {"kind": ByClass((50, 50), (45, 45), (), (), 0), "side": ByClass((0, 100), (0, 100), (), (), 0)}
+    each = {name: dataclasses.replace(agreeing(75, 90), by_class=one) for name, one in seen.items()}
+    right = {"kind": on_real_images(90), "side": on_real_images(52), "age": on_real_images(10)}
+    real = {
+        name: dataclasses.replace(one, by_class=None if name == "age" else seen["kind"]) for name, one in right.items()
+    }
+    claims = Claims(
+        None,
+        synthetic,
+        dataclasses.replace(agreeing(75, 90), by_output=each),
+        dataclasses.replace(on_real_images(71), by_output=real),
+        None,
+        TaskKind.SEVERAL,
+    )
+    teacher = dataclasses.replace(STUDENT, sparsity=DENSE)
+    for raised in (doubts(claims, STUDENT, teacher, RUNGS, None), doubts_of_file(claims)):
+        of_dreams, of_real = raised
+        assert of_dreams.startswith("output side: the teacher gives one and the same class on all held-out dreams")
+        assert of_real.startswith(
+            "output side: the teacher itself is right on 52.0% of photos, which is chance (50.0%)"
+        )
 
 
 def doubts_about(

@@ -197,7 +197,7 @@ def _hint_of_names(output: OutputSpec, num_names: int) -> str:
         )
     if output.task is TaskKind.DETECTION and output.num_classes == num_names - 1:
         return "if the first name is that of the background, leave it out of `classes` in model.toml: it has no score"
-    return "correct the names: `classes` in model.toml beside it wins"
+    return "correct `classes` in model.toml beside it, which wins over names in other files"
 
 
 def _run(network: nn.Module, input: InputSpec, what: str) -> Tensor:

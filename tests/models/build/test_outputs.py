@@ -124,6 +124,7 @@ def test_each_of_several_outputs_has_its_classes():
     network, said = heads(age=(TaskKind.REGRESSION,), digit=(None, 1.0, tuple("abcde")))
     output = found(network, outputs=said)
     assert [part.classes for part in output.parts] == [tuple("abcde"), None, None]
+    assert output.description.startswith("digit: image classification, 5 classes, named; sick: ")
     said["digit"] = Said(classes=("a", "b"))
     with pytest.raises(BadInputError, match=r"digit: it gives 5 classes, but \[outputs.digit\] names 2") as caught:
         found(network, outputs=said)
