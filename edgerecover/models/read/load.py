@@ -347,6 +347,8 @@ def _chosen(own: State | None, average: State | None) -> tuple[State, list[str]]
         return own, [f"not their average under '{'.'.join(average.weights.under)}', which lacks tensors"]
     if _fraction_zero(own.tensors) > _fraction_zero(average.tensors) + DENSE_MAX_SPARSITY:
         return own, [f"not their average under '{'.'.join(average.weights.under)}', which has fewer zeros"]
+    if own.masks and own.dense_tensors is None:  # what an average has under the masks is from before they were complete
+        average = replace(average, dense_tensors=None)
     beside = f" beside the plain ones under '{'.'.join(own.weights.under)}'" if own.weights.under else ""
     return average, [f"the running average (EMA) of the weights{beside}"]
 

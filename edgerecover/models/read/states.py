@@ -42,6 +42,8 @@ MASK_HINT = (
     'torch.save({"state_dict": model.state_dict(), "masks": masks}, "model.pt")'
 )
 _MIN_MASK_VALUES = 100
+_RESIDUE = 1e-3
+"""Under masks, relative to the largest kept weight: smaller ones are no dense network's."""
 _MIN_PRUNED = 0.05
 """Of the weights without a mask, zero: those were pruned too, and are not the dense network's."""
 """Tensors with fewer values may consist of 0 and 1 and be no masks."""
@@ -110,7 +112,7 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
     own = {names[key]: key.removeprefix(prefix) for key in tensors if names[key] != key.removeprefix(prefix)}
     own |= {names[key]: weights.own_keys[key] for key in tensors if key in weights.own_keys}
     aside = {key.removeprefix(prefix): tensor for key, tensor in (found.aside | leftovers).items()}
-    is_dense_inside = any(bool((tensors[key][~mask] != 0).any()) for key, mask in found.masks.items())
+    is_dense_inside = any(_has_values_under(tensors[key], mask) for key, mask in found.masks.items())
     is_dense_inside &= _share_of_zeros(tensors, found.masks) < _MIN_PRUNED
     return State(
         weights=weights,
@@ -125,6 +127,14 @@ def read_state(path: Path, reader: TensorReader, weights: Weights, beside: tuple
         words=(*budget.words, *found.words, *words),
         doubts=(*(doubt.without_prefix(prefix) for doubt in found.doubts), *_adapter_doubts(tensors, prefix)),
     )
+
+
+def _has_values_under(weight: Tensor, mask: Tensor) -> bool:
+    """Whether a weight has values where its mask has none; what rounding or decay left there does not count."""
+    pruned, kept = weight[~mask], weight[mask]
+    if not kept.numel():
+        return bool(pruned.any())
+    return pruned.numel() > 0 and float(pruned.abs().max()) > _RESIDUE * float(kept.abs().max())
 
 
 def _share_of_zeros(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:

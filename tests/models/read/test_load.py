@@ -166,6 +166,21 @@ def test_an_average_is_taken_unless_it_lost_the_zeros(tmp_path, key, has_zeros, 
     assert ("beside the plain ones under 'model'" if chosen else "which has fewer zeros") in checkpoint.format
 
 
+@pytest.mark.parametrize(("left", "has_teacher"), [(0.0, False), (1e-5, False), (0.2, True)])
+def test_what_is_left_under_masks_is_a_teacher_only_where_it_weighs(tmp_path, left, has_teacher):
+    mask = torch.eye(4)
+    content = {"state_dict": {"fc.weight": mask + left * (1 - mask)}, "masks": {"fc.weight": mask}}
+    assert (read_checkpoint(saved(tmp_path, content)).dense_tensors is not None) == has_teacher
+
+
+def test_an_average_of_masked_weights_holds_no_teacher(tmp_path):
+    mask = torch.eye(4)
+    content = {"state_dict": {"fc.weight": mask}, "ema": {"fc.weight": mask + 0.1}, "masks": {"fc.weight": mask}}
+    checkpoint = read_checkpoint(saved(tmp_path, content))
+    assert torch.equal(checkpoint.tensors["fc.weight"], mask * 1.1)
+    assert checkpoint.dense_tensors is None
+
+
 def test_an_average_without_the_buffers_is_not_taken(tmp_path, network):
     parameters = dict(network.named_parameters())
     checkpoint = read_checkpoint(saved(tmp_path, {"model": network.state_dict(), "ema": parameters}))
