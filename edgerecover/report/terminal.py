@@ -98,7 +98,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         **({"batch norm": facts.sparsity.zero_channels} if facts.sparsity.zero_channels else {}),
         "masks": "explicit, applied"
         if facts.has_masks
-        else ("not used: see format" if facts.doubts else "none (zeros only)"),
+        else ("not used: see format" if any("mask" in doubt for doubt in facts.doubts) else "none (zeros only)"),
         "teacher": facts.teacher_named
         or ("in the checkpoint: the dense weights under the masks" if facts.teacher_inside else "not in it"),
     }

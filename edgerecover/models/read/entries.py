@@ -23,7 +23,8 @@ STATE_KEYS = (
 )
 """Keys under which training scripts save the state_dict, most specific first."""
 
-_TORCH_PRUNING = "full_state_dict"
+TORCH_PRUNING = ("full_state_dict", "attributions")
+"""Keys of a file of torch_pruning.state_dict."""
 
 
 def holds_tensors(value: Any, known: dict[int, bool], depth: int = 0) -> bool:
@@ -55,7 +56,7 @@ def tensors_of(content: Any) -> dict[str, Any]:
 
 def torch_pruning_module(content: Any) -> Made | None:
     """The network in a file of torch_pruning.state_dict, which holds every module's __dict__ by name."""
-    dicts = entries_of((entries_of(content) or {}).get(_TORCH_PRUNING)) or {}
+    dicts = entries_of((entries_of(content) or {}).get(TORCH_PRUNING[0])) or {}
     root = Made(None, ())
     root.state = dicts.get("")
     return root if is_module(root) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgerecover.models.read.arrays import is_array
-from edgerecover.models.read.entries import STATE_KEYS, holds_tensors, tensors_of, torch_pruning_module
+from edgerecover.models.read.entries import STATE_KEYS, TORCH_PRUNING, holds_tensors, tensors_of, torch_pruning_module
 from edgerecover.models.read.masks_beside import MAX_NESTING, Beside, find_masks, is_called_masks
 from edgerecover.models.read.modules import (
     adapter_scales,
@@ -135,7 +135,8 @@ def find_weights(root: Any) -> Found:
         own = {key: value for key, value in average.state.items() if key != "steps"}
         plain, average = replace(average, state=own), plain
     masks = find_masks(root, under)
-    unused = unused_in_words(root, under, (*parts, *(average.under if average else ())))
+    taken = (*parts, *(average.under if average else ()), *(TORCH_PRUNING if torch_pruning_module(content) else ()))
+    unused = unused_in_words(root, under, taken)
     if attributes := mask_attributes(content):
         masks = (*masks, Beside("attributes of modules", attributes, is_certain=False))
     return Found(plain, average, _find_architecture(root), masks, tuple(unused))

@@ -212,6 +212,7 @@ def test_the_files_of_torch_pruning(tmp_path, network):
     assert same(checkpoint.tensors, network.state_dict())
     assert checkpoint.tensors["0.weight"].shape[0] == 3
     assert checkpoint.format.startswith("state_dict of Torch-Pruning")
+    assert "not used" not in checkpoint.format
 
 
 def test_eight_bit_weights_are_refused(tmp_path):
