@@ -42,7 +42,9 @@ class Batches:
     def next(self) -> Tensor:
         """Network inputs (N, C, H, W), this process's rows of the next batch."""
         chosen = Chosen(self._images, self._training.next_batch(), self._fresh)
-        views = draw_views(chosen.shape_NCHW, self._settings, self._training.generator, self._training.rng)
+        views = draw_views(
+            chosen.shape_NCHW, self._settings, self._images.scale, self._training.generator, self._training.rng
+        )
         rows = self._ranks.rows(chosen.shape_NCHW[0])
         return self._compute.images(views.of(chosen.images_at(views.needed(rows)), rows))
 
@@ -55,7 +57,7 @@ class Batches:
         self._share(self._fresh)
 
     def _view(self, batch_NCHW: Tensor) -> Tensor:
-        return augment(batch_NCHW, self._settings, self._training.generator, self._training.rng)
+        return augment(batch_NCHW, self._settings, self._images.scale, self._training.generator, self._training.rng)
 
     def _share(self, fresh: FreshDreams) -> None:
         """Give the other processes the first one's fresh images and random numbers."""

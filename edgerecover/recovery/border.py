@@ -33,7 +33,7 @@ def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute:
     """
     if not batch_norms_of(teacher):
         return "edge"
-    shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0}
+    shifts_alone = {"flip": False, "zoom_fraction": 0.0, "cutmix_share": 0.0, "colour_jitter": 0.0}
     # Their number shrinks with the batch of a distillation that ran out of memory.
     num_images = min(_BORDER_IMAGES, 4 * settings.batch_size, len(images))
     sample_NCHW = torch.from_numpy(images.images_of(range(num_images)))
@@ -41,7 +41,8 @@ def border_of(teacher: nn.Module, images: ImageSet, settings: Recovery, compute:
     with open_tap(teacher, [Weighted(1.0, BatchNormStatistics(teacher, "relative"))]) as tap:
         for border in ("edge", "zero"):
             shifting = settings.model_copy(update={**shifts_alone, "crop_border": border})
-            shifted = augment(sample_NCHW, shifting, torch.Generator().manual_seed(0), np.random.default_rng(0))
+            random = torch.Generator().manual_seed(0), np.random.default_rng(0)
+            shifted = augment(sample_NCHW, shifting, images.scale, *random)
             parts = torch.split(shifted, _BORDER_AT_ONCE)
             tap.draw([len(part) for part in parts], None, torch.Generator())
             for number, part in enumerate(parts):  # the last distance is over all

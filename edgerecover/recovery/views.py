@@ -1,4 +1,4 @@
-"""What a network is shown of a batch of images: mirrored, shifted, zoomed, and mixed with each other.
+"""What a network is shown of a batch of images: mirrored, shifted, zoomed, mixed with each other, in other colours.
 
 Random numbers are drawn for a whole batch, and pixels are moved only for the rows that are needed: with several
 processes each makes its own rows, and they are those that one process would make.
@@ -17,15 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgerecover.config import Recovery
+from edgerecover.synthesis.image_set import PixelScale
 
 _LOG_ASPECT = 0.25
 """Width to height of a zoomed crop: up to 1.28 either way."""
 
 
-def augment(batch_NCHW: Tensor, settings: Recovery, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
-    """Random flip, shift and zoom per image, then rectangles exchanged between images, as the settings say."""
+def augment(
+    batch_NCHW: Tensor,
+    settings: Recovery,
+    scale: PixelScale,
+    generator: torch.Generator,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Random flip, shift and zoom per image, rectangles exchanged between images, then colours, as the settings say."""
     n, c, h, w = batch_NCHW.shape
-    return draw_views((n, c, h, w), settings, generator, rng).of(batch_NCHW, range(n))
+    return draw_views((n, c, h, w), settings, scale, generator, rng).of(batch_NCHW, range(n))
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,34 @@ class Exchange:
     across: slice
     others: Tensor
     """(N,): which image each takes its rectangle from."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Each image's change of colour; pixels stay within what a real pixel can be."""
+
+    saturation: Tensor
+    """(N,): factor on what sets a pixel apart from its own grey; without effect on one channel."""
+    contrast: Tensor
+    """(N,): factor on what sets a pixel apart from the image's mean."""
+    brightness: Tensor
+    """(N,): fraction of a pixel's range that is added."""
+    scale: PixelScale
+
+    def of(self, batch_NCHW: Tensor, rows: range) -> Tensor:
+        """Change these rows (N, C, H, W) of the batch."""
+        low_1C11, high_1C11 = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (self.scale.low, self.scale.high))
+        saturation, contrast, brightness = (
+            values_N[rows.start : rows.stop].view(-1, 1, 1, 1)
+            for values_N in (self.saturation, self.contrast, self.brightness)
+        )
+        unit_NCHW = (batch_NCHW - low_1C11) / (high_1C11 - low_1C11)
+        grey_N1HW = unit_NCHW.mean(1, keepdim=True)
+        unit_NCHW = grey_N1HW + saturation * (unit_NCHW - grey_N1HW)
+        mean_N111 = unit_NCHW.mean((1, 2, 3), keepdim=True)
+        unit_NCHW = mean_N111 + contrast * (unit_NCHW - mean_N111) + brightness
+        changed_NCHW: Tensor = low_1C11 + (high_1C11 - low_1C11) * unit_NCHW.clamp(0, 1)
+        return changed_NCHW
 
 
 @dataclass(frozen=True)
@@ -55,6 +90,7 @@ class Views:
     zooms: Tensor | None
     """(N, 2, 3): each image's crop as an affine matrix for `affine_grid`."""
     exchange: Exchange | None
+    jitter: Jitter | None
 
     def needed(self, rows: range) -> Tensor:
         """Positions (M,) in the batch of the images that these rows are made from, in ascending order."""
@@ -77,23 +113,24 @@ class Views:
             batch = torch.stack(windows)
         if self.zooms is not None:
             batch = _zoom(batch, self.zooms[needed_M])
-        if self.exchange is None:
-            return batch
-        rows_R, down, across = torch.tensor(rows), self.exchange.down, self.exchange.across
-        place_N = torch.zeros(n, dtype=torch.int64).scatter_(0, needed_M, torch.arange(len(needed_M)))
-        mixed_RCHW = batch[place_N[rows_R]]
-        others_RCHW = batch[place_N[self.exchange.others[rows_R]]]
-        mixed_RCHW[:, :, down, across] = others_RCHW[:, :, down, across]
-        return mixed_RCHW
+        if self.exchange is not None:
+            rows_R, down, across = torch.tensor(rows), self.exchange.down, self.exchange.across
+            place_N = torch.zeros(n, dtype=torch.int64).scatter_(0, needed_M, torch.arange(len(needed_M)))
+            mixed_RCHW = batch[place_N[rows_R]]
+            others_RCHW = batch[place_N[self.exchange.others[rows_R]]]
+            mixed_RCHW[:, :, down, across] = others_RCHW[:, :, down, across]
+            batch = mixed_RCHW
+        return batch if self.jitter is None else self.jitter.of(batch, rows)
 
 
 def draw_views(
     shape_NCHW: tuple[int, int, int, int],
     settings: Recovery,
+    scale: PixelScale,
     generator: torch.Generator,
     rng: np.random.Generator,
 ) -> Views:
-    """Draw what happens to each image of a batch of this shape."""
+    """Draw what happens to each image of a batch of this shape, whose pixels are on this scale."""
     n, _, h, w = shape_NCHW
     pad = round(min(h, w) * settings.crop_fraction)
     return Views(
@@ -104,6 +141,7 @@ def draw_views(
         corners=torch.randint(0, 2 * pad + 1, (2, n), generator=generator) if pad else None,
         zooms=_zooms(n, settings.zoom_fraction, generator) if settings.zoom_fraction else None,
         exchange=_exchange(n, h, w, generator, rng) if rng.random() < settings.cutmix_share else None,
+        jitter=_jitter(n, settings.colour_jitter, scale, generator) if settings.colour_jitter else None,
     )
 
 
@@ -128,3 +166,8 @@ def _exchange(n: int, h: int, w: int, generator: torch.Generator, rng: np.random
     top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
     others_N = torch.randperm(n, generator=generator)
     return Exchange(slice(top, top + height), slice(left, left + width), others_N)
+
+
+def _jitter(n: int, strength: float, scale: PixelScale, generator: torch.Generator) -> Jitter:
+    saturation_N, contrast_N, brightness_N = strength * (torch.rand(3, n, generator=generator) * 2 - 1)
+    return Jitter(1 + saturation_N, 1 + contrast_N, brightness_N / 2, scale)

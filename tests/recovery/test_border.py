@@ -18,6 +18,6 @@ def test_the_border_that_the_teacher_was_trained_with_is_found(trained_with, rec
     teacher = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None)).requires_grad_(False)
     for _ in range(20):
         seen = settings.model_copy(update={"crop_border": trained_with})
-        teacher(augment(torch.from_numpy(pixels).float(), seen, torch.Generator().manual_seed(0), rng))
+        teacher(augment(torch.from_numpy(pixels).float(), seen, images.scale, torch.Generator().manual_seed(0), rng))
     assert border_of(teacher.eval(), images, settings, cpu) == trained_with
     assert border_of(teacher[:1], images, settings, cpu) == "edge"

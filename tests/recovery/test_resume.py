@@ -19,7 +19,7 @@ SETTINGS = {
     "adam, refreshes": {
         "layerwise": True, "blockwise": Blockwise(num_steps=4, batch_size=16, lr=1e-2), "num_steps": 24,
         "flip": True, "crop_fraction": 0.2, "crop_border": "auto",
-        "zoom_fraction": 0.5, "cutmix_share": 0.5, "refresh": REFRESH, "weight_decay": 1e-4,
+        "zoom_fraction": 0.5, "cutmix_share": 0.5, "colour_jitter": 0.5, "refresh": REFRESH, "weight_decay": 1e-4,
     },
     "sgd": {"num_steps": 10, "optimizer": "sgd", "lr": 0.02, "repair_statistics": False, "bn": "frozen"},
 }  # fmt: skip

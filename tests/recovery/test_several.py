@@ -67,6 +67,7 @@ def test_several_processes_end_with_one_processs_student(size, teacher, synthesi
             "crop_fraction": 0.125,
             "zoom_fraction": 0.5,
             "cutmix_share": 0.5,
+            "colour_jitter": 0.5,
             "refresh": Refresh(every_steps=10, num_images=32, num_steps=5, lr=0.1, weight=1.0),
         }
     )

@@ -4,11 +4,14 @@ import torch
 import torch.nn.functional as F
 
 from edgerecover.recovery.views import augment, draw_views
+from edgerecover.synthesis.image_set import PixelScale
+
+SCALE = PixelScale((0.0,) * 3, (5000.0,) * 3)
 
 
 def augmented(batch, recovery, **changes):
     settings = recovery.model_copy(update=changes)
-    return augment(batch, settings, torch.Generator().manual_seed(0), np.random.default_rng(0))
+    return augment(batch, settings, SCALE, torch.Generator().manual_seed(0), np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -60,16 +63,49 @@ def test_cutmix_takes_one_rectangle_from_another_image(numbered, recovery):
     torch.testing.assert_close(mixed.mean(), numbered.mean())  # a permutation loses no pixel
 
 
+def test_colours_change_image_by_image_within_the_range_of_pixels(numbered, recovery):
+    changed = augmented(numbered, recovery, colour_jitter=0.5)
+    assert changed.shape == numbered.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 5000
+    shifts_N = (changed - numbered).mean((1, 2, 3)) / 5000
+    assert shifts_N.abs().max() <= 0.25 + 1e-6
+    assert shifts_N.std() > 0.05
+    in_range_N = (changed > 0).all(1).all(1).all(1) & (changed < 5000).all(1).all(1).all(1)
+    contrasts_N = changed.mean(1).std((1, 2)) / numbered.mean(1).std((1, 2))
+    assert in_range_N.sum() > 8
+    assert contrasts_N[in_range_N].min() >= 0.5 - 1e-3
+    assert contrasts_N[in_range_N].max() <= 1.5 + 1e-3
+    spread = [images_NCHW.mean((2, 3)).std(1) / images_NCHW.mean(1).std((1, 2)) for images_NCHW in (changed, numbered)]
+    saturations_N = (spread[0] / spread[1])[in_range_N]
+    assert 0.5 - 1e-3 <= saturations_N.min() < saturations_N.max() <= 1.5 + 1e-3
+
+
+def test_colours_of_one_channel_change_too(recovery):
+    grey = torch.rand((8, 1, 6, 6), generator=torch.Generator().manual_seed(0))
+    settings = recovery.model_copy(update={"colour_jitter": 0.5})
+    changed = augment(
+        grey, settings, PixelScale((0.0,), (1.0,)), torch.Generator().manual_seed(0), np.random.default_rng(0)
+    )
+    assert all((new - old).abs().max() > 0.01 for new, old in zip(changed, grey, strict=True))
+
+
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])
 def test_rows_of_views_are_those_of_the_whole_batch(recovery, cutmix):
     settings = recovery.model_copy(
-        update={"flip": True, "crop_fraction": 0.125, "zoom_fraction": 0.5, "cutmix_share": cutmix}
+        update={
+            "flip": True,
+            "crop_fraction": 0.125,
+            "zoom_fraction": 0.5,
+            "cutmix_share": cutmix,
+            "colour_jitter": 0.5,
+        }
     )
     batch = torch.randn((7, 3, 8, 8), generator=torch.Generator().manual_seed(0))
 
     def made_of(rows):
         generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(1)
-        views = draw_views(batch.shape, settings, generator, rng)
+        views = draw_views(batch.shape, settings, SCALE, generator, rng)
         made = views.of(batch[views.needed(rows)], rows)
         return made, torch.rand(1, generator=generator), rng.random()
 
