@@ -3,7 +3,8 @@
     python benchmarks/frontier.py DATA                               # every try, ResNet-20 at 90 %
     python benchmarks/frontier.py DATA --tries plain colours real --pattern 95 --steps 600
 
-From the same student, whose statistics are repaired, on the same dreams of `balanced`; no least squares, no blocks.
+From the same student, whose statistics are repaired, on the same dreams of `balanced`; least squares and blocks come
+before only with --after-layers, as in the profiles.
 Judged on 1,500 real training images that nothing learnt from; test images are not touched. DATA is described in
 docs/explanation/benchmarks.md. Finished tries are kept in --results, and not made again.
 """
@@ -18,7 +19,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -36,6 +37,7 @@ from edgerecover.models.pair.networks import open_models
 from edgerecover.recovery import batches, distill
 from edgerecover.recovery.blocks import block_names
 from edgerecover.recovery.execution import Execution
+from edgerecover.recovery.ladder import recover
 from edgerecover.recovery.pair import Pair
 from edgerecover.recovery.statistics import repair_statistics
 from edgerecover.synthesis.image_set import PixelScale
@@ -110,6 +112,9 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--pattern", default="90")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--after-layers", action="store_true", help="start from least squares and blocks, as profiles do"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--results", type=Path, default=Path("benchmark-results"))
     options = parser.parse_args()
@@ -120,9 +125,11 @@ def main() -> None:
     for seed in options.seeds:
         scene = None
         for name in options.tries:
-            kept = folder / "frontier" / f"{options.pattern.replace(':', '-')}-{options.steps}-{name}-{seed}.json"
+            start = "layers" if options.after_layers else "repair"
+            stem = f"{options.pattern.replace(':', '-')}-{start}-{options.steps}-{name}-{seed}"
+            kept = folder / "frontier" / f"{stem}.json"
             if not kept.exists():
-                scene = scene or Scene(folder, options.pattern, seed)
+                scene = scene or Scene(folder, options.pattern, seed, after_layers=options.after_layers)
                 kept.parent.mkdir(exist_ok=True)
                 kept.write_text(json.dumps(scene.measure(TRIES[name], options.steps)))
             rows.setdefault(name, []).append(json.loads(kept.read_text()))
@@ -140,17 +147,22 @@ def table(rows: Mapping[str, list[dict[str, float]]]) -> str:
 
 
 class Scene:
-    """A student with repaired statistics, its teacher, dreams, and real images to judge by."""
+    """A student before distillation, its teacher, dreams, and real images to judge by."""
 
-    def __init__(self, folder: Path, pattern: str, seed: int) -> None:
+    def __init__(self, folder: Path, pattern: str, seed: int, *, after_layers: bool) -> None:
         self._compute, self._seed = choose_compute("auto"), seed
         models = open_models(pruned_file(folder, pattern), ModelFlags(trust_code=True), will_prune=False)
         source = Source(models.teacher, models.input, models.output, self._compute)
         self._profile = settle(load_profile("balanced"), source).profile
         dreams = folder / f"dreams-{synthesis_key(source, self._profile.synthesis, seed)}"
-        self._dreams = synthesize(source, self._profile.synthesis, seed=seed, folder=dreams)[0].train
-        self._pair = Pair.of(models).copy_to(self._compute)
-        repair_statistics(self._pair, self._dreams, self._profile.recovery.batch_size, Execution(self._compute))
+        sets, _ = synthesize(source, self._profile.synthesis, seed=seed, folder=dreams)
+        self._dreams, self._pair = sets.train, Pair.of(models).copy_to(self._compute)
+        execution, before = Execution(self._compute), self._profile.recovery.model_copy(update={"num_steps": 0})
+        if after_layers:
+            student = recover(Pair.of(models), sets, before, execution, seed=seed).student
+            self._pair = replace(self._pair, student=self._compute.place(student))
+        else:
+            repair_statistics(self._pair, self._dreams, before.batch_size, execution)
         with np.load(folder / "train.npz", allow_pickle=False) as arrays:
             pixels_NCHW = np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
             labels_N = arrays["labels"]
