@@ -176,7 +176,7 @@ class Scene:
 
     def measure(self, one: Try, num_steps: int) -> dict[str, float]:
         """Distil a copy of the student, and judge it on real training images."""
-        pair = Pair(copy.deepcopy(self._pair.student), self._pair.teacher, self._pair.masks, output=self._pair.output)
+        pair = replace(self._pair, student=copy.deepcopy(self._pair.student))
         settings: Recovery = self._profile.recovery.model_copy(update={"num_steps": num_steps, **one.settings})
         started = time.process_time()
         with _changed(one, pair, self._seed):
