@@ -148,9 +148,10 @@ class Recovery(Settings):
     """Smallest area of a random crop, as a fraction of the image, resized to full size; 0: no crops."""
     cutmix_share: Fraction = 0.0
     """Share of batches in which a random rectangle of each image comes from another one (Yun et al. 2019)."""
-    colour_jitter: Fraction = 0.0
+    colour_jitter: Fraction | Literal["auto"] = 0.0
     """Largest random change of an image's saturation and contrast, as a fraction of what they are, and, halved, of its
-    brightness, as a fraction of the range of pixels; 0: colours stay."""
+    brightness, as a fraction of the range of pixels; 0: colours stay. `auto`: 0.5 for classifiers of one label whose
+    dreams start from fractals, as those of photographs do; 0 otherwise."""
     refresh: Refresh | None = None
 
 

@@ -141,7 +141,7 @@ def draw_views(
         corners=torch.randint(0, 2 * pad + 1, (2, n), generator=generator) if pad else None,
         zooms=_zooms(n, settings.zoom_fraction, generator) if settings.zoom_fraction else None,
         exchange=_exchange(n, h, w, generator, rng) if rng.random() < settings.cutmix_share else None,
-        jitter=_jitter(n, settings.colour_jitter, scale, generator) if settings.colour_jitter else None,
+        jitter=_jitter(n, settings, scale, generator) if settings.colour_jitter else None,
     )
 
 
@@ -168,6 +168,9 @@ def _exchange(n: int, h: int, w: int, generator: torch.Generator, rng: np.random
     return Exchange(slice(top, top + height), slice(left, left + width), others_N)
 
 
-def _jitter(n: int, strength: float, scale: PixelScale, generator: torch.Generator) -> Jitter:
-    saturation_N, contrast_N, brightness_N = strength * (torch.rand(3, n, generator=generator) * 2 - 1)
+def _jitter(n: int, settings: Recovery, scale: PixelScale, generator: torch.Generator) -> Jitter:
+    if settings.colour_jitter == "auto":
+        raise ValueError("colour_jitter is not decided yet: settle the profile first")
+    changes_3N = settings.colour_jitter * (torch.rand(3, n, generator=generator) * 2 - 1)
+    saturation_N, contrast_N, brightness_N = changes_3N
     return Jitter(1 + saturation_N, 1 + contrast_N, brightness_N / 2, scale)

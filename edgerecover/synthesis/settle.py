@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgerecover.artifacts import InputSpec, from_json, to_json
+from edgerecover.artifacts import InputSpec, TaskKind, from_json, to_json
 from edgerecover.compute import is_out_of_memory
 from edgerecover.config import Profile
 from edgerecover.files import replace_file
@@ -45,7 +45,7 @@ class Settled:
 
 def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: Path | None = None) -> Settled:
     """Decide what a profile leaves to the teacher: its recipe without norms, the pixel term, the start, coarse steps,
-    the number of images per forward pass, mirroring.
+    the number of images per forward pass, mirroring, colours.
 
     Args:
         profile: as shipped or written.
@@ -65,6 +65,9 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
         synthesis = synthesis.model_copy(update={"pixel_weight": 0.0})
     if synthesis.start == "auto":
         synthesis = synthesis.model_copy(update={"start": _start_for(teacher, source)})
+    if recovery.colour_jitter == "auto":
+        has_photographs = synthesis.start == "fractal" and source.output.task is TaskKind.ONE_LABEL
+        recovery = recovery.model_copy(update={"colour_jitter": _COLOUR_JITTER if has_photographs else 0.0})
     num_values = source.output.num_values
     if synthesis.coarse_fraction and (record is not None or not takes_half_size(teacher, input, num_values, compute)):
         synthesis = synthesis.model_copy(update={"coarse_fraction": 0.0})
@@ -93,6 +96,10 @@ def settle(profile: Profile, source: Source, progress: Progress = SILENT, work: 
         replace_file(path, json.dumps(to_json(found)).encode())
     settled = profile.model_copy(update={"synthesis": synthesis, "recovery": recovery, "without_norms": None})
     return Settled(settled, correlation)
+
+
+_COLOUR_JITTER = 0.5
+"""docs/adr/0008; bars on grey surfaces and shapes in colour lose half a point by it."""
 
 
 @dataclass(frozen=True)

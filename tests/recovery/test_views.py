@@ -81,6 +81,11 @@ def test_colours_change_image_by_image_within_the_range_of_pixels(numbered, reco
     assert 0.5 - 1e-3 <= saturations_N.min() < saturations_N.max() <= 1.5 + 1e-3
 
 
+def test_colours_that_are_not_decided_are_an_error(numbered, recovery):
+    with pytest.raises(ValueError, match="settle the profile first"):
+        augmented(numbered, recovery, colour_jitter="auto")
+
+
 def test_colours_of_one_channel_change_too(recovery):
     grey = torch.rand((8, 1, 6, 6), generator=torch.Generator().manual_seed(0))
     settings = recovery.model_copy(update={"colour_jitter": 0.5})

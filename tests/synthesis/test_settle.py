@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgerecover.artifacts import InputSpec, OutputSpec
+from edgerecover.artifacts import InputSpec, OutputSpec, TaskKind
 from edgerecover.config import WithoutNorms, load_profile
 from edgerecover.progress import Silent
 from edgerecover.synthesis import settle as module
@@ -159,6 +159,25 @@ def test_a_plain_word_about_mirroring_stands(profile, teacher, input_spec, cpu, 
     found = settled(profile, teacher, input_spec, cpu).profile
     assert found.synthesis.flip is True
     assert found.recovery.flip is False
+
+
+@pytest.mark.parametrize(
+    ("start", "output", "jitter"),
+    [
+        ("fractal", OutputSpec.one_label(4), 0.5),
+        ("shapes", OutputSpec.one_label(4), 0.0),
+        ("fractal", OutputSpec(TaskKind.REGRESSION, (4,)), 0.0),
+    ],
+)
+def test_classifiers_of_photographs_are_shown_other_colours(profile, teacher, input_spec, cpu, start, output, jitter):
+    open_profile = profile.model_copy(
+        update={
+            "synthesis": profile.synthesis.model_copy(update={"start": start}),
+            "recovery": profile.recovery.model_copy(update={"colour_jitter": "auto"}),
+        }
+    )
+    found = settle(open_profile, Source(teacher, input_spec, output, cpu), Silent())
+    assert found.profile.recovery.colour_jitter == jitter
 
 
 class OfOneSize(nn.Module):
