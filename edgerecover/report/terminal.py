@@ -80,7 +80,7 @@ def print_facts(console: Console, facts: ModelFacts) -> None:
         "format": f"{facts.format}, {size(facts.size_bytes)}",
         "sha256": facts.sha256,
         "architecture": f"{facts.architecture or 'not recognised: use --arch or model.toml'}{source}",
-        "parameters": f"{facts.num_parameters:,}; {facts.num_batch_norms} batch norm layers",
+        "parameters": f"{facts.num_parameters:,}; {count(facts.num_batch_norms, 'batch norm layer')}",
     }
     named_by = f" (names from {facts.classes_source})" if facts.classes_source else ""
     if facts.output is not None and facts.output.task is not TaskKind.ONE_LABEL:

@@ -273,6 +273,7 @@ def test_facts_of_a_checkpoint(report):
         "not in it",
     ):
         assert fact in text
+    assert "; 1 batch norm layer\n" in shown(print_facts, dataclasses.replace(report.student, num_batch_norms=1))
     (row,) = [line for line in text.splitlines() if "layer1.0.conv1.weight" in line]
     assert row.split() == ["layer1.0.conv1.weight", "16×16×3×3", "52.6", "%", "██████░░░░░░", "unstructured"]
     assert max(len(line) for line in text.splitlines()) <= 80
